@@ -1,0 +1,177 @@
+"""Configurations of the LexMotion towers and of the dual encoder: architecture only, shipped with the weights."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+HEAD_KINDS = ("splade", "vdr")
+
+
+def _check_head(head_kind: str, top_k: int | None) -> None:
+    if head_kind not in HEAD_KINDS:
+        raise ValueError(f"head_kind must be one of {HEAD_KINDS}, got {head_kind!r}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be a positive number of words or None (keep all), got {top_k}")
+
+
+@strict
+class LexMotionTextConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`LexMotionTextModel`]: a BERT-family encoder and a lexical head over its own vocabulary.
+
+    Args:
+        encoder_config (`dict` or `PreTrainedConfig`):
+            The encoder, of model type `bert` or `distilbert`; BERT-base sizes when left out.
+        num_active_words (`int`, *optional*):
+            How many vocabulary entries the head may activate; all of them when `None`. The ids travel with the weights.
+        head_kind (`str`): `"splade"` (transform, max over tokens, log(1 + ReLU)) or `"vdr"` (LayerNorm, max, ELU + 1).
+        top_k (`int`, *optional*): keep only the k largest words of every embedding.
+        vocabulary_chunk (`int`): columns of the vocabulary product computed at a time; bounds memory, changes no value.
+        num_decoder_layers (`int`): depth of the weak decoder of LexMLM (2 in LexMAE and LexLIP).
+    """
+
+    model_type = "lexmotion_text"
+    base_config_key = "text_config"
+    sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+
+    encoder_config: dict | PreTrainedConfig | None = None
+    num_active_words: int | None = None
+    head_kind: str = "splade"
+    top_k: int | None = None
+    vocabulary_chunk: int = 4096
+    num_decoder_layers: int = 2
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        _check_head(self.head_kind, self.top_k)
+
+    @property
+    def hidden_size(self) -> int:
+        return self.encoder_config.hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self.encoder_config.vocab_size
+
+    @property
+    def num_attention_heads(self) -> int:
+        return self.encoder_config.num_attention_heads
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return self.encoder_config.num_hidden_layers
+
+
+@strict
+class LexMotionMotionConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`LexMotionMotionModel`]: a ViT over a grid of body parts x time windows and a lexical head.
+
+    Args:
+        num_features (`int`): width F of `motion_values` (B, T, F): 66 for `positions` with 22 joints, 263 for `humanml3d`.
+        parts (`list[list[int]]`, *optional*): the columns of `motion_values` that make each body part; one part when `None`.
+        patch_frames (`int`): frames in one time window (16 in MotionPatches).
+        num_frames (`int`): longest motion in frames (224 = 14 windows of 16).
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the transformer, ViT-B sizes by default.
+        hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation, training only.
+        vocab_size, word_embedding_size (`int`): shape of the word embeddings shared with the text tower.
+        num_active_words, head_kind, top_k, vocabulary_chunk: as in [`LexMotionTextConfig`].
+        decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers (`int`): decoders of CMMM and LexMMM.
+        contrast_size, contrast_hidden_size (`int`), contrast_temperature (`float`): projector of the CMMM contrast (CMAE).
+    """
+
+    model_type = "lexmotion_motion"
+    base_config_key = "motion_config"
+
+    num_features: int = 66
+    parts: list | None = None
+    patch_frames: int = 16
+    num_frames: int = 224
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout: float | int = 0.0
+    attention_dropout: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    layer_norm_eps: float = 1e-6
+    vocab_size: int = 30522
+    word_embedding_size: int = 768
+    num_active_words: int | None = None
+    head_kind: str = "splade"
+    head_act: str = "gelu"
+    top_k: int | None = None
+    vocabulary_chunk: int = 4096
+    decoder_hidden_size: int = 384
+    num_decoder_layers: int = 4
+    num_feature_decoder_layers: int = 2
+    num_bottleneck_decoder_layers: int = 2
+    contrast_size: int = 256
+    contrast_hidden_size: int = 1536
+    contrast_temperature: float = 0.07
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        _check_head(self.head_kind, self.top_k)
+        if self.parts is None:
+            self.parts = [list(range(self.num_features))]
+        self.parts = [[int(column) for column in part] for part in self.parts]
+        columns = [column for part in self.parts for column in part]
+        if not columns or min(columns) < 0 or max(columns) >= self.num_features or any(not part for part in self.parts):
+            raise ValueError(
+                f"parts must be non-empty lists of columns in 0..{self.num_features - 1} (num_features="
+                f"{self.num_features}), got {len(self.parts)} parts over columns "
+                f"{min(columns, default=None)}..{max(columns, default=None)}"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+
+    @property
+    def num_windows(self) -> int:
+        """Time windows of the longest motion, rounded up."""
+        return -(-self.num_frames // self.patch_frames)
+
+    @property
+    def num_parts(self) -> int:
+        return len(self.parts)
+
+
+@strict
+class LexMotionConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`LexMotionModel`], the dual encoder, and of the phase heads that hold it.
+
+    Args:
+        text_config, motion_config: the towers. Both must speak of the same words: equal vocabulary and embedding sizes.
+        temperature (`float`): divides the cosine of two lexical vectors in the contrast (0.05, as LexLIP).
+        false_negative_threshold (`float`, *optional*):
+            Caption pairs whose sentence vectors have a cosine above it are left out of the denominators (0.6 in TMR).
+        hard_negative_beta (`float`, *optional*): weight of hard-negative reweighting (0.15 in MGA-CLAP); off when `None`.
+    """
+
+    model_type = "lexmotion"
+    sub_configs_defaults = {"text_config": LexMotionTextConfig, "motion_config": LexMotionMotionConfig}
+
+    text_config: dict | PreTrainedConfig | None = None
+    motion_config: dict | PreTrainedConfig | None = None
+    temperature: float = 0.05
+    false_negative_threshold: float | None = 0.6
+    hard_negative_beta: float | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        text, motion = self.text_config, self.motion_config
+        if (text.vocab_size, text.hidden_size) != (motion.vocab_size, motion.word_embedding_size):
+            raise ValueError(
+                f"the towers do not share a vocabulary: the text tower has {text.vocab_size} words of size "
+                f"{text.hidden_size}, the motion tower expects {motion.vocab_size} of size {motion.word_embedding_size}; "
+                "set motion_config.vocab_size and motion_config.word_embedding_size to the text tower's"
+            )
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")

@@ -1,0 +1,189 @@
+"""
+From token states to a sparse vector over words: vocabulary projection, max over tokens, saturation, bottleneck.
+
+The maximum is taken before the saturation: both are monotone, so the result is the same and the (B, N, V) tensor is
+touched once. The vocabulary is walked in chunks and only the maximum and its token are kept, so memory is
+O(B N chunk + B V); the gradient flows through the winning tokens only.
+"""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+GRADIENT_CHUNK = 1 << 16  # (row, word) pairs handled at a time in the backward pass: bounds its memory to chunk x D
+
+
+class _MaxPooledProjection(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, bias, mask, chunk):
+        batch, tokens, width = hidden.shape
+        words = weight.shape[0]
+        scores = hidden.new_empty(batch, words, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        winner = torch.empty(batch, words, dtype=torch.int64, device=hidden.device)
+        flat = hidden.reshape(batch * tokens, width)
+        padding = ~mask.bool()[:, :, None]
+        for start in range(0, words, chunk):
+            columns = slice(start, min(start + chunk, words))
+            logits = (flat @ weight[columns].to(flat.dtype).T).view(batch, tokens, -1)
+            best, token = logits.masked_fill_(padding, -torch.inf).max(dim=1)
+            scores[:, columns] = best
+            winner[:, columns] = token
+        scores += bias.to(scores.dtype)
+        empty = ~mask.bool().any(dim=1)
+        scores[empty] = 0.0
+        ctx.save_for_backward(hidden, weight, winner, empty)
+        ctx.mark_non_differentiable(winner)
+        return scores, winner
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        hidden, weight, winner, empty = ctx.saved_tensors
+        batch, tokens, width = hidden.shape
+        gradient = gradient.masked_fill(empty[:, None], 0.0)
+        flat = hidden.reshape(batch * tokens, width)
+        grad_hidden = torch.zeros_like(flat, dtype=gradient.dtype) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight, dtype=gradient.dtype) if ctx.needs_input_grad[1] else None
+        row, word = gradient.nonzero(as_tuple=True)
+        for start in range(0, row.numel(), GRADIENT_CHUNK):
+            rows, words = row[start : start + GRADIENT_CHUNK], word[start : start + GRADIENT_CHUNK]
+            value = gradient[rows, words, None]
+            token = rows * tokens + winner[rows, words]
+            if grad_hidden is not None:
+                grad_hidden.index_add_(0, token, value * weight[words])
+            if grad_weight is not None:
+                grad_weight.index_add_(0, words, value * flat[token])
+        return (
+            grad_hidden.view_as(hidden).to(hidden.dtype) if grad_hidden is not None else None,
+            grad_weight.to(weight.dtype) if grad_weight is not None else None,
+            gradient.sum(dim=0) if ctx.needs_input_grad[2] else None,
+            None,
+            None,
+        )
+
+
+def max_pooled_projection(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor, chunk: int = 4096
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    max over valid tokens of (hidden @ weight.T + bias), without keeping the (B, N, A) tensor.
+
+    Args:
+        hidden: (B, N, D). weight: (A, D). bias: (A,). mask: (B, N), zero = not a token.
+        chunk: columns at a time.
+
+    Returns:
+        scores (B, A), at least float32, zero in rows without any valid token; and the winning token (B, A) int64.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _MaxPooledProjection.apply(hidden, weight, bias, mask, chunk)
+
+
+def saturate(scores: torch.Tensor, kind: str) -> torch.Tensor:
+    """Word scores -> word weights: log(1 + ReLU(s)) for `splade`; ELU(s) + 1, unit length, for `vdr`."""
+    if kind == "splade":
+        return torch.log1p(torch.relu(scores))
+    weights = nn.functional.elu(scores) + 1.0
+    return weights / weights.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+
+
+def keep_top_k(embeds: torch.Tensor, k: int) -> torch.Tensor:
+    """The k largest entries of each row, the others zero. Fewer stay when fewer are positive."""
+    if k >= embeds.shape[-1]:
+        return embeds
+    top = embeds.topk(k, dim=-1)
+    return torch.zeros_like(embeds).scatter(-1, top.indices, top.values)
+
+
+class LexicalHead(nn.Module):
+    """
+    Token states -> scores over the vocabulary, with the word embeddings of the text encoder as output matrix.
+
+    `splade`: u = LN(act(W h)), S = u E^T + b, z = log(1 + ReLU(max_n S)). `vdr`: S = LN(h) E^T, z = ELU(max_n S) + 1, unit
+    length. E is passed to every call, so that it has one owner.
+
+    Args:
+        hidden_size: width D of the states and of the word embeddings.
+        vocab_size: V. num_active_words: A <= V words that may be active; `active_ids` (A,) says which.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        vocab_size: int,
+        num_active_words: int | None,
+        kind: str,
+        hidden_act: str,
+        top_k: int | None,
+        chunk: int,
+        layer_norm_eps: float = 1e-12,
+    ):
+        super().__init__()
+        self.kind, self.top_k, self.chunk, self.vocab_size = kind, top_k, chunk, vocab_size
+        if kind == "splade":
+            self.dense = nn.Linear(hidden_size, hidden_size)
+            self.activation = ACT2FN[hidden_act]
+        self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(vocab_size), requires_grad=kind == "splade")
+        self.register_buffer("active_ids", torch.arange(num_active_words or vocab_size))
+
+    def reset_parameters(self) -> None:
+        """What no pretrained head can give: zero biases, the first A words active (until `set_active_words`)."""
+        init.zeros_(self.bias)
+        init.copy_(self.active_ids, torch.arange(self.active_ids.shape[0]))
+
+    def reset_to_identity(self) -> None:
+        """An encoder without a masked-LM head keeps its geometry: identity transform, unit LayerNorm, zero biases."""
+        with torch.no_grad():
+            if self.kind == "splade":
+                self.dense.weight.copy_(torch.eye(self.dense.weight.shape[0]))
+                self.dense.bias.zero_()
+            self.layer_norm.weight.fill_(1.0)
+            self.layer_norm.bias.zero_()
+            self.bias.zero_()
+
+    def transform(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(..., D) -> (..., D), the state that meets the word embeddings."""
+        if self.kind == "splade":
+            hidden = self.activation(self.dense(hidden))
+        return self.layer_norm(hidden)
+
+    def token_logits(self, hidden: torch.Tensor, word_embeddings: torch.Tensor) -> torch.Tensor:
+        """(..., D) -> (..., A): scores of the active words for every token, in the order of `active_ids`."""
+        hidden = self.transform(hidden)
+        weight = word_embeddings[self.active_ids]
+        return nn.functional.linear(hidden, weight.to(hidden.dtype), self.bias[self.active_ids].to(hidden.dtype))
+
+    def pool(
+        self, hidden: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, N, D), (B, N) -> max over valid tokens of the active word scores (B, A), and the winning token (B, A)."""
+        weight, bias = word_embeddings[self.active_ids], self.bias[self.active_ids]
+        return max_pooled_projection(self.transform(hidden), weight, bias, mask, self.chunk)
+
+    def embed(self, scores: torch.Tensor) -> torch.Tensor:
+        """Pooled scores (B, A) -> lexical vectors (B, V), non-negative and zero outside the active words."""
+        weights = saturate(scores, self.kind)
+        if self.top_k is not None:
+            weights = keep_top_k(weights, self.top_k)
+        return self.scatter(weights)
+
+    def scatter(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, A) in the order of `active_ids` -> (B, V), zero elsewhere."""
+        if values.shape[-1] == self.vocab_size:
+            return values
+        return values.new_zeros(*values.shape[:-1], self.vocab_size).index_copy(-1, self.active_ids, values)
+
+    def bottleneck(
+        self, scores: torch.Tensor, word_embeddings: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Lexicon bottleneck (LexMAE): p = softmax(s), b = sg(E)^T p.
+
+        Returns:
+            log p (B, A) and b (B, D). The stop-gradient keeps the decoder from moving words instead of choosing them.
+        """
+        log_importance = scores.float().log_softmax(dim=-1)
+        return log_importance, log_importance.exp() @ word_embeddings[self.active_ids].detach().float()

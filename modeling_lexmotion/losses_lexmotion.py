@@ -1,0 +1,129 @@
+"""The losses of the four phases: functions of tensors, global over processes where a batch statistic is meant."""
+
+import torch
+import torch.distributed as dist
+from torch.nn import functional as F
+
+
+class _GatherWithGradient(torch.autograd.Function):
+    """Concatenate a tensor over processes; the gradient of every process's use of it flows back to its owner."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        ctx.rows = tensor.shape[0]
+        gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, tensor.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        start = dist.get_rank() * ctx.rows
+        return gradient[start : start + ctx.rows]
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """Rows of all processes, in rank order: (B, ...) -> (world * B, ...). Every process must hold the same B."""
+    return tensor if _world_size() == 1 else _GatherWithGradient.apply(tensor)
+
+
+def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:
+    """
+    Mean over the items of all processes, such that data-parallel averaging of gradients gives the big batch's gradient.
+
+    Args:
+        total: this process's sum, a scalar.
+        count: how many items it sums over; processes may differ.
+    """
+    count = torch.as_tensor(count, dtype=torch.float32, device=total.device).clone()
+    world = _world_size()
+    if world > 1:
+        dist.all_reduce(count)
+    return total * world / count.clamp(min=1.0)
+
+
+def flops(embeds: torch.Tensor) -> torch.Tensor:
+    """
+    FLOPS regulariser, expected cost of one inverted-index lookup: large when a word fires for every item of the batch.
+
+    Args:
+        embeds: (B, V) non-negative, **unnormalised** lexical vectors (Paria et al. 2020; SPLADE).
+    """
+    return gather(embeds).float().mean(dim=0).square().sum()
+
+
+def cosine(embeds: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+    """Rows scaled to unit length; an empty (all-zero) vector stays zero instead of becoming NaN."""
+    return embeds / embeds.norm(dim=-1, keepdim=True).clamp(min=eps)
+
+
+def info_nce(
+    logits: torch.Tensor,
+    positives: torch.Tensor,
+    ignored: torch.Tensor | None = None,
+    hard_negative_beta: float | None = None,
+) -> torch.Tensor:
+    """
+    Multi-positive InfoNCE, one row a query: mean over its positives of -log softmax.
+
+    Args:
+        logits: (Q, K) similarities divided by the temperature.
+        positives: (Q, K) bool; rows without a positive count nothing.
+        ignored: (Q, K) bool, neither positive nor negative (false negatives); positives win over it.
+        hard_negative_beta: reweight negatives by exp(beta * logit), normalised to mean one (MGA-CLAP, eq. 6).
+    """
+    logits = logits.float()
+    negatives = ~positives if ignored is None else ~positives & ~ignored
+    if hard_negative_beta is not None:
+        weight = (hard_negative_beta * logits.detach()).masked_fill(~negatives, -torch.inf)
+        log_weight = weight.log_softmax(dim=1) + negatives.sum(dim=1, keepdim=True).clamp(min=1).log()
+        logits = torch.where(negatives, logits + log_weight, logits)
+    log_probability = logits.masked_fill(~(positives | negatives), -torch.inf).log_softmax(dim=1)
+    count = positives.sum(dim=1)
+    per_query = -log_probability.masked_fill(~positives, 0.0).sum(dim=1) / count.clamp(min=1)
+    return global_mean(per_query.sum(), (count > 0).sum())
+
+
+def caption_positives(
+    text_clip_ids: torch.Tensor, motion_clip_ids: torch.Tensor, caption_ids: torch.Tensor
+) -> torch.Tensor:
+    """
+    Which motion each caption truly describes: (Bt, Bm) bool.
+
+    A motion is right for a caption when both come from one clip, or when the motion has an identical caption in the batch.
+
+    Args:
+        text_clip_ids: (Bt,) clip of every caption. motion_clip_ids: (Bm,) clip of every motion.
+        caption_ids: (Bt,) equal for equal caption strings.
+    """
+    same_clip = text_clip_ids[:, None] == motion_clip_ids[None, :]
+    same_caption = caption_ids[:, None] == caption_ids[None, :]
+    return (same_caption.float() @ same_clip.float()) > 0
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over the labelled tokens of all processes. logits (M, A), targets (M,)."""
+    return global_mean(F.cross_entropy(logits.float(), targets, reduction="sum"), targets.numel())
+
+
+def masked_mse(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over the entries where `weight` (broadcast to them) is one."""
+    weight = weight.expand_as(target).to(prediction.dtype)
+    return global_mean(((prediction - target).square() * weight).sum().float(), weight.sum())
+
+
+def bag_of_words(log_probability: torch.Tensor, bow_weights: torch.Tensor) -> torch.Tensor:
+    """
+    Grounding of a motion's word distribution in the words of its captions: - sum_v w_v log p_v, mean over the clips.
+
+    Args:
+        log_probability: (B, V) log softmax of the pooled word scores.
+        bow_weights: (B, V) non-negative, rows sum to one, or to zero for a clip without content words (not counted).
+    """
+    per_clip = -(bow_weights * log_probability.masked_fill(bow_weights == 0, 0.0)).sum(dim=-1)
+    return global_mean(per_clip.sum(), (bow_weights.sum(dim=-1) > 0).sum())
