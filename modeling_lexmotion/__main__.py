@@ -169,8 +169,8 @@ def prepare(
 ) -> None:
     """Turn a motion corpus into a Parquet dataset with a fitted processor beside it.
 
-    Reads any subset of the splits. Statistics and lexicon come from the training split alone. report.json says what was
-    read, what was skipped and why. Running it again changes nothing.
+    Reads any subset of the splits. Statistics and lexicon come from the training split alone. report.json says what
+    was read, what was skipped and why. Running it again changes nothing.
 
     Example: [bold]lexmotion prepare HumanML3D --layout humanml3d --output-dir prepared/humanml3d[/]
     """
@@ -309,7 +309,7 @@ def explain(
 
     Each shared word comes with its contribution to the score, the body part and the time window it was read from.
 
-    Example: [bold]lexmotion explain --model quickstart/model --motion quickstart/example.npy --text "a person kicks"[/]
+    Example: [bold]lexmotion explain --model quickstart/model --motion quickstart/example.npy --text "someone jumps"[/]
     """
 
 

@@ -328,6 +328,8 @@ class LexMotionTextPreTrainedModel(LexMotionPreTrainedModel):
     config: LexMotionTextConfig
     base_model_prefix = "text_model"
     input_modalities = ("text",)
+    # Loading a tower from a whole model leaves the rest behind on purpose.
+    _keys_to_ignore_on_load_unexpected = [r"^motion_model\.", r"^text_decoder\."]
 
 
 class LexMotionTextModel(LexMotionTextPreTrainedModel):
@@ -682,6 +684,7 @@ class LexMotionMotionPreTrainedModel(LexMotionPreTrainedModel):
     base_model_prefix = "motion_model"
     main_input_name = "motion_values"
     input_modalities = ("motion",)
+    _keys_to_ignore_on_load_unexpected = [r"^text_model\."]
 
 
 class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
@@ -719,6 +722,13 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
             config.vocabulary_chunk,
         )
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in transformers. In a whole model's checkpoint the shared word embeddings stand under the text tower."""
+        shared = {r"^text_model\.encoder\.embeddings\.word_embeddings\.": "motion_model.word_embeddings."}
+        kwargs.setdefault("key_mapping", shared)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.word_embeddings

@@ -1,0 +1,121 @@
+"""Why a motion and a caption score as they do: shared words, and the body part and time each word came from."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+PART_NAMES = ("right leg", "left leg", "torso", "right arm", "left arm")
+
+
+@dataclass
+class WordEvidence:
+    """
+    Args:
+        word: as displayed. weight: in the motion's vector. text_weight: in the caption's, 0 when it does not have the word.
+        contribution: share of the cosine of the pair, the sum over shared words is the score; 0 without a caption.
+        part: body part of the winning token. start, end: its time window in seconds.
+    """
+
+    word: str
+    weight: float
+    text_weight: float
+    contribution: float
+    part: str
+    start: float
+    end: float
+
+
+@dataclass
+class Explanation:
+    """
+    Args:
+        words: the motion's words, most important first. text_words: the caption's, (word, weight).
+        score: cosine of the two vectors, None without a caption. text: the caption.
+        grid: (Nt, Np). maps: for each of `words`, the word's score at every grid cell, (Nt, Np), after saturation.
+        window_seconds: length of a time window.
+    """
+
+    words: list[WordEvidence]
+    grid: tuple[int, int]
+    window_seconds: float
+    maps: np.ndarray
+    text: str | None = None
+    text_words: list[tuple[str, float]] = field(default_factory=list)
+    score: float | None = None
+
+    @property
+    def shared(self) -> list[WordEvidence]:
+        """Words that both sides have, largest contribution first."""
+        return sorted((word for word in self.words if word.contribution > 0), key=lambda word: -word.contribution)
+
+
+def part_names(num_parts: int) -> list[str]:
+    """Names of the grid's columns, in the order of the skeleton's parts."""
+    return list(PART_NAMES) if num_parts == len(PART_NAMES) else [f"part {number}" for number in range(num_parts)]
+
+
+@torch.inference_mode()
+def explain(
+    model: Any, processor: Any, motion: np.ndarray, text: str | None = None, fps: float | None = None, k: int = 20
+) -> Explanation:
+    """
+    The words of one motion and where they come from.
+
+    Args:
+        model: a `LexMotionModel`. processor: its `LexMotionProcessor`.
+        motion: (T, J, 3) positions or (T, 263 | 251) features. text: a caption to compare with. fps: of the motion.
+        k: how many of the motion's words to explain; every shared word is kept besides.
+    """
+    model.eval()
+    lexicon, extractor = processor.lexicon, processor.feature_extractor
+    values = extractor(motion, fps=fps, return_tensors="pt").to(model.device)
+    tower = model.get_motion_features(**values, output_token_logits=True)
+    z_m = tower.motion_embeds[0].float().cpu()
+    windows, parts = tower.grid
+    head = model.motion_model.lexical_head
+    column = {int(word): number for number, word in enumerate(head.active_ids.cpu())}
+    z_t = torch.zeros_like(z_m)
+    score = None
+    text_words: list[tuple[str, float]] = []
+    if text is not None:
+        if not text.strip():
+            raise ValueError("the caption is empty; leave --text out to see the motion's words alone")
+        tokens = processor.tokenizer([text], return_tensors="pt", truncation=True).to(model.device)
+        z_t = model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).text_embeds[0].float().cpu()
+        score = float(torch.nn.functional.cosine_similarity(z_m, z_t, dim=0))
+        text_words = processor.top_words(z_t[None].numpy(), k)[0]
+    product = z_m * z_t / (z_m.norm() * z_t.norm()).clamp(min=1e-6)
+    chosen = [int(i) for i in z_m.argsort(descending=True) if z_m[i] > 0 and not lexicon.subword[i]][:k]
+    chosen += [int(i) for i in product.nonzero()[:, 0] if int(i) not in set(chosen) and not lexicon.subword[i]]
+    window_seconds = model.config.motion_config.patch_frames / extractor.fps
+    duration = float(values["motion_attention_mask"].sum()) / extractor.fps
+    names = part_names(parts)
+    words, maps = [], []
+    seen = tower.token_attention_mask[0].cpu()
+    for word in chosen:
+        logits = tower.token_logits[0, :, column[word]].float().cpu().masked_fill(~seen, -torch.inf)
+        winner = int(tower.winning_tokens[0, column[word]])
+        window, part = divmod(winner, parts)
+        words.append(
+            WordEvidence(
+                word=lexicon.word(word),
+                weight=float(z_m[word]),
+                text_weight=float(z_t[word]),
+                contribution=float(product[word]),
+                part=names[part],
+                start=window * window_seconds,
+                end=min((window + 1) * window_seconds, duration),
+            )
+        )
+        maps.append(torch.log1p(torch.relu(logits)).view(windows, parts).numpy())
+    return Explanation(
+        words=words,
+        grid=(windows, parts),
+        window_seconds=window_seconds,
+        maps=np.stack(maps) if maps else np.zeros((0, windows, parts), dtype=np.float32),
+        text=text,
+        text_words=text_words,
+        score=score,
+    )
