@@ -162,6 +162,7 @@ class LexMotionConfig(PreTrainedConfig):
     temperature: float = 0.05
     false_negative_threshold: float | None = 0.6
     hard_negative_beta: float | None = None
+    tie_word_embeddings: bool = True  # one matrix of words for both towers: what makes the dimensions the same words
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):

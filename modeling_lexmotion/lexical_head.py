@@ -144,6 +144,27 @@ class LexicalHead(nn.Module):
             self.layer_norm.bias.zero_()
             self.bias.zero_()
 
+    @torch.no_grad()
+    def calibrate(self, scores: torch.Tensor, active_words: float) -> float:
+        """
+        Shift the biases of the active words together, so that `active_words` of a row's scores are positive on average.
+
+        A softmax does not see a common shift, so the bottleneck phases leave the level of the scores undetermined; the
+        saturation of phase iv does see it, and would start from vectors with every word active.
+
+        Args:
+            scores: (B, A) pooled scores of a sample. active_words: wanted mean per row, at most A.
+
+        Returns:
+            The shift that was added.
+        """
+        if not 0 < active_words <= scores.shape[-1]:
+            raise ValueError(f"active_words must be in 1..{scores.shape[-1]} (the active vocabulary), got {active_words}")
+        keep = max(round(active_words * scores.shape[0]), 1)
+        shift = -float(scores.float().flatten().topk(keep).values[-1])
+        self.bias[self.active_ids] += shift
+        return shift
+
     def transform(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., D), the state that meets the word embeddings."""
         if self.kind == "splade":

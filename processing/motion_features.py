@@ -1,0 +1,557 @@
+"""Joint positions <-> the features of HumanML3D (263 a frame) and KIT-ML (251 a frame), batched in torch.
+
+The features are those of Guo et al., "Generating Diverse and Natural 3D Human Motions from Text" (CVPR 2022); one
+frame holds, in this order (J joints, root first):
+
+| features | what |
+|---|---|
+| 1 | half the turn of the heading to the next frame, radians |
+| 2 | root displacement to the next frame on the floor (x, z), in the next frame's heading |
+| 1 | root height |
+| 3 (J - 1) | joint positions relative to the root's place on the floor, in the frame's heading |
+| 6 (J - 1) | joint rotations: first two columns of the rotation matrix relative to the parent in the chain |
+| 3 J | joint displacements to the next frame, in the frame's heading |
+| 4 | foot contacts: left ankle, left toe, right ankle, right toe (as the published code names the sides) |
+
+A motion of T frames has T - 1 feature frames, since most features look at the next frame.
+
+Four habits of the published code are kept, because every published checkpoint and statistic depends on them:
+
+* The heading of a frame is taken from the shoulder line *minus* the hip line, smoothed with a Gaussian of 20 frames.
+* The first frame's heading is always Z+.
+* Every chain, arms included, starts from the root's rotation.
+* Where the heading passes Z-, the turn of that one frame has the wrong sign. Positions recovered from features are
+  off by twice that turn from there on; joint positions themselves, where they are at hand, have no such fault.
+
+The published code composes rotations joint by joint along each chain. Since each joint's accumulated rotation is the
+one that turns its rest direction to its bone, all joints are computed at once here.
+
+What degenerate input means:
+
+* A bone of length zero has no direction: it stays zero when a motion is retargeted and its rotation is the identity.
+* A bone opposite to its rest direction turns by half a turn about a fixed axis (Y for X and Z bones, X for Y bones).
+* A frame whose hip and shoulder lines point straight up or cancel has no heading: it lends nothing to the smoothed
+  heading, and a clip without any heading faces Z+. Lying and inverted bodies thus give finite features.
+* Fewer than two frames, NaN and infinity are errors that name the clip and the frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .skeletons import Skeleton, get_skeleton
+
+HEADING_SIGMA = 20.0  # frames
+HEADING_RADIUS = 80  # frames: four standard deviations
+CHUNK_FRAMES = 8192  # frames worked on at once, which bounds the memory of large batches at no cost in speed
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Input checks
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _to_float(values) -> torch.Tensor:
+    values = torch.as_tensor(values)
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def _to_batch(
+    positions: torch.Tensor, skeleton: Skeleton, lengths, min_frames: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Check shapes and values. Returns (B, T, J, 3), padded with each clip's last frame, and lengths (B,) or None."""
+    if positions.ndim not in (3, 4) or positions.shape[-2:] != (skeleton.num_joints, 3):
+        raise ValueError(
+            f"Expected positions of shape (frames, {skeleton.num_joints}, 3) or (clips, frames, "
+            f"{skeleton.num_joints}, 3) for skeleton {skeleton.name!r}, got {tuple(positions.shape)}."
+        )
+    if positions.ndim == 3:
+        positions = positions[None]
+    num_clips, num_frames = positions.shape[:2]
+
+    if lengths is not None:
+        lengths = torch.as_tensor(lengths, dtype=torch.int64, device=positions.device).reshape(-1)
+        if len(lengths) != num_clips:
+            raise ValueError(f"Got {len(lengths)} lengths for {num_clips} clips: pass one length a clip.")
+        if num_clips and int(lengths.max()) > num_frames:
+            clip = int(lengths.argmax())
+            raise ValueError(f"Clip {clip} has length {int(lengths[clip])}, but only {num_frames} frames were given.")
+    shortest = num_frames if lengths is None or not num_clips else int(lengths.min())
+    if shortest < min_frames:
+        clip = 0 if lengths is None or not num_clips else int(lengths.argmin())
+        raise ValueError(
+            f"Clip {clip} has {shortest} frame(s), need at least {min_frames}: "
+            "features describe the step from one frame to the next. Leave such clips out."
+        )
+    if lengths is not None and shortest < num_frames:
+        frame = torch.arange(num_frames, device=positions.device)
+        last = torch.minimum(frame, lengths[:, None] - 1)
+        positions = positions[torch.arange(num_clips, device=positions.device)[:, None], last]
+    if not torch.isfinite(positions).all():
+        clip, frame, joint, _ = (~torch.isfinite(positions)).nonzero()[0].tolist()
+        raise ValueError(
+            f"Clip {clip}, frame {frame}: the position of joint {joint} ({skeleton.joint_names[joint]}) is "
+            f"{positions[clip, frame, joint].tolist()}. Repair or leave out frames with NaN or infinity."
+        )
+    return positions, lengths
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Heading. A rotation about Y is kept as (cos, sin) of its angle: x' = cos x + sin z, z' = cos z - sin x.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _turn(x: torch.Tensor, z: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.addcmul(cos * x, sin, z), torch.addcmul(cos * z, sin, x, value=-1)
+
+
+def _forward(across: torch.Tensor) -> torch.Tensor:
+    """Floor part (x, z) of up x unit(across); `across` is (3, ...) from the body's left to its right."""
+    length = across.square().sum(dim=0).sqrt_()
+    return torch.stack([across[2], -across[0]]) / length.masked_fill_(length == 0, 1.0)
+
+
+def _unit_heading(forward: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalise (2, ...) directions on the floor. Returns x, z; directions too short to mean anything become Z+."""
+    length = forward.square().sum(dim=0).sqrt_()
+    missing = length < 1e-6
+    length = length.masked_fill_(missing, 1.0)
+    x, z = forward[0] / length, forward[1] / length
+    return x.masked_fill_(missing, 0.0), z.masked_fill_(missing, 1.0)
+
+
+def _facing(joints: torch.Tensor, skeleton: Skeleton) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin of the turn that makes a pose (J, 3, ...) face Z+."""
+    hip_1, hip_2, shoulder_1, shoulder_2 = skeleton.face_joints
+    across = joints[hip_1] - joints[hip_2] + joints[shoulder_1] - joints[shoulder_2]
+    x, z = _unit_heading(_forward(across))
+    return z, -x
+
+
+def _smoothed_heading(joints: torch.Tensor, skeleton: Skeleton) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin (B, T) of the turns that make every frame of (J, 3, B, T) face Z+, smoothed over time."""
+    hip_1, hip_2, shoulder_1, shoulder_2 = skeleton.face_joints
+    # The published code swaps the hips here, and here only.
+    forward = _forward(joints[hip_2] - joints[hip_1] + joints[shoulder_1] - joints[shoulder_2])
+    steps = torch.arange(-HEADING_RADIUS, HEADING_RADIUS + 1, dtype=forward.dtype, device=forward.device)
+    kernel = torch.exp(-0.5 * (steps / HEADING_SIGMA).square())
+    padded = F.pad(forward, (HEADING_RADIUS, HEADING_RADIUS), mode="replicate")
+    x, z = _unit_heading(padded.unfold(-1, len(kernel), 1) @ (kernel / kernel.sum()))
+    cos, sin = z, -x
+    cos[:, 0], sin[:, 0] = 1.0, 0.0
+    return cos, sin
+
+
+def _half_angle(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quaternion (w, y) of a turn about Y, w >= 0, accurate for every angle."""
+    large = ((1 + cos.abs()) / 2).sqrt_()
+    small = sin.abs() / (2 * large)
+    acute = cos >= 0
+    return torch.where(acute, large, small), torch.where(acute, small, large).copysign_(sin)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bones and rotations
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _rest_maps(skeleton: Skeleton, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each bone with rest direction u: the (4, 3) map d -> (u . d, u x d), and an axis (3,) orthogonal to u."""
+    rest = like.new_tensor(skeleton.raw_offsets[1:])
+    x, y, z = rest.unbind(dim=1)
+    zero = torch.zeros_like(x)
+    maps = torch.stack([x, y, z, zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 4, 3)
+    orthogonal = torch.stack([y.abs(), x.abs() + z.abs(), zero], dim=1)
+    return maps, orthogonal
+
+
+def _chain_parents(skeleton: Skeleton) -> list[int]:
+    """Joint whose accumulated rotation each joint's rotation is relative to; the root for the first of a chain."""
+    parents = [0] * skeleton.num_joints
+    for chain in skeleton.chains:
+        for parent, joint in zip(chain[1:-1], chain[2:], strict=True):
+            parents[joint] = parent
+    return parents[1:]
+
+
+def _local_rotations(
+    directions: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, skeleton: Skeleton, out: torch.Tensor
+) -> None:
+    """Continuous 6-D rotations of all joints but the root.
+
+    Args:
+        directions: (J - 1, 3, N) unit bone directions; zero for a bone without length.
+        cos, sin: (N,) of the root's turn.
+        out: (J - 1, 6, N), filled.
+    """
+    num_joints, num_frames = skeleton.num_joints, directions.shape[-1]
+    maps, orthogonal = _rest_maps(skeleton, directions)
+
+    # Accumulated rotations as quaternions (w, x, y, z): the shortest turn from the rest direction to the bone.
+    turns = directions.new_empty(num_joints, 4, num_frames)
+    root_w, root_y = _half_angle(cos, sin)
+    turns[0, 0], turns[0, 1], turns[0, 2], turns[0, 3] = root_w, 0.0, root_y, 0.0
+    torch.bmm(maps, directions, out=turns[1:])
+    cosine, axis = turns[1:, 0], turns[1:, 1:]
+    sine_squared = axis.square().sum(dim=1)
+    # cos^2 of the half angle is (1 + cos) / 2; near a half turn the sine gives it without cancellation.
+    half = torch.where(cosine < 0, sine_squared / (1 - cosine), 1 + cosine).mul_(0.5).sqrt_()
+    opposite = half < 2 * torch.finfo(half.dtype).eps
+    axis.mul_((0.5 / half).unsqueeze(1))
+    cosine.copy_(half)
+    if opposite.any():
+        cosine.masked_fill_(opposite, 0.0)
+        axis.copy_(torch.where(opposite.unsqueeze(1), orthogonal.unsqueeze(-1), axis))
+
+    parents = _chain_parents(skeleton)
+    missing = ~directions.any(dim=1)
+    if missing.any():
+        for chain in skeleton.chains:
+            for joint in chain[1:]:
+                turns[joint] = torch.where(missing[joint - 1], turns[parents[joint - 1]], turns[joint])
+
+    base = turns.index_select(0, torch.tensor(parents, device=turns.device))
+    aw, ax, ay, az = base.unbind(dim=1)
+    bw, bx, by, bz = turns[1:].unbind(dim=1)
+    w = (aw * bw).addcmul_(ax, bx).addcmul_(ay, by).addcmul_(az, bz)
+    x = (aw * bx).addcmul_(ax, bw, value=-1).addcmul_(ay, bz, value=-1).addcmul_(az, by)
+    y = (aw * by).addcmul_(ax, bz).addcmul_(ay, bw, value=-1).addcmul_(az, bx, value=-1)
+    z = (aw * bz).addcmul_(ax, by, value=-1).addcmul_(ay, bx).addcmul_(az, bw, value=-1)
+
+    one = torch.ones((), dtype=w.dtype, device=w.device)
+    torch.addcmul(torch.addcmul(one, y, y, value=-2), z, z, value=-2, out=out[:, 0])
+    torch.mul(x, y, out=out[:, 1]).addcmul_(w, z).mul_(2)
+    torch.mul(x, z, out=out[:, 2]).addcmul_(w, y, value=-1).mul_(2)
+    torch.mul(x, y, out=out[:, 3]).addcmul_(w, z, value=-1).mul_(2)
+    torch.addcmul(torch.addcmul(one, x, x, value=-2), z, z, value=-2, out=out[:, 4])
+    torch.mul(y, z, out=out[:, 5]).addcmul_(w, x).mul_(2)
+
+
+def _chain_up(root: torch.Tensor, bones: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:
+    """Joints (J, 3, ...) from the root's place (3, ...) and the bone vectors (J - 1, 3, ...)."""
+    joints = root.new_empty(skeleton.num_joints, *root.shape)
+    joints[0] = root
+    for chain in skeleton.chains:
+        for parent, joint in zip(chain[:-1], chain[1:], strict=True):
+            torch.add(joints[parent], bones[joint - 1], out=joints[joint])
+    return joints
+
+
+def _bone_lengths(target_skeleton, skeleton: Skeleton, like: torch.Tensor) -> torch.Tensor:
+    """(J - 1,) bone lengths of a reference pose."""
+    pose = torch.as_tensor(target_skeleton).to(device=like.device, dtype=torch.float64)
+    if pose.ndim != 2 or pose.shape[0] < skeleton.num_joints or pose.shape[1] != 3:
+        raise ValueError(
+            f"Expected a target skeleton of shape ({skeleton.num_joints}, 3), the joints of one reference frame, "
+            f"got {tuple(pose.shape)}."
+        )
+    lengths = (pose[1 : skeleton.num_joints] - pose[list(skeleton.parents[1:])]).square().sum(dim=1).sqrt()
+    if not torch.isfinite(lengths).all():
+        raise ValueError("The target skeleton has NaN or infinite joints.")
+    return lengths.to(like.dtype)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Positions to features
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _canonical_joints(
+    joints: torch.Tensor, skeleton: Skeleton, target_lengths: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Retarget, put on the floor, start at the origin, face Z+ at the start.
+
+    Args:
+        joints: (J, 3, B, T), overwritten.
+        target_lengths: (J - 1,) bone lengths, or None to keep the clip's own.
+
+    Returns:
+        Joints (J, 3, B, T) and unit bone directions (J - 1, 3, B, T).
+    """
+    parents = torch.tensor(skeleton.parents[1:], device=joints.device)
+    bones = joints[1:] - joints.index_select(0, parents)
+    lengths = bones.square().sum(dim=1).sqrt_()
+    bones /= torch.where(lengths == 0, 1.0, lengths).unsqueeze(1)
+    root = joints[0]
+    if target_lengths is None:
+        first = joints[..., 0]
+    else:
+        leg = [joint - 1 for joint in skeleton.leg_joints]
+        source_leg = lengths[leg, :, 0].sum(dim=0)
+        scale = torch.where(source_leg == 0, 1.0, target_lengths[leg].sum() / source_leg)
+        root = root * scale[:, None]
+        target_lengths = target_lengths[:, None, None, None]
+        first = _chain_up(root[..., 0], bones[..., 0] * target_lengths[..., 0], skeleton)
+
+    cos, sin = (part[:, None] for part in _facing(first, skeleton))
+    bones[:, 0], bones[:, 2] = _turn(bones[:, 0], bones[:, 2], cos, sin)
+    if target_lengths is None:
+        x, z = joints[:, 0] - root[0, :, :1], joints[:, 2] - root[2, :, :1]
+        joints[:, 0], joints[:, 2] = _turn(x, z, cos, sin)
+    else:
+        x, z = _turn(root[0] - root[0, :, :1], root[2] - root[2, :, :1], cos, sin)
+        joints = _chain_up(torch.stack([x, root[1], z]), bones * target_lengths, skeleton)
+    joints[:, 1] -= joints[:, 1].amin(dim=(0, 2))[:, None]
+    return joints, bones
+
+
+def _planes(positions: torch.Tensor) -> torch.Tensor:
+    """(B, T, J, 3) -> (J, 3, B, T): one contiguous plane for each coordinate of each joint."""
+    num_clips, num_frames, num_joints, _ = positions.shape
+    rows = positions.reshape(num_clips * num_frames, num_joints * 3)
+    return rows.t().contiguous().view(num_joints, 3, num_clips, num_frames)
+
+
+def _extract(
+    positions: torch.Tensor, skeleton: Skeleton, target_lengths: torch.Tensor | None, out: torch.Tensor
+) -> None:
+    """Features of (B, T, J, 3) positions into `out` (B, T - 1, 12 J - 1)."""
+    num_clips, num_frames, num_joints, _ = positions.shape
+    joints, directions = _canonical_joints(_planes(positions), skeleton, target_lengths)
+    cos, sin = _smoothed_heading(joints, skeleton)
+    features = joints.new_empty(skeleton.num_features, num_clips, num_frames - 1)
+    groups = {group: features[part] for group, part in skeleton.feature_slices.items()}
+    steps = joints[..., 1:] - joints[..., :-1]
+
+    root = groups["root"]
+    w, y = _half_angle(cos, sin)
+    # y part of the quaternion from one heading to the next. As w >= 0, a heading that passes Z- gets the wrong sign,
+    # as it does in the published features.
+    torch.asin((w[:, :-1] * y[:, 1:]).addcmul_(y[:, :-1], w[:, 1:], value=-1).clamp_(-1.0, 1.0), out=root[0])
+    root[1], root[2] = _turn(steps[0, 0], steps[0, 2], cos[:, 1:], sin[:, 1:])
+    root[3] = joints[0, 1, :, :-1]
+    cos, sin = cos[:, :-1], sin[:, :-1]
+
+    local = groups["positions"].view(num_joints - 1, 3, num_clips, num_frames - 1)
+    place = joints[0, :, :, :-1]
+    others = joints[1:, :, :, :-1]
+    local[:, 0], local[:, 2] = _turn(others[:, 0] - place[0], others[:, 2] - place[2], cos, sin)
+    local[:, 1] = others[:, 1]
+
+    rotations = groups["rotations"].view(num_joints - 1, 6, num_clips * (num_frames - 1))
+    directions = directions[..., :-1].reshape(num_joints - 1, 3, -1)
+    _local_rotations(directions, cos.reshape(-1), sin.reshape(-1), skeleton, out=rotations)
+
+    velocities = groups["velocities"].view(num_joints, 3, num_clips, num_frames - 1)
+    velocities[:, 0], velocities[:, 2] = _turn(steps[:, 0], steps[:, 2], cos, sin)
+    velocities[:, 1] = steps[:, 1]
+
+    feet = torch.stack([steps[joint] for joint in skeleton.contact_joints])
+    groups["contacts"].copy_(feet.square_().sum(dim=1) < skeleton.foot_velocity_threshold)
+
+    out.view(-1, skeleton.num_features).copy_(features.view(skeleton.num_features, -1).t())
+
+
+@torch.no_grad()
+def positions_to_features(
+    positions: torch.Tensor,
+    skeleton: str | Skeleton = "humanml3d",
+    lengths: torch.Tensor | None = None,
+    target_skeleton: torch.Tensor | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """Turn joint positions into the published features.
+
+    Args:
+        positions: (T, J, 3) or (B, T, J, 3) joint positions in the skeleton's unit and frame rate, Y up.
+            float64 stays float64, everything else is computed in float32. No gradient flows through.
+        skeleton: Joint layout, by name.
+        lengths: (B,) number of real frames of each clip; what lies behind them is ignored, NaN included.
+        target_skeleton: (J, 3) joints of a reference frame whose bone lengths every clip is given, as the published
+            pipeline does: bone directions are kept, the root's path is scaled by the ratio of the lower legs' lengths
+            in the clip's first frame. With `None` every clip keeps its own bones and scale. Joints behind the first J
+            (hands) are ignored.
+
+    Returns:
+        (T - 1, F) or (B, T - 1, F) features, F = 12 J - 1; with `lengths` also the feature lengths `lengths - 1`, and
+        zeros behind them.
+
+    Raises:
+        ValueError: Wrong shape, a clip of fewer than two frames, or NaN or infinity in a real frame.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> features, lengths = positions_to_features(torch.randn(2, 40, 22, 3), lengths=torch.tensor([40, 25]))
+    >>> features.shape, lengths.tolist()
+    (torch.Size([2, 39, 263]), [39, 24])
+
+    ```
+    """
+    skeleton = get_skeleton(skeleton)
+    positions = _to_float(positions)
+    single = positions.ndim == 3
+    positions, lengths = _to_batch(positions, skeleton, lengths, min_frames=2)
+    target_lengths = None if target_skeleton is None else _bone_lengths(target_skeleton, skeleton, positions)
+
+    num_clips, num_frames = positions.shape[:2]
+    features = positions.new_empty(num_clips, num_frames - 1, skeleton.num_features)
+    step = max(1, CHUNK_FRAMES // num_frames)
+    for start in range(0, num_clips, step):
+        _extract(positions[start : start + step], skeleton, target_lengths, features[start : start + step])
+    if lengths is None:
+        return features[0] if single else features
+
+    lengths = lengths - 1
+    if num_clips and int(lengths.min()) < num_frames - 1:
+        frame = torch.arange(num_frames - 1, device=features.device)
+        features.masked_fill_((frame >= lengths[:, None]).unsqueeze(-1), 0.0)
+    return (features[0] if single else features), lengths
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Features to positions
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def features_to_positions(features: torch.Tensor, skeleton: str | Skeleton = "humanml3d") -> torch.Tensor:
+    """Recover joint positions from the root and local-position features; the inverse of [`positions_to_features`].
+
+    Differentiable. Padding may follow the real frames: a frame depends on earlier frames only.
+
+    Args:
+        features: (..., T, F) features, not normalised; of the 12 J - 1 features only the first 3 J + 1 are read.
+        skeleton: Joint layout, by name.
+
+    Returns:
+        (..., T, J, 3) joint positions; the first root lies above the origin.
+
+    Raises:
+        ValueError: The last dimension is not the skeleton's number of features.
+    """
+    skeleton = get_skeleton(skeleton)
+    features = _to_float(features)
+    if features.ndim < 2 or features.shape[-1] != skeleton.num_features:
+        raise ValueError(
+            f"Expected features of shape (..., frames, {skeleton.num_features}) for skeleton {skeleton.name!r}, "
+            f"got {tuple(features.shape)}."
+        )
+    turn, step_x, step_z, height = features[..., :4].unbind(dim=-1)
+    # Frame t undoes the turns and sums the steps of the frames before it.
+    angle = F.pad(2 * turn[..., :-1], (1, 0)).cumsum(dim=-1)
+    cos, sin = angle.cos(), angle.sin()
+    local = features[..., skeleton.feature_slices["positions"]].unflatten(-1, (skeleton.num_joints - 1, 3))
+    x, y, z = local.unbind(dim=-1)
+
+    step_x, step_z = F.pad(step_x[..., :-1], (1, 0)), F.pad(step_z[..., :-1], (1, 0))
+    root_x = (cos * step_x - sin * step_z).cumsum(dim=-1)
+    root_z = (cos * step_z + sin * step_x).cumsum(dim=-1)
+    cos, sin = cos.unsqueeze(-1), sin.unsqueeze(-1)
+    others = torch.stack(
+        [cos * x - sin * z + root_x.unsqueeze(-1), y, cos * z + sin * x + root_z.unsqueeze(-1)], dim=-1
+    )
+    root = torch.stack([root_x, height, root_z], dim=-1)
+    return torch.cat([root.unsqueeze(-2), others], dim=-2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Positions to positions
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def canonicalize(
+    positions: torch.Tensor, skeleton: str | Skeleton = "humanml3d", lengths: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Put each clip on the floor (lowest joint of all frames at 0), its first root at the origin, facing Z+ there.
+
+    Args:
+        positions: (T, J, 3) or (B, T, J, 3) joint positions, Y up. No gradient flows through.
+        skeleton: Joint layout, by name.
+        lengths: (B,) number of real frames of each clip; what lies behind them is ignored, NaN included.
+
+    Returns:
+        Positions of the same shape; frames behind a clip's length repeat its last one.
+
+    Raises:
+        ValueError: Wrong shape, a clip without frames, or NaN or infinity in a real frame.
+    """
+    skeleton = get_skeleton(skeleton)
+    positions = _to_float(positions)
+    single = positions.ndim == 3
+    positions, _ = _to_batch(positions, skeleton, lengths, min_frames=1)
+    first = positions[:, 0]
+    cos, sin = (part[:, None, None] for part in _facing(first.permute(1, 2, 0), skeleton))
+    x, y, z = positions.unbind(dim=-1)
+    out = torch.empty_like(positions)
+    out[..., 0], out[..., 2] = _turn(x - first[:, :1, None, 0], z - first[:, :1, None, 2], cos, sin)
+    out[..., 1] = y - y.amin(dim=(1, 2), keepdim=True)
+    return out[0] if single else out
+
+
+def mirror_positions(positions: torch.Tensor, skeleton: str | Skeleton = "humanml3d") -> torch.Tensor:
+    """Reflect motions left to right: negate x and swap the joints of each pair. Its own inverse.
+
+    Args:
+        positions: (..., J, 3) joint positions.
+        skeleton: Joint layout, by name.
+
+    Raises:
+        ValueError: The last dimensions are not (J, 3).
+    """
+    skeleton = get_skeleton(skeleton)
+    positions = _to_float(positions)
+    if positions.shape[-2:] != (skeleton.num_joints, 3):
+        raise ValueError(
+            f"Expected positions of shape (..., {skeleton.num_joints}, 3) for skeleton {skeleton.name!r}, "
+            f"got {tuple(positions.shape)}."
+        )
+    swapped = positions[..., skeleton.mirror_permutation, :]
+    return swapped * swapped.new_tensor([-1.0, 1.0, 1.0])
+
+
+def resample_positions(positions: torch.Tensor, fps: float, target_fps: float) -> torch.Tensor:
+    """Change the frame rate by linear interpolation; frames at times both rates share keep their values.
+
+    Args:
+        positions: (T, J, 3) joint positions of one clip.
+        fps: Frames per second of `positions`.
+        target_fps: Frames per second wanted.
+
+    Returns:
+        (T', J, 3) with one frame for every 1 / target_fps seconds from the first frame to at most the last (with 0.001
+            frames of grace, as rates are often known to a few digits only).
+
+    Raises:
+        ValueError: A rate that is not positive and finite, or positions without frames.
+    """
+    positions = _to_float(positions)
+    for name, rate in (("fps", fps), ("target_fps", target_fps)):
+        if not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"{name} must be a positive number of frames per second, got {rate}.")
+    if positions.ndim != 3 or not len(positions):
+        raise ValueError(f"Expected positions of shape (frames, joints, 3), got {tuple(positions.shape)}.")
+    if fps == target_fps:
+        return positions
+    last = len(positions) - 1
+    # A rate known to a few digits (1 / 0.0333333) must not lose a last frame that falls just behind the clip's end.
+    num_frames = math.floor(last * target_fps / fps + 1e-3) + 1
+    time = torch.arange(num_frames, dtype=torch.float64, device=positions.device) * (fps / target_fps)
+    before = time.floor().long().clamp_(max=last)
+    weight = (time - before).clamp_(0.0, 1.0).to(positions.dtype)[:, None, None]
+    return torch.lerp(positions[before], positions[(before + 1).clamp_(max=last)], weight)
+
+
+def rotate_yaw(positions: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
+    """Turn clips about the vertical axis through the origin, counter-clockwise seen from above.
+
+    Args:
+        positions: (B, T, J, 3) joint positions, Y up.
+        angles: (B,) radians; a quarter turn brings Z+ to X+.
+
+    Raises:
+        ValueError: Wrong shape, or not one angle a clip.
+    """
+    positions = _to_float(positions)
+    angles = torch.as_tensor(angles, dtype=positions.dtype, device=positions.device).reshape(-1)
+    if positions.ndim != 4 or positions.shape[-1] != 3 or len(angles) != len(positions):
+        raise ValueError(
+            f"Expected positions of shape (clips, frames, joints, 3) and one angle a clip, "
+            f"got {tuple(positions.shape)} and {len(angles)} angle(s)."
+        )
+    x, y, z = positions.unbind(dim=-1)
+    cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
+    return torch.stack([cos * x + sin * z, y, cos * z - sin * x], dim=-1)
