@@ -102,7 +102,9 @@ def evaluate_lexmlm(model: Any, batches: Iterable[dict], lexicon: Any, base_mode
 
 def lexicon_content(lexicon: Any, token_ids: Iterable[int]) -> list[int]:
     """The content words among the tokens of one caption: active, no stop words, each once."""
-    return sorted({int(i) for i in token_ids if lexicon.active[i] and not lexicon.stop_word[i] and not lexicon.special[i]})
+    return sorted(
+        {int(i) for i in token_ids if lexicon.active[i] and not lexicon.stop_word[i] and not lexicon.special[i]}
+    )
 
 
 def _unmasked(batch: dict) -> torch.Tensor:

@@ -42,7 +42,12 @@ def _stack(parts: list[sparse.csr_matrix], rows: list[np.ndarray], width: int) -
 
 @torch.inference_mode()
 def encode_texts(
-    model: Any, processor: Any, texts: Sequence[str], batch_size: int = 64, max_length: int = 77, progress: bool = False
+    model: Any,
+    processor: Any,
+    texts: Sequence[str],
+    batch_size: int = 64,
+    max_length: int = 77,
+    progress: bool = False,
 ) -> sparse.csr_matrix:
     """
     Word vectors of captions.
@@ -102,9 +107,9 @@ def encode_motions(
         else:
             groups = [(batch[np.asarray(rates) == rate], rate) for rate in sorted(set(rates))]
         for group, rate in groups:
-            values = processor.feature_extractor(
-                [motions[row] for row in group], fps=rate, return_tensors="pt"
-            ).to(tower.device)
+            values = processor.feature_extractor([motions[row] for row in group], fps=rate, return_tensors="pt").to(
+                tower.device
+            )
             embeds = tower(**values).motion_embeds
             parts.append(sparse.csr_matrix(embeds.float().cpu().numpy()))
             rows.append(group)

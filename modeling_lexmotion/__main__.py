@@ -7,14 +7,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 app = typer.Typer(
     name="lexmotion",
@@ -30,7 +27,7 @@ app.add_typer(evaluate_app, name="evaluate")
 # Mistakes a user can make and repair; anything else is a defect and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 DEBUG_VARIABLE = "LEXMOTION_DEBUG"
-SPLIT_NAMES = {"val": "validation", "dev": "validation"}
+SPLIT_NAMES = {"val": "validation"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -94,10 +91,7 @@ def quickstart(
     seed: Annotated[int, typer.Option(help="Seed of corpus and training. Example: --seed 7")] = 0,
     size: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of synthetic motions; unset, the tested size. Example: --size 1200"),
-    ] = None,
-    held_out: Annotated[
-        int | None, typer.Option(min=1, help="How many of them are held out for the test. Example: --held-out 200")
+        typer.Option(min=100, help="Synthetic motions of all splits; unset, the tested size. Example: --size 1000"),
     ] = None,
 ) -> None:
     """Run the whole pipeline on a small synthetic corpus, from motion files to words.
@@ -107,10 +101,10 @@ def quickstart(
 
     Example: [bold]lexmotion quickstart --output-dir runs/quickstart --seed 7[/]
     """
+    begin()
     from lexmotion.training.quickstart import quickstart as run
 
-    choices = {"num_motions": size, "num_test": held_out}
-    run(output_dir, seed=seed, console=Console(), **{name: value for name, value in choices.items() if value})
+    run(output_dir, seed=seed, num_motions=size, console=Console())
 
 
 @app.command()
@@ -127,45 +121,67 @@ def prepare(
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="SPLIT=FILE, repeatable: a split file other than the standard one, inside SOURCE or a path. "
-            "Example: --split train=train_nodev.txt --split test=dev.txt"
+            help="SPLIT=FILE, repeatable: only these splits, each from this file of ids in SOURCE or at a path; "
+            "unset, every standard split there is. Example: --split train=train_nodev.txt --split validation=dev.txt"
         ),
     ] = None,
     text_model: Annotated[
-        str | None,
+        str,
         typer.Option(
-            help="Tokenizer for the processor: a folder, a Hub name, or `minilm` (extra `minilm`); unset, a "
-            "vocabulary is built from the captions. Example: --text-model distilbert-base-uncased"
+            help="Whose tokenizer to use: corpus (a word-level one built from the captions), minilm (extra `minilm`), "
+            "a folder or a Hub name. Example: --text-model distilbert/distilbert-base-uncased"
         ),
-    ] = None,
+    ] = "corpus",
     processor: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
-            help="Folder of a finished processor to use instead of fitting one; needed when SOURCE has no "
-            "training split. Example: --processor runs/small/processor"
+            help="Folder of a finished processor to use instead of fitting one; needed without a training split. "
+            "Example: --processor prepared/humanml3d/processor"
         ),
     ] = None,
     representation: Annotated[
         str,
-        typer.Option(help="Motion input of the model: positions or humanml3d. Example: --representation humanml3d"),
+        typer.Option(
+            help="What the model sees: positions, or humanml3d (263 or 251 features). "
+            "Example: --representation humanml3d"
+        ),
     ] = "positions",
+    max_frames: Annotated[int, typer.Option(min=1, help="Frames kept of a motion. Example: --max-frames 196")] = 224,
+    fps: Annotated[
+        float | None,
+        typer.Option(help="Frame rate of the model's input; unset, the corpus's own. Example: --fps 20"),
+    ] = None,
     vocabulary_filter: Annotated[
         str, typer.Option(help="Words the space may use: corpus, words or all. Example: --vocabulary-filter words")
     ] = "corpus",
-    max_frames: Annotated[int, typer.Option(min=1, help="Longest input in frames. Example: --max-frames 196")] = 224,
+    min_document_frequency: Annotated[
+        int,
+        typer.Option(min=1, help="Captions a word must be in to count as seen. Example: --min-document-frequency 2"),
+    ] = 1,
     extra_captions: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="JSON-lines file of captions without motion, for lexicon and phase i. "
+            help="JSON-lines file of captions without motion, repeatable, for lexicon and phase i. "
             "Example: --extra-captions captions/train.jsonl"
         ),
     ] = None,
     exclude_ids: Annotated[
         list[Path] | None,
         typer.Option(
-            help="File of motion ids, repeatable, whose extra captions are left out. Example: --exclude-ids dev.txt"
+            help="File of ids, repeatable, whose extra captions are left out besides the held-out ones. "
+            "Example: --exclude-ids dev.txt"
         ),
     ] = None,
+    mirror: Annotated[
+        str,
+        typer.Option(
+            help="Mirrored twins as rows: listed (those in the split files), derive (of every motion) or none. "
+            "Example: --mirror derive"
+        ),
+    ] = "listed",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a folder that holds something else. Example: --overwrite")
+    ] = False,
 ) -> None:
     """Turn a motion corpus into a Parquet dataset with a fitted processor beside it.
 
@@ -174,22 +190,31 @@ def prepare(
 
     Example: [bold]lexmotion prepare HumanML3D --layout humanml3d --output-dir prepared/humanml3d[/]
     """
+    begin()
     from lexmotion.processing.corpora.prepare import prepare as run
 
+    splits = parse_pairs(split or [], "--split", "train=train_nodev.txt")
     report = run(
         source,
         layout,
         output_dir,
-        splits=parse_pairs(split or [], "--split", "train=train_nodev.txt"),
+        splits={SPLIT_NAMES.get(name, name): file for name, file in splits.items()} or None,
         text_model=text_model,
         processor=processor,
         representation=representation,
-        vocabulary_filter=vocabulary_filter,
         max_frames=max_frames,
-        extra_captions=extra_captions,
-        exclude_ids=exclude_ids or [],
+        fps=fps,
+        vocabulary_filter=vocabulary_filter,
+        min_document_frequency=min_document_frequency,
+        extra_captions=extra_captions or (),
+        exclude_ids=exclude_ids or (),
+        mirror=mirror,
+        overwrite=overwrite,
+        progress=True,
     )
-    Console().print(report)
+    console = Console(highlight=False)
+    console.print(escape(report.summary()))
+    console.print(f"{'already there' if report.reused else 'written'}: {escape(str(output_dir))}")
 
 
 @app.command()
@@ -203,8 +228,7 @@ def train(
     output_dir: Annotated[
         Path,
         typer.Option(
-            help="Folder for checkpoints, the model and run_record.json. Example: --output-dir runs/small",
-            show_default=False,
+            help="Folder for checkpoints, the model and run.json. Example: --output-dir runs/small", show_default=False
         ),
     ],
     recipe: Annotated[
@@ -214,21 +238,32 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="PHASE.SETTING=VALUE, repeatable: change one value of the recipe. "
-            "Example: --set lexcmlp.learning_rate=2e-4 --set seed=1",
+            help="KEY=VALUE, repeatable: change a value of the recipe, dots lead into its sections. "
+            "Example: --set seed=1 --set phases.lexcmlp.learning_rate=2e-4",
         ),
     ] = None,
 ) -> None:
     """Train the four phases in order: LexMLM, CMMM, LexMMM, LexCMLP.
 
-    Stop it at any time and run the same command again: it goes on at the unfinished step. After each phase its
-    acceptance figures are printed; the finished model and processor are saved in OUTPUT_DIR.
+    Stop it at any time and run the same command again: it goes on where it stopped. After each phase its acceptance
+    figures are printed; the finished model and processor are saved in OUTPUT_DIR/model.
 
     Example: [bold]lexmotion train --recipe small --dataset prepared/humanml3d --output-dir runs/small[/]
     """
+    parse_pairs(override or [], "--set", "phases.lexcmlp.learning_rate=2e-4")
+    begin()
+    from lexmotion.evaluation.console import phase_table
     from lexmotion.training.pipeline import train as run
 
-    run(recipe, dataset, output_dir, overrides=parse_pairs(override or [], "--set", "lexcmlp.learning_rate=2e-4"))
+    console = Console()
+    run(
+        recipe,
+        dataset,
+        output_dir,
+        overrides=override,
+        on_phase=lambda phase, result: console.print(phase_table({phase: result})),
+    )
+    console.print(f"model and processor: {escape(str(output_dir / 'model'))}", highlight=False)
 
 
 @evaluate_app.callback()
@@ -250,16 +285,31 @@ def evaluate_retrieval(
             help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
         ),
     ],
-    split: Annotated[str, typer.Option(help="train, val or test. Example: --split test")] = "val",
+    split: Annotated[
+        str, typer.Option(help="train, val, test or another prepared one. Example: --split test")
+    ] = "val",
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="all-strict, all-duplicates, threshold, dissimilar or small-batches, repeatable; all runs every "
-            "one that the data allow. Example: --protocol all-strict --protocol small-batches"
+            help="all-strict, all-duplicates, threshold, dissimilar or small-batches, repeatable; all, the default, "
+            "runs every one that the data allow. Example: --protocol all-strict --protocol small-batches"
         ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the results. Example: --output results.json")
+    ] = None,
+    sentence_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Sentence encoder (folder, Hub name or minilm) that says which captions mean the same, for the "
+            "protocol threshold. Example: --sentence-model sentence-transformers/all-mpnet-base-v2"
+        ),
+    ] = None,
+    dissimilar_ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of ids, one a line: the gallery of the protocol dissimilar. Example: --dissimilar-ids ids.txt"
+        ),
     ] = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")
@@ -271,8 +321,50 @@ def evaluate_retrieval(
 ) -> None:
     """Retrieval in both directions: R@1,2,3,5,10, MedR and Rsum, each row under a named protocol.
 
+    The first caption of each motion is the query. Beside it: how many words are active, and how many of a caption's
+    words are among the top words of its motion.
+
     Example: [bold]lexmotion evaluate retrieval --model runs/small/model --dataset prepared/humanml3d --split val[/]
     """
+    begin()
+    from lexmotion.evaluation.console import lexical_table, retrieval_table
+    from lexmotion.evaluation.model_report import report_model
+    from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+    from lexmotion.processing.text_models import resolve_text_model
+
+    split = SPLIT_NAMES.get(split, split)
+    ids = None
+    if dissimilar_ids is not None:
+        ids = dissimilar_ids.read_text(encoding="utf-8").split()
+    rows = load_prepared(dataset, splits=[split])[split]
+    loaded, processor = load_model(model, device)
+    report, _ = report_model(
+        loaded,
+        processor,
+        rows,
+        protocols=protocol or "all",
+        sentence_model=None if sentence_model is None else resolve_text_model(sentence_model),
+        dissimilar_ids=ids,
+        batch_size=batch_size,
+        seed=seed,
+        progress=True,
+    )
+    console = Console()
+    console.print(
+        retrieval_table(report["retrieval"], f"Retrieval, split {escape(split)}"), lexical_table(report["lexical"])
+    )
+    if output is not None:
+        from importlib.metadata import version
+
+        origin = {
+            "model": model,
+            "dataset": str(dataset),
+            "dataset_fingerprint": PrepareReport.load(dataset).fingerprint,
+            "split": split,
+            "lexmotion": version("lexmotion"),
+        }
+        write_json(output, origin | report)
+        console.print(f"results: {escape(str(output))}", highlight=False)
 
 
 @app.command()
@@ -294,12 +386,11 @@ def explain(
         str | None, typer.Option(help='A caption to compare with. Example: --text "a person kicks with the left leg"')
     ] = None,
     fps: Annotated[
-        float | None,
-        typer.Option(min=0, help="Frames a second of the file; unset, the model's own. Example: --fps 30"),
+        float | None, typer.Option(help="Frames a second of the file; unset, the model's own. Example: --fps 30")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many words to show. Example: --top-k 20")] = 10,
     figure: Annotated[
-        Path | None, typer.Option(help="Picture to write (.png, .svg, .pdf). Example: --figure words.png")
+        Path | None, typer.Option(help="Picture to write (.png, .svg or .pdf). Example: --figure words.png")
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
@@ -311,6 +402,58 @@ def explain(
 
     Example: [bold]lexmotion explain --model quickstart/model --motion quickstart/example.npy --text "someone jumps"[/]
     """
+    if not motion.is_file():
+        raise FileNotFoundError(f"no motion file {str(motion)!r}; give a .npy of joint positions (frames, joints, 3)")
+    begin()
+    import numpy as np
+
+    from lexmotion.evaluation.console import explanation_tables
+    from lexmotion.evaluation.explain import explain as run
+
+    frames = np.load(motion, allow_pickle=False)
+    loaded, processor = load_model(model, device)
+    explanation = run(loaded, processor, frames, text=text, fps=fps, k=top_k)
+    console = Console()
+    for table in explanation_tables(explanation, top_k):
+        console.print(table)
+    if figure is not None:
+        raise NotImplementedError
+
+
+def begin() -> None:
+    """Before a room is entered: Auto classes registered, libraries quiet about what is not the user's concern."""
+    from transformers.utils import logging
+
+    from lexmotion import register
+
+    register()
+    logging.disable_progress_bar()
+
+
+def load_model(name: str, device: str | None) -> tuple[Any, Any]:
+    """A trained model in evaluation mode, and its processor.
+
+    Args:
+        name: Folder or Hub name. device: Where to put it; None takes a GPU where there is one.
+
+    Raises:
+        FileNotFoundError: `name` looks like a folder and is none.
+    """
+    import torch
+    from transformers import AutoModel, AutoProcessor
+
+    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"no model folder {name!r}; `lexmotion train` writes one as OUTPUT_DIR/model")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return AutoModel.from_pretrained(name).eval().to(place), AutoProcessor.from_pretrained(name)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` in one step, so that an interrupted command leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
 
 
 def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:

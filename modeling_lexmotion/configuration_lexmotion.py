@@ -120,7 +120,12 @@ class LexMotionMotionConfig(PreTrainedConfig):
             self.parts = [list(range(self.num_features))]
         self.parts = [[int(column) for column in part] for part in self.parts]
         columns = [column for part in self.parts for column in part]
-        if not columns or min(columns) < 0 or max(columns) >= self.num_features or any(not part for part in self.parts):
+        if (
+            not columns
+            or min(columns) < 0
+            or max(columns) >= self.num_features
+            or any(not part for part in self.parts)
+        ):
             raise ValueError(
                 f"parts must be non-empty lists of columns in 0..{self.num_features - 1} (num_features="
                 f"{self.num_features}), got {len(self.parts)} parts over columns "

@@ -159,7 +159,9 @@ class LexicalHead(nn.Module):
             The shift that was added.
         """
         if not 0 < active_words <= scores.shape[-1]:
-            raise ValueError(f"active_words must be in 1..{scores.shape[-1]} (the active vocabulary), got {active_words}")
+            raise ValueError(
+                f"active_words must be in 1..{scores.shape[-1]} (the active vocabulary), got {active_words}"
+            )
         keep = max(round(active_words * scores.shape[0]), 1)
         shift = -float(scores.float().flatten().topk(keep).values[-1])
         self.bias[self.active_ids] += shift
@@ -197,9 +199,7 @@ class LexicalHead(nn.Module):
             return values
         return values.new_zeros(*values.shape[:-1], self.vocab_size).index_copy(-1, self.active_ids, values)
 
-    def bottleneck(
-        self, scores: torch.Tensor, word_embeddings: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def bottleneck(self, scores: torch.Tensor, word_embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Lexicon bottleneck (LexMAE): p = softmax(s), b = sg(E)^T p.
 

@@ -36,7 +36,9 @@ def test_hard_negatives_weigh_more():
     logits, positives = torch.tensor([[1.0, 2.0, -2.0]]), torch.tensor([[True, False, False]])
     assert losses.info_nce(logits, positives, hard_negative_beta=0.5) > losses.info_nce(logits, positives)
     same = torch.tensor([[1.0, 0.5, 0.5]])
-    torch.testing.assert_close(losses.info_nce(same, positives, hard_negative_beta=0.5), losses.info_nce(same, positives))
+    torch.testing.assert_close(
+        losses.info_nce(same, positives, hard_negative_beta=0.5), losses.info_nce(same, positives)
+    )
 
 
 def test_identical_captions_are_right_for_each_others_motions():

@@ -297,9 +297,7 @@ def test_dual_loss_by_clip_ids_allows_several_captions(model):
     ids, mask = tiny.captions(rows=6)
     values, frames = tiny.motions(rows=3)
     clips = torch.arange(3)
-    output = model(
-        ids, values, mask, frames, clips.repeat_interleave(2), clips, torch.arange(6), return_loss=True
-    )
+    output = model(ids, values, mask, frames, clips.repeat_interleave(2), clips, torch.arange(6), return_loss=True)
     assert output.logits_per_text.shape == (6, 3)
     assert output.contrastive_loss.isfinite() and output.motion_flops_loss > 0
 
@@ -318,3 +316,9 @@ def test_motion_head_starts_as_a_copy_of_the_text_head():
     for name, value in source.text_model.lexical_head.state_dict().items():
         assert torch.equal(model.motion_model.lexical_head.state_dict()[name], value)
     assert model.motion_model.lexical_head.bias is not model.text_model.lexical_head.bias
+
+
+def test_lexmmm_ties_the_words_of_its_towers_after_loading(tmp_path):
+    lexmmm().save_pretrained(tmp_path)
+    loaded = LexMotionForLexicalMaskedMotion.from_pretrained(tmp_path).model
+    assert loaded.motion_model.word_embeddings.weight is loaded.text_model.word_embeddings

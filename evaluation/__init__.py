@@ -1,0 +1,1 @@
+"""Metrics on arrays, reports on lexical vectors and pictures."""

@@ -1,0 +1,142 @@
+"""Results as a terminal shows them: rich tables of retrieval rows, acceptance criteria and words."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from .criteria import judge
+from .explain import Explanation
+
+PHASE_TITLES = {
+    "lexmlm": "i LexMLM, words",
+    "cmmm": "ii CMMM, motion",
+    "lexmmm": "iii LexMMM, words of a motion",
+    "lexcmlp": "iv LexCMLP, alignment",
+}
+DIRECTION_TITLES = {"t2m": "text to motion", "m2t": "motion to text"}
+COLUMNS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
+
+USAGE = {
+    "active_words": "active words, mean",
+    "distinct_words": "distinct words in use",
+    "universal": "words active in over half of the items",
+    "empty": "items without any word",
+}
+
+
+def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
+    """Protocols as `evaluate_retrieval` gives them: two rows each, one a direction."""
+    table = Table(title=title, title_justify="left")
+    for name in ("protocol", "gallery", "direction"):
+        table.add_column(name)
+    for name in (*COLUMNS.values(), "Rsum"):
+        table.add_column(name, justify="right")
+    for protocol, row in retrieval.items():
+        for number, (direction, words) in enumerate(DIRECTION_TITLES.items()):
+            first = number == 0
+            table.add_row(
+                protocol if first else "",
+                str(row["gallery_size"]) if first else "",
+                words,
+                *(f"{row[f'{direction}/{name}']:.1f}" for name in COLUMNS),
+                f"{row['Rsum']:.1f}" if first else "",
+                end_section=not first,
+            )
+    return table
+
+
+def lexical_table(lexical: Mapping[str, float]) -> Table:
+    """Figures of `evaluate_lexical_space`: how sparse the space is, and whether its words are the captions' words."""
+    table = Table(title="Words", title_justify="left")
+    table.add_column("")
+    table.add_column("text", justify="right")
+    table.add_column("motion", justify="right")
+    for name, words in USAGE.items():
+        values = [lexical.get(f"{side}_{name}") for side in ("text", "motion")]
+        if None not in values:
+            table.add_row(
+                words, *(f"{value:.1f}" if value % 1 else f"{value:.0f}" for value in values if value is not None)
+            )
+    for name, words in (
+        ("caption_coverage_top10", "content words of the caption among the top 10"),
+        ("coverage_top20", "content words of all its captions among the top 20"),
+    ):
+        if name in lexical:
+            table.add_row(words, "", f"{lexical[name]:.1%}")
+    return table
+
+
+def phase_table(phases: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
+    """Finished phases of a run record: each acceptance criterion with its verdict, and the time of training."""
+    table = Table(title=title, title_justify="left")
+    for name, justify in (("phase", "left"), ("", "left"), ("acceptance on held-out data", "left"), ("time", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for phase, result in phases.items():
+        criteria = judge(phase, result["acceptance"])
+        marks = "\n".join("[green]ok[/]" if criterion.met else "[red]no[/]" for criterion in criteria)
+        table.add_row(
+            PHASE_TITLES[phase],
+            marks,
+            "\n".join(escape(criterion.text) for criterion in criteria) or "not measured",
+            f"{result['training']['seconds']:.0f} s",
+            end_section=True,
+        )
+    return table
+
+
+def words_table(
+    captions: Sequence[str], words: Sequence[Sequence[tuple[str, float]]], known: Sequence[Collection[str]], title: str
+) -> Table:
+    """Captions beside the top words of their motions; words that the caption's own vector shares are highlighted.
+
+    Args:
+        captions: N captions. words: N lists of (word, weight) of the motion. known: N sets of words of the caption.
+        title: heading of the table.
+    """
+    table = Table(title=title, title_justify="left", show_lines=True)
+    table.add_column("caption", ratio=1)
+    table.add_column("top words of the motion (shared ones highlighted)", ratio=1)
+    for caption, top, mine in zip(captions, words, known, strict=True):
+        told = ", ".join(f"[bold green]{escape(word)}[/]" if word in mine else escape(word) for word, _ in top)
+        table.add_row(escape(caption), told)
+    return table
+
+
+def explanation_tables(explanation: Explanation, k: int) -> list[Table]:
+    """The words of a motion; with a caption, the shared words and what each adds to the score.
+
+    Args:
+        explanation: see `lexmotion.evaluation.explain`. k: most words a table shows.
+    """
+    shared = {evidence.word for evidence in explanation.shared}
+    words = Table(title="Words of the motion", title_justify="left")
+    for name, justify in (("word", "left"), ("weight", "right"), ("body part", "left"), ("seconds", "right")):
+        words.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for item in explanation.words[:k]:
+        name = f"[bold green]{escape(item.word)}[/]" if item.word in shared else escape(item.word)
+        words.add_row(name, f"{item.weight:.2f}", item.part, f"{item.start:.1f} - {item.end:.1f}")
+    if explanation.text is None:
+        return [words]
+    title = f'Why it matches "{escape(explanation.text)}": cosine {explanation.score:.3f}'
+    why = Table(title=title, title_justify="left")
+    for name, justify in (
+        ("shared word", "left"),
+        ("adds", "right"),
+        ("in motion", "right"),
+        ("in text", "right"),
+        ("body part", "left"),
+        ("seconds", "right"),
+    ):
+        why.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for item in explanation.shared[:k]:
+        why.add_row(
+            escape(item.word),
+            f"{item.contribution:.3f}",
+            f"{item.weight:.2f}",
+            f"{item.text_weight:.2f}",
+            item.part,
+            f"{item.start:.1f} - {item.end:.1f}",
+        )
+    return [words, why]

@@ -1,0 +1,507 @@
+"""Retrieval metrics on similarity matrices: ranks, recalls, median rank, and the protocols of the field.
+
+Everything here takes arrays; no model is ever called. A similarity matrix is always text x motion: row `i` scores
+caption `i` against every motion. Each result carries what it was measured with (protocol, tie rule, gallery size),
+since R@1 of one protocol says nothing about R@1 of another:
+
+* `all-strict`: whole gallery, only the paired item is right ("normal" in TMR's code, Petrovich et al. 2023).
+* `all-duplicates`: whole gallery, every item with the identical caption is right, the best of them counts
+  (MotionPatches, Yu et al. 2024; "DsPair" elsewhere).
+* `threshold`: whole gallery, every item whose caption is nearly the same is right: text similarity above 0.95 on TMR's
+  scale from 0 to 1, that is a cosine above 0.9.
+* `dissimilar`: strict, on a given list of motions whose captions differ clearly (TMR's 100 pairs).
+* `small-batches`: strict, mean over shuffled pools of 32 (Guo et al. 2022); MedR is the mean of the pools' medians.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+PROTOCOLS = ("all-strict", "all-duplicates", "threshold", "dissimilar", "small-batches")
+TIE_RULES = ("average", "expected", "optimistic", "pessimistic")
+RECALL_AT = (1, 2, 3, 5, 10)
+DIRECTIONS = ("t2m", "m2t")
+
+# Cells of the similarity matrix looked at together; bounds the temporary memory to a few times 4 MiB.
+_BLOCK_CELLS = 1 << 22
+
+# Rows [start, stop) of the boolean relevance matrix of one direction.
+_RelevantRows = Callable[[int, int], np.ndarray]
+
+
+def cosine_similarity(a: Any, b: Any, eps: float = 1e-12) -> np.ndarray:
+    """
+    Cosine of every row of `a` with every row of `b`; an empty (all-zero) row has cosine 0 with everything.
+
+    Args:
+        a (`np.ndarray` or `scipy.sparse` matrix of shape `(N, D)`): vectors.
+        b (`np.ndarray` or `scipy.sparse` matrix of shape `(M, D)`): vectors.
+        eps (`float`, *optional*, defaults to 1e-12): the smallest length to divide by.
+
+    Returns:
+        `np.ndarray` of shape `(N, M)`: cosines, in float32 unless an input is float64.
+
+    Raises:
+        ValueError: an input is not two-dimensional, or the widths differ.
+
+    Example:
+
+        >>> cosine_similarity(np.eye(2), np.array([[3.0, 0.0], [0.0, 0.0]]))
+        array([[1., 0.],
+               [0., 0.]])
+    """
+    a, b = _unit_rows(a, eps), _unit_rows(b, eps)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"The vectors differ in width: {a.shape[1]} and {b.shape[1]}. Embed both in one space.")
+    product = a @ b.T
+    return product.toarray() if hasattr(product, "toarray") else np.asarray(product)
+
+
+def _unit_rows(vectors: Any, eps: float) -> Any:
+    if hasattr(vectors, "tocsr"):
+        from scipy import sparse
+
+        norms = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1), dtype=np.float64)).ravel()
+        dtype = np.float64 if vectors.dtype == np.float64 else np.float32
+        return sparse.csr_array(sparse.diags_array((1.0 / np.maximum(norms, eps)).astype(dtype)) @ vectors)
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2:
+        raise ValueError(f"Vectors must have shape (items, dimensions), got {vectors.shape}.")
+    vectors = vectors.astype(np.float64 if vectors.dtype == np.float64 else np.float32, copy=False)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), eps).astype(vectors.dtype)
+
+
+def ranks(similarity: Any, relevant: Any = None, ties: str = "average") -> np.ndarray:
+    """
+    Rank of the best relevant item of each query, counted from 0.
+
+    Items with the same score as the best relevant one are tied with it; `ties` says where it then stands:
+
+    * `"average"`: at the mean position of all tied items. TMR's rule: a two-way tie at the top has rank 0.5, which is
+      a hit for R@1, and a query that scores everything alike gets the middle rank.
+    * `"expected"`: at the mean position over random orders of the tied items. The same as `"average"` with one
+      relevant item; unlike it, relevant items that tie with each other do not push one another back.
+    * `"optimistic"`: before the tied items that are not relevant.
+    * `"pessimistic"`: after the tied items that are not relevant.
+
+    Args:
+        similarity (`np.ndarray` of shape `(Q, G)`):
+            score of every gallery item for every query, higher is nearer.
+        relevant (`np.ndarray`, *optional*):
+            bool of shape `(Q, G)`, or integers of shape `(Q,)` with the one relevant item of each query. Unset, item
+            `i` is relevant to query `i`.
+        ties (`str`, *optional*, defaults to `"average"`):
+            tie rule.
+
+    Returns:
+        `np.ndarray` of shape `(Q,)`, float64: ranks from 0 to G - 1; halves where ties are averaged.
+
+    Raises:
+        ValueError: a score is NaN (the message gives the first row), a query has no relevant item, or shapes or the
+            tie rule do not fit.
+
+    Example:
+
+        >>> ranks([[0.9, 0.1, 0.5], [0.7, 0.7, 0.1], [0.8, 0.6, 0.2]])
+        array([0. , 0.5, 2. ])
+    """
+    similarity = _as_matrix(similarity)
+    return _ranks(similarity, _relevant_rows(relevant, similarity.shape), ties, "query")
+
+
+def _as_matrix(similarity: Any) -> np.ndarray:
+    similarity = np.asarray(similarity)
+    if similarity.ndim != 2 or 0 in similarity.shape:
+        raise ValueError(f"A similarity matrix must have shape (queries, gallery), not empty; got {similarity.shape}.")
+    if similarity.dtype.kind not in "fiub":
+        raise ValueError(f"A similarity matrix must hold real numbers, got dtype {similarity.dtype}.")
+    return similarity
+
+
+def _relevant_rows(relevant: Any, shape: tuple[int, int]) -> _RelevantRows:
+    """Blocks of rows of the relevance matrix, without building it where it need not be built."""
+    num_queries, gallery_size = shape
+    items = np.arange(gallery_size)
+    if relevant is None:
+        if num_queries != gallery_size:
+            raise ValueError(
+                f"{num_queries} queries and {gallery_size} items: pass `relevant` to say which item belongs to which "
+                "query."
+            )
+        return lambda start, stop: items[start:stop, None] == items
+    relevant = np.asarray(relevant)
+    if relevant.dtype == bool:
+        if relevant.shape != shape:
+            raise ValueError(f"`relevant` has shape {relevant.shape}, the similarity matrix {shape}: they must agree.")
+        return lambda start, stop: relevant[start:stop]
+    if relevant.dtype.kind not in "iu" or relevant.shape != (num_queries,):
+        raise ValueError(
+            f"`relevant` must be bool {shape} or integers ({num_queries},), got {relevant.dtype} {relevant.shape}."
+        )
+    outside = np.flatnonzero((relevant < 0) | (relevant >= gallery_size))
+    if outside.size:
+        row = int(outside[0])
+        raise ValueError(
+            f"Query {row} has item {relevant[row]} as relevant; the gallery has items 0 to {gallery_size - 1}."
+        )
+    return lambda start, stop: relevant[start:stop, None] == items
+
+
+def _ranks(similarity: np.ndarray, relevant_rows: _RelevantRows, ties: str, query: str) -> np.ndarray:
+    if ties not in TIE_RULES:
+        raise ValueError(f"Unknown tie rule {ties!r}: choose one of {', '.join(TIE_RULES)}.")
+    num_queries, gallery_size = similarity.shape
+    result = np.empty(num_queries, dtype=np.float64)
+    step = max(1, _BLOCK_CELLS // gallery_size)
+    for start in range(0, num_queries, step):
+        stop = min(start + step, num_queries)
+        scores = np.ascontiguousarray(similarity[start:stop])  # (q, G)
+        if scores.dtype.kind != "f":
+            scores = scores.astype(np.float64)
+        relevant = relevant_rows(start, stop)  # (q, G)
+        invalid = np.isnan(scores).any(axis=1)
+        if invalid.any():
+            row = start + int(invalid.argmax())
+            raise ValueError(
+                f"The similarity of {query} {row} holds NaN. Look for a division by zero: empty vectors need an "
+                "epsilon, see `cosine_similarity`."
+            )
+        alone = ~relevant.any(axis=1)
+        if alone.any():
+            raise ValueError(f"No item is relevant to {query} {start + int(alone.argmax())}: drop it or add its item.")
+
+        best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
+        before = np.count_nonzero(scores > best, axis=1)
+        tied_cells = scores == best
+        tied = np.count_nonzero(tied_cells, axis=1)
+        right = np.count_nonzero(tied_cells & relevant, axis=1)
+        if ties == "average":
+            among = (tied - 1) / 2
+        elif ties == "expected":
+            # Mean position of the first of `right` marked items in a random order of `tied` items.
+            among = (tied - right) / (right + 1)
+        elif ties == "pessimistic":
+            among = tied - right
+        else:
+            among = np.zeros(len(tied))
+        result[start:stop] = before + among
+    return result
+
+
+def recall_at_k(ranks: Any, k: int) -> float:
+    """
+    Percentage of queries whose best relevant item stands among the first `k`.
+
+    Args:
+        ranks (`np.ndarray` of shape `(Q,)`): ranks from 0, as [`ranks`] returns them. A rank of 0.5 counts for R@1.
+        k (`int`): length of the result list, at least 1.
+
+    Returns:
+        `float`: percent.
+
+    Raises:
+        ValueError: no ranks, or `k` below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}.")
+    return 100.0 * float(np.mean(_as_ranks(ranks) < k))
+
+
+def median_rank(ranks: Any) -> float:
+    """
+    MedR: median rank of the best relevant item, counted from 1.
+
+    Args:
+        ranks (`np.ndarray` of shape `(Q,)`): ranks from 0, as [`ranks`] returns them.
+
+    Returns:
+        `float`: median + 1, so 1 is perfect.
+
+    Raises:
+        ValueError: no ranks.
+    """
+    return float(np.median(_as_ranks(ranks))) + 1.0
+
+
+def _as_ranks(ranks: Any) -> np.ndarray:
+    ranks = np.asarray(ranks, dtype=np.float64)
+    if ranks.ndim != 1 or not ranks.size:
+        raise ValueError(f"Ranks must have shape (queries,), not empty; got {ranks.shape}.")
+    return ranks
+
+
+def _direction_metrics(ranks: np.ndarray) -> dict[str, float]:
+    """Recalls and MedR of ranks `(pools, queries)`: computed in each pool, then averaged over the pools."""
+    metrics = {f"R{k}": 100.0 * float(np.mean(ranks < k)) for k in RECALL_AT}
+    metrics["MedR"] = float(np.mean(np.median(ranks, axis=1))) + 1.0
+    return metrics
+
+
+def _assemble(t2m: np.ndarray, m2t: np.ndarray) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        f"{direction}/{name}": value
+        for direction, direction_ranks in zip(DIRECTIONS, (t2m, m2t), strict=True)
+        for name, value in _direction_metrics(direction_ranks).items()
+    }
+    result["Rsum"] = sum(result[f"{direction}/R{k}"] for direction in DIRECTIONS for k in RECALL_AT)
+    return result
+
+
+def retrieval_metrics(
+    similarity: Any,
+    relevant: Any = None,
+    ties: str = "average",
+    protocol: str = "all-strict",
+    seed: int | None = None,
+) -> dict[str, Any]:
+    """
+    Recalls and median rank of one gallery in both directions.
+
+    Args:
+        similarity (`np.ndarray` of shape `(num_captions, num_motions)`):
+            score of every caption with every motion.
+        relevant (`np.ndarray`, *optional*):
+            bool of the same shape, or for each caption the index of its motion (several captions may share one: from
+            motion to text the best of them counts). Unset, caption `i` belongs to motion `i`.
+        ties (`str`, *optional*, defaults to `"average"`):
+            tie rule of [`ranks`].
+        protocol (`str`, *optional*, defaults to `"all-strict"`), seed (`int`, *optional*):
+            written into the result, change nothing.
+
+    Returns:
+        `dict`: `t2m/R1`, `t2m/R2`, `t2m/R3`, `t2m/R5`, `t2m/R10` (percent), `t2m/MedR`, the same under `m2t/`, `Rsum`
+        (sum of the ten recalls, at most 1000), then `protocol`, `ties`, `gallery_size` (motions), `num_captions` and
+        `seed`.
+
+    Raises:
+        ValueError: as [`ranks`].
+
+    Example:
+
+        >>> retrieval_metrics([[0.9, 0.1], [0.2, 0.3]])["Rsum"]
+        1000.0
+    """
+    similarity = _as_matrix(similarity)
+    num_captions, num_motions = similarity.shape
+    forward = _relevant_rows(relevant, similarity.shape)
+    if relevant is None:
+        backward = forward
+    elif (relevant := np.asarray(relevant)).dtype == bool:
+        backward = _relevant_rows(relevant.T, (num_motions, num_captions))
+    else:
+        motions = np.arange(num_motions)
+
+        def backward(start: int, stop: int) -> np.ndarray:
+            return motions[start:stop, None] == relevant
+
+    return _metrics(similarity, forward, backward, ties, protocol, seed)
+
+
+def _metrics(
+    similarity: np.ndarray, forward: _RelevantRows, backward: _RelevantRows, ties: str, protocol: str, seed: int | None
+) -> dict[str, Any]:
+    t2m = _ranks(similarity, forward, ties, "caption")
+    m2t = _ranks(similarity.T, backward, ties, "motion")
+    result = _assemble(t2m[None], m2t[None])
+    num_captions, num_motions = similarity.shape
+    result.update(protocol=protocol, ties=ties, gallery_size=num_motions, num_captions=num_captions, seed=seed)
+    return result
+
+
+def small_batches(ids: Sequence[str], batch_size: int = 32, seed: int = 0) -> np.ndarray:
+    """
+    Pools of the `small-batches` protocol: ids sorted, shuffled with a seeded generator, cut, the remainder dropped.
+
+    Args:
+        ids (`Sequence[str]` of length N): ids of the gallery.
+        batch_size (`int`, *optional*, defaults to 32): items a pool.
+        seed (`int`, *optional*, defaults to 0): seed of numpy's legacy generator, as TMR's code uses it.
+
+    Returns:
+        `np.ndarray` of shape `(N // batch_size, batch_size)`, int64: indices into `ids`. The pools depend on the set
+        of ids, not on their order.
+
+    Raises:
+        ValueError: fewer ids than one pool, or a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
+    if len(ids) < batch_size:
+        raise ValueError(f"{len(ids)} items do not fill one pool of {batch_size}: lower `batch_size`.")
+    order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    shuffled = np.arange(len(ids))
+    np.random.RandomState(seed).shuffle(shuffled)
+    pools = len(ids) // batch_size
+    return order[shuffled[: pools * batch_size]].reshape(pools, batch_size)
+
+
+def evaluate_retrieval(
+    similarity: Any,
+    ids: Sequence[str],
+    captions: Sequence[str],
+    protocols: str | Iterable[str] = "all",
+    text_similarity: Any = None,
+    dissimilar_ids: Iterable[str] | None = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    threshold: float = 0.95,
+    ties: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """
+    Retrieval under named protocols, each in both directions.
+
+    Args:
+        similarity (`np.ndarray` of shape `(N, N)`):
+            score of caption `i` (row) with motion `j` (column); caption `i` describes motion `i`. The field uses the
+            first caption of each motion.
+        ids (`Sequence[str]` of length N):
+            id of each motion.
+        captions (`Sequence[str]` of length N):
+            the captions; `all-duplicates` compares them letter by letter.
+        protocols (`str` or `Iterable[str]`, *optional*, defaults to `"all"`):
+            names from `PROTOCOLS`; `"all"` takes every one that the arguments allow and logs the others.
+        text_similarity (`np.ndarray` of shape `(N, N)`, *optional*):
+            cosine of every caption with every caption under a sentence encoder, for `threshold`.
+        dissimilar_ids (`Iterable[str]`, *optional*):
+            ids of the gallery of `dissimilar`.
+        batch_size (`int`, *optional*, defaults to 32), seed (`int`, *optional*, defaults to 0):
+            pools of `small-batches`, see [`small_batches`].
+        threshold (`float`, *optional*, defaults to 0.95):
+            text similarity of `threshold` on a scale from 0 to 1; the cosine must be above `2 * threshold - 1`.
+        ties (`str`, *optional*):
+            tie rule of [`ranks`]. Unset, `"expected"` for `all-duplicates` and TMR's `"average"` for the others.
+
+    Returns:
+        `dict[str, dict]`: protocol -> result of [`retrieval_metrics`], in the order asked for, with `batch_size`,
+        `num_batches` and `num_dropped` (small-batches) or `threshold` (threshold) beside it. JSON-safe.
+
+    Raises:
+        ValueError: a protocol is unknown or lacks what it needs, lengths differ, an id comes twice, a score is NaN.
+
+    Example:
+
+        >>> results = evaluate_retrieval(np.eye(2), ["a", "b"], ["a man walks", "a man runs"], ["all-strict"])
+        >>> results["all-strict"]["t2m/R1"]
+        100.0
+    """
+    similarity = _as_matrix(similarity)
+    size = len(ids)
+    if similarity.shape != (size, size) or len(captions) != size:
+        raise ValueError(
+            f"{size} ids, {len(captions)} captions and a similarity matrix {similarity.shape}: give one caption a "
+            "motion."
+        )
+    place = {motion_id: index for index, motion_id in enumerate(ids)}
+    if len(place) != size:
+        twice = next(motion_id for index, motion_id in enumerate(ids) if place[motion_id] != index)
+        raise ValueError(f"Ids must be unique: {twice!r} comes twice.")
+    dissimilar = None if dissimilar_ids is None else list(dict.fromkeys(dissimilar_ids))
+    absent = [motion_id for motion_id in dissimilar or () if motion_id not in place]
+    lacking = {
+        "threshold": "" if text_similarity is not None else "it needs `text_similarity`",
+        "dissimilar": "it needs `dissimilar_ids`"
+        if not dissimilar
+        else f"{len(absent)} of its {len(dissimilar)} ids, such as {absent[0]!r}, are not in the gallery"
+        if absent
+        else "",
+        "small-batches": "" if size >= batch_size else f"{size} items do not fill one pool of {batch_size}",
+    }
+    if isinstance(protocols, str):
+        protocols = PROTOCOLS if protocols == "all" else (protocols,)
+        wants_all = protocols is PROTOCOLS
+    else:
+        protocols, wants_all = tuple(protocols), False
+        if "all" in protocols:
+            protocols, wants_all = PROTOCOLS, True
+
+    results: dict[str, dict[str, Any]] = {}
+    for protocol in protocols:
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"Unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}, or all.")
+        if lacking.get(protocol):
+            if not wants_all:
+                raise ValueError(f"Protocol {protocol!r} cannot run: {lacking[protocol]}.")
+            logger.info(f"Protocol {protocol!r} is left out: {lacking[protocol]}.")
+            continue
+        rule = ties or ("expected" if protocol == "all-duplicates" else "average")
+        if protocol == "all-strict":
+            results[protocol] = retrieval_metrics(similarity, None, rule, protocol)
+        elif protocol == "all-duplicates":
+            _, group = np.unique(np.asarray(captions, dtype=object).astype(str), return_inverse=True)
+            same = _same_group(group)
+            results[protocol] = _metrics(similarity, same, same, rule, protocol, None)
+        elif protocol == "threshold":
+            results[protocol] = _threshold_metrics(similarity, text_similarity, threshold, rule)
+        elif protocol == "dissimilar":
+            chosen = np.asarray([place[motion_id] for motion_id in dissimilar or ()])
+            results[protocol] = retrieval_metrics(similarity[np.ix_(chosen, chosen)], None, rule, protocol)
+        else:
+            results[protocol] = _small_batch_metrics(similarity, ids, batch_size, seed, rule)
+    return results
+
+
+def _same_group(group: np.ndarray) -> _RelevantRows:
+    return lambda start, stop: group[start:stop, None] == group
+
+
+def _threshold_metrics(similarity: np.ndarray, text_similarity: Any, threshold: float, ties: str) -> dict[str, Any]:
+    near = np.asarray(text_similarity)
+    if near.shape != similarity.shape:
+        raise ValueError(f"`text_similarity` has shape {near.shape}, the similarity matrix {similarity.shape}.")
+    items = np.arange(len(near))
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        # A caption is always near itself, also when its sentence vector is empty.
+        return (near[start:stop] > 2.0 * threshold - 1.0) | (items[start:stop, None] == items)
+
+    result = _metrics(similarity, rows, rows, ties, "threshold", None)
+    return result | {"threshold": threshold}
+
+
+def _small_batch_metrics(
+    similarity: np.ndarray, ids: Sequence[str], batch_size: int, seed: int, ties: str
+) -> dict[str, Any]:
+    pools = small_batches(ids, batch_size, seed)
+    paired = np.tile(np.arange(batch_size), len(pools))
+    scores = similarity[pools[:, :, None], pools[:, None, :]]  # (pools, captions, motions)
+    t2m, m2t = (
+        ranks(block.reshape(-1, batch_size), paired, ties).reshape(pools.shape)
+        for block in (scores, scores.transpose(0, 2, 1))
+    )
+    return _assemble(t2m, m2t) | {
+        "protocol": "small-batches",
+        "ties": ties,
+        "gallery_size": batch_size,
+        "num_captions": batch_size,
+        "seed": seed,
+        "batch_size": batch_size,
+        "num_batches": len(pools),
+        "num_dropped": len(ids) - pools.size,
+    }
+
+
+def retrieval_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """
+    Results as a Markdown table, one line each.
+
+    Args:
+        rows (`Mapping[str, Mapping]`): name of the line -> result of [`retrieval_metrics`].
+
+    Returns:
+        `str`: the table; recalls and Rsum with one digit.
+    """
+    measures = {**{f"R{k}": f"R@{k}" for k in RECALL_AT}, "MedR": "MedR"}
+    columns = [(direction, measure) for direction in DIRECTIONS for measure in measures]
+    titles = [f"{direction} {measures[measure]}" for direction, measure in columns]
+    header = ["", "protocol", "gallery", *titles, "Rsum"]
+    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
+    for name, row in rows.items():
+        values = [f"{row[f'{direction}/{column}']:.1f}" for direction, column in columns]
+        lines.append([name, str(row["protocol"]), str(row["gallery_size"]), *values, f"{row['Rsum']:.1f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

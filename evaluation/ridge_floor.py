@@ -1,0 +1,231 @@
+"""The ridge floor: what a linear map from motion statistics to caption words reaches, for a model to clear."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import linalg, sparse
+
+from lexmotion.processing.corpora.text_mirroring import mirror_caption
+from lexmotion.processing.skeletons import get_skeleton
+
+# A statistic that varies less than this over the training motions is a constant, such as the root relative to itself.
+_CONSTANT = 1e-8
+
+
+def motion_statistics(positions: Any) -> np.ndarray:
+    """
+    Describe a motion by averages over time.
+
+    Args:
+        positions (`np.ndarray` of shape `(T, J, 3)`): joint positions, Y up.
+
+    Returns:
+        `np.ndarray` of shape `(12 * J,)`, float64: mean, then standard deviation of the joints relative to the root,
+        mean absolute joint velocity in units a frame, displacement of every joint from the first frame to the last.
+        A one-frame motion has velocity 0.
+
+    Raises:
+        ValueError: the shape is another one, or a position is NaN or infinite (the message gives the first frame).
+    """
+    positions = np.asarray(positions, dtype=np.float64)
+    if positions.ndim != 3 or positions.shape[-1] != 3 or 0 in positions.shape:
+        raise ValueError(f"A motion must have shape (frames, joints, 3), got {positions.shape}.")
+    broken = ~np.isfinite(positions).all(axis=(1, 2))
+    if broken.any():
+        raise ValueError(f"Frame {int(broken.argmax())} holds NaN or infinite positions: repair or drop the motion.")
+    relative = positions - positions[:, :1]
+    speed = np.abs(np.diff(positions, axis=0)).sum(axis=0) / max(len(positions) - 1, 1)
+    parts = (relative.mean(axis=0), relative.std(axis=0), speed, positions[-1] - positions[0])
+    return np.concatenate([part.ravel() for part in parts])
+
+
+class RidgeFloor:
+    """
+    Ridge regression from [`motion_statistics`] to the mean TF-IDF vector of the captions.
+
+    A caption's vector marks the word pieces it has, weighted by `log(number of captions / captions with the piece)`,
+    at length 1; a motion's target is the mean over its captions. Statistics are standardised, targets centred. The
+    score of a pair is the centred caption vector times the unit-length prediction.
+
+    Args:
+        penalty (`float`, *optional*, defaults to 300):
+            weight of the squared coefficients.
+        tokenizer (*optional*):
+            a tokenizer of `transformers`, or a function from a list of captions to lists of hashable tokens. Unset,
+            captions are lower-cased and split at whatever is no letter, digit or apostrophe.
+        skeleton (`str`, *optional*, defaults to `"humanml3d"`):
+            joint layout, for mirroring.
+        min_count (`int`, *optional*, defaults to 2):
+            how often a piece must occur in the training captions, mirrored ones included.
+
+    Attributes:
+        pieces (`list`): the pieces, in the order of the vectors.
+
+    Example:
+
+    ```python
+    >>> floor = RidgeFloor(penalty=300.0, tokenizer=tokenizer).fit(train_motions, train_captions)
+    >>> similarity = floor.encode_text(captions) @ floor.encode_motion(motions).T
+    ```
+    """
+
+    def __init__(
+        self, penalty: float = 300.0, tokenizer: Any = None, skeleton: str = "humanml3d", min_count: int = 2
+    ) -> None:
+        if not penalty > 0:
+            raise ValueError(f"The penalty must be positive, got {penalty}.")
+        self.penalty = float(penalty)
+        self.tokenize = _tokenize_function(tokenizer)
+        self.skeleton = get_skeleton(skeleton)
+        self.min_count = min_count
+        self.pieces: list | None = None
+
+    def fit(
+        self,
+        motions: Iterable[Any],
+        captions: Iterable[Sequence[str]],
+        mirrored_captions: Iterable[Sequence[str]] | None = None,
+        mirror: bool = True,
+    ) -> RidgeFloor:
+        """
+        Learn the map; holds statistics and sparse caption vectors, never two motions at a time.
+
+        Args:
+            motions (`Iterable[np.ndarray]`): N motions of shape `(T, J, 3)`.
+            captions (`Iterable[Sequence[str]]`): captions of each motion, at least one.
+            mirrored_captions (`Iterable[Sequence[str]]`, *optional*):
+                captions of each mirrored motion; unset, made from `captions`.
+            mirror (`bool`, *optional*, defaults to `True`):
+                whether to add every motion's mirror image; switch off when the motions already have their twins.
+
+        Returns:
+            `RidgeFloor`: itself.
+
+        Raises:
+            ValueError: numbers of motions and captions differ, a motion has no caption, or no piece occurs often
+                enough.
+        """
+        texts = [list(group) for group in captions]
+        statistics = self._statistics(motions, mirror)
+        if mirror:
+            if mirrored_captions is None:
+                mirrored_captions = [[mirror_caption(text) for text in group] for group in texts]
+            texts += [list(group) for group in mirrored_captions]
+        if len(texts) != len(statistics):
+            halves = 2 if mirror else 1
+            raise ValueError(
+                f"{len(statistics) // halves} motions, but captions for {len(texts) / halves:g}: give one list each."
+            )
+        owner = np.repeat(np.arange(len(texts)), [len(group) for group in texts])
+        per_motion = np.bincount(owner, minlength=len(texts))
+        if not per_motion.all():
+            raise ValueError(f"Motion {int(per_motion.argmin())} has no caption: drop it or describe it.")
+
+        tokens = self.tokenize([text for group in texts for text in group])
+        counts: dict[Any, int] = {}
+        document_counts: dict[Any, int] = {}
+        for row in tokens:
+            for token in row:
+                counts[token] = counts.get(token, 0) + 1
+            for token in set(row):
+                document_counts[token] = document_counts.get(token, 0) + 1
+        self.pieces = sorted(token for token, count in counts.items() if count >= self.min_count)
+        if not self.pieces:
+            raise ValueError(
+                f"No word piece occurs {self.min_count} times in {len(tokens)} captions: lower `min_count`."
+            )
+        self._column = {piece: column for column, piece in enumerate(self.pieces)}
+        frequency = np.array([document_counts[piece] for piece in self.pieces], dtype=np.float64)
+        self.idf = np.log(len(tokens) / frequency)
+
+        average = sparse.csr_array(
+            (1.0 / per_motion[owner], (owner, np.arange(len(owner)))), shape=(len(texts), len(owner))
+        )
+        targets = average @ self._vectors(tokens)  # (N, V)
+        self.mean_target = np.asarray(targets.mean(axis=0)).ravel()
+        self.mean, std = statistics.mean(axis=0), statistics.std(axis=0)
+        self.scale = np.where(std > _CONSTANT, std, 1.0)
+        inputs = (statistics - self.mean) / self.scale  # (N, F)
+        # The columns of `inputs` sum to zero, so centring the targets would change nothing here.
+        covariance = inputs.T @ inputs + self.penalty * np.eye(inputs.shape[1])
+        self.weight = linalg.solve(covariance, (targets.T @ inputs).T, assume_a="pos")  # (F, V)
+        return self
+
+    def encode_motion(self, motions: Iterable[Any]) -> np.ndarray:
+        """
+        Predicted word vectors.
+
+        Args:
+            motions (`Iterable[np.ndarray]`): N motions of shape `(T, J, 3)`.
+
+        Returns:
+            `np.ndarray` of shape `(N, V)`, float64, at length 1; 0 for a motion exactly like the average.
+        """
+        self._check_fitted()
+        prediction = (self._statistics(motions, mirror=False) - self.mean) / self.scale @ self.weight
+        return prediction / np.maximum(np.linalg.norm(prediction, axis=1, keepdims=True), 1e-12)
+
+    def encode_text(self, captions: Sequence[str]) -> np.ndarray:
+        """
+        Caption vectors, centred at the mean of the training targets.
+
+        Args:
+            captions (`Sequence[str]`): N captions.
+
+        Returns:
+            `np.ndarray` of shape `(N, V)`, float64.
+        """
+        self._check_fitted()
+        return self._vectors(self.tokenize(list(captions))).toarray() - self.mean_target
+
+    def similarity(self, captions: Sequence[str], motions: Iterable[Any]) -> np.ndarray:
+        """Scores `(num_captions, num_motions)` for `evaluate_retrieval`."""
+        return self.encode_text(captions) @ self.encode_motion(motions).T
+
+    def _check_fitted(self) -> None:
+        if self.pieces is None:
+            raise ValueError("The ridge floor has learned nothing yet: call `fit` first.")
+
+    def _statistics(self, motions: Iterable[Any], mirror: bool) -> np.ndarray:
+        plain, mirrored = [], []
+        for motion in motions:
+            positions = np.asarray(motion)
+            plain.append(motion_statistics(positions))
+            if mirror:
+                if positions.shape[1] != self.skeleton.num_joints:
+                    raise ValueError(
+                        f"A motion has {positions.shape[1]} joints, the skeleton {self.skeleton.name!r} has "
+                        f"{self.skeleton.num_joints}: choose the skeleton of the motions, or pass `mirror=False`."
+                    )
+                twin = positions[:, self.skeleton.mirror_permutation] * np.array([-1.0, 1.0, 1.0])
+                mirrored.append(motion_statistics(twin))
+        if not plain:
+            raise ValueError("No motions given.")
+        return np.stack(plain + mirrored)
+
+    def _vectors(self, tokens: Sequence[Sequence[Any]]) -> sparse.csr_array:
+        """Unit TF-IDF rows `(len(tokens), V)`; a caption without known pieces is 0."""
+        columns = [sorted({self._column[token] for token in row if token in self._column}) for row in tokens]
+        indptr = np.concatenate([[0], np.cumsum([len(row) for row in columns])]).astype(np.int64)
+        indices = np.fromiter((column for row in columns for column in row), dtype=np.int64, count=int(indptr[-1]))
+        weights = self.idf[indices]
+        rows = np.repeat(np.arange(len(columns)), np.diff(indptr))
+        norms = np.sqrt(np.bincount(rows, weights=weights**2, minlength=len(columns)))
+        weights = weights / np.maximum(norms[rows], 1e-12)
+        return sparse.csr_array((weights, indices, indptr), shape=(len(columns), len(self._column)))
+
+
+def _tokenize_function(tokenizer: Any) -> Callable[[list[str]], Sequence[Sequence[Any]]]:
+    if tokenizer is None:
+        return _split_words
+    if hasattr(tokenizer, "convert_ids_to_tokens"):
+        return lambda captions: tokenizer(captions, add_special_tokens=False)["input_ids"]
+    return tokenizer
+
+
+def _split_words(captions: list[str]) -> list[list[str]]:
+    return [re.findall(r"[a-z0-9']+", caption.lower()) for caption in captions]

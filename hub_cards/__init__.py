@@ -1,0 +1,1 @@
+"""Cards that explain a checkpoint: dataclass -> template -> README.md with machine-readable results."""

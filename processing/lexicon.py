@@ -1,0 +1,447 @@
+"""The words of the space: which dimensions mean something, how rare each one is, and how to read them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+VOCABULARY_FILTERS = ("all", "words", "corpus")
+
+# English function words. Words of direction, side, place, number, order and manner carry motion and are not here:
+# left, up, back, over, around, into, out, off, through, both, one, twice, again, slowly, ...
+_FUNCTION_WORDS = """
+    a an the this that these those some any such
+    i me my mine myself we us our ours ourselves you your yours yourself
+    he him his himself she her hers herself they them their theirs themselves it its itself
+    who whom whose which what where when why how there here
+    am is are was were be been being do does did doing done has have had having
+    can could may might must shall should will would
+    and or but nor so yet if as than then while because since until although though whether
+    of to in on at by for from with without within upon
+    not no very just also too only even still almost quite rather really other others another own
+    something anything nothing everything thing things somewhat like seems seem appears appear
+"""
+# Who moves, in captions that are all about somebody moving: never what tells two motions apart.
+_SUBJECT_WORDS = """
+    person persons people man men woman women guy human humans humanoid figure individual individuals
+    someone somebody anyone everyone character subject
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
+SUBJECT_WORDS = frozenset(_SUBJECT_WORDS.split())
+STOP_WORDS = FUNCTION_WORDS | SUBJECT_WORDS
+
+# A corpus word in more captions than this says nothing about which motion is meant.
+MOTION_WORD_MAX_SHARE = 0.5
+CHUNK_CAPTIONS = 4096
+CACHED_CAPTIONS = 1 << 17
+
+_UNUSED = re.compile(r"\[unused\d+\]")
+_LETTER = re.compile("[A-Za-z]")
+
+
+def _to_ranges(ids: np.ndarray) -> str:
+    """Ascending ids as text, runs joined: `1010-1024 1030`."""
+    if not len(ids):
+        return ""
+    ends = np.flatnonzero(np.diff(ids) != 1)
+    starts = ids[np.concatenate([[0], ends + 1])].tolist()
+    stops = ids[np.concatenate([ends, [len(ids) - 1]])].tolist()
+    return " ".join(
+        str(start) if start == stop else f"{start}-{stop}" for start, stop in zip(starts, stops, strict=True)
+    )
+
+
+def _from_ranges(text: str) -> np.ndarray:
+    bounds = [[int(bound) for bound in part.split("-")] for part in text.split()]
+    ranges = [np.arange(bound[0], bound[-1] + 1, dtype=np.int64) for bound in bounds]
+    return np.concatenate(ranges) if ranges else np.zeros(0, dtype=np.int64)
+
+
+def _is_word(token: str) -> bool:
+    """An ASCII piece with a letter; a single letter only as the continuation of a word (`##s`)."""
+    piece = token.removeprefix("##")
+    return piece.isascii() and _LETTER.search(piece) is not None and len(token) > 1
+
+
+class Lexicon:
+    """What is known about every dimension of the vocabulary space. Immutable; built by [`Lexicon.from_corpus`].
+
+    Ids are those of a WordPiece tokenizer (BERT family), V of them. A document is one caption.
+
+    Args:
+        tokenizer: The tokenizer the ids belong to.
+        document_frequency: (V,) number of captions that contain each id.
+        num_documents: Number of captions counted.
+        active_ids: Ids that take part in the space, see [`Lexicon.from_corpus`].
+        vocabulary_filter: How they were chosen: `"all"`, `"words"` or `"corpus"`.
+        min_document_frequency: Captions an id must occur in to count as a word of the corpus.
+
+    Attributes:
+        document_frequency (`np.ndarray` of shape `(V,)`, int64).
+        idf (`np.ndarray` of shape `(V,)`, float32): ln((1 + N) / (1 + df)) + 1, at least 1.
+        special (`np.ndarray` of shape `(V,)`, bool): special tokens and `[unusedN]` places.
+        stop_word (`np.ndarray` of shape `(V,)`, bool): English function words and the subjects of captions
+            (`person`, `man`, `someone`, ...), which metrics on content words leave out.
+        subword (`np.ndarray` of shape `(V,)`, bool): continuations `##x`, in the space but out of the display.
+        motion_word (`np.ndarray` of shape `(V,)`, bool): whole active words of the corpus that are no stop words and
+            occur in at most half of the captions: body parts, directions, actions, manners, counts.
+        active (`np.ndarray` of shape `(V,)`, bool), active_ids (`np.ndarray` of shape `(A,)`, int64, ascending).
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoTokenizer
+    >>> tokenizer = AutoTokenizer.from_pretrained("bert-base-uncased")  # doctest: +SKIP
+    >>> lexicon = Lexicon.from_corpus(["a person walks forward", "a man jumps twice"], tokenizer)  # doctest: +SKIP
+    >>> lexicon.words(lexicon.content_ids("a person walks forward"))  # doctest: +SKIP
+    ['walks', 'forward']
+    ```
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        document_frequency: np.ndarray,
+        num_documents: int,
+        active_ids: np.ndarray,
+        vocabulary_filter: str = "corpus",
+        min_document_frequency: int = 1,
+    ):
+        _check_filter(vocabulary_filter)
+        self.tokenizer = tokenizer
+        self.vocabulary_filter = vocabulary_filter
+        self.min_document_frequency = int(min_document_frequency)
+        self.num_documents = int(num_documents)
+        self.document_frequency = np.asarray(document_frequency, dtype=np.int64).copy()
+        vocab_size = len(self.document_frequency)
+        self._tokens = _vocabulary(tokenizer, vocab_size)
+        self.idf = (np.log((1 + self.num_documents) / (1 + self.document_frequency)) + 1).astype(np.float32)
+        self.special = _special_mask(tokenizer, self._tokens)
+        self.subword = np.fromiter((token.startswith("##") for token in self._tokens), bool, vocab_size)
+        self.stop_word = np.fromiter((token.lower() in STOP_WORDS for token in self._tokens), bool, vocab_size)
+        self.active_ids = np.unique(np.asarray(active_ids, dtype=np.int64))
+        if not len(self.active_ids):
+            raise ValueError(
+                f"No word is left active by the filter {vocabulary_filter!r} with min_document_frequency "
+                f"{min_document_frequency} over {num_documents} captions: give more captions or a wider filter."
+            )
+        outside = self.active_ids[(self.active_ids < 0) | (self.active_ids >= vocab_size)]
+        if len(outside):
+            raise ValueError(f"Active id {outside[0]} is outside of the vocabulary of {vocab_size} ids.")
+        if self.special[self.active_ids].any():
+            token = self._tokens[self.active_ids[self.special[self.active_ids]][0]]
+            raise ValueError(f"The special token {token!r} cannot be an active word: leave it out.")
+        self.active = np.zeros(vocab_size, dtype=bool)
+        self.active[self.active_ids] = True
+        corpus_words = self.document_frequency >= max(1, self.min_document_frequency)
+        telling = self.document_frequency <= MOTION_WORD_MAX_SHARE * max(self.num_documents, 2)
+        valid = np.fromiter(map(_is_word, self._tokens), bool, vocab_size)
+        self.motion_word = self.active & corpus_words & telling & valid & ~self.stop_word & ~self.subword
+        masks = [self.special, self.stop_word, self.subword, self.motion_word, self.active]
+        for array in [self.document_frequency, self.idf, self.active_ids, *masks]:
+            array.setflags(write=False)
+        self._content = self.active & ~self.stop_word & ~self.special
+        self._display_ids = np.flatnonzero(self.active & ~self.subword & ~self.special)
+        self._cache: dict[str, tuple[int, ...]] = {}
+        self._hash: str | None = None
+
+    @classmethod
+    def from_corpus(
+        cls,
+        captions: Iterable[str],
+        tokenizer: Any,
+        vocabulary_filter: str = "corpus",
+        min_document_frequency: int = 1,
+        extra_ids: Iterable[int] = (),
+        vocab_size: int | None = None,
+    ) -> Lexicon:
+        """Count a corpus and choose the active vocabulary.
+
+        Args:
+            captions: Any iterable of captions, read once and in chunks. Use training captions only.
+            tokenizer: A WordPiece tokenizer.
+            vocabulary_filter: `"all"`, the vocabulary but special and `[unusedN]` tokens; `"words"`, of these the
+                ASCII ones with a letter, single letters only as continuations; `"corpus"`, of these the ones that
+                occur in at least `min_document_frequency` captions.
+            min_document_frequency: See above; at least 1.
+            extra_ids: Ids that are active besides, such as neighbours of the corpus' words.
+            vocab_size: V where the model's vocabulary is padded beyond the tokenizer's. Defaults to `len(tokenizer)`.
+
+        Raises:
+            ValueError: An unknown filter, `captions` is one string, or no active word is left.
+        """
+        _check_filter(vocabulary_filter)
+        if isinstance(captions, str):
+            raise ValueError(f"Expected an iterable of captions, got the string {captions!r}: put it in a list.")
+        if min_document_frequency < 1:
+            raise ValueError(f"min_document_frequency must be at least 1, got {min_document_frequency}.")
+        vocab_size = len(tokenizer) if vocab_size is None else vocab_size
+        counts = np.zeros(vocab_size, dtype=np.int64)
+        num_documents = 0
+        remaining = iter(captions)
+        while chunk := list(itertools.islice(remaining, CHUNK_CAPTIONS)):
+            rows, ids = _flat_ids(tokenizer, chunk)
+            once = np.unique(rows * vocab_size + ids)
+            counts += np.bincount(once % vocab_size, minlength=vocab_size)
+            num_documents += len(chunk)
+
+        tokens = _vocabulary(tokenizer, vocab_size)
+        active = ~_special_mask(tokenizer, tokens)
+        if vocabulary_filter != "all":
+            active &= np.fromiter(map(_is_word, tokens), bool, vocab_size)
+        if vocabulary_filter == "corpus":
+            active &= counts >= min_document_frequency
+        extra = np.fromiter(extra_ids, dtype=np.int64)
+        return cls(
+            tokenizer,
+            counts,
+            num_documents,
+            np.concatenate([np.flatnonzero(active), extra]),
+            vocabulary_filter,
+            min_document_frequency,
+        )
+
+    # ------------------------------------------------------------------ size and identity
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def vocab_size(self) -> int:
+        """V, active or not."""
+        return len(self._tokens)
+
+    @property
+    def num_active_words(self) -> int:
+        return len(self.active_ids)
+
+    @property
+    def hash(self) -> str:
+        """sha256 (hex) of the content: vocabulary, counts, filter and active ids. Equal hashes, equal spaces."""
+        if self._hash is None:
+            content = json.dumps(self._content_dict(), sort_keys=True, separators=(",", ":"))
+            self._hash = hashlib.sha256(content.encode()).hexdigest()
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Lexicon) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __repr__(self) -> str:
+        return (
+            f"Lexicon({self.num_active_words} active of {self.vocab_size} ids, filter {self.vocabulary_filter!r}, "
+            f"{self.num_documents} captions)"
+        )
+
+    def __deepcopy__(self, memo: dict) -> Lexicon:
+        return self  # immutable
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_cache": {}}
+
+    def _content_dict(self) -> dict[str, Any]:
+        seen = np.flatnonzero(self.document_frequency)
+        return {
+            "vocabulary_filter": self.vocabulary_filter,
+            "vocab_size": self.vocab_size,
+            "vocabulary_hash": _vocabulary_hash(self._tokens),
+            "num_documents": self.num_documents,
+            "min_document_frequency": self.min_document_frequency,
+            "seen_ids": _to_ranges(seen),
+            "seen_counts": " ".join(map(str, self.document_frequency[seen].tolist())),
+            "active_ids": _to_ranges(self.active_ids),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the tokenizer, as compact JSON: ids are ranges (`"1010-1024 1030"`), only seen ids have counts."""
+        return {**self._content_dict(), "hash": self.hash}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], tokenizer: Any) -> Lexicon:
+        """The lexicon that [`Lexicon.to_dict`] described.
+
+        Args:
+            content: The dictionary.
+            tokenizer: The tokenizer it was built with.
+
+        Raises:
+            ValueError: A missing field, another tokenizer, or a dictionary changed after it was written.
+        """
+        try:
+            counts = np.zeros(int(content["vocab_size"]), dtype=np.int64)
+            counts[_from_ranges(content["seen_ids"])] = np.array(content["seen_counts"].split(), dtype=np.int64)
+            lexicon = cls(
+                tokenizer,
+                counts,
+                content["num_documents"],
+                _from_ranges(content["active_ids"]),
+                content["vocabulary_filter"],
+                content["min_document_frequency"],
+            )
+            vocabulary_hash = content["vocabulary_hash"]
+        except (KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"Not a lexicon's description ({error!r}): pass what `Lexicon.to_dict` gave.") from error
+        if vocabulary_hash != _vocabulary_hash(lexicon._tokens):
+            raise ValueError(
+                f"The lexicon was built with another vocabulary than that of {type(tokenizer).__name__} "
+                f"({len(tokenizer)} tokens): load the tokenizer saved with it, or build the lexicon again."
+            )
+        if content.get("hash", lexicon.hash) != lexicon.hash:
+            raise ValueError(
+                f"The lexicon's content has hash {lexicon.hash}, but {content['hash']} is written in it: it was "
+                "changed by hand. Build it again, or remove `hash` to accept the change."
+            )
+        return lexicon
+
+    # ------------------------------------------------------------------ words and ids
+
+    def word(self, id: int) -> str:
+        """The vocabulary entry of an id; continuations keep their `##`."""
+        index = int(id)
+        if not 0 <= index < len(self._tokens):
+            raise ValueError(f"Id {index} is outside of the vocabulary of {len(self._tokens)} ids.")
+        return self._tokens[index]
+
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """Words of ids in text order, continuations merged into the word before them: cart ##wheel -> cartwheel."""
+        words: list[str] = []
+        for id in ids:
+            word = self.word(id)
+            if word.startswith("##") and words:
+                words[-1] += word[2:]
+            else:
+                words.append(word.removeprefix("##"))
+        return words
+
+    def ids(self, text: str) -> list[int]:
+        """Ids of a text, in order, without special tokens."""
+        return _encode(self.tokenizer, [text])[0]
+
+    def content_ids(self, caption: str) -> list[int]:
+        """Ids of a caption's content words: active, no stop words, each once, in order of appearance. Cached."""
+        return self.content_ids_of([caption])[0]
+
+    def content_ids_of(self, captions: Sequence[str]) -> list[list[int]]:
+        """[`Lexicon.content_ids`] of many captions; those not seen before are tokenised in one go."""
+        fresh = [caption for caption in dict.fromkeys(captions) if caption not in self._cache]
+        found: dict[str, tuple[int, ...]] = {}
+        if fresh:
+            content = self._content
+            for caption, ids in zip(fresh, _encode(self.tokenizer, fresh), strict=True):
+                found[caption] = tuple(id for id in dict.fromkeys(ids) if content[id])
+            if len(self._cache) + len(found) <= CACHED_CAPTIONS:
+                self._cache.update(found)
+        return [list(found[caption] if caption in found else self._cache[caption]) for caption in captions]
+
+    def bow_weights(self, captions: Sequence[Sequence[str]]) -> np.ndarray:
+        """Bag-of-words targets: for each clip a distribution over the content words of all its captions.
+
+        A word weighs the share of the clip's captions that contain it, times its IDF.
+
+        Args:
+            captions: For each of B clips its captions.
+
+        Returns:
+            (B, V) float32; rows sum to 1, a clip without content words has a row of zeros.
+        """
+        bags = np.zeros((len(captions), self.vocab_size), dtype=np.float32)
+        ids = self.content_ids_of([caption for clip in captions for caption in clip])
+        sizes = [len(clip) for clip in captions]
+        clip_of_caption = np.repeat(np.arange(len(captions)), sizes)
+        rows = np.repeat(clip_of_caption, [len(row) for row in ids])
+        columns = np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int64)
+        np.add.at(bags, (rows, columns), self.idf[columns])
+        total = bags.sum(axis=1, keepdims=True, dtype=np.float64)
+        return (bags / np.where(total == 0, 1, total)).astype(np.float32)
+
+    def top_words(
+        self, embeds: torch.Tensor | np.ndarray, k: int = 10, skip_stop_words: bool = False
+    ) -> list[list[tuple[str, float]]]:
+        """The heaviest words of lexical vectors.
+
+        Args:
+            embeds: (B, V) or (V,) vectors, weights at least zero.
+            k: Words a vector, at most; words of weight zero are not listed.
+            skip_stop_words: Leave out function words and subjects too. Inactive ids and continuations `##x`, which
+                mean nothing alone, never show.
+
+        Returns:
+            For each vector its (word, weight) pairs, heaviest first; ties by ascending id.
+
+        Raises:
+            ValueError: The last dimension is not V, or k is below one.
+        """
+        weights = torch.as_tensor(embeds).detach().to(device="cpu", dtype=torch.float32)
+        weights = weights[None] if weights.ndim == 1 else weights
+        if weights.ndim != 2 or weights.shape[1] != self.vocab_size:
+            raise ValueError(f"Expected vectors of shape (B, {self.vocab_size}), got {tuple(weights.shape)}.")
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}.")
+        shown = self._display_ids
+        if skip_stop_words:
+            shown = shown[~self.stop_word[shown]]
+        weights = weights[:, torch.from_numpy(shown)]
+        if k < weights.shape[1] // 4:
+            # Ties at the k-th place are settled by id: everything as heavy as the k-th is sorted, stably.
+            least = weights.topk(k, dim=1).values[:, -1:].clamp(min=0)
+            weights = torch.where(weights >= least, weights, 0.0)
+        lists = []
+        for row in weights:
+            kept = row.gt(0).nonzero().squeeze(1)
+            values, order = row[kept].sort(descending=True, stable=True)
+            places = kept[order[:k]].tolist()
+            lists.append([(self._tokens[shown[p]], w) for p, w in zip(places, values[:k].tolist(), strict=True)])
+        return lists
+
+
+def _check_filter(vocabulary_filter: str) -> None:
+    if vocabulary_filter not in VOCABULARY_FILTERS:
+        raise ValueError(
+            f"Unknown vocabulary_filter {vocabulary_filter!r}: choose one of {', '.join(VOCABULARY_FILTERS)}."
+        )
+
+
+def _vocabulary(tokenizer: Any, vocab_size: int) -> list[str]:
+    """Token of every id; ids the tokenizer does not know are `[unusedN]`."""
+    if vocab_size < len(tokenizer):
+        raise ValueError(
+            f"vocab_size {vocab_size} is smaller than the {len(tokenizer)} tokens of {type(tokenizer).__name__}."
+        )
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    tokens += [None] * (vocab_size - len(tokens))
+    return [f"[unused{id}]" if token is None else token for id, token in enumerate(tokens)]
+
+
+def _vocabulary_hash(tokens: list[str]) -> str:
+    return hashlib.sha256("\n".join(tokens).encode()).hexdigest()
+
+
+def _special_mask(tokenizer: Any, tokens: list[str]) -> np.ndarray:
+    special = np.fromiter((_UNUSED.fullmatch(token) is not None for token in tokens), bool, len(tokens))
+    special[list(tokenizer.all_special_ids)] = True
+    return special
+
+
+def _encode(tokenizer: Any, captions: list[str]) -> list[list[int]]:
+    if not captions:
+        return []
+    encoded = tokenizer(
+        captions, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+    )
+    return encoded["input_ids"]
+
+
+def _flat_ids(tokenizer: Any, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Caption number and id of every token, (N,) int64 each."""
+    ids = _encode(tokenizer, captions)
+    rows = np.repeat(np.arange(len(ids), dtype=np.int64), [len(row) for row in ids])
+    return rows, np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int64, count=len(rows))

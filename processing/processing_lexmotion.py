@@ -1,0 +1,139 @@
+"""Motion and words together: feature extractor, tokenizer and lexicon in one saved folder."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, TextKwargs, VideosKwargs
+
+from .feature_extraction_lexmotion import LexMotionMotionKwargs
+from .lexicon import Lexicon
+
+MOTION_TRUNCATIONS = ("start", "center")
+
+
+class LexMotionProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
+    """Arguments of calling [`LexMotionProcessor`], by use. Motion stands where transformers has audio."""
+
+    text_kwargs: TextKwargs
+    images_kwargs: ImagesKwargs
+    videos_kwargs: VideosKwargs
+    audio_kwargs: LexMotionMotionKwargs
+    _defaults = {
+        "text_kwargs": {"padding": True, "truncation": True, "return_token_type_ids": False},
+        "audio_kwargs": {"padding": True, "truncation": "start"},
+        "common_kwargs": {"return_tensors": "pt"},
+    }
+
+
+class LexMotionProcessor(ProcessorMixin):
+    """Prepares motion and text for LexMotion, and reads its vectors back as words.
+
+    Args:
+        feature_extractor: [`LexMotionFeatureExtractor`], fitted on the training motions.
+        tokenizer: WordPiece tokenizer of the text tower.
+        lexicon: [`Lexicon`], or the dictionary it was saved as. None where only tensors are wanted.
+
+    Raises:
+        ValueError: The lexicon belongs to another tokenizer.
+
+    Example:
+
+    ```python
+    >>> processor = LexMotionProcessor.from_pretrained("folder")  # doctest: +SKIP
+    >>> inputs = processor(text="a person jumps", motion=positions, fps=20.0)  # doctest: +SKIP
+    >>> processor.top_words(model(**inputs).motion_embeds, k=3)  # doctest: +SKIP
+    [[('jump', 2.1), ('hop', 1.4), ('up', 0.9)]]
+    ```
+    """
+
+    valid_processor_kwargs = LexMotionProcessorKwargs
+
+    def __init__(self, feature_extractor: Any, tokenizer: Any, lexicon: Lexicon | dict | None = None, **kwargs: Any):
+        super().__init__(feature_extractor, tokenizer, **kwargs)
+        # `self.lexicon` is what ProcessorMixin saves; to_dict turns it into its dictionary.
+        self.lexicon = Lexicon.from_dict(lexicon, tokenizer) if isinstance(lexicon, dict) else lexicon
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        output["lexicon"] = None if self.lexicon is None else self.lexicon.to_dict()
+        return output
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", *self.feature_extractor.model_input_names]
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        motion: Any = None,
+        fps: float | Sequence[float] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Tokenise captions, prepare motions, or both.
+
+        Args:
+            text: A caption or several.
+            motion: A motion or several, see [`LexMotionFeatureExtractor`].
+            fps: Frames per second of the motions, one number or one for each. None: the extractor's own.
+            kwargs: `return_tensors` (default `"pt"`), `padding` and `truncation` are for both; a truncation of
+                `"start"` or `"center"` is for motion alone. `max_length` and the tokenizer's other arguments are for
+                text; `max_frames`, `kind`, ... for motion. `text_kwargs` and `motion_kwargs` hold arguments of one.
+
+        Returns:
+            [`BatchFeature`] with `input_ids`, `attention_mask` for text, `motion_values`, `motion_attention_mask` for
+            motion; ready for the model as `model(**inputs)`.
+
+        Raises:
+            ValueError: Neither text nor motion, text that is no string, or a motion the extractor refuses.
+        """
+        if text is None and motion is None:
+            raise ValueError("Pass text, motion or both.")
+        if "motion_kwargs" in kwargs:
+            kwargs["audio_kwargs"] = {**kwargs.get("audio_kwargs", {}), **kwargs.pop("motion_kwargs")}
+        truncation = kwargs.get("truncation")
+        if isinstance(truncation, str):
+            modality = "audio_kwargs" if truncation in MOTION_TRUNCATIONS else "text_kwargs"
+            kwargs[modality] = {**kwargs.get(modality, {}), "truncation": kwargs.pop("truncation")}
+        options = self._merge_kwargs(
+            LexMotionProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+        )
+        data: dict[str, Any] = {}
+        if text is not None:
+            captions = text if isinstance(text, str) else list(text)
+            if not isinstance(captions, str) and not all(isinstance(caption, str) for caption in captions):
+                wrong = next(caption for caption in captions if not isinstance(caption, str))
+                raise ValueError(f"Expected text as a string or a list of strings, got {wrong!r} in it.")
+            data.update(self.tokenizer(captions, **options["text_kwargs"]))
+        if motion is not None:
+            motion_options = {
+                k: v for k, v in options["audio_kwargs"].items() if k in LexMotionMotionKwargs.__annotations__
+            }
+            if fps is not None:
+                motion_options["fps"] = fps
+            data.update(self.feature_extractor(motion, **motion_options))
+        return BatchFeature(data)
+
+    def top_words(
+        self, embeds: torch.Tensor | np.ndarray, k: int = 10, skip_stop_words: bool = False
+    ) -> list[list[tuple[str, float]]]:
+        """The heaviest words of lexical vectors, see [`Lexicon.top_words`].
+
+        Args:
+            embeds: (B, V) or (V,) `text_embeds` or `motion_embeds`.
+            k: Words a vector, at most.
+            skip_stop_words: Leave out function words and subjects.
+
+        Returns:
+            For each vector its (word, weight) pairs, heaviest first.
+
+        Raises:
+            ValueError: The processor has no lexicon, or the vectors do not fit it.
+        """
+        if self.lexicon is None:
+            raise ValueError(
+                "This processor has no lexicon: give it one of `Lexicon.from_corpus(captions, tokenizer)`."
+            )
+        return self.lexicon.top_words(embeds, k, skip_stop_words)

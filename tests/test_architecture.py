@@ -1,0 +1,188 @@
+"""The doors between the rooms, enforced by reading the imports of every file.
+
+* `modeling -> nothing`, `processing -> nothing`, `evaluation -> modeling, processing`,
+  `hub_cards -> modeling, processing`, `training -> all four`. Only the facade may cross.
+* Files directly in `modeling_lexmotion/` and `processing/` travel to the Hub with a checkpoint: they import public
+  libraries and their own siblings, nothing else, and no two of them share a name.
+* No file or folder is named after a dependency: a script started inside that folder would import it instead.
+"""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "modeling_lexmotion"
+ROOMS = (PACKAGE, "processing", "training", "evaluation", "hub_cards")
+TRAVELLING_ROOMS = (PACKAGE, "processing")
+FACADE = {f"{PACKAGE}/__init__.py", f"{PACKAGE}/__main__.py"}
+DOORS = {
+    PACKAGE: set(),
+    "processing": set(),
+    "evaluation": {PACKAGE, "processing"},
+    "hub_cards": {PACKAGE, "processing"},
+    "training": {PACKAGE, "processing", "evaluation", "hub_cards"},
+}
+REQUIREMENT = re.compile(r'"([A-Za-z0-9-]+)[<>=]=')
+DEPENDENCIES = {name.replace("-", "_").lower() for name in REQUIREMENT.findall((ROOT / "setup.py").read_text())} | {
+    "yaml"
+}
+# The loader of remote code finds siblings with a regular expression, docstrings included.
+RELATIVE_IMPORT_LINE = re.compile(r"^\s*(?:from\s+\.\S*\s+import|import\s+\.\S+)", re.MULTILINE)
+
+
+def module_name(path: str) -> str:
+    """`processing/corpora/prepare.py` -> `lexmotion.processing.corpora.prepare`."""
+    parts = list(Path(path).with_suffix("").parts)
+    parts = ["lexmotion", *parts[1:]] if parts[0] == PACKAGE else ["lexmotion", *parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    """Room of an absolute module name inside `lexmotion`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else PACKAGE
+
+
+def imports_of(path: str, tree: ast.AST) -> list[tuple[int, str]]:
+    """(line, absolute module) of every import of `lexmotion`, wherever it stands in the file.
+
+    `from lexmotion import processing` names a room, so each imported name is appended to the module.
+    """
+    package = module_name(path).split(".")
+    if not path.endswith("__init__.py"):
+        package = package[:-1]
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: max(1, len(package) - node.level + 1)] if node.level else []  # never above lexmotion
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found += [(node.lineno, f"{module}.{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            found += [(node.lineno, name.value) for name in node.args[:1] if isinstance(name, ast.Constant)]
+    return [(line, module) for line, module in found if str(module).split(".")[0] == "lexmotion"]
+
+
+def breaches(root: Path) -> list[str]:
+    """Every rule broken under `root`, one line each; empty when the house is in order."""
+    found: list[str] = []
+    travellers: dict[str, str] = {}
+    for room in ROOMS:
+        for file in sorted((root / room).rglob("*.py")):
+            path = file.relative_to(root).as_posix()
+            source = file.read_text(encoding="utf-8")
+            tree = ast.parse(source, filename=path)
+            if {file.stem, *Path(path).parent.parts} & DEPENDENCIES:
+                found.append(f"{path}: named after a dependency, which it would hide")
+            if path in FACADE:
+                continue
+            for line, module in imports_of(path, tree):
+                target = room_of(module)
+                if target != room and target not in DOORS[room]:
+                    found.append(f"{path}:{line}: {room} has no door to {target} ({module})")
+            if room in TRAVELLING_ROOMS and file.parent == root / room and file.name != "__init__.py":
+                found += traveller_breaches(path, source, tree, root / room)
+                if file.name in travellers:
+                    found.append(f"{path}: same file name as the traveller {travellers[file.name]}")
+                travellers[file.name] = path
+    return found
+
+
+def traveller_breaches(path: str, source: str, tree: ast.AST, folder: Path) -> list[str]:
+    """The rules of a file that is copied, with its siblings, into one flat folder."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            if node.level > 1 or node.module is None or "." in node.module:
+                found.append(f"{path}:{node.lineno}: a traveller imports siblings as `from .name import thing` only")
+            elif not (folder / f"{node.module}.py").is_file():
+                found.append(f"{path}:{node.lineno}: {node.module} is no sibling file, so it would stay at home")
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found += [
+                f"{path}:{node.lineno}: a traveller never imports lexmotion by name, not even for type checking"
+                for name in names
+                if name and name.split(".")[0] == "lexmotion"
+            ]
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and RELATIVE_IMPORT_LINE.search(node.value)
+        ):
+            found.append(f"{path}:{node.lineno}: a line of this text would be read as a relative import")
+    found += [
+        f"{path}: comment reads as a relative import: {line.strip()}"
+        for line in source.splitlines()
+        if line.lstrip().startswith("#") and RELATIVE_IMPORT_LINE.search(line.lstrip("# "))
+    ]
+    return found
+
+
+def test_every_door_is_respected():
+    assert breaches(ROOT) == []
+
+
+@pytest.fixture
+def house(tmp_path):
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__", "*.md", "*.yaml"))
+    return tmp_path
+
+
+PLANTED = [
+    ("processing/planted.py", "from ..training import trainer", "no door to training"),
+    ("processing/planted.py", "from ..evaluation.retrieval import ranks", "siblings as"),
+    ("processing/planted.py", "import lexmotion.training", "no door to training"),
+    ("processing/planted.py", "from lexmotion.processing.skeletons import Skeleton", "by name"),
+    ("processing/planted.py", "if False:\n    from lexmotion import processing", "by name"),
+    ("processing/planted.py", "def late():\n    from . import skeletons", "siblings as"),
+    ("processing/planted.py", "from .corpora import prepare", "stay at home"),
+    ("processing/planted.py", "from .corpora.prepare import prepare", "siblings as"),
+    ("processing/planted.py", '"""Example:\n\n    from .skeletons import Skeleton\n"""', "read as a relative import"),
+    ("processing/corpora/planted.py", "from lexmotion import LexMotionModel", "no door to modeling_lexmotion"),
+    ("processing/corpora/planted.py", "from lexmotion import training", "no door to training"),
+    ("processing/datasets.py", "", "named after a dependency"),
+    ("processing/evaluate/planted.py", "", "named after a dependency"),
+    ("modeling_lexmotion/planted.py", "from lexmotion.processing import lexicon", "no door to processing"),
+    ("modeling_lexmotion/baselines/planted.py", "from ...evaluation import retrieval", "no door to evaluation"),
+    ("modeling_lexmotion/baselines/planted.py", "from ..processing.lexicon import Lexicon", "no door to processing"),
+    ("evaluation/planted.py", "from lexmotion.training.trainer import PhaseTrainer", "no door to training"),
+    ("evaluation/planted.py", "from ..hub_cards import model_card", "no door to hub_cards"),
+    ("evaluation/planted.py", 'importlib.import_module("lexmotion.training")', "no door to training"),
+    ("hub_cards/planted.py", "from lexmotion.evaluation import retrieval", "no door to evaluation"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "code", "message"), PLANTED, ids=[f"{p}-{c[:30]!r}" for p, c, _ in PLANTED])
+def test_a_planted_breach_is_found(house, path, code, message):
+    file = house / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(code + "\n", encoding="utf-8")
+    found = breaches(house)
+    assert found and all(line.startswith(path) for line in found)
+    assert any(message in line for line in found)
+
+
+ALLOWED = [
+    ("modeling_lexmotion/__main__.py", "from lexmotion.training import pipeline"),
+    ("training/planted.py", "from lexmotion import LexMotionModel\nfrom ..hub_cards import model_card"),
+    ("evaluation/planted.py", "from lexmotion.processing.lexicon import Lexicon"),
+    ("hub_cards/planted.py", "from ..processing.lexicon import Lexicon\nfrom lexmotion import LexMotionModel"),
+    ("processing/corpora/planted.py", "from ..skeletons import get_skeleton\nfrom .prepare import prepare"),
+    ("modeling_lexmotion/planted.py", "import torch\nfrom transformers import PreTrainedModel"),
+]
+
+
+@pytest.mark.parametrize(("path", "code"), ALLOWED, ids=[p for p, _ in ALLOWED])
+def test_an_open_door_is_open(house, path, code):
+    (house / path).write_text(code + "\n", encoding="utf-8")
+    assert breaches(house) == []
+
+
+def test_two_travellers_of_one_name_are_found(house):
+    for room in TRAVELLING_ROOMS:
+        (house / room / "planted.py").write_text("", encoding="utf-8")
+    assert [line for line in breaches(house) if "same file name" in line]

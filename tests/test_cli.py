@@ -1,0 +1,151 @@
+"""The `lexmotion` command: quick help, every option explained by example, mistakes told in one line."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lexmotion import __main__ as cli
+
+COMMAND = typer.main.get_command(cli.app)
+COMMON_OPTIONS = {"help", "debug", "version", "install_completion", "show_completion"}
+
+
+def leaves(command, path=()):
+    """(words, command) of every command that does something."""
+    if hasattr(command, "commands"):
+        for name, child in command.commands.items():
+            yield from leaves(child, (*path, name))
+    else:
+        yield path, command
+
+
+LEAVES = list(leaves(COMMAND))
+
+
+def run(*words, **environment):
+    """The command in a process of its own, as a user starts it."""
+    program = Path(sys.executable).with_name("lexmotion")
+    return subprocess.run(
+        [program, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        timeout=120,
+    )
+
+
+def test_the_promised_verbs_are_there():
+    assert {" ".join(path) for path, _ in LEAVES} == {
+        "quickstart",
+        "prepare",
+        "train",
+        "evaluate retrieval",
+        "explain",
+    }
+
+
+@pytest.mark.parametrize(("path", "command"), LEAVES, ids=[" ".join(path) for path, _ in LEAVES])
+def test_every_option_is_explained_with_an_example(path, command):
+    assert "Example: " in command.help and f"lexmotion {' '.join(path)}" in command.help
+    for parameter in command.params:
+        if parameter.name in COMMON_OPTIONS or parameter.param_type_name == "argument":
+            continue
+        assert f"Example: {parameter.opts[0]}" in parameter.help, f"{path} {parameter.name}: {parameter.help}"
+
+
+@pytest.mark.parametrize("path", [(), *[path for path, _ in LEAVES]], ids=" ".join)
+def test_help_is_shown(path):
+    result = CliRunner().invoke(cli.app, [*path, "--help"], prog_name="lexmotion")
+    assert result.exit_code == 0 and "Usage:" in result.output
+
+
+def test_help_takes_under_a_second_and_loads_no_heavy_library():
+    code = (
+        "import sys; sys.argv = ['lexmotion', '--help']\n"
+        "from lexmotion.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
+    )
+    took = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        took.append(time.perf_counter() - start)
+        assert result.returncode == 0, result.stderr
+        if took[-1] < 1.0:
+            break
+    assert min(took) < 1.0
+
+
+def test_version():
+    result = run("--version")
+    assert result.returncode == 0 and result.stdout.startswith("lexmotion 0.")
+
+
+MISTAKES = [
+    (["train", "--dataset", "nowhere", "--output-dir", "out", "--set", "seed"], "--set takes NAME=VALUE, got 'seed'"),
+    (["prepare", "nowhere", "--output-dir", "out"], "nowhere"),
+    (["prepare", "nowhere", "--output-dir", "out", "--split", "a=1", "--split", "a=2"], "given twice"),
+    (["train", "--dataset", "nowhere", "--output-dir", "out"], "nowhere"),
+    (["train", "--dataset", "nowhere", "--output-dir", "out", "--recipe", "giant"], "giant"),
+    (["evaluate", "retrieval", "--model", "./nowhere", "--dataset", "nowhere"], "nowhere"),
+    (["explain", "--model", "./nowhere", "--motion", "kick.npy"], "kick.npy"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), MISTAKES, ids=[" ".join(words[:2]) for words, _ in MISTAKES])
+def test_a_mistake_ends_in_one_clear_line(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert message in error.replace("\n", " ") and error.startswith("error: ") and "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_keeps_the_traceback(monkeypatch):
+    monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        cli.main(["train", "--dataset", "x", "--output-dir", "y", "--set", "seed"])
+
+
+def test_the_debug_flag_sets_the_variable(monkeypatch):
+    monkeypatch.setenv(cli.DEBUG_VARIABLE, "")
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        cli.main(["--debug", "train", "--dataset", "x", "--output-dir", "y", "--set", "seed"])
+
+
+def test_a_defect_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(cli, "app", lambda **_: {}["defect"])
+    with pytest.raises(KeyError):
+        cli.main([])
+
+
+def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        cli.main([])
+    assert stop.value.code == 130 and "Stopped" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_refused():
+    result = CliRunner().invoke(cli.app, ["train", "--learning-speed", "3"])
+    assert result.exit_code == 2
+
+
+def test_pairs():
+    assert cli.parse_pairs(["a=1", "b=x=y"], "--set", "a=1") == {"a": "1", "b": "x=y"}
+    assert cli.parse_pairs([], "--set", "a=1") == {}

@@ -1,0 +1,103 @@
+import json
+
+import pytest
+import torch
+
+from lexmotion.training.checkpoints import (
+    CheckpointFolder,
+    load_unique_state,
+    read_state,
+    read_tensors,
+    unique_state,
+    write_json,
+)
+
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(5, 3)
+        self.output = torch.nn.Linear(3, 5, bias=False)
+        self.output.weight = self.embedding.weight
+
+
+def save(folder, step):
+    return folder.save(step, {"step": step}, {"weight": torch.full((2,), float(step))}, {"state": {}})
+
+
+def test_oldest_checkpoints_are_dropped(tmp_path):
+    folder = CheckpointFolder(tmp_path, limit=2)
+    for step in (5, 10, 100):
+        save(folder, step)
+    assert folder.steps() == [10, 100]
+    assert read_state(folder.latest())["step"] == 100
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "empty"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
+    folder = CheckpointFolder(tmp_path)
+    save(folder, 1)
+    newest = save(folder, 2)
+    weights = newest / "model.safetensors"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:-3])
+    elif damage == "flip":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    elif damage == "remove":
+        weights.unlink()
+    elif damage == "manifest":
+        (newest / "manifest.json").write_text("{")
+    else:
+        for file in newest.iterdir():
+            file.unlink()
+    assert folder.fault(2) is not None
+    assert folder.latest() == folder.path(1)
+    assert read_tensors(folder.latest(), "model.safetensors")["weight"].tolist() == [1.0, 1.0]
+
+
+def test_nothing_sound_means_none(tmp_path):
+    folder = CheckpointFolder(tmp_path / "absent")
+    assert folder.latest() is None
+    assert folder.steps() == []
+
+
+def test_an_interrupted_write_is_cleaned_and_never_taken(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    save(folder, 3)
+    (tmp_path / ".checkpoint-4.99.tmp").mkdir()
+    (tmp_path / ".run.json.99.tmp").write_text("{")
+    assert folder.latest() == folder.path(3)
+    folder.clean()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3"]
+
+
+def test_a_step_can_be_written_again_and_later_ones_discarded(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    save(folder, 3)
+    save(folder, 4)
+    folder.discard_after(3)
+    save(folder, 3)
+    assert folder.steps() == [3]
+    assert folder.fault(3) is None
+
+
+def test_tied_weights_are_saved_once_and_stay_tied():
+    model, other = Tied(), Tied()
+    state = unique_state(model)
+    assert list(state) == ["embedding.weight"]
+    load_unique_state(other, state)
+    assert torch.equal(other.output.weight, model.embedding.weight)
+    assert other.output.weight is other.embedding.weight
+    with pytest.raises(ValueError, match="another model"):
+        load_unique_state(torch.nn.Linear(2, 2), state)
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 2}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]

@@ -1,0 +1,270 @@
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from lexmotion.training.arguments import PHASES
+from lexmotion.training.checkpoints import CheckpointFolder
+from lexmotion.training.corpus import TrainingCorpus
+from lexmotion.training.trainer import NonFiniteLossError, parameter_group
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_phase_overfits_four_samples(make_trainer, data, phase):
+    corpus = TrainingCorpus.from_split(data.splits["train"].select(range(4)), data.processor.tokenizer, 32)
+    settings = {
+        "num_steps": 60,
+        "learning_rate": 5e-3,
+        "text_learning_rate": 5e-3,
+        "motion_learning_rate": 5e-3,
+        "head_learning_rate": 5e-3,
+        "decoder_learning_rate": 5e-3,
+        "warmup_ratio": 0.0,
+        "lr_scheduler": "constant",
+        "mirror_probability": 0.0,
+        "crop_ratio": 1.0,
+        "speed_range": 0.0,
+        "eval_split": None,
+        "save_steps": 0,
+    }
+    if phase == "lexcmlp":
+        settings |= {"mlm_weight": 0.0, "ema_decay": 0.0, "text_flops_weight": 0.0, "motion_flops_weight": 0.0}
+    trainer = make_trainer(phase, train_corpus=corpus, **settings)
+    trainer.train()
+    losses = [json.loads(line)["loss"] for line in (trainer.output_dir / "log.jsonl").read_text().splitlines()]
+    assert sum(losses[-5:]) / 5 < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_phase_is_the_same_in_one_sitting_and_in_two(make_trainer, read_log, phase):
+    settings = {"save_steps": 2, "gradient_accumulation_steps": 2, "sparsity_interval": 1, "flops_warmup_ratio": 0.3}
+    if phase != "lexcmlp":
+        del settings["sparsity_interval"], settings["flops_warmup_ratio"]
+    whole = make_trainer(phase, "whole", **settings)
+    result = whole.train()
+    first = make_trainer(phase, "parts", **settings)
+    original = first.save_checkpoint
+
+    def stop_after_the_second_checkpoint():
+        original()
+        if first.state.step >= 4:
+            raise KeyboardInterrupt
+
+    first.save_checkpoint = stop_after_the_second_checkpoint
+    with pytest.raises(KeyboardInterrupt):
+        first.train()
+    second = make_trainer(phase, "parts", **settings)
+    resumed = second.train()
+    assert resumed["best"] == result["best"]
+    assert resumed["evaluation"] == result["evaluation"]
+    assert read_log(second.output_dir) == read_log(whole.output_dir)
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(weight, second.model.state_dict()[name]), name
+    assert second.phase_state() == whole.phase_state()
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_changes_nothing(prepared, recipe_file, tmp_path, read_log):
+    """The real command, killed by SIGKILL at an arbitrary moment, started again: every loss equal to the last bit."""
+    from lexmotion.training.pipeline import run_phase_command
+
+    def command(folder):
+        return [
+            *("--config", str(recipe_file), "--dataset", str(prepared), "--output_dir", str(folder)),
+            *("--num_steps", "40", "--save_steps", "3", "--eval_steps", "7", "--sparsity_interval", "2"),
+            *("--flops_warmup_ratio", "0.1", "--ema_decay", "0.9"),
+        ]
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "lexmotion.training.lexcmlp", *command(killed)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    log = killed / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while worker.poll() is None and time.monotonic() < deadline:
+        if log.is_file() and log.read_bytes().count(b"\n") >= 13:
+            break
+        time.sleep(0.002)
+    worker.send_signal(signal.SIGKILL)
+    _, error = worker.communicate()
+    assert worker.returncode == -signal.SIGKILL, error.decode()[-2000:]
+    assert not (killed / "result.json").exists()
+    resumed_at = CheckpointFolder(killed).steps()[-1]
+    assert 3 <= resumed_at < 40
+    one = run_phase_command("lexcmlp", command(whole))
+    two = run_phase_command("lexcmlp", command(killed))
+    assert read_log(killed) == read_log(whole)
+    assert one["training"]["best"] == two["training"]["best"]
+    assert one["acceptance"] == two["acceptance"]
+    assert (whole / "model" / "model.safetensors").read_bytes() == (
+        killed / "model" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_not_exactness(make_trainer, read_log):
+    whole = make_trainer("cmmm", "whole", save_steps=2)
+    whole.train()
+    part = make_trainer("cmmm", "part", save_steps=2)
+    part.train()
+    (part.output_dir / "checkpoint-6" / "model.safetensors").write_bytes(b"torn")
+    again = make_trainer("cmmm", "part", save_steps=2)
+    again.train()
+    assert read_log(again.output_dir) == read_log(whole.output_dir)
+    assert CheckpointFolder(again.output_dir).fault(6) is None
+
+
+def test_checkpoints_rotate_beside_the_best(make_trainer):
+    trainer = make_trainer("cmmm", save_steps=1, eval_steps=2, save_total_limit=2)
+    result = trainer.train()
+    assert CheckpointFolder(trainer.output_dir).steps() == [5, 6]
+    assert CheckpointFolder(trainer.output_dir / "best").steps() == [result["best"]["step"]]
+
+
+def test_the_model_ends_with_its_best_weights(make_trainer):
+    trainer = make_trainer("cmmm", learning_rate=0.3, warmup_ratio=0.0, lr_scheduler="constant", eval_steps=1)
+    result = trainer.train()
+    with torch.no_grad():
+        values = trainer.evaluate()
+    assert values["loss"] == pytest.approx(result["best"]["loss"], rel=1e-6)
+    assert result["best"]["loss"] <= result["evaluation"]["loss"]
+
+
+def test_nan_fails_at_once_and_names_the_clips(make_trainer, data):
+    corpus = copy.copy(data.corpus("train", 32))
+    corpus.frames = corpus.frames.clone()
+    trainer = make_trainer("cmmm", train_corpus=corpus)
+    extractor = trainer.clips.feature_extractor
+    rows = trainer.order.rows(2)  # the third batch
+
+    class Broken:
+        def __getattr__(self, name):
+            return getattr(extractor, name)
+
+        def values_from_positions(self, positions, lengths):
+            values, lengths = extractor.values_from_positions(positions, lengths)
+            if self.calls == 4:  # two crops a batch
+                values[0] = float("nan")
+            self.calls += 1
+            return values, lengths
+
+    trainer.clips.feature_extractor = Broken()
+    trainer.clips.feature_extractor.calls = 0
+    with pytest.raises(NonFiniteLossError) as failure:
+        trainer.train()
+    message = str(failure.value)
+    assert "cmmm step 3" in message and "position_loss=nan" in message
+    assert all(corpus.ids[row] in message for row in rows.tolist())
+    assert isinstance(failure.value, FloatingPointError)
+
+
+def test_a_checkpoint_of_another_run_is_refused(make_trainer):
+    make_trainer("cmmm", save_steps=2).train()
+    with pytest.raises(ValueError, match="mask_ratio was 0.65, is 0.5"):
+        make_trainer("cmmm", save_steps=2, mask_ratio=0.5).train()
+    fresh = make_trainer("cmmm", save_steps=2, mask_ratio=0.5, resume=False)
+    assert fresh.train()["steps"] == 6
+    other = make_trainer("cmmm", save_steps=2, mask_ratio=0.5)
+    other.fingerprint = "elsewhere"
+    with pytest.raises(ValueError, match="corpus or the initial weights"):
+        other.train()
+
+
+def test_time_budget_ends_a_phase_with_a_prefix_of_the_full_run(make_trainer, read_log):
+    whole = make_trainer("cmmm", "whole", eval_split=None)
+    whole.train()
+    short = make_trainer("cmmm", "short", eval_split=None, max_minutes=0.0)
+    result = short.train()
+    assert result["steps"] == 1 and result["stopped"] == "max_minutes=0.0"
+    assert read_log(short.output_dir) == read_log(whole.output_dir)[:1]
+    more = make_trainer("cmmm", "short", eval_split=None)
+    assert more.train()["steps"] == 6
+    assert read_log(more.output_dir) == read_log(whole.output_dir)
+
+
+def test_accumulated_batches_count_as_one_step(make_trainer, read_log):
+    trainer = make_trainer("lexmlm", gradient_accumulation_steps=3, num_steps=None, num_epochs=1.0)
+    assert trainer.num_steps == round(trainer.order.batches_per_epoch / 3)
+    trainer.train()
+    assert len([line for line in read_log(trainer.output_dir) if "loss" in line]) == trainer.num_steps
+
+
+def test_parameters_fall_into_their_groups(make_trainer):
+    names = {
+        "text_model.encoder.embeddings.word_embeddings.weight": "text",
+        "model.text_model.lexical_head.dense.weight": "head",
+        "model.motion_model.projection_norm.weight": "head",
+        "motion_model.encoder.layers.0.output.weight": "motion",
+        "text_decoder.decoder.norm.weight": "decoder",
+        "patch_states.time_embeddings": "decoder",
+        "predictor.0.weight": "decoder",
+        "elsewhere": "other",
+    }
+    assert {name: parameter_group(name) for name in names} == names
+    trainer = make_trainer("lexmmm", text_learning_rate=0.0, head_learning_rate=5e-5, motion_learning_rate=2e-4)
+    optimizer = trainer.make_optimizer()
+    assert not any(weight.requires_grad for weight in trainer.model.model.text_model.encoder.parameters())
+    rates = {group["peak_learning_rate"] for group in optimizer.param_groups}
+    assert rates == {5e-5, 2e-4, 1e-3}
+    for group in optimizer.param_groups:
+        assert all(weight.ndim > 1 for weight in group["params"]) or group["weight_decay"] == 0.0
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        rates = dict.fromkeys(("learning_rate", "text_learning_rate", "head_learning_rate"), 0.0)
+        make_trainer("lexmlm", **rates, decoder_learning_rate=0.0).make_optimizer()
+
+
+def test_bf16_trains_and_keeps_float32_weights(make_trainer):
+    trainer = make_trainer("lexcmlp", mixed_precision="bf16", num_steps=2)
+    result = trainer.train()
+    assert result["steps"] == 2
+    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+
+
+def test_trackers_receive_the_log(make_trainer):
+    trainer = make_trainer("cmmm", log_with=["tensorboard"], num_steps=2)
+    trainer.train()
+    assert list(trainer.output_dir.rglob("events.out.tfevents*"))
+
+
+def test_prefetched_batches_are_the_same(make_trainer):
+    trainer = make_trainer("lexcmlp", prefetch=2)
+    trainer.resume()
+    with trainer.batches() as plain:
+        expected = [next(plain) for _ in range(4)]
+    trainer.device = torch.device("meta")  # any accelerator
+    with trainer.batches() as ahead:
+        for rows, batch in expected:
+            other_rows, other = next(ahead)
+            assert torch.equal(rows, other_rows)
+            assert all(torch.equal(batch[name], other[name]) for name in batch)
+
+
+def test_several_captions_of_a_clip_share_its_id(make_trainer, data):
+    trainer = make_trainer("lexcmlp", captions_per_motion=3, grounding_loss_weight=0.1, num_steps=1)
+    with trainer.batches() as batches:
+        rows, batch = next(batches)
+    assert batch["input_ids"].shape[0] == 3 * batch["motion_values"].shape[0]
+    assert torch.equal(batch["text_clip_ids"], rows.repeat_interleave(3))
+    assert batch["mlm_input_ids"].shape[0] == len(rows) == batch["bow_weights"].shape[0]
+    trainer.train()
+
+
+def test_sentence_vectors_are_kept_and_used(make_trainer):
+    trainer = make_trainer("lexcmlp", caption_features=True, num_steps=1)
+    assert trainer.caption_vectors.shape[:2] == (2, len(trainer.train_corpus.captions))
+    assert torch.allclose(trainer.caption_vectors.norm(dim=-1), torch.ones(1), atol=1e-5)
+    path = trainer.output_dir / "caption_features.safetensors"
+    written = path.stat().st_mtime_ns
+    again = make_trainer("lexcmlp", caption_features=True, num_steps=1)
+    assert path.stat().st_mtime_ns == written
+    assert torch.equal(again.caption_vectors, trainer.caption_vectors)
+    with again.batches() as batches:
+        assert next(batches)[1]["caption_features"].shape == (8, 32)

@@ -1,0 +1,1 @@
+"""Training: four phases, one loop, recipes. `pipeline.train` runs a recipe; each phase module is also a command."""

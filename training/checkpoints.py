@@ -1,0 +1,184 @@
+"""
+Checkpoints that survive a crash at any moment: written aside, sealed with a manifest of hashes, then renamed.
+
+`checkpoint-<step>/` holds `model.safetensors`, `optimizer.pt`, `ema.safetensors` when weights are averaged,
+`trainer_state.json` and `manifest.json`. A folder whose manifest does not match its files is passed over with a
+warning and the one before it is used.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write JSON atomically: a reader sees the old file or the new one, whole."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(aside, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """sha256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unique_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict with every tied tensor once, on the CPU."""
+    state: dict[str, torch.Tensor] = {}
+    seen: set[tuple] = set()
+    for name, tensor in model.state_dict().items():
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.device)
+        if tensor.numel() and key in seen:
+            continue
+        seen.add(key)
+        state[name] = tensor.detach().cpu().contiguous()
+    return state
+
+
+def load_unique_state(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """
+    Inverse of `unique_state`, in place, so that ties hold.
+
+    Raises:
+        ValueError: the model has other weights than the state.
+    """
+    expected = set(unique_state(model))
+    if expected != set(state):
+        raise ValueError(
+            f"the checkpoint is of another model: {sorted(expected ^ set(state))[:5]} are in only one of them; choose "
+            "another output_dir"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+def commit_folder(aside: Path, target: Path) -> None:
+    """Move a finished folder into place, whatever stood there before."""
+    if target.exists():
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        os.replace(target, old)
+        os.replace(aside, target)
+        shutil.rmtree(old)
+    else:
+        os.replace(aside, target)
+
+
+class CheckpointFolder:
+    """
+    The checkpoints of one run.
+
+    Args:
+        root: the run's output folder.
+        limit: newest checkpoints kept.
+    """
+
+    def __init__(self, root: str | os.PathLike, limit: int = 2):
+        self.root, self.limit = Path(root), limit
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, sound or not, oldest first."""
+        if not self.root.is_dir():
+            return []
+        matches = (_NAME.fullmatch(entry.name) for entry in self.root.iterdir() if entry.is_dir())
+        return sorted(int(match.group(1)) for match in matches if match)
+
+    def path(self, step: int) -> Path:
+        return self.root / f"checkpoint-{step}"
+
+    def save(
+        self,
+        step: int,
+        state: dict[str, Any],
+        model: dict[str, torch.Tensor],
+        optimizer: dict[str, Any] | None = None,
+        average: dict[str, torch.Tensor] | None = None,
+    ) -> Path:
+        """Write the checkpoint of a step and drop the oldest ones."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        aside = self.root / f".checkpoint-{step}.{os.getpid()}.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        save_file(model, aside / "model.safetensors")
+        if optimizer is not None:
+            torch.save(optimizer, aside / "optimizer.pt")
+        if average is not None:
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in average.items()},
+                aside / "ema.safetensors",
+            )
+        write_json(aside / "trainer_state.json", state)
+        for file in aside.iterdir():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+        write_json(aside / MANIFEST, {file.name: file_hash(file) for file in sorted(aside.iterdir())})
+        commit_folder(aside, self.path(step))
+        for old in self.steps()[: -self.limit]:
+            shutil.rmtree(self.path(old))
+        return self.path(step)
+
+    def fault(self, step: int) -> str | None:
+        """Why a checkpoint cannot be used; None when it is sound."""
+        folder = self.path(step)
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            return f"no readable {MANIFEST} ({error})"
+        for name, digest in manifest.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if file_hash(folder / name) != digest:
+                return f"{name} does not match its hash"
+        return None if "trainer_state.json" in manifest else "trainer_state.json is missing"
+
+    def latest(self) -> Path | None:
+        """The newest sound checkpoint."""
+        for step in reversed(self.steps()):
+            fault = self.fault(step)
+            if fault is None:
+                return self.path(step)
+            logger.warning(f"{self.path(step)} is damaged: {fault}; trying the one before it")
+        return None
+
+    def discard_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps."""
+        for later in self.steps():
+            if later > step:
+                shutil.rmtree(self.path(later))
+
+    def clean(self) -> None:
+        """Remove what an interrupted write left behind."""
+        if self.root.is_dir():
+            for entry in self.root.glob(".*"):
+                if entry.name.endswith((".tmp", ".old")):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / name)
+
+
+def read_optimizer(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)

@@ -1,0 +1,340 @@
+"""
+A recipe from data to model: the phases in order, each from where the one before ended, restarted where it stopped.
+
+```
+output_dir/
+  lexmlm/ cmmm/ lexmmm/ lexcmlp/    checkpoints, log.jsonl, best weights, model/, result.json when finished
+  model/                            the trained model and its processor
+  run.json                          the run record
+```
+"""
+
+import dataclasses
+import gc
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers.utils import logging
+
+from lexmotion import LexMotionModel
+from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.processing.processing_lexmotion import LexMotionProcessor
+
+from .arguments import (
+    PHASES,
+    RunArguments,
+    apply_overrides,
+    load_recipe,
+    parse_arguments,
+    phase_values,
+    run_arguments,
+)
+from .checkpoints import file_hash, write_json
+from .cmmm import CMMMTrainer
+from .corpus import (
+    CaptionTable,
+    TrainingCorpus,
+    corpus_fingerprint,
+    read_extra_captions,
+    text_corpus,
+    with_mirrored,
+)
+from .initialization import (
+    build_cmmm,
+    build_lexcmlp,
+    build_lexmlm,
+    build_lexmmm,
+    join_towers,
+    phase_model_folder,
+    seed_weights,
+)
+from .lexcmlp import LexCMLPTrainer
+from .lexmlm import LexMLMTrainer
+from .lexmmm import LexMMMTrainer
+from .trainer import PhaseTrainer
+
+logger = logging.get_logger(__name__)
+
+TRAINERS: dict[str, type[PhaseTrainer]] = {
+    "lexmlm": LexMLMTrainer,
+    "cmmm": CMMMTrainer,
+    "lexmmm": LexMMMTrainer,
+    "lexcmlp": LexCMLPTrainer,
+}
+BUILDERS = {"lexmlm": build_lexmlm, "cmmm": build_cmmm, "lexmmm": build_lexmmm, "lexcmlp": build_lexcmlp}
+# Where the result of a phase enters the later ones.
+HANDED_ON = {"lexmlm": "init_text", "cmmm": "init_motion", "lexmmm": "init_model"}
+RECORDED_PACKAGES = ("lexmotion", "torch", "transformers", "accelerate", "datasets", "numpy", "safetensors")
+
+
+@dataclasses.dataclass
+class PreparedData:
+    """A prepared folder, read once and shared by the phases."""
+
+    folder: Path
+    processor: Any
+    splits: Any
+    fingerprint: str
+    corpora: dict[tuple[str, int], TrainingCorpus] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "PreparedData":
+        folder = Path(folder)
+        fingerprint = corpus_fingerprint(folder)
+        processor = LexMotionProcessor.from_pretrained(folder / "processor")
+        return cls(folder, processor, load_prepared(folder), fingerprint)
+
+    def corpus(self, split: str | None, max_text_length: int) -> Any:
+        """A split in memory; None when no split is asked for."""
+        if split is None:
+            return None
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.folder} has no split {split!r}, only {', '.join(self.splits)}; prepare it, or set train_split "
+                "and eval_split (null: no evaluation)"
+            )
+        key = (split, max_text_length)
+        if key not in self.corpora:
+            self.corpora[key] = TrainingCorpus.from_split(
+                self.splits[split], self.processor.tokenizer, max_text_length
+            )
+        return self.corpora[key]
+
+    def captions(self, arguments: RunArguments) -> CaptionTable:
+        """What phase i reads: the folder's text corpus, else the training captions, and `extra_captions`."""
+        data = arguments.data
+        corpus = self.corpus(data.train_split, data.max_text_length)
+        texts, mirrored = text_corpus(self.folder) or (corpus.captions.texts, corpus.captions.mirrored_texts)
+        if data.extra_captions is not None:
+            extra = read_extra_captions(data.extra_captions, self.held_out_ids(data.train_split))
+            texts, mirrored = with_mirrored(texts, mirrored, extra)
+        return CaptionTable.build(texts, mirrored, self.processor.tokenizer, data.max_text_length)
+
+    def held_out_ids(self, train_split: str) -> set[str]:
+        """Ids and base ids of every split but the one trained on."""
+        return {
+            name
+            for split, rows in self.splits.items()
+            if split != train_split
+            for column in ("id", "base_id")
+            for name in rows[column]
+        }
+
+
+def digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def folder_fingerprint(folder: str | os.PathLike) -> str:
+    """Of a finished phase: from its result, else from its weights."""
+    result = Path(folder) / "result.json"
+    if result.is_file():
+        return json.loads(result.read_text(encoding="utf-8"))["fingerprint"]
+    model = phase_model_folder(folder)
+    return digest([file_hash(file) for file in sorted(model.glob("*.safetensors"))])
+
+
+def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[str, Any]:
+    """
+    Train one phase, or return the result it already has.
+
+    Returns:
+        The content of `<output_dir>/result.json`: `phase`, `fingerprint`, `arguments`, `training`, `acceptance`.
+
+    Raises:
+        ValueError: output_dir holds the finished phase of another run.
+    """
+    output_dir = Path(str(arguments.phase.output_dir))
+    inherited = {
+        name: folder_fingerprint(folder)
+        for name in HANDED_ON.values()
+        if (folder := getattr(arguments.model, name)) is not None
+    }
+    options = {}
+    if phase == "lexmlm":
+        options["captions"] = data.captions(arguments)
+        inherited["captions"] = digest(options["captions"].texts)
+    start = digest([data.fingerprint, inherited])
+    fingerprint = digest([start, arguments.defining()])
+    result_path = output_dir / "result.json"
+    if arguments.phase.resume and result_path.is_file():
+        result = json.loads(result_path.read_text(encoding="utf-8"))
+        if result["fingerprint"] == fingerprint:
+            logger.info(f"{phase} is finished already")
+            return result
+        raise ValueError(
+            f"{output_dir} holds {phase} finished under other arguments, data or initial weights. Delete the folder "
+            "to train the phase again, or choose another output_dir."
+        )
+    train_corpus = data.corpus(arguments.data.train_split, arguments.data.max_text_length)
+    eval_corpus = data.corpus(arguments.data.eval_split, arguments.data.max_text_length)
+    trainer = TRAINERS[phase](
+        BUILDERS[phase](arguments, data.processor),
+        arguments,
+        data.processor,
+        train_corpus,
+        eval_corpus,
+        start,
+        **options,
+    )
+    training = trainer.train()
+    acceptance = trainer.acceptance() if eval_corpus is not None else {}
+    result = {
+        "phase": phase,
+        "fingerprint": fingerprint,
+        "processes": trainer.world,
+        "device": str(trainer.device),
+        "rows": trainer.num_rows(),
+        "training": training,
+        "acceptance": acceptance,
+        "arguments": arguments.to_dict(),
+    }
+    if trainer.accelerator.is_main_process:
+        trainer.model.cpu().save_pretrained(output_dir / "model")
+        data.processor.save_pretrained(output_dir / "model")
+        write_json(result_path, result)
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.free_memory()
+    del trainer
+    gc.collect()
+    return result
+
+
+def train(
+    recipe: str | os.PathLike | dict[str, Any],
+    dataset: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    overrides: dict[str, Any] | list[str] | None = None,
+    on_phase: Callable[[str, dict[str, Any]], None] | None = None,
+) -> dict[str, Any]:
+    """
+    Run all phases of a recipe in order; finished ones are kept, an interrupted one goes on at its last checkpoint.
+
+    Args:
+        recipe: `tiny`, `small`, `base`, a YAML file, or its content.
+        dataset: folder written by `prepare`.
+        output_dir: see the module's docstring.
+        overrides: see `apply_overrides`.
+        on_phase: called with each phase's name and result, finished earlier or now.
+
+    Returns:
+        The run record, also in `output_dir/run.json`.
+
+    Raises:
+        ValueError: an unknown argument, or an output_dir of another run.
+        NonFiniteLossError: a loss became NaN or infinite.
+    """
+    output_dir = Path(output_dir)
+    content = apply_overrides(load_recipe(recipe), overrides)
+    content.setdefault("name", "recipe")
+    if "phases" not in content:
+        raise ValueError("the recipe has no section `phases`; see the recipes in lexmotion/training/recipes")
+    phase_arguments: dict[str, RunArguments] = {}
+    for phase in PHASES:
+        values = phase_values(content, phase)
+        if values is not None:
+            values = {**values, "dataset": str(dataset), "output_dir": str(output_dir / phase)}
+            phase_arguments[phase] = run_arguments(phase, values)  # all are checked before the first one runs
+    if not phase_arguments:
+        raise ValueError(f"the recipe {content['name']!r} skips every phase")
+    data = PreparedData.read(dataset)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    record: dict[str, Any] = {
+        "format": 1,
+        "recipe": content,
+        "seed": content.get("seed", 0),
+        "dataset": {
+            "folder": str(dataset),
+            "fingerprint": data.fingerprint,
+            "rows": {split: len(rows) for split, rows in data.splits.items()},
+        },
+        "versions": versions(),
+        "commit": commit(),
+        "started": started,
+        "finished": None,
+        "phases": {},
+    }
+    main_process = PartialState().is_main_process
+    previous = output_dir / "run.json"
+    if previous.is_file():
+        record["started"] = json.loads(previous.read_text(encoding="utf-8")).get("started", started)
+    if main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    done: dict[str, str] = {}
+    for phase, arguments in phase_arguments.items():
+        for earlier, name in HANDED_ON.items():
+            if earlier in done and getattr(arguments.model, name) is None:
+                setattr(arguments.model, name, done[earlier])
+        result = run_phase(phase, arguments, data)
+        done[phase] = str(output_dir / phase)
+        record["phases"][phase] = result
+        if main_process:
+            write_json(previous, record)
+        if on_phase is not None and main_process:
+            on_phase(phase, result)
+    if main_process:
+        final_model(done, phase_arguments, data).save_pretrained(output_dir / "model")
+        data.processor.save_pretrained(output_dir / "model")
+        record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(previous, record)
+    PartialState().wait_for_everyone()
+    return record
+
+
+def final_model(done: dict[str, str], arguments: dict[str, RunArguments], data: PreparedData) -> LexMotionModel:
+    """The dual encoder of the last phase that made one, else the towers so far, joined."""
+    if "lexcmlp" in done:
+        return LexMotionModel.from_pretrained(phase_model_folder(done["lexcmlp"]))
+    last = list(done)[-1]
+    run = arguments[last]
+    if "lexmmm" in done:
+        run.model.init_model = done["lexmmm"]
+        return build_lexcmlp(run, data.processor)
+    run.model.init_text = done.get("lexmlm", run.model.init_text)
+    run.model.init_motion = done.get("cmmm", run.model.init_motion)
+    seed_weights(run, "lexcmlp")
+    return join_towers(run, data.processor)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run."""
+    found = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Commit of the code, `-dirty` appended when files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def run_phase_command(phase: str, argv: list[str] | None = None) -> dict[str, Any]:
+    """`accelerate launch -m lexmotion.training.<phase>`: one phase from the command line."""
+    arguments = parse_arguments(phase, argv)
+    for name, owner in (("dataset", arguments.data), ("output_dir", arguments.phase)):
+        if getattr(owner, name) is None:
+            raise SystemExit(f"--{name} is required: set it on the command line or in the recipe")
+    return run_phase(phase, arguments, PreparedData.read(str(arguments.data.dataset)))

@@ -1,0 +1,194 @@
+"""
+The whole pipeline on a synthetic corpus, in minutes: what `lexmotion quickstart` runs.
+
+```
+output_dir/
+  corpus/          motions and captions, HumanML3D layout
+  prepared/        Parquet splits and the fitted processor
+  run/             the four phases and the run record
+  model/           the trained model and its processor
+  example.npy      one held-out motion
+  results.json     everything that is printed, and more
+```
+"""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from scipy import sparse
+from transformers import AutoModel, AutoProcessor
+
+from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_table, words_table
+from lexmotion.evaluation.criteria import Criterion, judge
+from lexmotion.evaluation.model_report import report_model
+from lexmotion.processing.corpora.prepare import load_prepared, prepare
+from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, generate_corpus
+
+from .checkpoints import write_json
+from .pipeline import train
+
+RECIPE = "tiny"
+SHOWN_MOTIONS, SHOWN_WORDS = 5, 10
+
+
+def quickstart(
+    output_dir: str | os.PathLike,
+    seed: int = 0,
+    num_motions: int | dict[str, int] | None = None,
+    overrides: dict[str, Any] | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """
+    Generate, prepare, train, evaluate, save, reload and show.
+
+    Args:
+        output_dir: see the top of this file. Continues there when it holds the same, unfinished quickstart.
+        seed: of the corpus and of the training.
+        num_motions: size of the corpus, see `generate_corpus`; None for the size the figures are promised for.
+        overrides: changes to the recipe `tiny`, see `lexmotion.training.arguments.apply_overrides`.
+        console: where to print; None for the standard output.
+
+    Returns:
+        The content of `results.json`: `settings`, `phases` (acceptance figures, criteria and seconds), `retrieval` and
+        `lexical` figures on the test split, `checks`, `examples`, `seconds`, and the run record's versions and commit.
+
+    Raises:
+        FileExistsError: output_dir holds a quickstart with other settings, or something else.
+    """
+    console = console or Console()
+    output_dir = Path(output_dir)
+    settings = {"seed": seed, "num_motions": num_motions or DEFAULT_NUM_MOTIONS, "overrides": overrides or {}}
+    claim(output_dir, settings)
+    start = time.perf_counter()
+
+    def say(text: str) -> None:
+        console.print(f"[dim]{time.perf_counter() - start:4.0f} s[/]  {text}", highlight=False)
+
+    say("generating motions and captions")
+    corpus = generate_corpus(output_dir / "corpus", settings["num_motions"], seed=seed, progress=True)
+    say("preparing: features, statistics, lexicon")
+    prepared = output_dir / "prepared"
+    summary = prepare(corpus, "humanml3d", prepared, source_name="synthetic", progress=True).summary()
+    console.print(f"[dim]{escape(summary)}[/]", highlight=False)
+    say(f"training the recipe {RECIPE} through four phases")
+    record = train(
+        RECIPE,
+        prepared,
+        output_dir / "run",
+        overrides={"seed": seed, **(overrides or {})},
+        on_phase=lambda phase, result: say(f"{phase}: {result['training']['seconds']:.0f} s of training"),
+    )
+    model_folder = output_dir / "model"
+    shutil.copytree(output_dir / "run" / "model", model_folder, dirs_exist_ok=True)
+
+    say("reloading through AutoModel and AutoProcessor, evaluating on held-out motions")
+    model, processor = AutoModel.from_pretrained(model_folder).eval(), AutoProcessor.from_pretrained(model_folder)
+    test = load_prepared(prepared, splits=["test"])["test"]
+    report, encoded = report_model(model, processor, test, seed=seed)
+    shown = np.linspace(0, len(encoded.ids) - 1, min(SHOWN_MOTIONS, len(encoded.ids))).round().astype(int).tolist()
+    examples = read_words(processor, encoded, shown)
+    np.save(output_dir / "example.npy", np.load(corpus / "new_joints" / f"{examples[0]['id']}.npy"))
+    phases = {
+        phase: {
+            "seconds": result["training"]["seconds"],
+            "acceptance": result["acceptance"],
+            "criteria": [criterion.to_dict() for criterion in judge(phase, result["acceptance"])],
+        }
+        for phase, result in record["phases"].items()
+    }
+    checks = promises(record, report)
+    results = {
+        "settings": settings,
+        "phases": phases,
+        "split": "test",
+        **report,
+        "checks": [check.to_dict() for check in checks],
+        "examples": examples,
+        "seconds": round(time.perf_counter() - start, 1),
+        **{name: record[name] for name in ("versions", "commit", "dataset")},
+    }
+    write_json(output_dir / "results.json", results)
+
+    console.print(phase_table(record["phases"], "Phases"))
+    console.print(retrieval_table(report["retrieval"], f"Retrieval, {len(encoded.ids)} held-out motions"))
+    console.print(lexical_table(report["lexical"]))
+    console.print(
+        words_table(
+            [example["caption"] for example in examples],
+            [example["words"] for example in examples],
+            [set(example["shared"]) for example in examples],
+            "What the model reads in motions it has not seen",
+        )
+    )
+    for check in checks:
+        console.print(f"{'[green]ok[/]' if check.met else '[red]no[/]'}  {escape(check.text)}", highlight=False)
+    say(f"done; everything is in {escape(str(output_dir))}, the figures in results.json")
+    return results
+
+
+def claim(output_dir: Path, settings: dict[str, Any]) -> None:
+    """Take `output_dir` for a quickstart with these settings, new or to be continued."""
+    path = output_dir / "settings.json"
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != json.loads(json.dumps(settings)):
+            raise FileExistsError(
+                f"{output_dir} holds a quickstart with {found}, not {settings}; choose another --output-dir or "
+                "delete it"
+            )
+        return
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir} is no quickstart folder and not empty; choose another --output-dir")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    write_json(path, settings)
+
+
+def read_words(processor: Any, encoded: Any, rows: list[int]) -> list[dict[str, Any]]:
+    """Top words of some motions, and which of them the caption's own vector has as well."""
+    tops = processor.top_words(encoded.motion_embeds[rows].toarray(), k=SHOWN_WORDS)
+    examples = []
+    for row, top in zip(rows, tops, strict=True):
+        text = sparse.csr_matrix(encoded.text_embeds[row])
+        known = {processor.lexicon.word(int(word)) for word in text.indices[text.data > 0]}
+        examples.append(
+            {
+                "id": encoded.ids[row],
+                "caption": encoded.captions[row],
+                "words": [[word, round(float(weight), 4)] for word, weight in top],
+                "shared": [word for word, _ in top if word in known],
+            }
+        )
+    return examples
+
+
+def promises(record: dict[str, Any], report: dict[str, Any]) -> list[Criterion]:
+    """What the quickstart as a whole must show."""
+    criteria = [c for phase, result in record["phases"].items() for c in judge(phase, result["acceptance"])]
+    met = sum(criterion.met for criterion in criteria)
+    strict = report["retrieval"]["all-strict"]
+    chance = 100.0 / strict["gallery_size"]
+    times = strict["t2m/R1"] / chance
+    coverage = report["lexical"]["caption_coverage_top10"]
+    return [
+        Criterion(f"{met} of {len(criteria)} acceptance criteria met", met, len(criteria), met == len(criteria)),
+        Criterion(
+            f"text-to-motion R@1 {strict['t2m/R1']:.1f} among {strict['gallery_size']} motions: {times:.0f} times chance "
+            "(20 wanted)",
+            times,
+            20.0,
+            times >= 20.0,
+        ),
+        Criterion(
+            f"the top 10 words of a motion cover {coverage:.0%} of its caption's content words (half wanted)",
+            coverage,
+            0.5,
+            coverage > 0.5,
+        ),
+    ]

@@ -1,0 +1,589 @@
+"""
+The one training loop. A phase says which rows it reads, how a batch is made and what its loss is; the rest is here.
+
+Everything random is a function of (seed, phase, step, process): the permutation, the augmentation, the masks, and the
+generator of dropout, which is seeded anew for every forward pass. What a step needs from the past - weights,
+optimiser, averaged weights, the phase's own state - is in the checkpoint. So a run killed at any moment and started
+again computes the same losses as one that was never interrupted.
+"""
+
+import json
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, GradientState
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from .arguments import RunArguments
+from .checkpoints import (
+    CheckpointFolder,
+    load_unique_state,
+    read_optimizer,
+    read_state,
+    read_tensors,
+    unique_state,
+)
+from .collators import BatchOrder, BatchRandom, ClipSampler, derive_seed
+from .corpus import TrainingCorpus
+from .schedules import WeightAverage, learning_rate_factor
+
+logger = logging.get_logger(__name__)
+
+ACCEPTANCE_ROWS = 512  # clips a phase is judged on after training; more would only narrow the interval
+
+# First match wins. The rates of the groups are `text_learning_rate` and so on.
+PARAMETER_GROUPS = (
+    (
+        "decoder",
+        re.compile(
+            r"(^|\.)(text_decoder|motion_decoder|feature_decoder|feature_output|projector|predictor|bottleneck_projection"
+            r"|patch_states)\."
+        ),
+    ),
+    ("head", re.compile(r"(^|\.)lexical_head\.|(^|\.)motion_model\.projection")),
+    ("motion", re.compile(r"(^|\.)motion_model\.")),
+    ("text", re.compile(r"(^|\.)text_model\.")),
+)
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss or a gradient is NaN or infinite. The message names the step, the parts of the loss and the clips."""
+
+
+def parameter_group(name: str) -> str:
+    """`text`, `motion`, `head`, `decoder` or `other`, by the name of a parameter."""
+    return next((group for group, pattern in PARAMETER_GROUPS if pattern.search(name)), "other")
+
+
+def make_accelerator(arguments: RunArguments) -> Accelerator:
+    """An Accelerator for one phase; phases of one process may differ in precision."""
+    phase = arguments.phase
+    if AcceleratorState._shared_state:
+        AcceleratorState._reset_state(reset_partial_state=False)
+        GradientState._reset_state()
+    return Accelerator(
+        mixed_precision=phase.mixed_precision,
+        cpu=phase.use_cpu or not torch.cuda.is_available(),
+        log_with=phase.log_with or None,
+        project_dir=phase.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
+    )
+
+
+@dataclass
+class TrainerState:
+    """What the loop remembers between steps, saved with every checkpoint."""
+
+    step: int = 0
+    best: dict[str, Any] | None = None
+    window: dict[str, float] = field(default_factory=dict)
+    window_steps: int = 0
+    elapsed: float = 0.0
+    last_evaluation: dict[str, float] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+class PhaseTrainer:
+    """
+    Train one phase.
+
+    Args:
+        model: the phase's model, with its initial weights.
+        arguments: see `arguments.py`; `arguments.phase.output_dir` must be set.
+        processor: tokenizer, feature extractor and lexicon.
+        train_corpus, eval_corpus: splits in memory; without the second nothing is evaluated, the last weights count.
+        fingerprint: of everything that decides the run beyond the arguments (corpus, initial weights); a checkpoint
+            with another one is refused.
+        accelerator: made from the arguments when not given.
+    """
+
+    phase = "phase"
+    metric = "loss"  # of `evaluate`, chooses the best checkpoint
+    greater_is_better = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        arguments: RunArguments,
+        processor: Any,
+        train_corpus: TrainingCorpus,
+        eval_corpus: TrainingCorpus | None = None,
+        fingerprint: str = "",
+        accelerator: Accelerator | None = None,
+    ):
+        self.arguments, self.args, self.data = arguments, arguments.phase, arguments.data
+        if self.args.output_dir is None:
+            raise ValueError("output_dir is not set; say where checkpoints are written")
+        self.model, self.processor = model, processor
+        self.train_corpus = train_corpus
+        self.eval_corpus: Any = eval_corpus
+        self.fingerprint = fingerprint
+        self.accelerator = accelerator or make_accelerator(arguments)
+        self.device = self.accelerator.device
+        self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.output_dir = Path(self.args.output_dir)
+        self.checkpoints = CheckpointFolder(self.output_dir, self.args.save_total_limit)
+        self.state = TrainerState()
+        self.setup()
+        self.order = BatchOrder(self.num_rows(), self.args.batch_size, self.args.seed, self.rank, self.world)
+        accumulation = self.args.gradient_accumulation_steps
+        self.num_steps = self.args.num_steps or max(
+            1, round(self.args.num_epochs * self.order.batches_per_epoch / accumulation)
+        )
+        self.eval_steps = self.args.eval_steps or max(1, math.ceil(self.num_steps / 10))
+        self.save_steps = self.eval_steps if self.args.save_steps is None else self.args.save_steps
+        self.warmup_steps = round(self.args.warmup_ratio * self.num_steps)
+        self.prepare_schedules()
+
+    # ---- what a phase defines -------------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Build collators. Runs before the number of steps is known."""
+
+    def prepare_schedules(self) -> None:
+        """Build what depends on `num_steps`: ramps and controllers."""
+
+    def num_rows(self) -> int:
+        """Rows of the training split a permutation runs over."""
+        return len(self.train_corpus)
+
+    def row_names(self, rows: torch.Tensor) -> list[str]:
+        """How rows are called in messages."""
+        return [self.train_corpus.ids[row] for row in rows.tolist()]
+
+    def collate(
+        self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
+    ) -> dict[str, torch.Tensor]:
+        """Arguments of the model for these rows, on the CPU. A function of its arguments alone."""
+        raise NotImplementedError
+
+    def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Named parts; `loss` is what is minimised. Scalars whose mean over processes is the global value."""
+        raise NotImplementedError
+
+    def after_step(self, losses: dict[str, float]) -> None:
+        """Called after every optimiser step (`self.state.step` counts it), with the step's mean values."""
+
+    def phase_state(self) -> dict[str, Any]:
+        """What `after_step` remembers, JSON-safe."""
+        return {}
+
+    def load_phase_state(self, state: dict[str, Any]) -> None:
+        """Inverse of `phase_state`."""
+
+    def evaluate(self) -> dict[str, float]:
+        """Mean values of `compute_loss` over the evaluation split: no augmentation, the same masks every time."""
+        totals: dict[str, float] = {}
+        rows_seen = 0
+        for count, batch in self.evaluation_batches():
+            with self.accelerator.autocast():
+                losses = self.compute_loss(self.model, batch)
+            for name, value in self.mean_over_processes(losses).items():
+                totals[name] = totals.get(name, 0.0) + value * count
+            rows_seen += count
+        return {name: value / rows_seen for name, value in totals.items()}
+
+    def acceptance(self) -> dict[str, float]:
+        """What the phase promises beyond its loss, measured with the final weights on the evaluation split."""
+        return {}
+
+    # ---- the loop -------------------------------------------------------------------------------------------------
+
+    def train(self) -> dict[str, Any]:
+        """
+        Run or resume the phase; the model ends with its best (or last, or averaged) weights.
+
+        Returns:
+            `steps`, `best` (step and metric), `evaluation` (the last one), `seconds` and `stopped` (why, if early).
+
+        Raises:
+            NonFiniteLossError: a loss or gradient is NaN or infinite.
+            ValueError: output_dir holds checkpoints of a run with other arguments.
+        """
+        if self.accelerator.is_main_process:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            self.checkpoints.clean()
+        self.accelerator.wait_for_everyone()
+        self.model.to(self.device)
+        self.optimizer = self.make_optimizer()
+        average = None
+        if self.args.ema_decay > 0:
+            trainable = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+            average = WeightAverage(trainable, self.args.ema_decay)
+        self.average = average
+        self.resume()
+        model, optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        if self.args.log_with:
+            config = {
+                name: value if isinstance(value, int | float | str | bool) else str(value)
+                for name, value in self.arguments.to_dict().items()
+                if value is not None
+            }
+            self.accelerator.init_trackers(f"lexmotion-{self.phase}", config)
+        started, before = time.monotonic(), self.state.elapsed
+        progress = tqdm(
+            total=self.num_steps,
+            initial=self.state.step,
+            desc=self.phase,
+            disable=not (self.args.progress and self.accelerator.is_main_process),
+            dynamic_ncols=True,
+            leave=True,
+        )
+        finished = self.state.step >= self.num_steps or self.state.stopped is not None
+        with progress, self.batches() as batches:
+            while not finished:
+                losses = self.step(model, optimizer, batches)
+                self.state.elapsed = before + time.monotonic() - started
+                finished = self.state.step >= self.num_steps
+                if not finished and self.out_of_time():
+                    finished, self.state.stopped = True, f"max_minutes={self.args.max_minutes}"
+                    logger.warning(f"{self.phase} ends after {self.state.step} of {self.num_steps} steps: max_minutes")
+                progress.update()
+                progress.set_postfix(
+                    {name: f"{value:.3g}" for name, value in losses.items() if name not in ("grad_norm",)},
+                    refresh=False,
+                )
+                self.log(losses, finished)
+                if self.eval_corpus is not None and (finished or self.state.step % self.eval_steps == 0):
+                    self.choose_best()
+                if self.save_steps and (finished or self.state.step % self.save_steps == 0):
+                    self.save_checkpoint()
+        self.load_final_weights()
+        if self.args.log_with:
+            self.accelerator.end_training()
+        self.model = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        self.model.eval()
+        return {
+            "steps": self.state.step,
+            "best": self.state.best,
+            "evaluation": self.state.last_evaluation,
+            "seconds": round(self.state.elapsed, 1),
+            "stopped": self.state.stopped,
+        }
+
+    def step(self, model: torch.nn.Module, optimizer: Any, batches: Iterator) -> dict[str, float]:
+        """One optimiser step: forward and backward over the accumulated batches, clip, update, average."""
+        self.model.train()
+        factor = learning_rate_factor(
+            self.state.step,
+            self.num_steps,
+            self.warmup_steps,
+            self.args.lr_scheduler,
+            self.args.min_learning_rate_ratio,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak_learning_rate"] * factor
+        accumulation = self.args.gradient_accumulation_steps
+        means: dict[str, float] = {}
+        names: list[str] = []
+        for micro in range(accumulation):
+            number = self.state.step * accumulation + micro
+            rows, batch = next(batches)
+            names += self.row_names(rows)
+            torch.manual_seed(derive_seed(self.args.seed, self.phase, "dropout", number, self.rank))
+            last = micro == accumulation - 1
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                with self.accelerator.autocast():
+                    losses = self.compute_loss(model, self.to_device(batch))
+                values = self.mean_over_processes(losses)
+                if not all(math.isfinite(value) for value in values.values()):
+                    self.fail(values, names)
+                self.accelerator.backward(losses["loss"] / accumulation)
+            for name, value in values.items():
+                means[name] = means.get(name, 0.0) + value / accumulation
+        parameters = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        limit = self.args.max_grad_norm or math.inf
+        means["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        if not math.isfinite(means["grad_norm"]):
+            self.fail(means, names)
+        optimizer.step()
+        optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.state.step)
+        self.state.step += 1
+        self.after_step(means)
+        return means
+
+    def fail(self, values: dict[str, float], names: list[str]) -> None:
+        shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+        raise NonFiniteLossError(
+            f"{self.phase} step {self.state.step + 1}: {shown}. Clips of the batch on process {self.rank}: "
+            f"{', '.join(names)}. Look at these clips for broken motion; else lower learning_rate "
+            f"({self.args.learning_rate:g}) or use mixed_precision: no."
+        )
+
+    @contextmanager
+    def batches(self) -> Iterator[Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]]:
+        """(rows, batch) of the coming steps; assembled ahead in a thread where an accelerator does the rest."""
+        first = self.state.step * self.args.gradient_accumulation_steps
+
+        def assemble(number: int, rows: torch.Tensor):
+            seed = derive_seed(self.args.seed, self.phase, "batch", number)
+            random = BatchRandom(seed, self.order.batch_size, self.rank, self.world)
+            return rows, self.collate(self.train_corpus, rows, random, augment=True)
+
+        def ahead(pool: ThreadPoolExecutor):
+            pending: deque = deque()
+            number = first
+            while True:
+                while len(pending) <= self.args.prefetch:
+                    pending.append(pool.submit(assemble, number, self.order.rows(number)))
+                    number += 1
+                yield pending.popleft().result()
+
+        def in_turn():
+            number = first
+            while True:
+                yield assemble(number, self.order.rows(number))
+                number += 1
+
+        if self.device.type == "cpu" or self.args.prefetch < 1:
+            yield in_turn()
+        else:
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                try:
+                    yield ahead(pool)
+                finally:
+                    pool.shutdown(wait=True, cancel_futures=True)
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """AdamW with a rate a parameter group; a rate of 0 freezes; biases and norms do not decay."""
+        rates = {
+            "text": self.args.text_learning_rate,
+            "motion": self.args.motion_learning_rate,
+            "head": self.args.head_learning_rate,
+            "decoder": self.args.decoder_learning_rate,
+        }
+        groups: dict[tuple[str, bool], dict[str, Any]] = {}
+        for name, weight in self.model.named_parameters():
+            if not weight.requires_grad:
+                continue
+            kind = parameter_group(name)
+            rate = rates.get(kind)
+            rate = self.args.learning_rate if rate is None else rate
+            if rate == 0:
+                weight.requires_grad_(False)
+                continue
+            decays = weight.ndim > 1 and not name.endswith(("mask_token", "_embeddings"))
+            group = groups.setdefault(
+                (kind, decays),
+                {
+                    "params": [],
+                    "lr": rate,
+                    "peak_learning_rate": rate,
+                    "weight_decay": self.args.weight_decay if decays else 0.0,
+                },
+            )
+            group["params"].append(weight)
+        if not groups:
+            raise ValueError("every learning rate is 0: nothing would be trained")
+        return torch.optim.AdamW(
+            [groups[key] for key in sorted(groups)],
+            lr=self.args.learning_rate,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+            fused=True,
+        )
+
+    # ---- helpers --------------------------------------------------------------------------------------------------
+
+    def clip_sampler(self, frame_multiple: int = 1) -> ClipSampler:
+        """The augmentation of `DataArguments` on this processor's feature extractor."""
+        return ClipSampler(
+            self.processor.feature_extractor,
+            self.data.mirror_probability,
+            self.data.crop_ratio,
+            self.data.speed_range,
+            self.data.position_jitter,
+            frame_multiple,
+        )
+
+    def evaluation_batches(
+        self, limit: int | None = None, shared: bool = True
+    ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+        """
+        The evaluation split in order, without augmentation, the same masks every time.
+
+        Args:
+            limit: rows at most.
+            shared: processes take a part each, the last batch filled up so that all take part in every collective;
+                else every process gets all rows.
+
+        Yields:
+            Rows counted by the batch, over all processes, and the model's arguments on the device.
+        """
+        rank, world = (self.rank, self.world) if shared else (0, 1)
+        corpus, size = self.eval_corpus, self.args.eval_batch_size or self.args.batch_size
+        total = min(len(corpus), limit or len(corpus))
+        for number, start in enumerate(range(0, total, size)):
+            count = min(size, total - start)
+            wanted = -(-count // world) * world
+            rows = (torch.arange(start, start + wanted) % len(corpus))[rank::world]
+            random = BatchRandom(derive_seed("evaluation", self.phase, number), wanted, rank, world)
+            yield count, self.to_device(self.collate(corpus, rows, random, augment=False))
+
+    def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def mean_over_processes(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Scalars as Python floats, the same on every process."""
+        stacked = torch.stack([value.detach().float().reshape(()) for value in losses.values()])
+        if self.world > 1:
+            stacked = self.accelerator.reduce(stacked, "mean")
+        return dict(zip(losses, stacked.tolist(), strict=True))
+
+    def out_of_time(self) -> bool:
+        if self.args.max_minutes is None:
+            return False
+        late = self.state.elapsed > 60.0 * self.args.max_minutes
+        if self.world > 1:
+            votes = torch.tensor(float(late and self.accelerator.is_main_process), device=self.device)
+            late = bool(self.accelerator.reduce(votes, "sum") > 0)
+        return late
+
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """The weights that are evaluated and kept: averaged ones where there are any. No gradient, no dropout."""
+        self.model.eval()
+        with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad():
+            yield
+
+    # ---- evaluation, log, checkpoints -----------------------------------------------------------------------------
+
+    def choose_best(self) -> None:
+        """Evaluate; keep the weights aside when they are the best so far."""
+        with self.evaluated_weights():
+            values = self.evaluate()
+            self.state.last_evaluation = values
+            if self.metric not in values:
+                raise KeyError(f"{type(self).__name__}.evaluate gave {sorted(values)}, not the metric {self.metric!r}")
+            value = values[self.metric]
+            best = self.state.best
+            sign = 1.0 if self.greater_is_better else -1.0
+            if math.isfinite(value) and (best is None or sign * value > sign * best[self.metric]):
+                self.state.best = {"step": self.state.step, **values}
+                if self.args.load_best_model and self.accelerator.is_main_process:
+                    CheckpointFolder(self.output_dir / "best", limit=1).save(
+                        self.state.step, self.state.best, unique_state(self.model)
+                    )
+        self.write_log({"step": self.state.step, **{f"eval_{name}": value for name, value in values.items()}})
+
+    def log(self, losses: dict[str, float], finished: bool) -> None:
+        """Gather the step into the window; write a line when the window is full."""
+        for name, value in losses.items():
+            self.state.window[name] = self.state.window.get(name, 0.0) + value
+        self.state.window_steps += 1
+        if self.state.step % self.args.logging_steps and not finished:
+            return
+        line: dict[str, Any] = {"step": self.state.step}
+        line["epoch"] = round(
+            self.state.step * self.args.gradient_accumulation_steps / self.order.batches_per_epoch, 4
+        )
+        line["learning_rate"] = max(group["lr"] for group in self.optimizer.param_groups)
+        line.update({name: value / self.state.window_steps for name, value in self.state.window.items()})
+        line["seconds"] = round(self.state.elapsed, 2)
+        self.state.window, self.state.window_steps = {}, 0
+        self.write_log(line)
+
+    def write_log(self, line: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            with open(self.output_dir / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        if self.args.log_with:
+            self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+
+    def save_checkpoint(self) -> None:
+        """Everything `resume` needs, on the main process."""
+        if self.accelerator.is_main_process:
+            state = {
+                **vars(self.state),
+                "phase": self.phase,
+                "phase_state": self.phase_state(),
+                "arguments": self.arguments.defining(),
+                "fingerprint": self.fingerprint,
+            }
+            self.checkpoints.save(
+                self.state.step,
+                state,
+                unique_state(self.model),
+                self.optimizer.state_dict(),
+                self.average.state_dict() if self.average is not None else None,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def resume(self) -> None:
+        """Continue from the newest sound checkpoint; without one, start the log anew."""
+        folder = self.checkpoints.latest() if self.args.resume else None
+        if folder is not None:
+            saved = read_state(folder)
+            ours = json.loads(json.dumps(self.arguments.defining()))
+            changed = sorted(
+                name
+                for name in {*ours, *saved["arguments"]}
+                if ours.get(name, "(none)") != saved["arguments"].get(name, "(none)")
+            )
+            if changed or saved["fingerprint"] != self.fingerprint:
+                what = ", ".join(
+                    f"{name} was {saved['arguments'].get(name)!r}, is {ours.get(name)!r}" for name in changed
+                )
+                raise ValueError(
+                    f"{folder} belongs to another run: {what or 'the corpus or the initial weights differ'}. Choose "
+                    "another output_dir, restore the arguments, or start over with resume: false."
+                )
+            load_unique_state(self.model, read_tensors(folder, "model.safetensors"))
+            self.optimizer.load_state_dict(read_optimizer(folder))
+            if self.average is not None:
+                self.average.load_state_dict(read_tensors(folder, "ema.safetensors"))
+            self.load_phase_state(saved["phase_state"])
+            self.state = TrainerState(**{name: saved[name] for name in vars(self.state)})
+            if self.state.stopped is not None and not self.out_of_time():
+                self.state.stopped = None  # more time was granted
+            logger.info(f"{self.phase}: resumed from {folder} at step {self.state.step} of {self.num_steps}")
+        if self.accelerator.is_main_process:
+            # What comes after the resumed step is damaged or will be computed again.
+            self.checkpoints.discard_after(self.state.step)
+            CheckpointFolder(self.output_dir / "best").discard_after(self.state.step)
+            self.trim_log()
+        self.accelerator.wait_for_everyone()
+
+    def trim_log(self) -> None:
+        """Drop lines written after the checkpoint: their steps run again."""
+        path = self.output_dir / "log.jsonl"
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= self.state.step:
+                    kept.append(line)
+            except ValueError:  # cut short by the crash
+                continue
+        aside = path.with_suffix(".tmp")
+        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        aside.replace(path)
+
+    def load_final_weights(self) -> None:
+        """Give the model the best weights on the evaluation split, else the averaged ones, else leave the last."""
+        best = CheckpointFolder(self.output_dir / "best", limit=1)
+        if self.args.load_best_model and self.state.best is not None:
+            self.accelerator.wait_for_everyone()
+            step = self.state.best["step"]
+            fault = best.fault(step)
+            if fault is None:
+                load_unique_state(self.model, read_tensors(best.path(step), "model.safetensors"))
+                return
+            logger.warning(f"the best weights, of step {step}, are damaged ({fault}); the last ones are used")
+        if self.average is not None:
+            self.average.copy_to_parameters()
