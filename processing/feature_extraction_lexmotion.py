@@ -71,13 +71,11 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
     Example:
 
-    ```python
-    >>> import torch
-    >>> extractor = LexMotionFeatureExtractor()
-    >>> batch = extractor([torch.rand(60, 22, 3), torch.rand(90, 22, 3)], fps=30.0)
-    >>> batch["motion_values"].shape, batch["motion_attention_mask"].sum(dim=1).tolist()
-    (torch.Size([2, 60, 66]), [40, 60])
-    ```
+        >>> import torch
+        >>> extractor = LexMotionFeatureExtractor()
+        >>> batch = extractor([torch.rand(60, 22, 3), torch.rand(90, 22, 3)], fps=30.0)
+        >>> batch["motion_values"].shape, batch["motion_attention_mask"].sum(dim=1).tolist()
+        (torch.Size([2, 60, 66]), [40, 60])
     """
 
     model_input_names = ["motion_values", "motion_attention_mask"]

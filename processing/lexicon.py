@@ -71,7 +71,7 @@ def _is_word(token: str) -> bool:
 
 
 class Lexicon:
-    """What is known about every dimension of the vocabulary space. Immutable; built by [`Lexicon.from_corpus`].
+    """What is known about every dimension of the vocabulary space. Never changed; built by [`Lexicon.from_corpus`].
 
     Ids are those of a WordPiece tokenizer (BERT family), V of them. A document is one caption.
 
@@ -96,13 +96,11 @@ class Lexicon:
 
     Example:
 
-    ```python
-    >>> from transformers import AutoTokenizer
-    >>> tokenizer = AutoTokenizer.from_pretrained("bert-base-uncased")  # doctest: +SKIP
-    >>> lexicon = Lexicon.from_corpus(["a person walks forward", "a man jumps twice"], tokenizer)  # doctest: +SKIP
-    >>> lexicon.words(lexicon.content_ids("a person walks forward"))  # doctest: +SKIP
-    ['walks', 'forward']
-    ```
+        >>> from transformers import AutoTokenizer
+        >>> tokenizer = AutoTokenizer.from_pretrained("bert-base-uncased")  # doctest: +SKIP
+        >>> lexicon = Lexicon.from_corpus(["a person walks forward", "a man jumps twice"], tokenizer)  # doctest: +SKIP
+        >>> lexicon.words(lexicon.content_ids("a person walks forward"))  # doctest: +SKIP
+        ['walks', 'forward']
     """
 
     def __init__(
@@ -144,9 +142,6 @@ class Lexicon:
         telling = self.document_frequency <= MOTION_WORD_MAX_SHARE * max(self.num_documents, 2)
         valid = np.fromiter(map(_is_word, self._tokens), bool, vocab_size)
         self.motion_word = self.active & corpus_words & telling & valid & ~self.stop_word & ~self.subword
-        masks = [self.special, self.stop_word, self.subword, self.motion_word, self.active]
-        for array in [self.document_frequency, self.idf, self.active_ids, *masks]:
-            array.setflags(write=False)
         self._content = self.active & ~self.stop_word & ~self.special
         self._display_ids = np.flatnonzero(self.active & ~self.subword & ~self.special)
         self._cache: dict[str, tuple[int, ...]] = {}
@@ -243,7 +238,7 @@ class Lexicon:
         )
 
     def __deepcopy__(self, memo: dict) -> Lexicon:
-        return self  # immutable
+        return self  # never changed
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_cache": {}}

@@ -41,12 +41,10 @@ class LexMotionProcessor(ProcessorMixin):
 
     Example:
 
-    ```python
-    >>> processor = LexMotionProcessor.from_pretrained("folder")  # doctest: +SKIP
-    >>> inputs = processor(text="a person jumps", motion=positions, fps=20.0)  # doctest: +SKIP
-    >>> processor.top_words(model(**inputs).motion_embeds, k=3)  # doctest: +SKIP
-    [[('jump', 2.1), ('hop', 1.4), ('up', 0.9)]]
-    ```
+        >>> processor = LexMotionProcessor.from_pretrained("folder")  # doctest: +SKIP
+        >>> inputs = processor(text="a person jumps", motion=positions, fps=20.0)  # doctest: +SKIP
+        >>> processor.top_words(model(**inputs).motion_embeds, k=3)  # doctest: +SKIP
+        [[('jump', 2.1), ('hop', 1.4), ('up', 0.9)]]
     """
 
     valid_processor_kwargs = LexMotionProcessorKwargs

@@ -234,6 +234,9 @@ class LexCMLPArguments(PhaseArguments):
     grounding_loss_weight: float = argument(
         0.0, "Weight of the contrast between motions and the bare content words of their captions (VDR). 0: off."
     )
+    initial_active_words: int | None = argument(
+        256, "Mean active words both heads start with: their biases are shifted together. None: as they are."
+    )
     text_flops_weight: float = argument(1e-3, "FLOPS weight of the captions after its warm-up.")
     motion_flops_weight: float = argument(2e-3, "FLOPS weight of the motions after its warm-up.")
     flops_warmup_ratio: float = argument(1 / 3, "Share of the steps over which the FLOPS weights grow quadratically.")

@@ -21,6 +21,8 @@ from .trainer import PhaseTrainer
 
 logger = logging.get_logger(__name__)
 
+CALIBRATION_ROWS = 128  # clips whose scores set the level the heads start from
+
 
 class LexCMLPTrainer(PhaseTrainer):
     """
@@ -64,6 +66,23 @@ class LexCMLPTrainer(PhaseTrainer):
                 self.args.motion_flops_weight, warmup, self.args.motion_target_words, self.args.sparsity_interval
             ),
         }
+
+    def prepare_weights(self) -> None:
+        """Begin with `initial_active_words` active: the softmax phases leave the level of the scores undetermined."""
+        if self.args.initial_active_words is None:
+            return
+        rows = torch.linspace(0, len(self.train_corpus) - 1, min(len(self.train_corpus), CALIBRATION_ROWS)).long()
+        batch = self.to_device(self.collate(self.train_corpus, rows, BatchRandom(0, 1), augment=False))
+        self.model.eval()
+        with torch.no_grad():
+            output = self.model(**batch)
+        sides = {
+            "text": (self.model.text_model.lexical_head, output.text_model_output.text_scores),
+            "motion": (self.model.motion_model.lexical_head, output.motion_model_output.motion_scores),
+        }
+        for side, (head, scores) in sides.items():
+            words = min(self.args.initial_active_words, scores.shape[1] // 2)
+            logger.info(f"{side} biases shifted by {head.calibrate(scores, words):.3f}: {words} words active on average")
 
     def sentence_vectors(self) -> torch.Tensor:
         """(2, C, d) unit vectors of the training captions, as written and mirrored; computed once, kept in a file."""

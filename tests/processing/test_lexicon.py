@@ -79,11 +79,9 @@ def test_minimum_frequency_and_extra_ids(tiny_tokenizer, lexicon):
     assert small.motion_word[id_of(lexicon, "walks")] and not small.motion_word[run]
 
 
-def test_active_ids_are_ascending_and_arrays_are_read_only(lexicon):
+def test_active_ids_are_ascending(lexicon):
     assert np.array_equal(lexicon.active_ids, np.flatnonzero(lexicon.active))
     assert lexicon.num_active_words == len(lexicon.active_ids) and len(lexicon) == lexicon.vocab_size
-    with pytest.raises(ValueError, match="read-only"):
-        lexicon.active[0] = True
 
 
 def test_padded_vocabulary(tiny_tokenizer):
@@ -198,11 +196,8 @@ def test_changed_or_broken_description_is_refused(lexicon, tiny_tokenizer):
 def test_copies_and_pickles_are_equal(lexicon):
     assert copy.deepcopy(lexicon) is lexicon
     again = pickle.loads(pickle.dumps(lexicon))
-    assert (
-        again == lexicon
-        and hash(again) == hash(lexicon)
-        and again.content_ids("walks") == lexicon.content_ids("walks")
-    )
+    assert again == lexicon and hash(again) == hash(lexicon)
+    assert again.content_ids("walks") == lexicon.content_ids("walks") != []
     assert "active of" in repr(lexicon)
 
 
@@ -224,16 +219,8 @@ def test_description_round_trips(tiny_tokenizer, words, vocabulary_filter):
     lexicon = Lexicon.from_corpus((" ".join(row) for row in words), tiny_tokenizer, vocabulary_filter)
     again = Lexicon.from_dict(json.loads(json.dumps(lexicon.to_dict())), tiny_tokenizer)
     assert again == lexicon and again.hash == lexicon.hash
-    for name in (
-        "document_frequency",
-        "idf",
-        "special",
-        "stop_word",
-        "subword",
-        "motion_word",
-        "active",
-        "active_ids",
-    ):
+    masks = ("special", "stop_word", "subword", "motion_word", "active")
+    for name in ("document_frequency", "idf", "active_ids", *masks):
         assert np.array_equal(getattr(again, name), getattr(lexicon, name)), name
 
 
