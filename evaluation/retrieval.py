@@ -455,10 +455,11 @@ def _threshold_metrics(similarity: np.ndarray, text_similarity: Any, threshold: 
     if near.shape != similarity.shape:
         raise ValueError(f"`text_similarity` has shape {near.shape}, the similarity matrix {similarity.shape}.")
     items = np.arange(len(near))
+    cosine = round(2.0 * threshold - 1.0, 12)  # 0.9, not the 0.8999999999999999 of floating point
 
     def rows(start: int, stop: int) -> np.ndarray:
         # A caption is always near itself, also when its sentence vector is empty.
-        return (near[start:stop] > 2.0 * threshold - 1.0) | (items[start:stop, None] == items)
+        return (near[start:stop] > cosine) | (items[start:stop, None] == items)
 
     result = _metrics(similarity, rows, rows, ties, "threshold", None)
     return result | {"threshold": threshold}

@@ -11,7 +11,13 @@ from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-GRADIENT_CHUNK = 1 << 16  # (row, word) pairs handled at a time in the backward pass: bounds its memory to chunk x D
+
+def _sum_rows(
+    table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, sums: torch.Tensor, num_sums: int
+) -> torch.Tensor:
+    """Sum k = sum over i with sums[i] = k of weights[i] * table[rows[i]]; `sums` ascends. -> (num_sums, D)."""
+    offsets = torch.searchsorted(sums, torch.arange(num_sums, device=sums.device))
+    return nn.functional.embedding_bag(rows, table.detach(), offsets, mode="sum", per_sample_weights=weights)
 
 
 class _MaxPooledProjection(torch.autograd.Function):
@@ -41,18 +47,18 @@ class _MaxPooledProjection(torch.autograd.Function):
         hidden, weight, winner, empty = ctx.saved_tensors
         batch, tokens, width = hidden.shape
         gradient = gradient.masked_fill(empty[:, None], 0.0)
-        flat = hidden.reshape(batch * tokens, width)
-        grad_hidden = torch.zeros_like(flat, dtype=gradient.dtype) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.zeros_like(weight, dtype=gradient.dtype) if ctx.needs_input_grad[1] else None
-        row, word = gradient.nonzero(as_tuple=True)
-        for start in range(0, row.numel(), GRADIENT_CHUNK):
-            rows, words = row[start : start + GRADIENT_CHUNK], word[start : start + GRADIENT_CHUNK]
-            value = gradient[rows, words, None]
-            token = rows * tokens + winner[rows, words]
-            if grad_hidden is not None:
-                grad_hidden.index_add_(0, token, value * weight[words])
-            if grad_weight is not None:
-                grad_weight.index_add_(0, words, value * flat[token])
+        flat = hidden.reshape(batch * tokens, width).to(gradient.dtype)
+        # (word, row) pairs with a gradient, word by word: each adds one state to its word's gradient, and one word to its
+        # winning token's. Two weighted sums of table rows, so the cost follows the active words, not tokens x words.
+        word, row = gradient.T.nonzero(as_tuple=True)
+        token = row * tokens + winner[row, word]
+        value = gradient[row, word]
+        grad_hidden = grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = _sum_rows(flat, token, value, word, weight.shape[0])
+        if ctx.needs_input_grad[0]:
+            token, order = token.sort()
+            grad_hidden = _sum_rows(weight.to(gradient.dtype), word[order], value[order], token, batch * tokens)
         return (
             grad_hidden.view_as(hidden).to(hidden.dtype) if grad_hidden is not None else None,
             grad_weight.to(weight.dtype) if grad_weight is not None else None,
