@@ -78,6 +78,11 @@ def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> Path
     return path
 
 
+def _root_figure(ax: Axes) -> Figure:
+    """The whole figure, also of axes inside a sub-figure."""
+    return ax.figure.canvas.figure
+
+
 def _positions_and_skeleton(positions: Any, skeleton: str | Skeleton | None) -> tuple[np.ndarray, Skeleton]:
     positions = np.asarray(positions, dtype=np.float64)
     if positions.ndim != 3 or positions.shape[-1] != 3 or not len(positions):
@@ -137,7 +142,7 @@ def key_frames(positions: np.ndarray, num_poses: int) -> np.ndarray:
     if len(positions) < 2 or num_poses < 2:
         return np.zeros(1, dtype=np.int64)
     moved = np.linalg.norm(np.diff(positions, axis=0), axis=-1).mean(axis=-1)  # (T - 1,)
-    pace = 1.0 / len(moved) + (moved / moved.sum() if moved.sum() > 0 else 0.0)
+    pace = 1.0 / len(moved) + moved / max(float(moved.sum()), 1e-9)
     clock = np.concatenate([[0.0], np.cumsum(pace)])
     return np.unique(np.interp(np.linspace(0, clock[-1], num_poses), clock, np.arange(len(clock))).round().astype(int))
 
@@ -202,8 +207,8 @@ def motion_strip(
                 lines[order], colors=[colors[i] for i in order], linewidths=width[order], capstyle="round", zorder=3
             )
         )
-        head = pose[_head(layout), :2] + [place, 0.045 * height]
-        ax.scatter(*head, s=42, color=DARK, zorder=4, linewidths=0)
+        head_x, head_y = pose[_head(layout), :2] + [place, 0.045 * height]
+        ax.scatter(head_x, head_y, s=42, color=DARK, zorder=4, linewidths=0)
     # How the root moved over the floor since the last figure, shortened where it would reach that figure.
     path = project(roots, view)[:, :2]
     for place, before, now in zip(places[1:], path[:-1], path[1:], strict=True):
@@ -228,7 +233,7 @@ def motion_strip(
     ax.set_ylim(floor - 0.16 * height, 1.14 * height)
     ax.set_aspect("equal", adjustable="datalim" if len(frames) == 1 else "box")
     ax.set_axis_off()
-    return ax.get_figure()
+    return _root_figure(ax)
 
 
 def _head(skeleton: Skeleton) -> int:
@@ -267,7 +272,7 @@ def word_bars(
         figure = new_figure(3.2, 0.6 + 0.22 * max(len(words), 1))
         ax = figure.add_subplot()
     stressed = set(highlight)
-    places = np.arange(len(words))
+    places = [float(place) for place in range(len(words))]
     values = np.asarray(weights, dtype=np.float64)
     longest = float(values.max(initial=0.0)) or 1.0
     ax.barh(places, values, height=0.72, color=[BLUE if word in stressed else GREY for word in words], linewidth=0)
@@ -295,7 +300,7 @@ def word_bars(
         spine.set_visible(False)
     if title:
         ax.set_title(title, loc="left", color=DARK, fontweight="bold")
-    return ax.get_figure()
+    return _root_figure(ax)
 
 
 def _escape(text: str) -> str:
@@ -347,9 +352,8 @@ def word_maps(
     top = float(scores.max()) or 1.0
     seconds = window_seconds or 1.0
     stressed = set(highlight)
-    image = None
     for number, (ax, title) in enumerate(zip(axes, titles, strict=True)):
-        image = ax.imshow(
+        ax.imshow(
             scores[:, :, number],
             cmap="cividis",
             vmin=0.0,
@@ -372,11 +376,10 @@ def word_maps(
                 label.set(color=BLUE if word in stressed else DARK, fontsize=9)
                 label.set_fontweight("bold" if word in stressed else "normal")
     axes[num_parts // 2].set_xlabel("seconds" if window_seconds else "time window", color="#777777", fontsize=8)
-    figure = axes[0].get_figure()
-    bar = figure.colorbar(image, ax=list(axes), fraction=0.03, pad=0.01, aspect=12)
+    bar = axes[0].figure.colorbar(axes[0].images[0], ax=list(axes), fraction=0.03, pad=0.01, aspect=12)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=7, colors="#777777")
-    return figure
+    return _root_figure(axes[0])
 
 
 def explanation_figure(

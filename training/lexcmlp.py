@@ -82,7 +82,9 @@ class LexCMLPTrainer(PhaseTrainer):
         }
         for side, (head, scores) in sides.items():
             words = min(self.args.initial_active_words, scores.shape[1] // 2)
-            logger.info(f"{side} biases shifted by {head.calibrate(scores, words):.3f}: {words} words active on average")
+            logger.info(
+                f"{side} biases shifted by {head.calibrate(scores, words):.3f}: {words} words active on average"
+            )
 
     def sentence_vectors(self) -> torch.Tensor:
         """(2, C, d) unit vectors of the training captions, as written and mirrored; computed once, kept in a file."""

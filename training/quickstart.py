@@ -179,8 +179,8 @@ def promises(record: dict[str, Any], report: dict[str, Any]) -> list[Criterion]:
     return [
         Criterion(f"{met} of {len(criteria)} acceptance criteria met", met, len(criteria), met == len(criteria)),
         Criterion(
-            f"text-to-motion R@1 {strict['t2m/R1']:.1f} among {strict['gallery_size']} motions: {times:.0f} times chance "
-            "(20 wanted)",
+            f"text-to-motion R@1 {strict['t2m/R1']:.1f} among {strict['gallery_size']} motions: {times:.0f} times "
+            "chance (20 wanted)",
             times,
             20.0,
             times >= 20.0,

@@ -85,11 +85,11 @@ def test_figures_do_not_overlap():
 
 
 def test_key_frames_follow_the_movement():
-    still = np.zeros((100, 22, 3))
-    np.testing.assert_array_equal(key_frames(still, 3), [0, 50, 99])
+    still = np.zeros((101, 22, 3))
+    np.testing.assert_array_equal(key_frames(still, 3), [0, 50, 100])
     still[60:70, :, 1] = np.sin(np.linspace(0, np.pi, 10))[:, None]  # a jump
     frames = key_frames(still, 9)
-    assert frames[0] == 0 and frames[-1] == 99 and (np.diff(frames) > 0).all()
+    assert frames[0] == 0 and frames[-1] == 100 and (np.diff(frames) > 0).all()
     assert ((frames >= 59) & (frames <= 70)).sum() >= 4
     np.testing.assert_array_equal(key_frames(still[:1], 9), [0])
     assert len(key_frames(still[:3], 9)) <= 3
