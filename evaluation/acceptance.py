@@ -1,8 +1,8 @@
 """
-What each phase promises, measured on held-out data: not the loss it lowered, but what the loss was for (method, 6.1-6.4).
+What each phase promises, measured on held-out data: not the loss it lowered, but what the loss was for.
 
-The evaluators take batches made by the phase's own collator under a fixed seed, so that every checkpoint is asked the same
-questions. All figures are plain floats; a figure is an average over items, never over batches.
+The evaluators take batches made by the phase's own collator under a fixed seed, so that every checkpoint is asked the
+same questions. All figures are plain floats; a figure is an average over items, never over batches.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,6 +16,7 @@ from .lexical_reports import (
     antonym_auc,
     caption_coverage,
     dimension_usage,
+    prior_coverage,
     stop_word_share,
     top_k_overlap,
 )
@@ -159,9 +160,9 @@ def evaluate_cmmm(model: Any, batches: Iterable[dict], feature_extractor: Any) -
         feature_extractor: gives the units back.
 
     Returns:
-        `masked_error`, `interpolation_error`, `mean_pose_error`: mean joint distance at hidden positions in the skeleton's
-        units (metres for HumanML3D); `same_clip_r1`: nearest neighbour among the batch's other crops is the same clip, in
-        percent, beside `same_clip_chance`; `feature_spread`: standard deviation of unit features times sqrt(D), 0 when
+        `masked_error`, `interpolation_error`, `mean_pose_error`: mean joint distance at hidden positions, metres;
+        `same_clip_r1`: nearest neighbour among the batch's other crops is the same clip, in percent, beside
+        `same_clip_chance`; `feature_spread`: standard deviation of unit features times sqrt(D), 0 when
         collapsed, 1 when isotropic.
     """
     columns = position_columns(feature_extractor)
@@ -222,8 +223,8 @@ def evaluate_lexmmm(
     Phase iii: do a motion's words help to fill its caption, and are they the words of its captions?
 
     Args:
-        model: `LexMotionForLexicalMaskedMotion`. batches: its forward arguments, `bow_weights` among them: a clip's content
-            words are where they are positive.
+        model: `LexMotionForLexicalMaskedMotion`. batches: its forward arguments, `bow_weights` among them: a clip's
+            content words are where they are positive.
         corpus_prior: (V,) how often each content word occurs in training captions; its top 20 are the baseline.
 
     Returns:
@@ -274,12 +275,6 @@ def evaluate_lexmmm(
     return result
 
 
-def prior_coverage(corpus_prior: np.ndarray, content: Sequence[Sequence[int]], k: int) -> float:
-    """Coverage reached by naming the corpus's k most frequent content words for every clip."""
-    prior = sparse.csr_matrix(np.tile(np.asarray(corpus_prior, dtype=np.float32), (len(content), 1)))
-    return float(caption_coverage(prior, content, k=k))
-
-
 def word_frequency(content: Iterable[Sequence[int]], vocab_size: int) -> np.ndarray:
     """(V,) in how many clips each content word occurs."""
     return np.bincount(np.fromiter((i for words in content for i in set(words)), dtype=np.int64), minlength=vocab_size)
@@ -301,8 +296,8 @@ def evaluate_lexical_space(
 
     Returns:
         mean active words of both sides, distinct words used, words active in over half of the items (universal),
-        coverage of content words by the motion's top 10 and 20 beside the prior's, top-20 overlap of the two sides, and
-        the antonym AUC of the motion vectors.
+        coverage of content words by the motion's top 10 and 20 beside the prior's, top-20 overlap of the two sides,
+        and the antonym AUC of the motion vectors.
     """
     result: dict[str, float] = {}
     for side, embeds in (("text", text_embeds), ("motion", motion_embeds)):

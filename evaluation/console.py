@@ -3,19 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from .criteria import judge
 from .explain import Explanation
 
-PHASE_TITLES = {
-    "lexmlm": "i LexMLM, words",
-    "cmmm": "ii CMMM, motion",
-    "lexmmm": "iii LexMMM, words of a motion",
-    "lexcmlp": "iv LexCMLP, alignment",
-}
-DIRECTION_TITLES = {"t2m": "text to motion", "m2t": "motion to text"}
+PHASE_TITLES = {"lexmlm": "i LexMLM", "cmmm": "ii CMMM", "lexmmm": "iii LexMMM", "lexcmlp": "iv LexCMLP"}
+DIRECTION_TITLES = {"t2m": "text→motion", "m2t": "motion→text"}
 COLUMNS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
 
 USAGE = {
@@ -27,10 +23,10 @@ USAGE = {
 
 
 def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
-    """Protocols as `evaluate_retrieval` gives them: two rows each, one a direction."""
-    table = Table(title=title, title_justify="left")
-    for name in ("protocol", "gallery", "direction"):
-        table.add_column(name)
+    """Protocols as `evaluate_retrieval` gives them: two rows each, one a direction; 80 columns wide."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    for name in ("protocol", "gallery", ""):
+        table.add_column(name, no_wrap=True)
     for name in (*COLUMNS.values(), "Rsum"):
         table.add_column(name, justify="right")
     for protocol, row in retrieval.items():
@@ -42,7 +38,6 @@ def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str | Non
                 words,
                 *(f"{row[f'{direction}/{name}']:.1f}" for name in COLUMNS),
                 f"{row['Rsum']:.1f}" if first else "",
-                end_section=not first,
             )
     return table
 
@@ -71,34 +66,39 @@ def lexical_table(lexical: Mapping[str, float]) -> Table:
 def phase_table(phases: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
     """Finished phases of a run record: each acceptance criterion with its verdict, and the time of training."""
     table = Table(title=title, title_justify="left")
-    for name, justify in (("phase", "left"), ("", "left"), ("acceptance on held-out data", "left"), ("time", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("phase", no_wrap=True)
+    table.add_column("acceptance, on held-out data")
+    table.add_column("", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
     for phase, result in phases.items():
-        criteria = judge(phase, result["acceptance"])
-        marks = "\n".join("[green]ok[/]" if criterion.met else "[red]no[/]" for criterion in criteria)
-        table.add_row(
-            PHASE_TITLES[phase],
-            marks,
-            "\n".join(escape(criterion.text) for criterion in criteria) or "not measured",
-            f"{result['training']['seconds']:.0f} s",
-            end_section=True,
-        )
+        rows = [
+            (escape(c.text), "[green]ok[/]" if c.met else "[red]no[/]") for c in judge(phase, result["acceptance"])
+        ]
+        rows = rows or [("not measured", "")]
+        for number, (text, mark) in enumerate(rows):
+            name, seconds = (
+                (PHASE_TITLES[phase], f"{result['training']['seconds']:.0f} s") if number == 0 else ("", "")
+            )
+            table.add_row(name, text, mark, seconds, end_section=number == len(rows) - 1)
     return table
 
 
 def words_table(
-    captions: Sequence[str], words: Sequence[Sequence[tuple[str, float]]], known: Sequence[Collection[str]], title: str
+    captions: Sequence[str],
+    words: Sequence[Sequence[tuple[str, float]]],
+    shared: Sequence[Collection[str]],
+    title: str,
 ) -> Table:
-    """Captions beside the top words of their motions; words that the caption's own vector shares are highlighted.
+    """Captions beside the top words of their motions, shared words highlighted.
 
     Args:
-        captions: N captions. words: N lists of (word, weight) of the motion. known: N sets of words of the caption.
+        captions: N captions. words: N lists of (word, weight) of the motion. shared: N sets of words to highlight.
         title: heading of the table.
     """
     table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("caption", ratio=1)
     table.add_column("top words of the motion (shared ones highlighted)", ratio=1)
-    for caption, top, mine in zip(captions, words, known, strict=True):
+    for caption, top, mine in zip(captions, words, shared, strict=True):
         told = ", ".join(f"[bold green]{escape(word)}[/]" if word in mine else escape(word) for word, _ in top)
         table.add_row(escape(caption), told)
     return table

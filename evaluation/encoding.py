@@ -100,12 +100,11 @@ def encode_motions(
     tower.eval()
     parts, rows = [], []
     for batch in _batches([len(motion) for motion in motions], batch_size, "motions", progress):
-        rates = fps if fps is None or np.isscalar(fps) else [fps[row] for row in batch]
-        if rates is None or np.isscalar(rates) or len(set(rates)) == 1:
-            rate = rates if rates is None or np.isscalar(rates) else rates[0]
-            groups = [(batch, rate)]
+        if fps is None or isinstance(fps, int | float):
+            groups: list[tuple[np.ndarray, float | None]] = [(batch, fps)]
         else:
-            groups = [(batch[np.asarray(rates) == rate], rate) for rate in sorted(set(rates))]
+            rates = np.asarray([fps[row] for row in batch])
+            groups = [(batch[rates == rate], float(rate)) for rate in np.unique(rates)]
         for group, rate in groups:
             values = processor.feature_extractor([motions[row] for row in group], fps=rate, return_tensors="pt").to(
                 tower.device

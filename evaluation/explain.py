@@ -13,7 +13,8 @@ PART_NAMES = ("right leg", "left leg", "torso", "right arm", "left arm")
 class WordEvidence:
     """
     Args:
-        word: as displayed. weight: in the motion's vector. text_weight: in the caption's, 0 when it does not have the word.
+        word: as displayed. weight: in the motion's vector. text_weight: in the caption's, 0 when it does not have the
+            word.
         contribution: share of the cosine of the pair, the sum over shared words is the score; 0 without a caption.
         part: body part of the winning token. start, end: its time window in seconds.
     """

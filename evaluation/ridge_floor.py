@@ -68,8 +68,12 @@ class RidgeFloor:
     Example:
 
     ```python
-    >>> floor = RidgeFloor(penalty=300.0, tokenizer=tokenizer).fit(train_motions, train_captions)
-    >>> similarity = floor.encode_text(captions) @ floor.encode_motion(motions).T
+    >>> motions = list(np.random.default_rng(0).normal(size=(4, 20, 22, 3)))
+    >>> captions = [["a man walks"], ["a man jumps"], ["he walks"], ["he jumps"]]
+    >>> floor = RidgeFloor(penalty=300.0).fit(motions, captions)
+    >>> floor.similarity(["a man jumps"], motions).shape
+    (1, 4)
+
     ```
     """
 

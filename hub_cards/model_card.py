@@ -6,6 +6,7 @@ machine-readable results (`model-index`). The same record gives the same card, b
 
 import math
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Path(__file__).with_name("templates")
 DIRECTIONS = {"text_to_motion": "text to motion", "motion_to_text": "motion to text"}
+# Short names in result files -> names on a card.
+RESULT_DIRECTIONS = {"t2m": "text_to_motion", "m2t": "motion_to_text"}
+RESULT_METRICS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,54 @@ class ModelCard:
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     words: list[tuple[str, list[str]]] = field(default_factory=list)
     license: str = "apache-2.0"
+
+    @classmethod
+    def from_run_record(
+        cls,
+        record: Mapping[str, Any],
+        name: str,
+        corpus: str,
+        evaluations: Iterable[Mapping[str, Any]] = (),
+        **choices: Any,
+    ) -> "ModelCard":
+        """
+        The card of a run.
+
+        Args:
+            record: What `lexmotion train` wrote as `run.json`.
+            name: Name of the model. corpus: Name of its corpus.
+            evaluations: Contents of files of `lexmotion evaluate retrieval --output`.
+            choices: Any other field of the card; wins over the record.
+
+        Raises:
+            ValueError: The record is not of a finished run.
+        """
+        if not record.get("finished"):
+            raise ValueError(f"the run {name!r} is not finished; run `lexmotion train` again before making its card")
+        recipe = record["recipe"].get("name", "recipe")
+        values: dict[str, Any] = {
+            "recipe": recipe,
+            "fingerprint": record["dataset"]["fingerprint"],
+            "seeds": [record["seed"]],
+            "versions": dict(record["versions"]),
+            "commit": record["commit"],
+            "hardware": ", ".join(dict.fromkeys(phase["device"] for phase in record["phases"].values())),
+            "command": f"lexmotion train --recipe {recipe} --set seed={record['seed']} --dataset DIR --output-dir DIR",
+            "phases": {phase: dict(result["acceptance"]) for phase, result in record["phases"].items()},
+            "results": [
+                RetrievalResult(
+                    split=evaluation["split"],
+                    protocol=protocol,
+                    gallery_size=row["gallery_size"],
+                    direction=direction,
+                    metrics={title: row[f"{short}/{metric}"] for metric, title in RESULT_METRICS.items()},
+                )
+                for evaluation in evaluations
+                for protocol, row in evaluation["retrieval"].items()
+                for short, direction in RESULT_DIRECTIONS.items()
+            ],
+        }
+        return cls(name=name, corpus=corpus, **{**values, **choices})
 
     @property
     def metric_names(self) -> list[str]:

@@ -412,16 +412,31 @@ def explain(
 
     frames = np.load(motion, allow_pickle=False)
     loaded, processor = load_model(model, device)
+    fps = fps or processor.feature_extractor.fps
     explanation = run(loaded, processor, frames, text=text, fps=fps, k=top_k)
     console = Console()
     for table in explanation_tables(explanation, top_k):
         console.print(table)
     if figure is not None:
-        raise NotImplementedError
+        from lexmotion.evaluation.visualization import explanation_figure, save_figure
+
+        shown = explanation.words[:top_k]
+        picture = explanation_figure(
+            positions_of(frames, processor.feature_extractor.skeleton),
+            [(item.word, item.weight) for item in shown],
+            explanation.text_words[:top_k] if text is not None else None,
+            caption=text,
+            maps=explanation.maps[: len(shown)],
+            window_seconds=explanation.window_seconds,
+            fps=fps,
+            score=explanation.score,
+        )
+        console.print(f"picture: {escape(str(save_figure(picture, figure)))}", highlight=False)
 
 
 def begin() -> None:
     """Before a room is entered: Auto classes registered, libraries quiet about what is not the user's concern."""
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
     from lexmotion import register
@@ -446,6 +461,17 @@ def load_model(name: str, device: str | None) -> tuple[Any, Any]:
         raise FileNotFoundError(f"no model folder {name!r}; `lexmotion train` writes one as OUTPUT_DIR/model")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return AutoModel.from_pretrained(name).eval().to(place), AutoProcessor.from_pretrained(name)
+
+
+def positions_of(frames: Any, skeleton: str) -> Any:
+    """Joint positions (T, J, 3) of a motion file that holds them, or features (T, 263 | 251) of the skeleton."""
+    if frames.ndim == 3:
+        return frames
+    import torch
+
+    from lexmotion.processing.motion_features import features_to_positions
+
+    return features_to_positions(torch.as_tensor(frames), skeleton).numpy()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -23,10 +23,12 @@ class LexMotionTextConfig(PreTrainedConfig):
         encoder_config (`dict` or `PreTrainedConfig`):
             The encoder, of model type `bert` or `distilbert`; BERT-base sizes when left out.
         num_active_words (`int`, *optional*):
-            How many vocabulary entries the head may activate; all of them when `None`. The ids travel with the weights.
+            How many vocabulary entries the head may activate; all of them when `None`. The ids travel with the
+            weights.
         head_kind (`str`): `"splade"` (transform, max over tokens, log(1 + ReLU)) or `"vdr"` (LayerNorm, max, ELU + 1).
         top_k (`int`, *optional*): keep only the k largest words of every embedding.
-        vocabulary_chunk (`int`): columns of the vocabulary product computed at a time; bounds memory, changes no value.
+        vocabulary_chunk (`int`): columns of the vocabulary product computed at a time; bounds memory, changes no
+            value.
         num_decoder_layers (`int`): depth of the weak decoder of LexMLM (2 in LexMAE and LexLIP).
     """
 
@@ -69,16 +71,20 @@ class LexMotionMotionConfig(PreTrainedConfig):
     Configuration of [`LexMotionMotionModel`]: a ViT over a grid of body parts x time windows and a lexical head.
 
     Args:
-        num_features (`int`): width F of `motion_values` (B, T, F): 66 for `positions` with 22 joints, 263 for `humanml3d`.
-        parts (`list[list[int]]`, *optional*): the columns of `motion_values` that make each body part; one part when `None`.
+        num_features (`int`): width F of `motion_values` (B, T, F): 66 for `positions` with 22 joints, 263 for
+            `humanml3d`.
+        parts (`list[list[int]]`, *optional*): the columns of `motion_values` that make each body part; one part when
+            `None`.
         patch_frames (`int`): frames in one time window (16 in MotionPatches).
         num_frames (`int`): longest motion in frames (224 = 14 windows of 16).
-        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the transformer, ViT-B sizes by default.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the transformer, ViT-B sizes by
+            default.
         hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation, training only.
         vocab_size, word_embedding_size (`int`): shape of the word embeddings shared with the text tower.
         num_active_words, head_kind, top_k, vocabulary_chunk: as in [`LexMotionTextConfig`].
         decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers (`int`): decoders of CMMM and LexMMM.
-        contrast_size, contrast_hidden_size (`int`), contrast_temperature (`float`): projector of the CMMM contrast (CMAE).
+        contrast_size, contrast_hidden_size (`int`), contrast_temperature (`float`): projector of the CMMM contrast
+        (CMAE).
     """
 
     model_type = "lexmotion_motion"
@@ -152,11 +158,13 @@ class LexMotionConfig(PreTrainedConfig):
     Configuration of [`LexMotionModel`], the dual encoder, and of the phase heads that hold it.
 
     Args:
-        text_config, motion_config: the towers. Both must speak of the same words: equal vocabulary and embedding sizes.
+        text_config, motion_config: the towers. Both must speak of the same words: equal vocabulary and embedding
+            sizes.
         temperature (`float`): divides the cosine of two lexical vectors in the contrast (0.05, as LexLIP).
         false_negative_threshold (`float`, *optional*):
             Caption pairs whose sentence vectors have a cosine above it are left out of the denominators (0.6 in TMR).
-        hard_negative_beta (`float`, *optional*): weight of hard-negative reweighting (0.15 in MGA-CLAP); off when `None`.
+        hard_negative_beta (`float`, *optional*): weight of hard-negative reweighting (0.15 in MGA-CLAP); off when
+            `None`.
     """
 
     model_type = "lexmotion"
@@ -176,8 +184,8 @@ class LexMotionConfig(PreTrainedConfig):
         if (text.vocab_size, text.hidden_size) != (motion.vocab_size, motion.word_embedding_size):
             raise ValueError(
                 f"the towers do not share a vocabulary: the text tower has {text.vocab_size} words of size "
-                f"{text.hidden_size}, the motion tower expects {motion.vocab_size} of size {motion.word_embedding_size}; "
-                "set motion_config.vocab_size and motion_config.word_embedding_size to the text tower's"
+                f"{text.hidden_size}, the motion tower expects {motion.vocab_size} of size "
+                f"{motion.word_embedding_size}; set motion_config.vocab_size and motion_config.word_embedding_size to the text tower's"
             )
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")

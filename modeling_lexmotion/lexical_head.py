@@ -48,8 +48,8 @@ class _MaxPooledProjection(torch.autograd.Function):
         batch, tokens, width = hidden.shape
         gradient = gradient.masked_fill(empty[:, None], 0.0)
         flat = hidden.reshape(batch * tokens, width).to(gradient.dtype)
-        # (word, row) pairs with a gradient, word by word: each adds one state to its word's gradient, and one word to its
-        # winning token's. Two weighted sums of table rows, so the cost follows the active words, not tokens x words.
+        # (word, row) pairs with a gradient, word by word: each adds one state to its word's gradient, and one word to
+        # its winning token's. Two weighted sums of table rows, so the cost follows the active words, not tokens x words.
         word, row = gradient.T.nonzero(as_tuple=True)
         token = row * tokens + winner[row, word]
         value = gradient[row, word]
@@ -107,8 +107,8 @@ class LexicalHead(nn.Module):
     """
     Token states -> scores over the vocabulary, with the word embeddings of the text encoder as output matrix.
 
-    `splade`: u = LN(act(W h)), S = u E^T + b, z = log(1 + ReLU(max_n S)). `vdr`: S = LN(h) E^T, z = ELU(max_n S) + 1, unit
-    length. E is passed to every call, so that it has one owner.
+    `splade`: u = LN(act(W h)), S = u E^T + b, z = log(1 + ReLU(max_n S)). `vdr`: S = LN(h) E^T, z = ELU(max_n S) + 1,
+    unit length. E is passed to every call, so that it has one owner.
 
     Args:
         hidden_size: width D of the states and of the word embeddings.
@@ -153,7 +153,8 @@ class LexicalHead(nn.Module):
     @torch.no_grad()
     def calibrate(self, scores: torch.Tensor, active_words: float) -> float:
         """
-        Shift the biases of the active words together, so that `active_words` of a row's scores are positive on average.
+        Shift the biases of the active words together, so that `active_words` of a row's scores are positive on
+        average.
 
         A softmax does not see a common shift, so the bottleneck phases leave the level of the scores undetermined; the
         saturation of phase iv does see it, and would start from vectors with every word active.
@@ -188,7 +189,7 @@ class LexicalHead(nn.Module):
     def pool(
         self, hidden: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, N, D), (B, N) -> max over valid tokens of the active word scores (B, A), and the winning token (B, A)."""
+        """(B, N, D), (B, N) -> max over valid tokens of the active words' scores, and the winning tokens: (B, A)."""
         weight, bias = word_embeddings[self.active_ids], self.bias[self.active_ids]
         return max_pooled_projection(self.transform(hidden), weight, bias, mask, self.chunk)
 

@@ -34,7 +34,8 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
 
 def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:
     """
-    Mean over the items of all processes, such that data-parallel averaging of gradients gives the big batch's gradient.
+    Mean over the items of all processes, such that data-parallel averaging of gradients gives the big batch's
+    gradient.
 
     Args:
         total: this process's sum, a scalar.
@@ -95,7 +96,8 @@ def caption_positives(
     """
     Which motion each caption truly describes: (Bt, Bm) bool.
 
-    A motion is right for a caption when both come from one clip, or when the motion has an identical caption in the batch.
+    A motion is right for a caption when both come from one clip, or when the motion has an identical caption in the
+    batch.
 
     Args:
         text_clip_ids: (Bt,) clip of every caption. motion_clip_ids: (Bm,) clip of every motion.

@@ -1,12 +1,12 @@
 """
 LexMotion: motion and text as sparse vectors over one word vocabulary.
 
-Two towers (`LexMotionTextModel`, `LexMotionMotionModel`), the dual encoder of phase iv (`LexMotionModel`, LexCMLP) and one
-head class for each pre-training phase: LexMLM, CMMM, LexMMM (Lyu et al., ICLR 2025; details the paper leaves open follow
-LexMAE, LexLIP, CMAE and MAMP, and are ours where none speaks).
+Two towers (`LexMotionTextModel`, `LexMotionMotionModel`), the dual encoder of phase iv (`LexMotionModel`, LexCMLP)
+and one head class for each pre-training phase: LexMLM, CMMM, LexMMM (Lyu et al., ICLR 2025; details the paper leaves
+open follow LexMAE, LexLIP, CMAE and MAMP, and are ours where none speaks).
 
-Letters in shape comments: B batch, L text tokens, T frames, F motion features, N = Nt x Np motion tokens (time windows x
-body parts, time-major), D hidden size, E word-embedding size, V vocabulary, A active words.
+Letters in shape comments: B batch, L text tokens, T frames, F motion features, N = Nt x Np motion tokens (time
+windows x body parts, time-major), D hidden size, E word-embedding size, V vocabulary, A active words.
 """
 
 import copy
@@ -42,7 +42,7 @@ MINIMUM_REAL_FRAMES = 0.25  # a window with fewer real frames than this share is
 IGNORED = -100
 
 
-# --------------------------------------------------------------------------------------------------------------- outputs
+# ------------------------------------------------------------------------------------------------------------- outputs
 
 
 @dataclass
@@ -140,7 +140,8 @@ class LexMotionOutput(ModelOutput):
     Args:
         contrastive_loss (): symmetric multi-positive InfoNCE between lexical vectors.
         grounding_loss (): the same between motion vectors and the bare words of the captions (VDR), when asked for.
-        text_flops_loss, motion_flops_loss (): FLOPS of the unnormalised vectors. mlm_loss (): masked words of the captions.
+        text_flops_loss, motion_flops_loss (): FLOPS of the unnormalised vectors. mlm_loss (): masked words of the
+            captions.
         logits_per_text (Bt, Bm), logits_per_motion (Bm, Bt): cosine over temperature, this process's pairs.
         text_embeds (Bt, V), motion_embeds (Bm, V): word weights. *_active_words (): mean number of non-zero words.
         text_model_output, motion_model_output: what the towers returned.
@@ -164,7 +165,7 @@ class LexMotionOutput(ModelOutput):
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
-# ----------------------------------------------------------------------------------------------------------- transformer
+# --------------------------------------------------------------------------------------------------------- transformer
 
 
 def eager_attention_forward(
@@ -285,7 +286,7 @@ class LexMotionDecoder(nn.Module):
         return self.norm(hidden_states)
 
 
-# ------------------------------------------------------------------------------------------------------------ base class
+# ---------------------------------------------------------------------------------------------------------- base class
 
 
 class LexMotionPreTrainedModel(PreTrainedModel):
@@ -321,7 +322,7 @@ class LexMotionPreTrainedModel(PreTrainedModel):
             config.num_active_words = ids.numel()
 
 
-# ------------------------------------------------------------------------------------------------------------ text tower
+# ---------------------------------------------------------------------------------------------------------- text tower
 
 
 class LexMotionTextPreTrainedModel(LexMotionPreTrainedModel):
@@ -469,7 +470,8 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         Cross-entropy over the active words at the labelled tokens only.
 
         Args:
-            hidden: (B, L, E). labels: (B, L) vocabulary ids, -100 elsewhere; a word outside the active ones is an error.
+            hidden: (B, L, E). labels: (B, L) vocabulary ids, -100 elsewhere; a word outside the active ones is an
+                error.
         """
         where = labels != IGNORED
         position = torch.searchsorted(self.lexical_head.active_ids, labels[where])
@@ -477,7 +479,8 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         wrong = self.lexical_head.active_ids[position] != labels[where]
         if wrong.any():
             raise ValueError(
-                f"label {int(labels[where][wrong][0])} is not an active word of the lexical head; mask active words only"
+                f"label {int(labels[where][wrong][0])} is not an active word of the lexical head; mask active words "
+                "only"
             )
         return cross_entropy(self.lexical_head.token_logits(hidden[where], self.word_embeddings), position)
 
@@ -540,7 +543,7 @@ class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
         decoder_labels: torch.LongTensor | None = None,
         **kwargs,
     ) -> LexMotionLexicalMaskedLMOutput:
-        """All (B, L): x_e with its mask and labels, x_d with its labels (-100 = not asked). Losses need their labels."""
+        """All (B, L): x_e with its mask and labels, x_d with its labels (-100 = not asked). No labels, no loss."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         encoded, importance, bottleneck = self.bottleneck(input_ids, attention_mask)
@@ -556,7 +559,7 @@ class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
         )
 
 
-# ---------------------------------------------------------------------------------------------------------- motion tower
+# -------------------------------------------------------------------------------------------------------- motion tower
 
 
 class LexMotionMotionEmbeddings(nn.Module):
@@ -577,17 +580,19 @@ class LexMotionMotionEmbeddings(nn.Module):
         if motion_values.ndim != 3 or motion_values.shape[-1] != self.config.num_features:
             raise ValueError(
                 f"motion_values must be (batch, frames, {self.config.num_features}), got {tuple(motion_values.shape)}; "
+                ""
                 "prepare motions with this model's processor"
             )
         if motion_values.shape[1] > self.config.num_windows * self.patch_frames:
             raise ValueError(
-                f"motion_values has {motion_values.shape[1]} frames, this model reads at most {self.config.num_frames}; "
+                f"motion_values has {motion_values.shape[1]} frames, this model reads at most "
+                f"{self.config.num_frames}; "
                 "let the processor crop it, or cut it into clips"
             )
 
     def windows(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Cut into time windows: (B, T, F), (B, T) -> values (B, Nt, P, F) with zero padding, real frames (B, Nt, P) bool.
+        Cut into time windows: (B, T, F), (B, T) -> values (B, Nt, P, F), zero padded, and real frames (B, Nt, P).
         """
         batch, frames, features = motion_values.shape
         missing = -frames % self.patch_frames
@@ -780,7 +785,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
 
 
 class MotionTokenDecoder(nn.Module):
-    """Rebuilds hidden motion tokens from the seen ones: mask tokens, own position embeddings, one output map a part."""
+    """Rebuilds hidden motion tokens from the seen ones: mask tokens, own positions, one output map a part."""
 
     def __init__(self, config: LexMotionMotionConfig, num_layers: int, with_targets: bool = True):
         super().__init__()
@@ -868,8 +873,10 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
     """
     Phase ii, CMMM: rebuild hidden body parts and windows, and know the motion again from what is left of it.
 
-    f sees the masked grid, f' = EMA(f) the whole grid of another crop;  L_pos, L_vel = squared errors at hidden tokens;
-    q = predictor(projector(mean(feature decoder(f)))),  k = projector'(mean(f'));  L_con = 2 tau CE(q k / tau)  (CMAE).
+    f sees the masked grid, f' = EMA(f) the whole grid of another crop;
+    L_pos, L_vel = squared errors at hidden tokens;
+    q = predictor(projector(mean(feature decoder(f)))),  k = projector'(mean(f'));
+    L_con = 2 tau CE(q k / tau)  (CMAE).
     """
 
     def __init__(self, config: LexMotionMotionConfig):
@@ -924,7 +931,8 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
         Args:
             motion_values, motion_attention_mask: (B, T, F), (B, T), the student's crop.
             token_mask: (B, N) bool, True = hidden.
-            teacher_motion_values, teacher_motion_attention_mask: the teacher's crop of the same clips; no contrast without.
+            teacher_motion_values, teacher_motion_attention_mask: the teacher's crop of the same clips; no contrast
+                without.
             clip_ids: (B,) equal for crops and mirror twins of one clip: they are not each other's negatives.
         """
         states, seen, valid, _, _ = self.motion_model.encoder(motion_values, motion_attention_mask, token_mask)
@@ -965,15 +973,15 @@ def _rank_offset(rows: int) -> int:
     return torch.distributed.get_rank() * rows if distributed else 0
 
 
-# ---------------------------------------------------------------------------------------------------------- dual encoder
+# -------------------------------------------------------------------------------------------------------- dual encoder
 
 
 class LexMotionModel(LexMotionPreTrainedModel):
     """
     The dual encoder, trained by phase iv, LexCMLP: motion and its captions near each other in one space of words.
 
-    z_t, z_m = lexical vectors;  y = z / |z|;  s = y_t y_m^T / tau;  L_con = multi-positive InfoNCE both ways, plus FLOPS of
-    both and the masked-LM loss kept on.
+    z_t, z_m = lexical vectors;  y = z / |z|;  s = y_t y_m^T / tau;  L_con = multi-positive InfoNCE both ways, plus
+    FLOPS of both and the masked-LM loss kept on.
 
     Example:
 
@@ -1021,7 +1029,7 @@ class LexMotionModel(LexMotionPreTrainedModel):
         **config_fields,
     ) -> "LexMotionModel":
         """
-        Join a text tower and a motion tower (random when not given); the motion head starts as a copy of the text head.
+        Join a text tower and a motion tower (random when not given); the text head is copied to the motion.
 
         Args:
             text_model: phase i's result. motion_model: phase ii's result.
@@ -1083,7 +1091,8 @@ class LexMotionModel(LexMotionPreTrainedModel):
         """
         Args:
             input_ids, attention_mask: (Bt, L). motion_values, motion_attention_mask: (Bm, T, F), (Bm, T).
-            text_clip_ids: (Bt,) and motion_clip_ids: (Bm,) say which clip a row belongs to; row i with row i when left out.
+            text_clip_ids: (Bt,) and motion_clip_ids: (Bm,) say which clip a row belongs to; row i with row i when
+                left out.
             caption_ids: (Bt,) equal for equal captions: a motion with an identical caption is right too.
             caption_features: (Bt, d) unit sentence vectors; pairs above `false_negative_threshold` are no negatives.
             bow_weights: (Bm, V) words of the captions of each motion, for the grounding loss.

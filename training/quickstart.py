@@ -8,6 +8,7 @@ output_dir/
   run/             the four phases and the run record
   model/           the trained model and its processor
   example.npy      one held-out motion
+  words.png        held-out motions beside the words the model reads in them
   results.json     everything that is printed, and more
 ```
 """
@@ -22,12 +23,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
-from scipy import sparse
 from transformers import AutoModel, AutoProcessor
 
 from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_table, words_table
 from lexmotion.evaluation.criteria import Criterion, judge
 from lexmotion.evaluation.model_report import report_model
+from lexmotion.evaluation.visualization import readme_picture
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, generate_corpus
 
@@ -35,7 +36,7 @@ from .checkpoints import write_json
 from .pipeline import train
 
 RECIPE = "tiny"
-SHOWN_MOTIONS, SHOWN_WORDS = 5, 10
+SHOWN_MOTIONS, SHOWN_WORDS, DRAWN_MOTIONS = 5, 10, 3
 
 
 def quickstart(
@@ -94,7 +95,20 @@ def quickstart(
     report, encoded = report_model(model, processor, test, seed=seed)
     shown = np.linspace(0, len(encoded.ids) - 1, min(SHOWN_MOTIONS, len(encoded.ids))).round().astype(int).tolist()
     examples = read_words(processor, encoded, shown)
-    np.save(output_dir / "example.npy", np.load(corpus / "new_joints" / f"{examples[0]['id']}.npy"))
+    drawn = [np.load(corpus / "new_joints" / f"{example['id']}.npy") for example in examples]
+    np.save(output_dir / "example.npy", drawn[0])
+    readme_picture(
+        [
+            {
+                "positions": positions,
+                "caption": example["caption"],
+                "words": example["words"],
+                "highlight": example["shared"],
+            }
+            for positions, example in zip(drawn[:DRAWN_MOTIONS], examples, strict=False)
+        ],
+        output_dir / "words.png",
+    )
     phases = {
         phase: {
             "seconds": result["training"]["seconds"],
@@ -151,18 +165,18 @@ def claim(output_dir: Path, settings: dict[str, Any]) -> None:
 
 
 def read_words(processor: Any, encoded: Any, rows: list[int]) -> list[dict[str, Any]]:
-    """Top words of some motions, and which of them the caption's own vector has as well."""
+    """Top words of some motions, and which of them stand in the caption."""
     tops = processor.top_words(encoded.motion_embeds[rows].toarray(), k=SHOWN_WORDS)
+    lexicon = processor.lexicon
     examples = []
     for row, top in zip(rows, tops, strict=True):
-        text = sparse.csr_matrix(encoded.text_embeds[row])
-        known = {processor.lexicon.word(int(word)) for word in text.indices[text.data > 0]}
+        said = {lexicon.word(word) for word in lexicon.ids(encoded.captions[row])}
         examples.append(
             {
                 "id": encoded.ids[row],
                 "caption": encoded.captions[row],
                 "words": [[word, round(float(weight), 4)] for word, weight in top],
-                "shared": [word for word, _ in top if word in known],
+                "shared": [word for word, _ in top if word in said],
             }
         )
     return examples

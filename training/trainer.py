@@ -156,7 +156,7 @@ class PhaseTrainer:
         """Build what depends on `num_steps`: ramps and controllers."""
 
     def prepare_weights(self) -> None:
-        """Change initial weights by what the data says. A function of the weights and the data: it runs on resume too."""
+        """Change initial weights by what the data says; a function of both alone, since it runs on resume too."""
 
     def num_rows(self) -> int:
         """Rows of the training split a permutation runs over."""
@@ -221,7 +221,8 @@ class PhaseTrainer:
         self.accelerator.wait_for_everyone()
         self.model.to(self.device)
         if self.device.type == "cpu":
-            # The fused CPU attention of torch 2.13 is slower than two matrix products at our few tokens, in bf16 above all.
+            # At our few tokens the fused CPU attention of torch 2.13 is slower than two matrix products, bf16 above
+            # all.
             self.model.set_attn_implementation("eager")
         self.prepare_weights()
         self.optimizer = self.make_optimizer()

@@ -65,3 +65,35 @@ def test_saving_writes_the_text_and_leaves_nothing_else(card, tmp_path):
 def test_an_unknown_direction_is_refused():
     with pytest.raises(ValueError, match="sideways"):
         RetrievalResult("test", "all-strict", 200, "sideways", {})
+
+
+@pytest.fixture
+def record():
+    return {
+        "recipe": {"name": "tiny"},
+        "seed": 3,
+        "dataset": {"folder": "prepared", "fingerprint": "abc", "rows": {"train": 10}},
+        "versions": {"torch": "2.13.0"},
+        "commit": "deadbeef",
+        "finished": "2026-01-01T00:00:00+00:00",
+        "phases": {
+            "lexmlm": {"device": "cpu", "acceptance": {"gain_over_zeroed": 0.5}},
+            "cmmm": {"device": "cpu", "acceptance": {}},
+        },
+    }
+
+
+def test_a_run_record_fills_the_card(record):
+    metrics = {f"{side}/{name}": 12.5 for side in ("t2m", "m2t") for name in ("R1", "R2", "R3", "R5", "R10", "MedR")}
+    evaluation = {"split": "test", "retrieval": {"all-strict": {**metrics, "gallery_size": 240, "Rsum": 125.0}}}
+    card = ModelCard.from_run_record(record, "user/model", "synthetic", [evaluation], hardware="CPU, 2 cores")
+    assert (card.recipe, card.seeds, card.fingerprint, card.hardware) == ("tiny", [3], "abc", "CPU, 2 cores")
+    assert [row.direction for row in card.results] == ["text_to_motion", "motion_to_text"]
+    assert card.results[0].metrics == dict.fromkeys(("R@1", "R@2", "R@3", "R@5", "R@10", "MedR"), 12.5)
+    text = card.render()
+    assert "| lexmlm | gain over zeroed | 0.5 |" in text and "--set seed=3" in text
+
+
+def test_an_unfinished_run_gets_no_card(record):
+    with pytest.raises(ValueError, match="not finished"):
+        ModelCard.from_run_record({**record, "finished": None}, "user/model", "synthetic")

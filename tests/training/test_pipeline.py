@@ -72,7 +72,7 @@ def test_phase_four_starts_from_phase_three(prepared, recipe, short, tmp_path):
     del recipe["phases"]["lexmlm"], recipe["phases"]["cmmm"]
     recipe["phases"]["lexcmlp"] |= {"learning_rate": 0.0, "eval_split": None, "ema_decay": 0.0}
     recipe["phases"]["lexcmlp"] |= dict.fromkeys(("text_learning_rate", "decoder_learning_rate"), 0.0)
-    recipe["phases"]["lexcmlp"] |= {"head_learning_rate": 1e-30}
+    recipe["phases"]["lexcmlp"] |= {"head_learning_rate": 1e-30, "initial_active_words": None}
     train(recipe, prepared, tmp_path, short)
     from lexmotion import LexMotionForLexicalMaskedMotion
 

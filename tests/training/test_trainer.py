@@ -268,3 +268,19 @@ def test_sentence_vectors_are_kept_and_used(make_trainer):
     assert torch.equal(again.caption_vectors, trainer.caption_vectors)
     with again.batches() as batches:
         assert next(batches)[1]["caption_features"].shape == (8, 32)
+
+
+def test_phase_four_starts_at_the_asked_number_of_active_words(make_trainer):
+    trainer = make_trainer("lexcmlp", initial_active_words=20)
+    trainer.prepare_weights()
+    trainer.model.eval()
+    with torch.no_grad():
+        for side, embeds in zip(("text", "motion"), trainer.encode(trainer.train_corpus), strict=True):
+            assert (embeds > 0).sum(dim=1).float().mean().item() == pytest.approx(20, rel=0.2), side
+
+
+def test_trackio_receives_the_log(make_trainer, tmp_path, monkeypatch):
+    pytest.importorskip("trackio", reason="the extra `trackio` is not installed")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert make_trainer("cmmm", log_with=["trackio"], num_steps=2).train()["steps"] == 2

@@ -1,0 +1,244 @@
+"""The user's journey on a very small corpus: quickstart, then each verb of the command on what it left behind."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from lexmotion import __main__ as cli
+
+SIZES = {"train": 48, "validation": 12, "test": 12}
+SHORT = {
+    **{f"phases.{phase}.num_steps": 3 for phase in ("lexmlm", "cmmm", "lexmmm", "lexcmlp")},
+    **{f"phases.{phase}.batch_size": 8 for phase in ("lexmlm", "cmmm", "lexmmm", "lexcmlp")},
+    "progress": False,
+    "use_cpu": True,
+}
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory):
+    """(folder, results, what was printed) of one short quickstart."""
+    from lexmotion.training.quickstart import quickstart
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("journey") / "quickstart"
+    printed = io.StringIO()
+    console = Console(width=160, file=printed)
+    results = quickstart(folder, seed=1, num_motions=SIZES, overrides=SHORT, console=console)
+    return folder, results, printed.getvalue()
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """run(words...) -> what the command prints, on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+
+    def run(*words):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(word) for word in words])
+        told = capsys.readouterr()
+        assert stop.value.code == 0, told.err
+        return told.out
+
+    return run
+
+
+def test_results_hold_every_figure(journey):
+    folder, results, _ = journey
+    assert json.loads((folder / "results.json").read_text()) == json.loads(json.dumps(results))
+    assert list(results["phases"]) == ["lexmlm", "cmmm", "lexmmm", "lexcmlp"]
+    assert all(phase["criteria"] and phase["seconds"] >= 0 for phase in results["phases"].values())
+    strict = results["retrieval"]["all-strict"]
+    assert strict["gallery_size"] == 12
+    assert {f"{side}/{name}" for side in ("t2m", "m2t") for name in ("R1", "R2", "R3", "R5", "R10", "MedR")} <= set(
+        strict
+    )
+    assert results["lexical"]["motion_active_words"] >= 0 and results["lexical"]["text_active_words"] >= 0
+    assert len(results["checks"]) == 3
+
+
+def test_five_held_out_motions_are_shown_with_their_words(journey):
+    folder, results, printed = journey
+    test_ids = (folder / "corpus" / "test.txt").read_text().split()
+    assert len(results["examples"]) == 5
+    for example in results["examples"]:
+        assert example["id"] in test_ids and len(example["words"]) <= 10
+        assert set(example["shared"]) <= {word for word, _ in example["words"]}
+        assert example["caption"].split()[0] in printed
+    assert np.load(folder / "example.npy").shape[1:] == (22, 3)
+    assert (folder / "words.png").stat().st_size > 1000
+
+
+def test_the_tables_are_printed(journey):
+    printed = journey[2]
+    for words in ("i LexMLM", "ii CMMM", "iii LexMMM", "iv LexCMLP", "R@10", "MedR", "text→motion", "active words"):
+        assert words in printed
+
+
+def test_a_second_quickstart_changes_no_weight(journey):
+    from lexmotion.training.quickstart import quickstart
+
+    folder, results, _ = journey
+    before = load_file(folder / "model" / "model.safetensors")
+    again = quickstart(folder, seed=1, num_motions=SIZES, overrides=SHORT, console=Console(quiet=True))
+    after = load_file(folder / "model" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert again["retrieval"] == results["retrieval"]
+
+
+def test_a_folder_of_other_settings_is_left_alone(journey):
+    from lexmotion.training.quickstart import quickstart
+
+    with pytest.raises(FileExistsError, match="another --output-dir"):
+        quickstart(journey[0], seed=2, num_motions=SIZES, overrides=SHORT, console=Console(quiet=True))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    from lexmotion.training.quickstart import quickstart
+
+    (tmp_path / "precious.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="not empty"):
+        quickstart(tmp_path, console=Console(quiet=True))
+    assert [file.name for file in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_the_quickstart_verb_passes_its_choices_on(monkeypatch, tmp_path, run):
+    from lexmotion.training import quickstart as room
+
+    seen = {}
+    monkeypatch.setattr(room, "quickstart", lambda folder, **choices: seen.update(folder=folder, **choices))
+    run("quickstart", "--output-dir", tmp_path / "q", "--seed", "7", "--size", "400")
+    assert (seen["folder"], seen["seed"], seen["num_motions"]) == (tmp_path / "q", 7, 400)
+
+
+def test_prepare_then_train_continues(journey, tmp_path, run):
+    folder, _, _ = journey
+    words = ("prepare", folder / "corpus", "--output-dir", tmp_path / "prepared", "--split", "train=train.txt",
+             "--split", "val=val.txt", "--max-frames", "64")  # fmt: skip
+    printed = run(*words)
+    assert "train: 48 of 48 motions" in printed and "written:" in printed and "test:" not in printed
+    assert "already there:" in run(*words)
+    assert json.loads((tmp_path / "prepared" / "report.json").read_text())["splits"].keys() == {"train", "validation"}
+
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(json.loads((folder / "run" / "run.json").read_text())["recipe"]))
+    words = ("train", "--recipe", recipe, "--dataset", tmp_path / "prepared", "--output-dir", tmp_path / "run",
+             "--set", "phases.cmmm=false", "--set", "phases.lexmmm=false",
+             "--set", "phases.lexcmlp.num_steps=2")  # fmt: skip
+    printed = run(*words)
+    assert "i LexMLM" in printed and "iv LexCMLP" in printed and "ii CMMM" not in printed
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+    weights = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    run(*words)
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_evaluate_retrieval_repeats_the_quickstart(journey, tmp_path, run):
+    folder, results, _ = journey
+    output = tmp_path / "deep" / "results.json"
+    printed = run("evaluate", "retrieval", "--model", folder / "model", "--dataset", folder / "prepared",
+                  "--split", "test", "--output", output, "--device", "cpu")  # fmt: skip
+    assert "all-strict" in printed and "all-duplicates" in printed and "R@10" in printed
+    written = json.loads(output.read_text())
+    assert written["retrieval"] == results["retrieval"] and written["split"] == "test"
+    assert len(written["dataset_fingerprint"]) == 64
+    assert [file.name for file in output.parent.iterdir()] == ["results.json"]
+
+
+def test_evaluate_retrieval_takes_named_protocols(journey, tmp_path, run):
+    folder, _, _ = journey
+    ids = (folder / "corpus" / "val.txt").read_text().split()[:5]
+    (tmp_path / "ids.txt").write_text("\n".join(ids))
+    output = tmp_path / "results.json"
+    run(
+        "evaluate",
+        "retrieval",
+        "--model",
+        folder / "model",
+        "--dataset",
+        folder / "prepared",
+        "--protocol",
+        "dissimilar",
+        "--protocol",
+        "all-strict",
+        "--dissimilar-ids",
+        tmp_path / "ids.txt",
+        "--output",
+        output,
+    )
+    retrieval = json.loads(output.read_text())["retrieval"]
+    assert {name: row["gallery_size"] for name, row in retrieval.items()} == {"dissimilar": 5, "all-strict": 12}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "threshold"], "threshold"),
+        (["--protocol", "guess"], "guess"),
+        (["--split", "dev"], "dev"),
+    ],
+)
+def test_evaluate_retrieval_says_what_is_wrong(journey, words, message, capsys, monkeypatch):
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+    folder = journey[0]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(
+            ["evaluate", "retrieval", "--model", str(folder / "model"), "--dataset", str(folder / "prepared"), *words]
+        )
+    error = capsys.readouterr().err
+    assert stop.value.code == 1 and message in error and "Traceback" not in error
+
+
+def test_explain_shows_words_and_why(journey, tmp_path, run):
+    folder, results, _ = journey
+    words = ["explain", "--model", folder / "model", "--motion", folder / "example.npy", "--top-k", "5"]
+    assert "Words of the motion" in run(*words) and "Why" not in run(*words)
+    picture = tmp_path / "words.png"
+    printed = run(*words, "--text", results["examples"][0]["caption"], "--figure", picture, "--fps", "20")
+    assert "Why it matches" in printed and "cosine" in printed and picture.stat().st_size > 1000
+
+
+def test_explain_draws_features_too(journey, tmp_path, run):
+    from lexmotion.processing.motion_features import positions_to_features
+
+    folder, _, _ = journey
+    features = positions_to_features(torch.from_numpy(np.load(folder / "example.npy")), "humanml3d")
+    np.save(tmp_path / "features.npy", features.numpy())
+    run(
+        "explain",
+        "--model",
+        folder / "model",
+        "--motion",
+        tmp_path / "features.npy",
+        "--figure",
+        tmp_path / "words.svg",
+    )
+    assert (tmp_path / "words.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_explain_refuses_what_is_no_motion(journey, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+    np.save(tmp_path / "odd.npy", np.zeros((30, 5, 3), dtype=np.float32))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["explain", "--model", str(journey[0] / "model"), "--motion", str(tmp_path / "odd.npy")])
+    assert stop.value.code == 1 and "5" in capsys.readouterr().err
+
+
+def test_the_readme_example_runs_as_it_stands(journey, tmp_path, monkeypatch, capsys):
+    from pathlib import Path
+
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python\n", 1)[1].split("```", 1)[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+    shutil.copytree(journey[0] / "model", tmp_path / "quickstart" / "model")
+    shutil.copy(journey[0] / "example.npy", tmp_path / "quickstart" / "example.npy")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "tensor(" in capsys.readouterr().out
