@@ -49,7 +49,7 @@ class _MaxPooledProjection(torch.autograd.Function):
         gradient = gradient.masked_fill(empty[:, None], 0.0)
         flat = hidden.reshape(batch * tokens, width).to(gradient.dtype)
         # (word, row) pairs with a gradient, word by word: each adds one state to its word's gradient, and one word to
-        # its winning token's. Two weighted sums of table rows, so the cost follows the active words, not tokens x words.
+        # its winning token's. Two weighted sums of table rows: the cost follows active words, not tokens x words.
         word, row = gradient.T.nonzero(as_tuple=True)
         token = row * tokens + winner[row, word]
         value = gradient[row, word]

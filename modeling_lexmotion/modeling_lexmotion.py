@@ -579,9 +579,8 @@ class LexMotionMotionEmbeddings(nn.Module):
     def check(self, motion_values: torch.Tensor) -> None:
         if motion_values.ndim != 3 or motion_values.shape[-1] != self.config.num_features:
             raise ValueError(
-                f"motion_values must be (batch, frames, {self.config.num_features}), got {tuple(motion_values.shape)}; "
-                ""
-                "prepare motions with this model's processor"
+                f"motion_values must be (batch, frames, {self.config.num_features}), got "
+                f"{tuple(motion_values.shape)}; prepare motions with this model's processor"
             )
         if motion_values.shape[1] > self.config.num_windows * self.patch_frames:
             raise ValueError(
