@@ -367,6 +367,56 @@ def evaluate_retrieval(
         console.print(f"results: {escape(str(output))}", highlight=False)
 
 
+@evaluate_app.command("ridge-floor")
+def evaluate_ridge_floor(
+    dataset: Annotated[
+        Path,
+        typer.Option(
+            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Split to measure on. Example: --split test")] = "val",
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file for the results. Example: --output floor.json")
+    ] = None,
+    penalty: Annotated[float, typer.Option(help="Weight of the squared coefficients. Example: --penalty 100")] = 300.0,
+) -> None:
+    """What ridge regression from motion statistics to TF-IDF words reaches: a learned model has to clear it.
+
+    Fitted on the training split and its mirror image, measured under all-strict and all-duplicates.
+
+    Example: [bold]lexmotion evaluate ridge-floor --dataset prepared/humanml3d --split val[/]
+    """
+    begin()
+    from lexmotion import LexMotionProcessor
+    from lexmotion.evaluation.console import retrieval_table
+    from lexmotion.evaluation.encoding import split_motions
+    from lexmotion.evaluation.retrieval import evaluate_retrieval
+    from lexmotion.evaluation.ridge_floor import RidgeFloor
+    from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+
+    split = SPLIT_NAMES.get(split, split)
+    splits = load_prepared(dataset, splits=["train", split])
+    processor = LexMotionProcessor.from_pretrained(dataset / "processor")
+    train, rows = splits["train"], splits[split]
+    floor = RidgeFloor(penalty, processor.tokenizer, skeleton=processor.feature_extractor.skeleton)
+    floor.fit(split_motions(train)[0], train["captions"], train["mirrored_captions"])
+    captions = [texts[0] for texts in rows["captions"]]
+    similarity = floor.similarity(captions, split_motions(rows)[0])
+    retrieval = evaluate_retrieval(similarity, list(rows["id"]), captions, ["all-strict", "all-duplicates"])
+    console = Console()
+    console.print(retrieval_table(retrieval, f"Ridge floor, split {escape(split)}"))
+    if output is not None:
+        origin = {
+            "model": f"ridge floor, penalty {penalty:g}",
+            "dataset": str(dataset),
+            "dataset_fingerprint": PrepareReport.load(dataset).fingerprint,
+            "split": split,
+        }
+        write_json(output, origin | {"retrieval": retrieval})
+        console.print(f"results: {escape(str(output))}", highlight=False)
+
+
 @app.command()
 def explain(
     model: Annotated[

@@ -185,7 +185,7 @@ class LexMotionConfig(PreTrainedConfig):
             raise ValueError(
                 f"the towers do not share a vocabulary: the text tower has {text.vocab_size} words of size "
                 f"{text.hidden_size}, the motion tower expects {motion.vocab_size} of size "
-                f"{motion.word_embedding_size}; set vocab_size and word_embedding_size of motion_config to the text tower's"
+                f"{motion.word_embedding_size}; give motion_config the text tower's vocab_size and hidden_size"
             )
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
