@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.markup import escape
 from transformers import AutoModel, AutoProcessor
@@ -63,8 +64,22 @@ def quickstart(
     Raises:
         FileExistsError: output_dir holds a quickstart with other settings, or something else.
     """
-    console = console or Console()
-    output_dir = Path(output_dir)
+    threads = torch.get_num_threads()
+    # Models this small gain nothing from a second thread, and on a busy machine waiting for it costs minutes.
+    torch.set_num_threads(1)
+    try:
+        return _quickstart(Path(output_dir), seed, num_motions, overrides, console or Console())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _quickstart(
+    output_dir: Path,
+    seed: int,
+    num_motions: int | dict[str, int] | None,
+    overrides: dict[str, Any] | None,
+    console: Console,
+) -> dict[str, Any]:
     settings = {"seed": seed, "num_motions": num_motions or DEFAULT_NUM_MOTIONS, "overrides": overrides or {}}
     claim(output_dir, settings)
     start = time.perf_counter()
