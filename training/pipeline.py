@@ -71,8 +71,9 @@ TRAINERS: dict[str, type[PhaseTrainer]] = {
     "lexcmlp": LexCMLPTrainer,
 }
 BUILDERS = {"lexmlm": build_lexmlm, "cmmm": build_cmmm, "lexmmm": build_lexmmm, "lexcmlp": build_lexcmlp}
-# Where the result of a phase enters the later ones.
+# Where the result of a phase enters the later ones, and which those are: phases i and ii know nothing of each other.
 HANDED_ON = {"lexmlm": "init_text", "cmmm": "init_motion", "lexmmm": "init_model"}
+STARTS_FROM = {"lexmlm": (), "cmmm": (), "lexmmm": ("lexmlm", "cmmm"), "lexcmlp": ("lexmlm", "cmmm", "lexmmm")}
 RECORDED_PACKAGES = ("lexmotion", "torch", "transformers", "accelerate", "datasets", "numpy", "safetensors")
 
 
@@ -271,7 +272,8 @@ def train(
         output_dir.mkdir(parents=True, exist_ok=True)
     done: dict[str, str] = {}
     for phase, arguments in phase_arguments.items():
-        for earlier, name in HANDED_ON.items():
+        for earlier in STARTS_FROM[phase]:
+            name = HANDED_ON[earlier]
             if earlier in done and getattr(arguments.model, name) is None:
                 setattr(arguments.model, name, done[earlier])
         result = run_phase(phase, arguments, data)
