@@ -140,6 +140,7 @@ class LexMotionOutput(ModelOutput):
     Args:
         contrastive_loss (): symmetric multi-positive InfoNCE between lexical vectors.
         grounding_loss (): the same between motion vectors and the bare words of the captions (VDR), when asked for.
+        bow_loss (): the motion's words are its captions' words, as in phase iii, when asked for.
         text_flops_loss, motion_flops_loss (): FLOPS of the unnormalised vectors. mlm_loss (): masked words of the
             captions.
         logits_per_text (Bt, Bm), logits_per_motion (Bm, Bt): cosine over temperature, this process's pairs.
@@ -149,6 +150,7 @@ class LexMotionOutput(ModelOutput):
 
     contrastive_loss: torch.FloatTensor | None = None
     grounding_loss: torch.FloatTensor | None = None
+    bow_loss: torch.FloatTensor | None = None
     text_flops_loss: torch.FloatTensor | None = None
     motion_flops_loss: torch.FloatTensor | None = None
     mlm_loss: torch.FloatTensor | None = None
@@ -1094,7 +1096,7 @@ class LexMotionModel(LexMotionPreTrainedModel):
                 left out.
             caption_ids: (Bt,) equal for equal captions: a motion with an identical caption is right too.
             caption_features: (Bt, d) unit sentence vectors; pairs above `false_negative_threshold` are no negatives.
-            bow_weights: (Bm, V) words of the captions of each motion, for the grounding loss.
+            bow_weights: (Bm, V) words of the captions of each motion, for the grounding and bag-of-words losses.
             mlm_*: (Bx, L) a masked copy of captions, for the loss kept on from phase i.
             return_loss: also return the parts of the loss, unweighted.
         """
@@ -1108,6 +1110,10 @@ class LexMotionModel(LexMotionPreTrainedModel):
             parts = self._loss_parts(
                 z_t, z_m, y_t, y_m, text_clip_ids, motion_clip_ids, caption_ids, caption_features, bow_weights
             )
+            if bow_weights is not None:
+                log_importance = motion.motion_scores.float().log_softmax(dim=-1)
+                active = self.motion_model.lexical_head.active_ids
+                parts["bow_loss"] = bag_of_words(log_importance, bow_weights[:, active])
             if mlm_labels is not None:
                 states = self.text_model.encoder(input_ids=mlm_input_ids, attention_mask=mlm_attention_mask)
                 parts["mlm_loss"] = self.text_model.masked_lm_loss(states.last_hidden_state, mlm_labels)

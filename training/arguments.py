@@ -234,6 +234,9 @@ class LexCMLPArguments(PhaseArguments):
     grounding_loss_weight: float = argument(
         0.0, "Weight of the contrast between motions and the bare content words of their captions (VDR). 0: off."
     )
+    bow_loss_weight: float = argument(
+        0.0, "Weight of phase iii's bag-of-words grounding, kept on: alignment alone wears the words off. 0: off."
+    )
     initial_active_words: int | None = argument(
         256, "Mean active words both heads start with: their biases are shifted together. None: as they are."
     )

@@ -49,7 +49,7 @@ class LexCMLPTrainer(PhaseTrainer):
             max_length=self.data.max_text_length,
         )
         self.words = None
-        if self.args.grounding_loss_weight > 0:
+        if self.args.grounding_loss_weight > 0 or self.args.bow_loss_weight > 0:
             self.words = BagOfWords(self.train_corpus, self.processor.lexicon)
         threshold = self.model.config.false_negative_threshold
         self.caption_vectors = None
@@ -179,9 +179,11 @@ class LexCMLPTrainer(PhaseTrainer):
             "text_active_words": output.text_active_words,
             "motion_active_words": output.motion_active_words,
         }
-        if output.grounding_loss is not None:
+        if output.bow_loss is not None:
             loss = loss + self.args.grounding_loss_weight * output.grounding_loss
+            loss = loss + self.args.bow_loss_weight * output.bow_loss
             parts["grounding_loss"] = output.grounding_loss
+            parts["bow_loss"] = output.bow_loss
         if output.mlm_loss is not None:
             loss = loss + self.args.mlm_weight * output.mlm_loss
             parts["mlm_loss"] = output.mlm_loss
