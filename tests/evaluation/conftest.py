@@ -1,0 +1,84 @@
+"""A processor fitted on a few smooth motions, and a random model of its size."""
+
+import numpy as np
+import pytest
+import torch
+
+CAPTIONS = [
+    "a person walks forward slowly",
+    "someone kicks with the left leg twice",
+    "a man jumps up and turns right",
+    "the person raises both arms up",
+]
+
+
+def smooth_motion(num_frames: int, seed: int) -> np.ndarray:
+    """(T, 22, 3) metres: a standing figure whose joints sway."""
+    random = np.random.default_rng(seed)
+    pose = random.normal(scale=0.3, size=(22, 3)) + [0.0, 1.0, 0.0]
+    phase = np.linspace(0, 2 * np.pi, num_frames)[:, None, None] + random.uniform(0, 6, size=(22, 3))
+    return (pose + 0.05 * np.sin(phase)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def motions():
+    return [smooth_motion(length, seed) for seed, length in enumerate((32, 20, 27, 32))]
+
+
+@pytest.fixture(scope="session")
+def captions():
+    return CAPTIONS
+
+
+@pytest.fixture(scope="session")
+def processor(tiny_tokenizer, motions):
+    from lexmotion import Lexicon, LexMotionFeatureExtractor, LexMotionProcessor
+
+    extractor = LexMotionFeatureExtractor(max_frames=32).fit(motions)
+    return LexMotionProcessor(extractor, tiny_tokenizer, Lexicon.from_corpus(CAPTIONS, tiny_tokenizer))
+
+
+@pytest.fixture(scope="session")
+def configs(processor):
+    """(text config, motion config) that fit the processor."""
+    from lexmotion import LexMotionMotionConfig, LexMotionTextConfig
+
+    words = len(processor.tokenizer)
+    encoder = {
+        "model_type": "bert",
+        "vocab_size": words,
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    extractor = processor.feature_extractor
+    motion = LexMotionMotionConfig(
+        num_features=extractor.num_features,
+        parts=extractor.parts,
+        patch_frames=8,
+        num_frames=32,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        vocab_size=words,
+        word_embedding_size=16,
+        decoder_hidden_size=16,
+        num_decoder_layers=1,
+        num_feature_decoder_layers=1,
+        num_bottleneck_decoder_layers=1,
+        contrast_hidden_size=16,
+        contrast_size=8,
+    )
+    return LexMotionTextConfig(encoder_config=encoder, num_decoder_layers=1), motion
+
+
+@pytest.fixture(scope="session")
+def model(configs, processor):
+    from lexmotion import LexMotionConfig, LexMotionModel
+
+    torch.manual_seed(0)
+    model = LexMotionModel(LexMotionConfig(text_config=configs[0], motion_config=configs[1]))
+    model.set_active_words(processor.lexicon.active_ids)
+    return model.eval()
