@@ -5,6 +5,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 HEAD_KINDS = ("splade", "vdr")
+POSITION_INITS = ("normal", "sincos")
 
 
 def _check_head(head_kind: str, top_k: int | None) -> None:
@@ -83,6 +84,8 @@ class LexMotionMotionConfig(PreTrainedConfig):
         vocab_size, word_embedding_size (`int`): shape of the word embeddings shared with the text tower.
         num_active_words, head_kind, top_k, vocabulary_chunk: as in [`LexMotionTextConfig`].
         decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers (`int`): decoders of CMMM and LexMMM.
+        position_init (`str`): where the learned grid embeddings start: `"normal"` with std `initializer_range`, or
+            `"sincos"`, sinusoids in time (Vaswani et al.) and unit normal parts, which short trainings gain by.
         contrast_size, contrast_hidden_size (`int`), contrast_temperature (`float`): projector of the CMMM contrast
         (CMAE).
     """
@@ -117,6 +120,7 @@ class LexMotionMotionConfig(PreTrainedConfig):
     contrast_size: int = 256
     contrast_hidden_size: int = 1536
     contrast_temperature: float = 0.07
+    position_init: str = "normal"
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
@@ -137,6 +141,8 @@ class LexMotionMotionConfig(PreTrainedConfig):
                 f"{self.num_features}), got {len(self.parts)} parts over columns "
                 f"{min(columns, default=None)}..{max(columns, default=None)}"
             )
+        if self.position_init not in POSITION_INITS:
+            raise ValueError(f"position_init must be one of {POSITION_INITS}, got {self.position_init!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}"

@@ -291,6 +291,13 @@ class LexMotionDecoder(nn.Module):
 # ---------------------------------------------------------------------------------------------------------- base class
 
 
+def sinusoids(positions: int, width: int) -> torch.Tensor:
+    """(positions, width) sines and cosines of falling frequency (Vaswani et al. 2017, section 3.5)."""
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(positions)[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
+
+
 class LexMotionPreTrainedModel(PreTrainedModel):
     config: LexMotionConfig
     base_model_prefix = "model"
@@ -305,12 +312,15 @@ class LexMotionPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, LexicalHead):
             module.reset_parameters()
-        elif isinstance(module, LexMotionMotionEmbeddings):
-            init.normal_(module.time_embeddings, std=self.config.initializer_range)
-            init.normal_(module.part_embeddings, std=self.config.initializer_range)
-        elif isinstance(module, MotionTokenDecoder):
-            for parameter in (module.mask_token, module.time_embeddings, module.part_embeddings):
-                init.normal_(parameter, std=self.config.initializer_range)
+        elif isinstance(module, LexMotionMotionEmbeddings | MotionTokenDecoder):
+            if module.config.position_init == "sincos":
+                init.copy_(module.time_embeddings, sinusoids(*module.time_embeddings.shape[::2])[:, None])
+                init.normal_(module.part_embeddings)
+            else:
+                init.normal_(module.time_embeddings, std=module.config.initializer_range)
+                init.normal_(module.part_embeddings, std=module.config.initializer_range)
+            if isinstance(module, MotionTokenDecoder):
+                init.normal_(module.mask_token, std=module.config.initializer_range)
 
     def _use_active_words(self, heads: Sequence[LexicalHead], configs: Sequence, active_ids) -> None:
         ids = torch.as_tensor(active_ids, dtype=torch.int64, device=self.device).unique()

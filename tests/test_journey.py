@@ -196,6 +196,15 @@ def test_evaluate_retrieval_says_what_is_wrong(journey, words, message, capsys, 
     assert stop.value.code == 1 and message in error and "Traceback" not in error
 
 
+def test_the_ridge_floor_is_one_more_row(journey, tmp_path, run):
+    output = tmp_path / "floor.json"
+    printed = run(
+        "evaluate", "ridge-floor", "--dataset", journey[0] / "prepared", "--split", "test", "--output", output
+    )
+    assert "Ridge floor" in printed
+    assert json.loads(output.read_text())["retrieval"]["all-strict"]["gallery_size"] == 12
+
+
 def test_explain_shows_words_and_why(journey, tmp_path, run):
     folder, results, _ = journey
     words = ["explain", "--model", folder / "model", "--motion", folder / "example.npy", "--top-k", "5"]

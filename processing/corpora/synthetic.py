@@ -545,7 +545,7 @@ def write_captions(spec: Spec, rng: np.random.Generator, number: int = 3) -> lis
     Example:
 
         >>> write_captions((ActionSpec("kick", "left", "forward", 2),), np.random.default_rng(0), 1)
-        ['someone kicks forward with the left leg twice.']
+        ['a person kicks forward using their left foot two times.']
     """
     captions: dict[str, None] = {}
     orders = [rng.permutation(len(ACTION[part.action].phrases)) for part in spec]

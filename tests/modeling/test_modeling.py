@@ -322,3 +322,16 @@ def test_lexmmm_ties_the_words_of_its_towers_after_loading(tmp_path):
     lexmmm().save_pretrained(tmp_path)
     loaded = LexMotionForLexicalMaskedMotion.from_pretrained(tmp_path).model
     assert loaded.motion_model.word_embeddings.weight is loaded.text_model.word_embeddings
+
+
+def test_sinusoidal_start_of_the_time_embeddings():
+    torch.manual_seed(0)
+    model = LexMotionMotionModel(tiny.motion_config(position_init="sincos"))
+    time = model.encoder.embeddings.time_embeddings[:, 0]
+    torch.testing.assert_close(time.square().sum(dim=1), torch.full((6,), 12.0))  # sin^2 + cos^2, half the width
+    assert time.requires_grad and time.unique(dim=0).shape[0] == 6
+
+
+def test_an_unknown_position_init_is_refused():
+    with pytest.raises(ValueError, match="'random'"):
+        tiny.motion_config(position_init="random")
