@@ -18,7 +18,7 @@ ROOMS   := modeling_lexmotion processing training evaluation hub_cards
 PINNED  := $(if $(strip $(CONSTRAINTS)),-c $(CONSTRAINTS),)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED)
 INPUTS  := setup.py pyproject.toml $(CONSTRAINTS)
-# COVERAGE := --cov-fail-under=85
+COVERAGE := --cov-fail-under=85
 
 .PHONY: help quickstart test style quality clean
 

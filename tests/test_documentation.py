@@ -23,7 +23,7 @@ def module_names():
     for room in ROOMS:
         package = importlib.import_module(f"lexmotion.{room}")
         names += [module.name for module in pkgutil.walk_packages(package.__path__, f"lexmotion.{room}.")]
-    return sorted(name for name in names if not name.endswith("__main__") and ".benchmarks" not in name)
+    return sorted(name for name in names if not name.endswith("__main__"))
 
 
 @pytest.mark.parametrize("name", module_names())
