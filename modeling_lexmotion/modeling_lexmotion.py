@@ -1031,6 +1031,14 @@ class LexMotionModel(LexMotionPreTrainedModel):
             active_ids,
         )
 
+    def set_top_k(self, top_k: int | None) -> None:
+        """Keep only the k largest words of every vector from now on (VDR's sparsity at inference); None keeps all."""
+        for config, tower in (
+            (self.config.text_config, self.text_model),
+            (self.config.motion_config, self.motion_model),
+        ):
+            config.top_k = tower.config.top_k = tower.lexical_head.top_k = top_k
+
     @classmethod
     def from_towers(
         cls,

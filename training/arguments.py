@@ -240,6 +240,9 @@ class LexCMLPArguments(PhaseArguments):
     initial_active_words: int | None = argument(
         256, "Mean active words both heads start with: their biases are shifted together. None: as they are."
     )
+    inference_top_k: int | None = argument(
+        None, "The finished model keeps this many words of every vector (VDR). None: all that are active."
+    )
     text_flops_weight: float = argument(1e-3, "FLOPS weight of the captions after its warm-up.")
     motion_flops_weight: float = argument(2e-3, "FLOPS weight of the motions after its warm-up.")
     flops_warmup_ratio: float = argument(1 / 3, "Share of the steps over which the FLOPS weights grow quadratically.")

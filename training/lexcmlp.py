@@ -227,6 +227,11 @@ class LexCMLPTrainer(PhaseTrainer):
         values["motion_active_words"] = float((motions > 0).sum(dim=1).float().mean())
         return values
 
+    def load_final_weights(self) -> None:
+        super().load_final_weights()
+        if self.args.inference_top_k is not None:
+            self.model.set_top_k(self.args.inference_top_k)
+
     def acceptance(self) -> dict[str, float]:
         from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency
 

@@ -335,3 +335,15 @@ def test_sinusoidal_start_of_the_time_embeddings():
 def test_an_unknown_position_init_is_refused():
     with pytest.raises(ValueError, match="'random'"):
         tiny.motion_config(position_init="random")
+
+
+def test_top_k_is_kept_by_both_towers_and_by_the_checkpoint(tmp_path):
+    model = tiny.dual_model(seed=1)
+    values, frames = tiny.motions()
+    model.set_top_k(3)
+    model.save_pretrained(tmp_path)
+    loaded = LexMotionModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        for one in (model, loaded):
+            assert (one.get_text_features(*tiny.captions()).text_embeds > 0).sum(dim=1).max() == 3
+            assert (one.get_motion_features(values, frames).motion_embeds > 0).sum(dim=1).max() == 3
