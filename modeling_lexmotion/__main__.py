@@ -460,7 +460,12 @@ def explain(
     from lexmotion.evaluation.console import explanation_tables
     from lexmotion.evaluation.explain import explain as run
 
-    frames = np.load(motion, allow_pickle=False)
+    try:
+        frames = np.load(motion, allow_pickle=False)  # a pickle could run code
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{motion} is no plain array: {error}. Save positions with np.save(path, array)") from error
+    if not isinstance(frames, np.ndarray):
+        raise ValueError(f"{motion} is an archive of arrays; save the positions alone with np.save(path, array)")
     loaded, processor = load_model(model, device)
     fps = fps or processor.feature_extractor.fps
     explanation = run(loaded, processor, frames, text=text, fps=fps, k=top_k)

@@ -232,12 +232,23 @@ def test_explain_draws_features_too(journey, tmp_path, run):
     assert (tmp_path / "words.svg").read_text().lstrip().startswith("<?xml")
 
 
-def test_explain_refuses_what_is_no_motion(journey, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("odd.npy", np.zeros((30, 5, 3), dtype=np.float32), "5"),
+        ("pickled.npy", np.array([{"a": 1}], dtype=object), "no plain array"),
+        ("archive.npz", None, "archive of arrays"),
+    ],
+)
+def test_explain_refuses_what_is_no_motion(journey, tmp_path, capsys, monkeypatch, name, content, message):
     monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
-    np.save(tmp_path / "odd.npy", np.zeros((30, 5, 3), dtype=np.float32))
+    if content is None:
+        np.savez(tmp_path / name, positions=np.zeros((30, 22, 3)))
+    else:
+        np.save(tmp_path / name, content)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["explain", "--model", str(journey[0] / "model"), "--motion", str(tmp_path / "odd.npy")])
-    assert stop.value.code == 1 and "5" in capsys.readouterr().err
+        cli.main(["explain", "--model", str(journey[0] / "model"), "--motion", str(tmp_path / name)])
+    assert stop.value.code == 1 and message in capsys.readouterr().err
 
 
 def test_the_readme_example_runs_as_it_stands(journey, tmp_path, monkeypatch, capsys):
