@@ -41,10 +41,12 @@ class _Frozen:
 
 
 def _gain(own: Sequence[float], other: Sequence[float], weights: Sequence[int]) -> tuple[float, float]:
-    """Weighted mean of other - own and the half-width of its 95 % interval over batches."""
+    """Weighted mean of other - own and the half-width of its 95 % interval over batches: infinite for one batch."""
     difference = np.asarray(other) - np.asarray(own)
     weight = np.asarray(weights, dtype=np.float64) / np.sum(weights)
     mean = float((difference * weight).sum())
+    if len(difference) < 2:
+        return mean, float("inf")  # one batch says nothing of the spread: no gain may pass for certain
     spread = float((weight * (difference - mean) ** 2).sum()) ** 0.5
     return mean, CONFIDENCE * spread / max(len(difference) - 1, 1) ** 0.5
 

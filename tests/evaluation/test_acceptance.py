@@ -134,3 +134,9 @@ def test_a_perfect_space_has_perfect_figures(processor, captions):
     assert figures["coverage_top10"] == 1.0 and figures["overlap_top20"] == 1.0
     assert figures["motion_empty"] == 0 and figures["text_active_words"] == figures["motion_active_words"]
     assert figures["prior_top10"] < 1.0
+
+
+def test_one_batch_gives_no_finite_interval():
+    assert acceptance._gain([1.0], [2.0], [3]) == (1.0, float("inf"))
+    gain, interval = acceptance._gain([1.0, 1.0], [2.0, 4.0], [1, 1])
+    assert gain == 2.0 and 0 < interval < float("inf")
