@@ -28,8 +28,6 @@ class LexMotionTextConfig(PreTrainedConfig):
             weights.
         head_kind (`str`): `"splade"` (transform, max over tokens, log(1 + ReLU)) or `"vdr"` (LayerNorm, max, ELU + 1).
         top_k (`int`, *optional*): keep only the k largest words of every embedding.
-        vocabulary_chunk (`int`): columns of the vocabulary product computed at a time; bounds memory, changes no
-            value.
         num_decoder_layers (`int`): depth of the weak decoder of LexMLM (2 in LexMAE and LexLIP).
     """
 
@@ -41,7 +39,6 @@ class LexMotionTextConfig(PreTrainedConfig):
     num_active_words: int | None = None
     head_kind: str = "splade"
     top_k: int | None = None
-    vocabulary_chunk: int = 4096
     num_decoder_layers: int = 2
     initializer_range: float = 0.02
 
@@ -82,7 +79,7 @@ class LexMotionMotionConfig(PreTrainedConfig):
             default.
         hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation, training only.
         vocab_size, word_embedding_size (`int`): shape of the word embeddings shared with the text tower.
-        num_active_words, head_kind, top_k, vocabulary_chunk: as in [`LexMotionTextConfig`].
+        num_active_words, head_kind, top_k: as in [`LexMotionTextConfig`].
         decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers (`int`): decoders of CMMM and LexMMM.
         position_init (`str`): where the learned grid embeddings start: `"normal"` with std `initializer_range`, or
             `"sincos"`, sinusoids in time (Vaswani et al.) and unit normal parts, which short trainings gain by.
@@ -112,7 +109,6 @@ class LexMotionMotionConfig(PreTrainedConfig):
     head_kind: str = "splade"
     head_act: str = "gelu"
     top_k: int | None = None
-    vocabulary_chunk: int = 4096
     decoder_hidden_size: int = 384
     num_decoder_layers: int = 4
     num_feature_decoder_layers: int = 2

@@ -1,9 +1,8 @@
 """
 From token states to a sparse vector over words: vocabulary projection, max over tokens, saturation, bottleneck.
 
-The maximum is taken before the saturation: both are monotone, so the result is the same and the (B, N, V) tensor is
-touched once. The vocabulary is walked in chunks and only the maximum and its token are kept, so memory is
-O(B N chunk + B V); the gradient flows through the winning tokens only.
+The maximum is taken before the saturation: both are monotone, so the result is the same, and the (B, N, V) tensor need
+not exist (see `lexical_projection.py`).
 """
 
 import torch
@@ -11,80 +10,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 
-
-def _sum_rows(
-    table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, sums: torch.Tensor, num_sums: int
-) -> torch.Tensor:
-    """Sum k = sum over i with sums[i] = k of weights[i] * table[rows[i]]; `sums` ascends. -> (num_sums, D)."""
-    offsets = torch.searchsorted(sums, torch.arange(num_sums, device=sums.device))
-    return nn.functional.embedding_bag(rows, table.detach(), offsets, mode="sum", per_sample_weights=weights)
-
-
-class _MaxPooledProjection(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, hidden, weight, bias, mask, chunk):
-        batch, tokens, width = hidden.shape
-        words = weight.shape[0]
-        scores = hidden.new_empty(batch, words, dtype=torch.promote_types(hidden.dtype, torch.float32))
-        winner = torch.empty(batch, words, dtype=torch.int64, device=hidden.device)
-        flat = hidden.reshape(batch * tokens, width)
-        padding = ~mask.bool()[:, :, None]
-        for start in range(0, words, chunk):
-            columns = slice(start, min(start + chunk, words))
-            logits = (flat @ weight[columns].to(flat.dtype).T).view(batch, tokens, -1)
-            best, token = logits.masked_fill_(padding, -torch.inf).max(dim=1)
-            scores[:, columns] = best
-            winner[:, columns] = token
-        scores += bias.to(scores.dtype)
-        empty = ~mask.bool().any(dim=1)
-        scores[empty] = 0.0
-        ctx.save_for_backward(hidden, weight, winner, empty)
-        ctx.mark_non_differentiable(winner)
-        return scores, winner
-
-    @staticmethod
-    def backward(ctx, gradient, _):
-        hidden, weight, winner, empty = ctx.saved_tensors
-        batch, tokens, width = hidden.shape
-        gradient = gradient.masked_fill(empty[:, None], 0.0)
-        flat = hidden.reshape(batch * tokens, width).to(gradient.dtype)
-        # (word, row) pairs with a gradient, word by word: each adds one state to its word's gradient, and one word to
-        # its winning token's. Two weighted sums of table rows: the cost follows active words, not tokens x words.
-        word, row = gradient.T.nonzero(as_tuple=True)
-        token = row * tokens + winner[row, word]
-        value = gradient[row, word]
-        grad_hidden = grad_weight = None
-        if ctx.needs_input_grad[1]:
-            grad_weight = _sum_rows(flat, token, value, word, weight.shape[0])
-        if ctx.needs_input_grad[0]:
-            token, order = token.sort()
-            grad_hidden = _sum_rows(weight.to(gradient.dtype), word[order], value[order], token, batch * tokens)
-        return (
-            grad_hidden.view_as(hidden).to(hidden.dtype) if grad_hidden is not None else None,
-            grad_weight.to(weight.dtype) if grad_weight is not None else None,
-            gradient.sum(dim=0) if ctx.needs_input_grad[2] else None,
-            None,
-            None,
-        )
-
-
-def max_pooled_projection(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor, chunk: int = 4096
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    max over valid tokens of (hidden @ weight.T + bias), without keeping the (B, N, A) tensor.
-
-    Args:
-        hidden: (B, N, D). weight: (A, D). bias: (A,). mask: (B, N), zero = not a token.
-        chunk: columns at a time.
-
-    Returns:
-        scores (B, A), at least float32, zero in rows without any valid token; and the winning token (B, A) int64.
-    """
-    if torch.is_autocast_enabled(hidden.device.type):
-        hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
-    with torch.autocast(hidden.device.type, enabled=False):
-        return _MaxPooledProjection.apply(hidden, weight, bias, mask, chunk)
+from .lexical_projection import max_pooled_projection
 
 
 def saturate(scores: torch.Tensor, kind: str) -> torch.Tensor:
@@ -123,11 +49,10 @@ class LexicalHead(nn.Module):
         kind: str,
         hidden_act: str,
         top_k: int | None,
-        chunk: int,
         layer_norm_eps: float = 1e-12,
     ):
         super().__init__()
-        self.kind, self.top_k, self.chunk, self.vocab_size = kind, top_k, chunk, vocab_size
+        self.kind, self.top_k, self.vocab_size = kind, top_k, vocab_size
         if kind == "splade":
             self.dense = nn.Linear(hidden_size, hidden_size)
             self.activation = ACT2FN[hidden_act]
@@ -191,7 +116,7 @@ class LexicalHead(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N, D), (B, N) -> max over valid tokens of the active words' scores, and the winning tokens: (B, A)."""
         weight, bias = word_embeddings[self.active_ids], self.bias[self.active_ids]
-        return max_pooled_projection(self.transform(hidden), weight, bias, mask, self.chunk)
+        return max_pooled_projection(self.transform(hidden), weight, bias, mask)
 
     def embed(self, scores: torch.Tensor) -> torch.Tensor:
         """Pooled scores (B, A) -> lexical vectors (B, V), non-negative and zero outside the active words."""

@@ -24,6 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils import ModelOutput, logging
 
 from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
+from .encoding_lexmotion import MotionEncodingMixin, TextEncodingMixin
 from .lexical_head import LexicalHead
 from .losses_lexmotion import (
     bag_of_words,
@@ -52,14 +53,14 @@ class LexMotionTextOutput(ModelOutput):
         text_embeds (B, V): word weights of the caption, non-negative.
         last_hidden_state (B, L, E): token states.
         text_scores (B, A): pooled word scores before saturation, in the order of the head's `active_ids`.
-        winning_tokens (B, A): the token each pooled score came from.
+        winning_tokens (B, A) int32: the token each pooled score came from.
         token_logits (B, L, A): word scores of every token, on request.
     """
 
     text_embeds: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
     text_scores: torch.FloatTensor | None = None
-    winning_tokens: torch.LongTensor | None = None
+    winning_tokens: torch.IntTensor | None = None
     token_logits: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -81,7 +82,7 @@ class LexMotionMotionOutput(ModelOutput):
     token_attention_mask: torch.BoolTensor | None = None
     grid: tuple[int, int] | None = None
     motion_scores: torch.FloatTensor | None = None
-    winning_tokens: torch.LongTensor | None = None
+    winning_tokens: torch.IntTensor | None = None
     token_logits: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -337,7 +338,7 @@ class LexMotionPreTrainedModel(PreTrainedModel):
 # ---------------------------------------------------------------------------------------------------------- text tower
 
 
-class LexMotionTextPreTrainedModel(LexMotionPreTrainedModel):
+class LexMotionTextPreTrainedModel(TextEncodingMixin, LexMotionPreTrainedModel):
     config: LexMotionTextConfig
     base_model_prefix = "text_model"
     input_modalities = ("text",)
@@ -378,7 +379,6 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             config.head_kind,
             getattr(encoder_config, "hidden_act", None) or encoder_config.activation,
             config.top_k,
-            config.vocabulary_chunk,
         )
         self.post_init()
 
@@ -695,7 +695,7 @@ class LexMotionMotionEncoder(nn.Module):
         return states, seen, valid, shape, hidden_states
 
 
-class LexMotionMotionPreTrainedModel(LexMotionPreTrainedModel):
+class LexMotionMotionPreTrainedModel(MotionEncodingMixin, LexMotionPreTrainedModel):
     config: LexMotionMotionConfig
     base_model_prefix = "motion_model"
     main_input_name = "motion_values"
@@ -735,7 +735,6 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
             config.head_kind,
             config.head_act,
             config.top_k,
-            config.vocabulary_chunk,
         )
         self.post_init()
 
@@ -987,7 +986,7 @@ def _rank_offset(rows: int) -> int:
 # -------------------------------------------------------------------------------------------------------- dual encoder
 
 
-class LexMotionModel(LexMotionPreTrainedModel):
+class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrainedModel):
     """
     The dual encoder, trained by phase iv, LexCMLP: motion and its captions near each other in one space of words.
 

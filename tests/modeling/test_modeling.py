@@ -127,7 +127,7 @@ def test_token_logits_explain_the_pooled_scores(model):
     logits = output.token_logits.masked_fill(~output.token_attention_mask[..., None], -torch.inf)
     best, winner = logits.max(dim=1)
     torch.testing.assert_close(best, output.motion_scores, atol=1e-5, rtol=1e-5)
-    assert torch.equal(winner, output.winning_tokens)
+    assert torch.equal(winner, output.winning_tokens.long())
     assert output.grid == (6, 3)
 
 

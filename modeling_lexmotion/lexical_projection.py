@@ -1,0 +1,258 @@
+"""
+The product that dominates a lexical model, fused with its pooling: max over tokens of (hidden @ weight.T), kept as one
+score and one winning token for every word of a row.
+
+The (B, N, A) logits exist one tile at a time. Rows of like length are multiplied together, so padding costs little; on
+CUDA a Triton kernel (`lexical_projection_triton.py`) does the same in registers. The gradient flows through the
+winning tokens only: two weighted sums of table rows over the (row, word) pairs that have one, so a sparse output has a
+cheap backward pass. Published relatives: Sparton (arXiv 2603.25011), FlashSPLADE; written here from the idea.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .lexical_projection_triton import max_over_tokens_triton, supports_triton
+
+TILE_TOKENS, TILE_WORDS = 4096, 512  # logits of one matrix product
+BLOCK_TOKENS = 512  # tokens reduced at a time: their logits stay in the second-level cache of a core
+LIKE_LENGTH = 0.75  # rows at least this share of the longest of a block are padded to it
+BACKWARD_PAIRS = 1 << 20  # (row, word) pairs at a time; bounds memory while the output is still dense
+PLACES = 0xFFFF  # free bits of a bfloat16 held in a float32
+
+
+@dataclass
+class _Tile:
+    """
+    Rows whose tokens are multiplied together.
+
+    Args:
+        rows: (R,) int64. tokens: (R, n) int64, the valid tokens of each, filled up by repeating the first one, which
+            no maximum can see; n is the longest row's.
+        blocks: (first row, end row, first state, n) of rows of like length, with n tokens each.
+        states: (S,) int64, the tokens of all blocks as rows of hidden, then (S, D).
+    """
+
+    rows: torch.Tensor
+    tokens: torch.Tensor
+    blocks: list[tuple[int, int, int, int]]
+    states: torch.Tensor
+
+
+def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> list[_Tile]:
+    """Rows with a token, longest first, cut into blocks and the blocks into tiles of at most `tile_tokens` tokens."""
+    batch, size, width = hidden.shape
+    if hidden.numel() == 0:
+        return []
+    lengths = mask.sum(dim=1)
+    by_length = lengths.argsort(descending=True, stable=True)
+    longest_first = [length for length in lengths[by_length].tolist() if length]
+    first = mask.int().argsort(dim=1, descending=True, stable=True)  # valid tokens first, in order
+    tokens = torch.where(torch.arange(size) < lengths[:, None], first, first[:, :1])
+    flat = hidden.reshape(batch * size, width)
+    tiles: list[_Tile] = []
+    start = 0
+    while start < len(longest_first):
+        blocks, used, row = [], 0, start
+        while row < len(longest_first):
+            length, begin = longest_first[row], row
+            fits = max(min(BLOCK_TOKENS, tile_tokens - used) // length, 0 if blocks else 1)
+            while row < len(longest_first) and row - begin < fits and longest_first[row] >= LIKE_LENGTH * length:
+                row += 1
+            if row == begin:
+                break
+            blocks.append((begin - start, row - start, used, length))
+            used += (row - begin) * length
+        rows = by_length[start:row]
+        at = tokens[rows, : longest_first[start]]
+        states = torch.cat([(rows[a:b, None] * size + at[a:b, :length]).flatten() for a, b, _, length in blocks])
+        tiles.append(_Tile(rows, at, blocks, flat[states]))
+        start = row
+    return tiles
+
+
+def _max_over_tokens_cpu(
+    hidden: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, tile_tokens: int, tile_words: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    `torch.max` with indices is not vectorised over a middle axis; the passes below are, and cost a tenth of it.
+
+    A bfloat16 is widened and its place written into the free bits, so that one maximum yields both. Wider numbers have
+    no free bits: the maximum first, then the first place that equals it.
+    """
+    words = weight.shape[0]
+    if hidden.dtype == torch.float16:
+        hidden = hidden.float()  # CPUs multiply half precision slower than single
+    scores = hidden.new_zeros(hidden.shape[0], words, dtype=torch.promote_types(hidden.dtype, torch.float32))
+    winner = torch.zeros(hidden.shape[0], words, dtype=torch.int32, device=hidden.device)
+    packed = hidden.dtype == torch.bfloat16 and hidden.shape[1] <= PLACES
+    code = PLACES - torch.arange(hidden.shape[1], dtype=torch.int32)[:, None]
+    if not packed:
+        code = code.to(hidden.dtype)
+    tiles = _tiles(hidden, mask, tile_tokens)
+    logits_of = hidden.new_empty(max((tile.states.shape[0] for tile in tiles), default=0) * tile_words)
+    block = max((((b - a) * length) for tile in tiles for a, b, _, length in tile.blocks), default=0)
+    wide_of = torch.empty(block * tile_words if packed else 0)
+    for start in range(0, words, tile_words):
+        columns = slice(start, min(start + tile_words, words))
+        word_states = weight[columns].to(hidden.dtype).T  # (D, C)
+        for tile in tiles:
+            shape = (tile.states.shape[0], word_states.shape[1])
+            logits = torch.mm(tile.states, word_states, out=logits_of[: shape[0] * shape[1]].view(shape))
+            best = scores.new_empty(len(tile.rows), shape[1])
+            place = torch.empty_like(best)
+            for a, b, first, length in tile.blocks:
+                grid = logits[first : first + (b - a) * length].view(b - a, length, -1)  # (G, n, C)
+                if packed:
+                    wide = wide_of[: grid.numel()].view(grid.shape).copy_(grid)
+                    wide.view(torch.int32).bitwise_or_(code[:length])
+                    torch.amax(wide, dim=1, out=best[a:b])
+                else:
+                    torch.amax(grid, dim=1, out=best[a:b])
+                    torch.amax(grid.eq_(best[a:b, None]).mul_(code[:length]), dim=1, out=place[a:b])
+            if packed:
+                bits = best.view(torch.int32)
+                place, best = bits & PLACES, (bits & ~PLACES).view(torch.float32)
+            # NaN has no place of its own.
+            place = (PLACES - place).long().clamp_(0, tile.tokens.shape[1] - 1)
+            scores[:, columns].index_copy_(0, tile.rows, best)
+            winner[:, columns].index_copy_(0, tile.rows, tile.tokens.gather(1, place).to(torch.int32))
+    return scores, winner
+
+
+@torch.library.custom_op("lexmotion::max_pooled_projection", mutates_args=())
+def _forward(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    mask: torch.Tensor,
+    tile_tokens: int,
+    tile_words: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if supports_triton(hidden):
+        scores, winner = max_over_tokens_triton(hidden, weight, mask)
+    else:
+        scores, winner = _max_over_tokens_cpu(hidden, weight, mask, tile_tokens, tile_words)
+    scores += bias.to(scores.dtype)
+    return scores.masked_fill_(~mask.any(dim=1)[:, None], 0.0), winner
+
+
+@_forward.register_fake
+def _(hidden, weight, bias, mask, tile_tokens, tile_words):
+    shape = (hidden.shape[0], weight.shape[0])
+    scores = hidden.new_empty(shape, dtype=torch.promote_types(hidden.dtype, torch.float32))
+    return scores, hidden.new_empty(shape, dtype=torch.int32)
+
+
+def _sum_rows(table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Weighted sums of table rows, the first over the first counts[0] of `rows`, and so on. -> (len(counts), D)."""
+    offsets = counts.cumsum(0) - counts
+    return nn.functional.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
+
+
+@torch.library.custom_op("lexmotion::max_pooled_projection_backward", mutates_args=())
+def _backward(
+    gradient: torch.Tensor,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    winner: torch.Tensor,
+    mask: torch.Tensor,
+    wants_hidden: bool,
+    wants_weight: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    batch, tokens, width = hidden.shape
+    flat = hidden.reshape(batch * tokens, width).to(gradient.dtype)
+    grad_flat = torch.zeros_like(flat if wants_hidden else flat[:0])
+    grad_weight = torch.zeros_like(weight if wants_weight else weight[:0])
+    useful = (gradient != 0) & mask.any(dim=1)[:, None]
+    # Blocks of words with at most BACKWARD_PAIRS pairs; one block once the output is sparse.
+    pairs = useful.sum(dim=0).cumsum(0)
+    blocks = torch.arange(1, int(pairs[-1]) // BACKWARD_PAIRS + 1, device=pairs.device) * BACKWARD_PAIRS
+    edges = [0, *torch.searchsorted(pairs, blocks).tolist(), len(pairs)] if len(pairs) else [0]
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        word, row = useful[:, start:stop].T.contiguous().nonzero(as_tuple=True)
+        if not len(word):
+            continue
+        present, place, counts = torch.unique_consecutive(word + start, return_inverse=True, return_counts=True)
+        value = gradient[row, word + start]
+        token = row * tokens + winner[row, word + start]
+        if wants_weight:
+            grad_weight[present] = _sum_rows(flat, token, value, counts).to(weight.dtype)
+        if wants_hidden:
+            token, order = token.sort()
+            winners, counts = torch.unique_consecutive(token, return_counts=True)
+            words = weight[present].to(gradient.dtype)
+            grad_flat[winners] += _sum_rows(words, place[order], value[order], counts)
+    return grad_flat.view(batch if wants_hidden else 0, tokens, width).to(hidden.dtype), grad_weight
+
+
+@_backward.register_fake
+def _(gradient, hidden, weight, winner, mask, wants_hidden, wants_weight):
+    return (
+        hidden.new_empty(hidden.shape if wants_hidden else (0, *hidden.shape[1:])),
+        weight.new_empty(weight.shape if wants_weight else (0, weight.shape[1])),
+    )
+
+
+def _setup_context(ctx, inputs, output):
+    hidden, weight, bias, mask, *_ = inputs
+    ctx.save_for_backward(hidden, weight, mask, output[1])
+    ctx.bias_dtype = bias.dtype
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx, gradient, _):
+    hidden, weight, mask, winner = ctx.saved_tensors
+    wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+    grad_bias = None
+    if wants_bias:
+        grad_bias = (gradient * mask.any(dim=1)[:, None]).sum(dim=0).to(ctx.bias_dtype)
+    grad_hidden = grad_weight = None
+    if wants_hidden or wants_weight:
+        grad_hidden, grad_weight = _backward(gradient, hidden, weight, winner, mask, wants_hidden, wants_weight)
+    return grad_hidden if wants_hidden else None, grad_weight if wants_weight else None, grad_bias, None, None, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_setup_context)
+
+
+def max_pooled_projection(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    mask: torch.Tensor,
+    tile: tuple[int, int] = (TILE_TOKENS, TILE_WORDS),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    max over valid tokens of (hidden @ weight.T) + bias, without the (B, N, A) tensor.
+
+    Under autocast the product is computed in its dtype. `torch.compile` sees one opaque operator.
+
+    Args:
+        hidden: (B, N, D). weight: (A, D). bias: (A,). mask: (B, N), zero = not a token.
+        tile: tokens and words of the logits computed at a time on a CPU; bounds memory, changes no result.
+
+    Returns:
+        scores (B, A), at least float32, zero in rows without any valid token; and the winning token (B, A) int32. Of
+        tied tokens one wins and takes the whole gradient: for positive scores the first.
+
+    Raises:
+        ValueError: shapes that do not fit together.
+    """
+    if (
+        hidden.ndim != 3
+        or weight.ndim != 2
+        or weight.shape[1] != hidden.shape[2]
+        or bias.shape != weight.shape[:1]
+        or mask.shape != hidden.shape[:2]
+    ):
+        raise ValueError(
+            "expected hidden (B, N, D), weight (A, D), bias (A,) and mask (B, N), got "
+            f"{tuple(hidden.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)} and {tuple(mask.shape)}"
+        )
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        hidden = hidden.to(torch.get_autocast_dtype(kind))
+    with torch.autocast(kind, enabled=False):
+        return _forward(hidden, weight, bias, mask.bool(), *tile)
