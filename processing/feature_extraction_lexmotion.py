@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self, TypedDict
+from typing import Any, NamedTuple, Self, TypedDict
 
 import numpy as np
 import torch
@@ -27,6 +27,14 @@ KINDS = ("positions", "features")
 MIN_STD = 1e-4  # a feature that varies less is constant: it is centred, not divided
 MAX_BODY_SIZE = 20.0  # metres; joints further apart within one frame are in another unit
 FIT_BATCH = 64
+
+
+class FrameMoments(NamedTuple):
+    """Mean (F,) and summed squared distance from it (F,), float64, of some frames."""
+
+    frames: int
+    mean: np.ndarray
+    squares: np.ndarray
 
 
 class LexMotionMotionKwargs(TypedDict, total=False):
@@ -361,10 +369,11 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return values, lengths
 
     def _normalize(self, values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """In place: the values were made for the caller, and at this size a copy costs more than the arithmetic."""
         if self.mean is not None:
-            values = (values - values.new_tensor(self.mean)) / values.new_tensor(self.std)
+            values.sub_(values.new_tensor(self.mean)).div_(values.new_tensor(self.std))
         frame = torch.arange(values.shape[1], device=values.device)
-        return values.masked_fill((frame >= lengths[:, None]).unsqueeze(-1), 0.0)
+        return values.mul_((frame < lengths[:, None]).unsqueeze(-1))
 
     def values_from_positions(
         self, positions: torch.Tensor, lengths: torch.Tensor
@@ -452,10 +461,18 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         Raises:
             ValueError: No motions, or one that calling would refuse.
         """
+        return self.fit_moments(self.moments(motions, fps, mirror))
+
+    def moments(
+        self, motions: Iterable[Any], fps: float | Iterable[float] | None = None, mirror: bool = False
+    ) -> Iterator[FrameMoments]:
+        """What [`fit`] finds out about the motions, batch by batch: work that can be spread, then put together.
+
+        Arguments and errors are those of [`fit`].
+        """
         rates: Iterator[Any]
         rates = iter(fps) if isinstance(fps, Iterable) else itertools.repeat(self.fps if fps is None else fps)
         stream = iter(motions)
-        count, mean, squares = 0, np.zeros(self.num_features), np.zeros(self.num_features)
         index = 0
         while batch := list(itertools.islice(stream, FIT_BATCH)):
             prepared = []
@@ -478,12 +495,21 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
                 values, lengths = self._assemble(prepared)
                 frames = values[torch.arange(values.shape[1]) < lengths[:, None]].double().numpy()
                 centre = frames.mean(axis=0)
-                spread = np.square(frames - centre).sum(axis=0)
-                total = count + len(frames)
-                step = centre - mean
-                squares += spread + np.square(step) * (count * len(frames) / total)
-                mean += step * (len(frames) / total)
-                count = total
+                yield FrameMoments(len(frames), centre, np.square(frames - centre).sum(axis=0))
+
+    def fit_moments(self, moments: Iterable[FrameMoments]) -> Self:
+        """[`fit`] from the [`moments`] of all motions; their order decides the last digits.
+
+        Raises:
+            ValueError: There are none.
+        """
+        count, mean, squares = 0, np.zeros(self.num_features), np.zeros(self.num_features)
+        for term in moments:
+            total = count + term.frames
+            step = np.asarray(term.mean) - mean
+            squares += term.squares + np.square(step) * (count * term.frames / total)
+            mean += step * (term.frames / total)
+            count = total
         if not count:
             raise ValueError("No motions to fit on: the iterable was empty.")
         std = np.sqrt(squares / count)

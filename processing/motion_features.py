@@ -89,8 +89,10 @@ def _to_batch(
     if lengths is not None and shortest < num_frames:
         frame = torch.arange(num_frames, device=positions.device)
         last = torch.minimum(frame, lengths[:, None] - 1)
-        positions = positions[torch.arange(num_clips, device=positions.device)[:, None], last]
-    if not torch.isfinite(positions).all():
+        last += torch.arange(num_clips, device=positions.device)[:, None] * num_frames
+        positions = positions.flatten(0, 1).index_select(0, last.flatten()).view(positions.shape)
+    # The sum shows at a fraction of the price whether every number has to be looked at.
+    if not (torch.isfinite(positions.sum()) or torch.isfinite(positions).all()):
         clip, frame, joint, _ = (~torch.isfinite(positions)).nonzero()[0].tolist()
         raise ValueError(
             f"Clip {clip}, frame {frame}: the position of joint {joint} ({skeleton.joint_names[joint]}) is "
@@ -104,8 +106,15 @@ def _to_batch(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _turn(x: torch.Tensor, z: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.addcmul(cos * x, sin, z), torch.addcmul(cos * z, sin, x, value=-1)
+def _turn(
+    x: torch.Tensor,
+    z: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    out: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x' and z', written to `out` where it is given; x and z themselves cannot be."""
+    return torch.mul(cos, x, out=out[0]).addcmul_(sin, z), torch.mul(cos, z, out=out[1]).addcmul_(sin, x, value=-1)
 
 
 def _forward(across: torch.Tensor) -> torch.Tensor:
@@ -178,12 +187,17 @@ def _chain_parents(skeleton: Skeleton) -> list[int]:
 
 
 def _local_rotations(
-    directions: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, skeleton: Skeleton, out: torch.Tensor
+    directions: torch.Tensor,
+    missing: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    skeleton: Skeleton,
+    out: torch.Tensor,
 ) -> None:
     """Continuous 6-D rotations of all joints but the root.
 
     Args:
-        directions: (J - 1, 3, N) unit bone directions; zero for a bone without length.
+        directions: (J - 1, 3, N) unit bone directions. missing: (J - 1, N), true for a bone without length.
         cos, sin: (N,) of the root's turn.
         out: (J - 1, 6, N), filled.
     """
@@ -207,7 +221,6 @@ def _local_rotations(
         axis.copy_(torch.where(opposite.unsqueeze(1), orthogonal.unsqueeze(-1), axis))
 
     parents = _chain_parents(skeleton)
-    missing = ~directions.any(dim=1)
     if missing.any():
         for chain in skeleton.chains:
             for joint in chain[1:]:
@@ -261,7 +274,7 @@ def _bone_lengths(target_skeleton, skeleton: Skeleton, like: torch.Tensor) -> to
 
 def _canonical_joints(
     joints: torch.Tensor, skeleton: Skeleton, target_lengths: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Retarget, put on the floor, start at the origin, face Z+ at the start.
 
     Args:
@@ -269,12 +282,13 @@ def _canonical_joints(
         target_lengths: (J - 1,) bone lengths, or None to keep the clip's own.
 
     Returns:
-        Joints (J, 3, B, T) and unit bone directions (J - 1, 3, B, T).
+        Joints (J, 3, B, T), unit bone directions (J - 1, 3, B, T), and where a bone has no length (J - 1, B, T).
     """
     parents = torch.tensor(skeleton.parents[1:], device=joints.device)
     bones = joints[1:] - joints.index_select(0, parents)
     lengths = bones.square().sum(dim=1).sqrt_()
-    bones /= torch.where(lengths == 0, 1.0, lengths).unsqueeze(1)
+    missing = lengths == 0
+    bones /= lengths.masked_fill(missing, 1.0).unsqueeze(1)
     root = joints[0]
     if target_lengths is None:
         first = joints[..., 0]
@@ -295,7 +309,7 @@ def _canonical_joints(
         x, z = _turn(root[0] - root[0, :, :1], root[2] - root[2, :, :1], cos, sin)
         joints = _chain_up(torch.stack([x, root[1], z]), bones * target_lengths, skeleton)
     joints[:, 1] -= joints[:, 1].amin(dim=(0, 2))[:, None]
-    return joints, bones
+    return joints, bones, missing
 
 
 def _planes(positions: torch.Tensor) -> torch.Tensor:
@@ -310,7 +324,7 @@ def _extract(
 ) -> None:
     """Features of (B, T, J, 3) positions into `out` (B, T - 1, 12 J - 1)."""
     num_clips, num_frames, num_joints, _ = positions.shape
-    joints, directions = _canonical_joints(_planes(positions), skeleton, target_lengths)
+    joints, directions, missing = _canonical_joints(_planes(positions), skeleton, target_lengths)
     cos, sin = _smoothed_heading(joints, skeleton)
     features = joints.new_empty(skeleton.num_features, num_clips, num_frames - 1)
     groups = {group: features[part] for group, part in skeleton.feature_slices.items()}
@@ -321,22 +335,23 @@ def _extract(
     # y part of the quaternion from one heading to the next. As w >= 0, a heading that passes Z- gets the wrong sign,
     # as it does in the published features.
     torch.asin((w[:, :-1] * y[:, 1:]).addcmul_(y[:, :-1], w[:, 1:], value=-1).clamp_(-1.0, 1.0), out=root[0])
-    root[1], root[2] = _turn(steps[0, 0], steps[0, 2], cos[:, 1:], sin[:, 1:])
+    _turn(steps[0, 0], steps[0, 2], cos[:, 1:], sin[:, 1:], out=(root[1], root[2]))
     root[3] = joints[0, 1, :, :-1]
     cos, sin = cos[:, :-1], sin[:, :-1]
 
     local = groups["positions"].view(num_joints - 1, 3, num_clips, num_frames - 1)
     place = joints[0, :, :, :-1]
     others = joints[1:, :, :, :-1]
-    local[:, 0], local[:, 2] = _turn(others[:, 0] - place[0], others[:, 2] - place[2], cos, sin)
+    _turn(others[:, 0] - place[0], others[:, 2] - place[2], cos, sin, out=(local[:, 0], local[:, 2]))
     local[:, 1] = others[:, 1]
 
     rotations = groups["rotations"].view(num_joints - 1, 6, num_clips * (num_frames - 1))
     directions = directions[..., :-1].reshape(num_joints - 1, 3, -1)
-    _local_rotations(directions, cos.reshape(-1), sin.reshape(-1), skeleton, out=rotations)
+    missing = missing[..., :-1].reshape(num_joints - 1, -1)
+    _local_rotations(directions, missing, cos.reshape(-1), sin.reshape(-1), skeleton, out=rotations)
 
     velocities = groups["velocities"].view(num_joints, 3, num_clips, num_frames - 1)
-    velocities[:, 0], velocities[:, 2] = _turn(steps[:, 0], steps[:, 2], cos, sin)
+    _turn(steps[:, 0], steps[:, 2], cos, sin, out=(velocities[:, 0], velocities[:, 2]))
     velocities[:, 1] = steps[:, 1]
 
     feet = torch.stack([steps[joint] for joint in skeleton.contact_joints])
@@ -398,7 +413,7 @@ def positions_to_features(
     lengths = lengths - 1
     if num_clips and int(lengths.min()) < num_frames - 1:
         frame = torch.arange(num_frames - 1, device=features.device)
-        features.masked_fill_((frame >= lengths[:, None]).unsqueeze(-1), 0.0)
+        features *= (frame < lengths[:, None]).unsqueeze(-1)
     return (features[0] if single else features), lengths
 
 
@@ -499,8 +514,11 @@ def mirror_positions(positions: torch.Tensor, skeleton: str | Skeleton = "humanm
             f"Expected positions of shape (..., {skeleton.num_joints}, 3) for skeleton {skeleton.name!r}, "
             f"got {tuple(positions.shape)}."
         )
-    swapped = positions[..., skeleton.mirror_permutation, :]
-    return swapped * swapped.new_tensor([-1.0, 1.0, 1.0])
+    swap = torch.tensor(skeleton.mirror_permutation, device=positions.device)
+    columns = (3 * swap[:, None] + torch.arange(3, device=positions.device)).flatten()
+    mirrored = positions.flatten(-2).index_select(-1, columns).view(positions.shape)
+    mirrored[..., 0].neg_()
+    return mirrored
 
 
 def resample_positions(positions: torch.Tensor, fps: float, target_fps: float) -> torch.Tensor:

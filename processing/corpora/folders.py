@@ -16,18 +16,15 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from ..motion_features import features_to_positions, mirror_positions
 from ..skeletons import Skeleton, get_skeleton
 from .records import MotionRecord, Skipped
 from .text_mirroring import mirror_caption
-
-logger = logging.get_logger(__name__)
 
 DEFAULT_SPLITS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 MIRROR_MODES = ("listed", "derive", "none")
@@ -218,6 +215,10 @@ class CorpusFolder:
         self.source_clips = read_source_clips(self.source)
         self.skipped: list[Skipped] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker is told the recording of each motion it reads; the names of a million others are not sent along.
+        return self.__dict__ | {"source_clips": {}}
+
     def ids(self, split: str) -> list[str]:
         """Ids of one split, with the mirrored ones that the mirror mode asks for."""
         ids = read_ids(self.splits[split])
@@ -228,54 +229,36 @@ class CorpusFolder:
             ids += [f"M{motion_id}" for motion_id in ids if motion_id[0] != "M" and f"M{motion_id}" not in known]
         return ids
 
-    def input_files(self) -> Iterator[Path]:
-        """Every file that the records come from, in a fixed order: what a fingerprint of the input has to cover."""
+    def listing_files(self) -> Iterator[Path]:
+        """The files that say what the corpus consists of, in a fixed order."""
         yield from (self.source / name for name in ("meta.csv", "index.csv") if (self.source / name).is_file())
         yield from self.splits.values()
-        seen: set[Path] = set()
-        for split in self.splits:
-            for motion_id in self.ids(split):
-                for path in (self._motion_path(motion_id), self._text_path(motion_id)):
-                    if path is not None and path[0] not in seen:
-                        seen.add(path[0])
-                        yield path[0]
 
-    def records(self, split: str, progress: bool = False) -> Iterator[MotionRecord]:
+    def files_of(self, motion_id: str) -> list[Path]:
+        """The motion and the text file that [`read`] opens, as far as they exist."""
+        found = (self._motion_path(motion_id), self._text_path(motion_id))
+        return [path for path, _ in filter(None, found)]
+
+    def source_clip(self, motion_id: str) -> str:
+        """The recording that a motion was cut from where the corpus says so, otherwise its base id."""
+        base_id = base_id_of(motion_id)
+        return self.source_clips.get(motion_id) or self.source_clips.get(base_id) or base_id
+
+    def records(self, split: str) -> Iterator[MotionRecord]:
         """
         Yield the motions of a split in the order of its file, sub-ranges after the whole motion.
 
         Args:
             split (`str`): one of `self.splits`.
-            progress (`bool`): show a progress bar on a terminal.
 
         Yields:
             [`MotionRecord`]: what could be read; the rest is added to `self.skipped`.
         """
-        ids = self.ids(split)
-        for motion_id in tqdm(ids, desc=f"reading {split}", unit="motion", disable=None if progress else True):
-            yield from self._read(motion_id, split)
+        for motion_id in self.ids(split):
+            yield from self.read(motion_id, split, self.source_clip(motion_id))
 
-    def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
-        """File of a motion and whether it must still be mirrored."""
-        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
-            for folder in self.motion_folders:
-                path = folder / f"{candidate}.npy"
-                if path.is_file():
-                    return path, candidate != motion_id
-        return None
-
-    def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
-        """File of the captions and whether they must still be mirrored."""
-        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
-            path = self.texts / f"{candidate}.txt"
-            if path.is_file():
-                return path, candidate != motion_id
-        return None
-
-    def _skip(self, split: str, motion_id: str, reason: str, detail: str = "") -> None:
-        self.skipped.append(Skipped(split, motion_id, reason, detail))
-
-    def _read(self, motion_id: str, split: str) -> Iterator[MotionRecord]:
+    def read(self, motion_id: str, split: str, source_clip: str) -> Iterator[MotionRecord]:
+        """One motion of [`records`], with the recording it comes from."""
         motion_file = self._motion_path(motion_id)
         text_file = self._text_path(motion_id)
         if motion_file is None or text_file is None:
@@ -303,7 +286,7 @@ class CorpusFolder:
             yield MotionRecord(
                 id=record_id,
                 base_id=base_id,
-                source_clip=self.source_clips.get(motion_id) or self.source_clips.get(base_id) or base_id,
+                source_clip=source_clip,
                 mirrored=base_id != motion_id,
                 start=0.0 if whole else start,
                 end=len(crop) / fps if whole else min(end, len(positions) / fps),
@@ -315,6 +298,26 @@ class CorpusFolder:
                 split=split,
                 source=self.name,
             )
+
+    def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
+        """File of a motion and whether it must still be mirrored."""
+        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
+            for folder in self.motion_folders:
+                path = folder / f"{candidate}.npy"
+                if path.is_file():
+                    return path, candidate != motion_id
+        return None
+
+    def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
+        """File of the captions and whether they must still be mirrored."""
+        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
+            path = self.texts / f"{candidate}.txt"
+            if path.is_file():
+                return path, candidate != motion_id
+        return None
+
+    def _skip(self, split: str, motion_id: str, reason: str, detail: str = "") -> None:
+        self.skipped.append(Skipped(split, motion_id, reason, detail))
 
     def _read_captions(
         self, motion_id: str, split: str, path: Path, mirror: bool

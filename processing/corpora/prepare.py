@@ -8,9 +8,12 @@ From a corpus folder to what training reads: Parquet splits and the fitted proce
 
 Motions are stored as joint positions in metres, flattened joint by joint. The folder appears complete or not at all;
 the same input and options give the same bytes, and a folder that already holds them is left alone.
+
+A large corpus can be read in parts, on as many machines: each leaves `shards/00002-of-00008/` in the folder, and
+merging them gives the bytes that one run would.
 """
 
-import hashlib
+import itertools
 import json
 import os
 import re
@@ -18,16 +21,12 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Array2D, DatasetDict, Features, IterableDatasetDict, List, Value, load_dataset
-from datasets.features.features import Array2DExtensionType
-from tqdm.auto import tqdm
+from datasets import Dataset, DatasetDict, IterableDatasetDict, load_dataset
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -36,227 +35,48 @@ from ..lexicon import Lexicon
 from ..processing_lexmotion import LexMotionProcessor
 from ..skeletons import Skeleton
 from ..text_models import resolve_text_model
+from .blocks import (
+    Shard,
+    block_moments,
+    block_rows,
+    count_workers,
+    hash_blocks,
+    open_blocks,
+    plan_blocks,
+    read_blocks,
+    sha256_of,
+    spread,
+)
+from .columns import TEXT_FEATURES, corpus_features
 from .folders import DEFAULT_SPLITS, MIN_FRAMES, CorpusFolder, FolderLayout, base_id_of, read_ids
 from .humanml3d import HUMANML3D
 from .kit_ml import KIT_ML
-from .records import MotionRecord
+from .report import Identity, PrepareReport, intact
 from .text_mirroring import mirror_caption
 from .word_tokenizer import train_tokenizer
 
 logger = logging.get_logger(__name__)
 
-FORMAT_VERSION = 1
 LAYOUTS: dict[str, FolderLayout] = {layout.name: layout for layout in (HUMANML3D, KIT_ML)}
 
 # Trains a tokenizer on the captions of the corpus.
 CORPUS_TEXT_MODEL = "corpus"
 
-_SHARD_BYTES = 256 * 2**20
+# Folder of the shards that wait to be merged.
+SHARDS = "shards"
+BLOCKS = "blocks"
+
+_FILE_BYTES = 256 * 2**20
 _WORD = re.compile("[a-z]+")
 
 
-def corpus_features(skeleton: Skeleton) -> Features:
-    """
-    Columns of a prepared split.
-
-    `motion` is (T, J * 3) float32: joint positions in metres, joint-major (x, y, z of joint 0 first). `base_id` and
-    `source_clip` tell which rows show the same movement or come from the same recording, `mirrored` which rows are
-    mirror images; `mirrored_captions` describe the mirror image of the row.
-    """
-    text = Value("string")
-    return Features(
-        {
-            "id": text,
-            "base_id": text,
-            "source_clip": text,
-            "mirrored": Value("bool"),
-            "start": Value("float32"),
-            "end": Value("float32"),
-            "motion": Array2D((None, skeleton.num_joints * 3), "float32"),
-            "num_frames": Value("int32"),
-            "fps": Value("float32"),
-            "skeleton": text,
-            "captions": List(text),
-            "mirrored_captions": List(text),
-            "split": text,
-            "source": text,
-        }
-    )
-
-
-TEXT_FEATURES = Features(
-    {"id": Value("string"), "captions": List(Value("string")), "mirrored_captions": List(Value("string"))}
-)
-
-
-@dataclass
-class PrepareReport:
-    """
-    What [`prepare`] did; saved as `report.json`.
-
-    Args:
-        fingerprint (`str`): hash of every input byte and option.
-        layout, source, skeleton (`str`), fps (`float`): what the motions are.
-        options (`dict`): as given.
-        splits (`dict`): of each split: motions listed and written, mirrored ones, captions, frames, seconds.
-        skipped (`list[dict]`): `split`, `id`, `reason`, `detail` of everything left out.
-        skipped_by_reason (`dict[str, int]`): counts of the same.
-        shared (`dict[str, dict[str, int]]`): base motions and source clips that two splits have in common.
-        text (`dict`): rows of the text-only corpus and how many extra ones were left out.
-        processor (`dict`): where it comes from and its hashes.
-        files (`dict[str, int]`): size of every file written.
-        reused (`bool`): nothing had to be done; not saved.
-    """
-
-    fingerprint: str
-    layout: str
-    source: str
-    skeleton: str
-    fps: float
-    options: dict[str, Any]
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    skipped_by_reason: dict[str, int] = field(default_factory=dict)
-    shared: dict[str, dict[str, int]] = field(default_factory=dict)
-    text: dict[str, int] = field(default_factory=dict)
-    processor: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, int] = field(default_factory=dict)
-    reused: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as it is saved."""
-        values = asdict(self)
-        del values["reused"]
-        return {"format_version": FORMAT_VERSION, **values}
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "PrepareReport":
-        """Read the report of a prepared folder."""
-        path = Path(folder) / "report.json"
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{folder} is not a prepared corpus (no report.json): run `lexmotion prepare` first."
-            )
-        values = json.loads(path.read_text(encoding="utf-8"))
-        version = values.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format {version}, this version reads {FORMAT_VERSION}: prepare the corpus again."
-            )
-        return cls(**values)
-
-    def summary(self) -> str:
-        """A few lines for a person."""
-        lines = [
-            f"{name}: {split['motions']} of {split['listed']} motions, "
-            f"{split['captions']} captions, {split['seconds'] / 60:.1f} min"
-            for name, split in self.splits.items()
-        ]
-        if self.skipped:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped_by_reason.items())
-            lines.append(f"skipped: {reasons}")
-        return "\n".join(lines)
-
-
-class _SplitWriter:
-    """Write records to Parquet shards with small row groups, without holding more than one group."""
-
-    def __init__(self, folder: Path, split: str, features: Features, row_group_size: int):
-        self.folder, self.split, self.row_group_size = folder, split, row_group_size
-        self.features = features
-        self.schema = features.arrow_schema
-        self.rows: list[MotionRecord] = []
-        self.writer: pq.ParquetWriter | None = None
-        self.shards: list[Path] = []
-        self.bytes_in_shard = 0
-
-    def add(self, record: MotionRecord) -> None:
-        self.rows.append(record)
-        if len(self.rows) == self.row_group_size:
-            self._flush()
-
-    def close(self) -> None:
-        self._flush()
-        if self.writer is None and not self.shards:
-            self._open()
-        self._close_shard()
-        for number, shard in enumerate(self.shards):
-            shard.rename(self.folder / f"{self.split}-{number:05d}-of-{len(self.shards):05d}.parquet")
-
-    def _open(self) -> pq.ParquetWriter:
-        path = self.folder / f"{self.split}-{len(self.shards):05d}.partial"
-        self.shards.append(path)
-        self.writer = pq.ParquetWriter(path, self.schema, compression="zstd", use_dictionary=False)
-        return self.writer
-
-    def _close_shard(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
-            self.bytes_in_shard = 0
-
-    def _flush(self) -> None:
-        if not self.rows:
-            return
-        writer = self.writer or self._open()
-        table = pa.Table.from_arrays([self._column(name) for name in self.schema.names], schema=self.schema)
-        writer.write_table(table, row_group_size=self.row_group_size)
-        self.bytes_in_shard += table.nbytes
-        self.rows = []
-        if self.bytes_in_shard >= _SHARD_BYTES:
-            self._close_shard()
-
-    def _column(self, name: str) -> pa.Array:
-        if name != "motion":
-            values = [getattr(record, name) for record in self.rows]
-            return pa.array(values, type=self.schema.field(name).type)
-        motion_type = self.schema.field(name).type
-        width = self.features["motion"].shape[1]
-        frames = np.array([record.num_frames for record in self.rows])
-        flat = np.concatenate([record.positions.reshape(-1) for record in self.rows])
-        per_frame = pa.ListArray.from_arrays(
-            pa.array(np.arange(0, len(flat) + 1, width, dtype=np.int32)), pa.array(flat)
-        )
-        per_motion = pa.ListArray.from_arrays(
-            pa.array(np.concatenate([[0], np.cumsum(frames)]).astype(np.int32)), per_frame
-        )
-        if isinstance(motion_type, Array2DExtensionType):
-            return pa.ExtensionArray.from_storage(motion_type, per_motion)
-        return per_motion
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _fingerprint(options: Mapping[str, Any], files: Iterable[tuple[str, Path]], progress: bool) -> str:
-    """Hash of the options and of the name and content of every input file."""
-    digest = hashlib.sha256(json.dumps({"format": FORMAT_VERSION, **options}, sort_keys=True).encode())
-    for name, path in tqdm(list(files), desc="checking input", unit="file", disable=None if progress else True):
-        digest.update(f"\n{name}\0{_sha256(path)}".encode())
-    return digest.hexdigest()
+def _hashed(files: Iterable[tuple[str, Path]]) -> list[tuple[str, str]]:
+    return [(name, sha256_of(path)) for name, path in files]
 
 
 def _folder_files(label: str, folder: Path, patterns: Sequence[str] = ("*",)) -> Iterator[tuple[str, Path]]:
     found = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     return ((f"{label}/{path.name}", path) for path in found)
-
-
-def _intact(folder: Path, fingerprint: str) -> PrepareReport | None:
-    """The report of a folder that already holds this corpus, else `None`."""
-    try:
-        report = PrepareReport.load(folder)
-    except (OSError, ValueError, TypeError):
-        return None
-    if report.fingerprint != fingerprint:
-        return None
-    for name, size in report.files.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            return None
-    report.reused = True
-    return report
 
 
 def _read_id_files(paths: Sequence[str | Path]) -> set[str]:
@@ -296,23 +116,6 @@ def _load_tokenizer(text_model: str, captions: Iterable[str]):
             f"The tokenizer of the text model {text_model!r} cannot be loaded: give a folder, a hub name that can be "
             "reached, 'minilm', or 'corpus' to build one from the captions."
         ) from error
-
-
-def _stored_motions(folder: Path, skeleton: Skeleton, progress: bool) -> Iterator[np.ndarray]:
-    """Training motions (T, J, 3) back from the Parquet shards."""
-    shards = sorted((folder / "data").glob("train-*.parquet"))
-    total = sum(pq.read_metadata(shard).num_rows for shard in shards)
-    with tqdm(total=total, desc="fitting processor", unit="motion", disable=None if progress else True) as bar:
-        for shard in shards:
-            for batch in pq.ParquetFile(shard).iter_batches(batch_size=64, columns=["motion"]):
-                column = batch.column(0)
-                per_motion = column.storage if isinstance(column, pa.ExtensionArray) else column
-                frames = per_motion.flatten()
-                values = frames.flatten().to_numpy(zero_copy_only=False).reshape(-1, skeleton.num_joints, 3)
-                ends = np.cumsum([len(motion) for motion in per_motion])
-                for motion in np.split(values, ends[:-1]):
-                    bar.update()
-                    yield motion
 
 
 def _check_splits(ids: Mapping[str, list[str]]) -> None:
@@ -359,6 +162,9 @@ def prepare(
     skip_longer_than: int | None = None,
     source_name: str | None = None,
     row_group_size: int = 64,
+    num_workers: int | None = None,
+    shard: str | None = None,
+    merge_shards: int | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> PrepareReport:
@@ -388,15 +194,20 @@ def prepare(
         mirror (`str`): `listed`, `derive` or `none`, see [`~processing.corpora.folders.CorpusFolder`].
         skip_shorter_than, skip_longer_than (`int`): frames outside which a motion or sub-range is skipped.
         source_name (`str`, *optional*): name of the corpus in the column `source`; the folder's name by default.
-        row_group_size (`int`): motions of one Parquet row group, the unit of streaming.
-        overwrite (`bool`): replace a folder that is not a prepared corpus.
+        row_group_size (`int`): listed motions of one Parquet row group, the unit of streaming and of the work.
+        num_workers (`int`, *optional*): processes that read and write; by default one for each core at hand, as far as
+            there are 256 motions for each. It does not change the result.
+        shard (`str`, *optional*): `"2/8"` reads the second of eight parts of every split, and leaves it in
+            `output_dir/shards`.
+        merge_shards (`int`, *optional*): make the corpus of this many shards instead of reading it; they are removed.
+        overwrite (`bool`): replace a folder that is not a prepared corpus, or a shard of another one.
         progress (`bool`): show progress bars on a terminal.
 
     Returns:
-        [`PrepareReport`]: with `reused` set when the folder already held this corpus.
+        [`PrepareReport`]: of what was read, the whole or the shard; with `reused` set when it was already there.
 
     Raises:
-        FileNotFoundError: source, split files, text model folder or processor are missing.
+        FileNotFoundError: source, split files, text model folder, processor or shards are missing.
         ValueError: unknown layout; a split that lists or leaves no motion; an id in two splits; no processor without
         train. FileExistsError: the output folder holds something else.
 
@@ -409,6 +220,11 @@ def prepare(
         raise ValueError(f"Unknown layout {layout!r}: choose one of {', '.join(LAYOUTS)}.")
     if row_group_size < 1:
         raise ValueError(f"row_group_size must be at least 1, got {row_group_size}.")
+    if shard is not None and merge_shards is not None:
+        raise ValueError("Make a shard with `--shard` or merge them with `--merge-shards`, not both in one command.")
+    if merge_shards is not None and merge_shards < 1:
+        raise ValueError(f"merge_shards must be at least 1, got {merge_shards}.")
+    part = Shard() if shard is None else Shard.parse(shard)
     output_dir = Path(output_dir)
     folder = CorpusFolder(
         source, LAYOUTS[layout], splits, mirror, skip_shorter_than, skip_longer_than, name=source_name
@@ -448,69 +264,83 @@ def prepare(
         "skip_longer_than": skip_longer_than,
         "row_group_size": row_group_size,
     }
-    inputs = [(os.path.relpath(path, folder.source), path) for path in folder.input_files()]
-    inputs += [(f"held-out/{name}", path) for name, path in _usual_held_out(folder).items()]
-    inputs += [(f"extra/{number}", Path(path)) for number, path in enumerate([*extra_captions, *exclude_ids])]
+    before = [(os.path.relpath(path, folder.source), path) for path in folder.listing_files()]
+    after = [(f"held-out/{name}", path) for name, path in _usual_held_out(folder).items()]
+    after += [(f"extra/{number}", Path(path)) for number, path in enumerate([*extra_captions, *exclude_ids])]
     if processor is not None:
-        inputs += _folder_files("processor", Path(processor), ("*", "*/*"))
+        after += _folder_files("processor", Path(processor), ("*", "*/*"))
     elif text_model not in (None, CORPUS_TEXT_MODEL):
         text_folder = Path(resolve_text_model(str(text_model)))
         # A folder counts by its content, a short name or hub name by itself.
         if text_folder.is_dir():
             options["text_model"] = str(text_model) if not Path(str(text_model)).is_dir() else text_folder.name
-            inputs += _folder_files("tokenizer", text_folder, ("tokenizer*", "vocab*", "special_tokens*", "merges*"))
-    fingerprint = _fingerprint(options, inputs, progress)
-    done = _intact(output_dir, fingerprint)
-    if done is not None:
-        logger.info("%s already holds this corpus", output_dir)
-        return done
-    if (
-        output_dir.is_dir()
-        and any(output_dir.iterdir())
-        and not (output_dir / "report.json").is_file()
-        and not overwrite
-    ):
-        raise FileExistsError(
-            f"{output_dir} holds files that are not a prepared corpus: choose another folder, or overwrite it "
-            "with `--overwrite`."
-        )
+            after += _folder_files("tokenizer", text_folder, ("tokenizer*", "vocab*", "special_tokens*", "merges*"))
+    identity, target = Identity(options, _hashed(before), _hashed(after)), output_dir
+    if shard is not None:
+        identity, target = identity.of_shard(part), output_dir / SHARDS / part.name
 
-    report = PrepareReport(
-        fingerprint=fingerprint,
-        layout=layout,
-        source=folder.name,
-        skeleton=skeleton.name,
-        fps=skeleton.fps,
-        options=options,
-    )
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))
-    try:
-        train_captions = _write_splits(folder, temporary, report, row_group_size, progress)
-        corpus: dict[str, list[str]] = {}
-        if "train" in folder.splits:
-            corpus = _text_corpus(folder, train_captions, ids, extra_captions, excluded, report)
-            _write_text(temporary, corpus, row_group_size)
-        fitted = _processor(
-            temporary,
-            folder,
-            corpus,
-            processor,
-            text_model,
-            representation,
-            max_frames,
-            fps,
-            vocabulary_filter,
-            min_document_frequency,
-            report,
-            progress,
+    plan = plan_blocks(folder, ids, row_group_size, part)
+    workers = count_workers(num_workers, sum(len(block["ids"]) for block in plan))
+    found = intact(target)
+    # To merge shards that wait is not the moment to read every motion for a look at what they replace.
+    if found is not None and (merge_shards is None or not _at_hand(output_dir)):
+        differing = identity.differing_option(found)
+        if differing is None:
+            with tempfile.TemporaryDirectory() as cache:
+                fingerprint = identity.fingerprint(hash_blocks(plan, Path(cache), folder, workers, progress))
+            if found.fingerprint == fingerprint:
+                logger.info("%s already holds this corpus", target)
+                return found
+        if shard is not None and not overwrite:
+            raise FileExistsError(
+                f"{target} was made {f'with {differing}' if differing else 'from other input'}: choose another "
+                "folder, or replace it with `--overwrite`."
+            )
+    shards = [] if merge_shards is None else _complete_shards(output_dir, merge_shards, identity, list(folder.splits))
+    if not overwrite:
+        _refuse_to_replace(output_dir, sharded=shard is not None or merge_shards is not None)
+
+    extractor = None
+    if processor is None:
+        extractor = LexMotionFeatureExtractor(
+            representation=representation, skeleton=skeleton.name, fps=fps or skeleton.fps, max_frames=max_frames
         )
-        fitted.save_pretrained(temporary / "processor")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        if shards:
+            blocks = open_blocks([path / BLOCKS for path in shards], list(folder.splits))
+        else:
+            blocks = read_blocks(plan, temporary / BLOCKS, folder, extractor, workers, progress)
+        report = PrepareReport(
+            fingerprint=identity.fingerprint(blocks),
+            layout=layout,
+            source=folder.name,
+            skeleton=skeleton.name,
+            fps=skeleton.fps,
+            options=identity.options,
+        )
+        train_captions = _account(blocks, folder, report)
+        if shard is None:
+            _check_readable(folder, report)
+            _write_files(blocks, temporary / "data", workers, progress)
+            corpus: dict[str, list[str]] = {}
+            if "train" in folder.splits:
+                corpus = _text_corpus(folder, train_captions, ids, extra_captions, excluded, report)
+                _write_text(temporary, corpus, row_group_size)
+            if processor is not None:
+                fitted = _given_processor(processor, skeleton)
+            elif extractor is not None:
+                extractor.fit_moments(term for block in blocks for term in block_moments(block))
+                fitted = _fitted_processor(extractor, corpus, text_model, vocabulary_filter, min_document_frequency)
+            report.processor = _describe(fitted, extractor is not None)
+            fitted.save_pretrained(temporary / "processor")
+            shutil.rmtree(temporary / BLOCKS, ignore_errors=True)
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         report.files = {path.relative_to(temporary).as_posix(): path.stat().st_size for path in files}
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
         (temporary / "report.json").write_text(text, encoding="utf-8")
-        _put_in_place(temporary, output_dir)
+        _put_in_place(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -523,49 +353,128 @@ def _usual_held_out(folder: CorpusFolder) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if path.is_file()}
 
 
-def _write_splits(
-    folder: CorpusFolder, output: Path, report: PrepareReport, row_group_size: int, progress: bool
-) -> dict[str, list[str]]:
-    """Write every split and fill the report; returns the training captions by base motion."""
-    (output / "data").mkdir()
-    features = corpus_features(folder.skeleton)
+def _at_hand(output_dir: Path) -> list[str]:
+    """Names of the shards that wait, unfinished ones included."""
+    return sorted(path.name for path in (output_dir / SHARDS).glob("*"))
+
+
+def _refuse_to_replace(output_dir: Path, sharded: bool) -> None:
+    if not output_dir.is_dir():
+        return
+    if not sharded and _at_hand(output_dir):
+        raise FileExistsError(
+            f"{output_dir / SHARDS} holds shards: merge them with `--merge-shards`, or replace them by a corpus read "
+            "at once with `--overwrite`."
+        )
+    names = {path.name for path in output_dir.iterdir()} - {SHARDS}
+    if names and "report.json" not in names:
+        raise FileExistsError(
+            f"{output_dir} holds files that are not a prepared corpus: choose another folder, or overwrite it "
+            "with `--overwrite`."
+        )
+
+
+def _complete_shards(output_dir: Path, count: int, identity: Identity, splits: Sequence[str]) -> list[Path]:
+    """Folders of all shards; an error says which are missing, damaged or of another corpus, and what to do."""
+    folders, missing = [], []
+    for shard in (Shard(number, count) for number in range(1, count + 1)):
+        folder, own = output_dir / SHARDS / shard.name, identity.of_shard(shard)
+        report = intact(folder)
+        if report is None:
+            missing.append(f"`--shard {shard.argument}`")
+            continue
+        differing = own.differing_option(report)
+        if differing is not None or report.fingerprint != own.fingerprint(open_blocks([folder / BLOCKS], splits)):
+            made = f"with {differing}" if differing else "from other ids, captions, tokenizer or processor"
+            raise ValueError(
+                f"{folder} was made {made}: merge with what it was made with, or make it again with "
+                f"`--shard {shard.argument} --overwrite`."
+            )
+        folders.append(folder)
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {count} shards are missing or damaged (in {output_dir / SHARDS}: "
+            f"{', '.join(_at_hand(output_dir)[:8]) or 'none'}): make them with the same command and "
+            f"{', '.join(missing[:8])}{' ...' * (len(missing) > 8)} in place of `--merge-shards {count}`."
+        )
+    return folders
+
+
+def _account(blocks: Dataset, folder: CorpusFolder, report: PrepareReport) -> dict[str, list[str]]:
+    """Count what was read and skipped into the report; returns the training captions by base motion."""
     captions_of: dict[str, list[str]] = {}
-    groups: dict[str, tuple[set[str], set[str]]] = {}
-    for split in folder.splits:
-        writer = _SplitWriter(output / "data", split, features, row_group_size)
-        counts: Counter[str] = Counter()
-        base_ids, clips = groups.setdefault(split, (set(), set()))
-        for record in folder.records(split, progress):
-            writer.add(record)
-            counts.update(motions=1, mirrored=record.mirrored, captions=len(record.captions), frames=record.num_frames)
-            base_ids.add(record.base_id)
-            clips.add(record.source_clip)
+    counts: dict[str, Counter[str]] = {split: Counter() for split in folder.splits}
+    groups: dict[str, tuple[set[str], set[str]]] = {split: (set(), set()) for split in folder.splits}
+    columns = ("base_id", "source_clip", "mirrored", "num_frames", "captions", "mirrored_captions")
+    for block in blocks:
+        split = block["split"][0].as_py()
+        counts[split].update(listed=block["listed"][0].as_py())
+        report.skipped += block["skipped"][0].as_py()
+        base_ids, clips = groups[split]
+        for row in block_rows(block, columns).to_pylist():
+            told, base_id = row["captions"], row["base_id"]
+            counts[split].update(motions=1, mirrored=row["mirrored"], captions=len(told), frames=row["num_frames"])
+            base_ids.add(base_id)
+            clips.add(row["source_clip"])
             if split == "train":
-                told = record.mirrored_captions if record.mirrored else record.captions
-                known = captions_of.setdefault(record.base_id, [])
-                if not (record.mirrored and known):
+                told = row["mirrored_captions"] if row["mirrored"] else told
+                known = captions_of.setdefault(base_id, [])
+                if not (row["mirrored"] and known):
                     known += [caption for caption in told if caption not in known]
-        writer.close()
+    for split, count in counts.items():
+        report.splits[split] = {
+            "file": folder.splits[split].name,
+            **{name: count[name] for name in ("listed", "motions", "mirrored", "captions", "frames")},
+            "seconds": round(count["frames"] / folder.skeleton.fps, 2),
+        }
+    report.skipped_by_reason = dict(sorted(Counter(item["reason"] for item in report.skipped).items()))
+    report.shared = _shared(groups)
+    return captions_of
+
+
+def _check_readable(folder: CorpusFolder, report: PrepareReport) -> None:
+    for split, counts in report.splits.items():
         if not counts["motions"]:
-            reasons = Counter(item.reason for item in folder.skipped if item.split == split).most_common(3)
+            reasons = Counter(item["reason"] for item in report.skipped if item["split"] == split).most_common(3)
             why = ", ".join(f"{count} {reason}" for reason, count in reasons)
             raise ValueError(
                 f"No motion of the split {split!r} ({folder.splits[split]}) could be read: "
                 f"{why or 'nothing is listed'}. Is {folder.source} really laid out as {folder.layout.name!r}?"
             )
-        report.splits[split] = {
-            "file": folder.splits[split].name,
-            "listed": len(folder.ids(split)),
-            **{name: int(counts[name]) for name in ("motions", "mirrored", "captions", "frames")},
-            "seconds": round(counts["frames"] / folder.skeleton.fps, 2),
-        }
-    report.skipped = [asdict(item) for item in folder.skipped]
-    report.skipped_by_reason = dict(sorted(Counter(item.reason for item in folder.skipped).items()))
-    report.shared = _shared(groups)
     for pair, numbers in report.shared.items():
         if numbers["base_ids"]:
             logger.warning("%s share %d base motions: scores on them are not held out", pair, numbers["base_ids"])
-    return captions_of
+
+
+def _write_files(blocks: Dataset, output: Path, workers: int, progress: bool) -> None:
+    """Write the rows of every split to Parquet files, a row group for each block; a file that is full is closed."""
+    output.mkdir()
+    files: list[dict[str, Any]] = []
+    size = total = 0
+    for position, block in enumerate(blocks):
+        split, num_bytes = block["split"][0].as_py(), block["num_bytes"][0].as_py()
+        if not num_bytes:
+            continue
+        if not files or files[-1]["split"] != split or size >= _FILE_BYTES:
+            number = files[-1]["number"] + 1 if files and files[-1]["split"] == split else 0
+            files.append({"split": split, "number": number, "blocks": []})
+            size = 0
+        files[-1]["blocks"].append(position)
+        size += num_bytes
+        total += num_bytes
+    of_split = Counter(file["split"] for file in files)
+    for file in files:
+        file["path"] = str(output / f"{file['split']}-{file['number']:05d}-of-{of_split[file['split']]:05d}.parquet")
+    # A file is the work of one worker, and only full ones are worth starting one.
+    spread(_write_file, files, max(1, min(workers, total // _FILE_BYTES)), "writing files", progress, blocks=blocks)
+
+
+def _write_file(file: Mapping[str, Any], blocks: Dataset) -> None:
+    tables = (block_rows(blocks[position]) for position in file["blocks"])
+    first = next(tables)
+    with pq.ParquetWriter(file["path"], first.schema, compression="zstd", use_dictionary=False) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table, row_group_size=len(table))
 
 
 def _text_corpus(
@@ -616,61 +525,53 @@ def _write_text(output: Path, corpus: Mapping[str, list[str]], row_group_size: i
     pq.write_table(table, output / "text" / "train.parquet", compression="zstd", row_group_size=16 * row_group_size)
 
 
-def _processor(
-    output: Path,
-    folder: CorpusFolder,
+def _given_processor(folder: str | Path, skeleton: Skeleton) -> LexMotionProcessor:
+    processor = LexMotionProcessor.from_pretrained(folder)
+    theirs = processor.feature_extractor.skeleton
+    if theirs != skeleton.name:
+        raise ValueError(
+            f"The processor {str(folder)!r} is for the skeleton {theirs!r}, the corpus has {skeleton.name!r}."
+        )
+    return processor
+
+
+def _fitted_processor(
+    extractor: LexMotionFeatureExtractor,
     corpus: Mapping[str, list[str]],
-    given: str | Path | None,
     text_model: str | None,
-    representation: str,
-    max_frames: int,
-    fps: float | None,
     vocabulary_filter: str,
     min_document_frequency: int,
-    report: PrepareReport,
-    progress: bool,
 ) -> LexMotionProcessor:
-    """Load the processor that was given, or fit one on the training split."""
-    skeleton = folder.skeleton
-    if given is not None:
-        processor = LexMotionProcessor.from_pretrained(given)
-        theirs = processor.feature_extractor.skeleton
-        if theirs != skeleton.name:
-            raise ValueError(
-                f"The processor {str(given)!r} is for the skeleton {theirs!r}, the corpus has {skeleton.name!r}."
-            )
-    else:
-        spoken = [caption for captions in corpus.values() for caption in captions]
-        mirrored = [mirror_caption(caption) for caption in spoken]
-        tokenizer = _load_tokenizer(text_model or CORPUS_TEXT_MODEL, [*spoken, *mirrored])
-        # Words that only the mirrored captions hold ("left" where all is right) are part of the space as well.
-        words, mirrored_words = (
-            {word for caption in captions for word in _WORD.findall(caption.lower())}
-            for captions in (spoken, mirrored)
-        )
-        twins = tokenizer(" ".join(sorted(mirrored_words - words)), add_special_tokens=False)["input_ids"]
-        extractor = LexMotionFeatureExtractor(
-            representation=representation, skeleton=skeleton.name, fps=fps or skeleton.fps, max_frames=max_frames
-        )
-        # Training mirrors motions, so their mirror images count too.
-        extractor.fit(_stored_motions(output, skeleton, progress), fps=skeleton.fps, mirror=True)
-        lexicon = Lexicon.from_corpus(
-            spoken,
-            tokenizer,
-            vocabulary_filter=vocabulary_filter,
-            min_document_frequency=min_document_frequency,
-            extra_ids=sorted(set(twins) - set(tokenizer.all_special_ids)),
-        )
-        processor = LexMotionProcessor(feature_extractor=extractor, tokenizer=tokenizer, lexicon=lexicon.to_dict())
+    """Tokenizer and lexicon of the training captions beside the fitted extractor."""
+    spoken = [caption for captions in corpus.values() for caption in captions]
+    mirrored = [mirror_caption(caption) for caption in spoken]
+    tokenizer = _load_tokenizer(text_model or CORPUS_TEXT_MODEL, [*spoken, *mirrored])
+    # Words that only the mirrored captions hold ("left" where all is right) are part of the space as well.
+    words, mirrored_words = (
+        {word for caption in captions for word in _WORD.findall(caption.lower())} for captions in (spoken, mirrored)
+    )
+    twins = tokenizer(" ".join(sorted(mirrored_words - words)), add_special_tokens=False)["input_ids"]
+    lexicon = Lexicon.from_corpus(
+        spoken,
+        tokenizer,
+        vocabulary_filter=vocabulary_filter,
+        min_document_frequency=min_document_frequency,
+        extra_ids=sorted(set(twins) - set(tokenizer.all_special_ids)),
+    )
+    return LexMotionProcessor(feature_extractor=extractor, tokenizer=tokenizer, lexicon=lexicon.to_dict())
+
+
+def _describe(processor: LexMotionProcessor, fitted: bool) -> dict[str, Any]:
     lexicon = processor.lexicon
-    report.processor = {
-        "fitted": given is None,
+    if lexicon is None:
+        raise ValueError("The processor has no lexicon: give the `processor` of a prepared corpus.")
+    return {
+        "fitted": fitted,
         "statistics_hash": processor.feature_extractor.statistics_hash,
         "lexicon_hash": lexicon.hash,
         "vocab_size": len(processor.tokenizer),
         "active_words": int(lexicon.active.sum()),
     }
-    return processor
 
 
 def _put_in_place(temporary: Path, output_dir: Path) -> None:

@@ -85,7 +85,7 @@ def test_row_groups_stream(prepared, tmp_path):
 
 
 def test_shards_are_split_by_size(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_module, "_SHARD_BYTES", 200_000)
+    monkeypatch.setattr(prepare_module, "_FILE_BYTES", 200_000)
     prepare(corpus, "humanml3d", tmp_path / "out", row_group_size=4)
     shards = sorted(path.name for path in (tmp_path / "out" / "data").glob("train-*"))
     assert shards[0] == f"train-00000-of-{len(shards):05d}.parquet"
@@ -96,7 +96,7 @@ def test_shards_are_split_by_size(corpus, tmp_path, monkeypatch):
 
 def test_statistics_and_words_come_from_train_only(corpus, prepared, tmp_path):
     folder = rewrite(corpus, tmp_path, **{"val.txt": "", "test.txt": ""})
-    prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None}, max_frames=96)
+    prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None}, max_frames=96, row_group_size=8)
     alone = LexMotionProcessor.from_pretrained(tmp_path / "out" / "processor")
     processor = LexMotionProcessor.from_pretrained(prepared[0] / "processor")
     assert alone.feature_extractor.statistics_hash == processor.feature_extractor.statistics_hash
@@ -118,7 +118,7 @@ def test_processor_answers_after_reload(prepared):
 def test_preparing_twice_does_nothing(corpus, prepared, monkeypatch):
     folder, report = prepared
     before = contents(folder)
-    monkeypatch.setattr(prepare_module, "_write_splits", None)
+    monkeypatch.setattr(prepare_module, "read_blocks", None)
     again = prepare(corpus, "humanml3d", folder, max_frames=96, row_group_size=8)
     assert again.reused
     assert again.fingerprint == report.fingerprint
