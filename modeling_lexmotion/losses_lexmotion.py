@@ -1,5 +1,7 @@
 """The losses of the four phases: functions of tensors, global over processes where a batch statistic is meant."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.distributed as dist
 from torch.nn import functional as F
@@ -113,10 +115,18 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return global_mean(F.cross_entropy(logits.float(), targets, reduction="sum"), targets.numel())
 
 
-def masked_mse(prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over the entries where `weight` (broadcast to them) is one."""
-    weight = weight.expand_as(target).to(prediction.dtype)
-    return global_mean(((prediction - target).square() * weight).sum().float(), weight.sum())
+def masked_mse(parts: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+    """
+    Mean squared error over the marked vectors of several tensors together.
+
+    Args:
+        parts: (prediction (..., C), target (..., C), marked (...)) each; C may differ.
+    """
+    totals, counts = [], []
+    for prediction, target, marked in parts:
+        totals.append(((prediction.float() - target).square().sum(dim=-1) * marked).sum())
+        counts.append(marked.sum() * target.shape[-1])
+    return global_mean(torch.stack(totals).sum(), torch.stack(counts).sum())
 
 
 def bag_of_words(log_probability: torch.Tensor, bow_weights: torch.Tensor) -> torch.Tensor:

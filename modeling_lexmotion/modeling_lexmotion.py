@@ -41,6 +41,7 @@ logger = logging.get_logger(__name__)
 
 MINIMUM_REAL_FRAMES = 0.25  # a window with fewer real frames than this share is not a token
 IGNORED = -100
+LIKE_LENGTH, MINIMUM_GROUP = 0.75, 256  # rows run together: at least this share of the longest; tokens of a group
 
 
 # ------------------------------------------------------------------------------------------------------------- outputs
@@ -109,6 +110,7 @@ class LexMotionContrastiveMaskedMotionOutput(ModelOutput):
         position_loss, velocity_loss (): squared error at the masked tokens, of values and of their frame differences.
         contrastive_loss (): masked student against full teacher (CMAE). Both mean over processes.
         reconstruction (B, T', F): predicted values at masked tokens, zero elsewhere; T' is a whole number of windows.
+            None while training.
         pooled (B, C): the student's projected feature, unit length.
     """
 
@@ -204,6 +206,9 @@ class LexMotionAttention(nn.Module):
 
     def forward(self, hidden_states, attention_mask=None, **kwargs):
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        kind = hidden_states.device.type
+        if torch.is_autocast_enabled(kind):  # once, not in each of the three products
+            hidden_states = hidden_states.to(torch.get_autocast_dtype(kind))
         query, key, value = (
             projection(hidden_states).view(shape).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -287,6 +292,41 @@ class LexMotionDecoder(nn.Module):
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask)
         return self.norm(hidden_states)
+
+
+def by_length(run: Callable, mask: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
+    """
+    Token states of a padded batch, rows of like length run together: on a CPU, padding is work.
+
+    Captions drawn at random are a third of the longest on average, so this is most of a text tower's time. On other
+    devices, where launching is the cost, the batch runs as it is.
+
+    Args:
+        run: (mask (G, n), *inputs (G, n, ...)) -> states (G, n, D). mask: (B, L), zero = padding, at the end.
+        inputs: (B, L, ...) each.
+
+    Returns:
+        (B, L, D); where a group is shorter than the batch, its padding is zero.
+    """
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return run(mask, *inputs)
+    size = mask.shape[1]
+    lengths = (mask.bool() * torch.arange(1, size + 1)).amax(dim=1).clamp(min=1)
+    order = lengths.argsort(descending=True, stable=True)
+    longest_first = lengths[order].tolist()
+    starts = [0]
+    for row, length in enumerate(longest_first):
+        longest = longest_first[starts[-1]]
+        if length < LIKE_LENGTH * longest and (row - starts[-1]) * longest >= MINIMUM_GROUP:
+            starts.append(row)
+    if len(starts) == 1 and longest_first[0] == size:
+        return run(mask, *inputs)
+    states = []
+    for start, stop in zip(starts, [*starts[1:], len(longest_first)], strict=True):
+        rows, length = order[start:stop], longest_first[start]
+        group = run(mask[rows, :length], *(values[rows, :length] for values in inputs))
+        states.append(nn.functional.pad(group, (0, 0, 0, size - length)))
+    return torch.cat(states)[order.argsort()]
 
 
 # ---------------------------------------------------------------------------------------------------------- base class
@@ -457,15 +497,22 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         given = input_ids if input_ids is not None else inputs_embeds
         if attention_mask is None:
             attention_mask = torch.ones(given.shape[:2], dtype=torch.int64, device=given.device)
-        states = self.encoder(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            return_dict=True,
-        )
-        hidden = states.last_hidden_state  # (B, L, E)
+        defaults = self.encoder.config
+        wants_layers = defaults.output_hidden_states if output_hidden_states is None else output_hidden_states
+        wants_attentions = defaults.output_attentions if output_attentions is None else output_attentions
+        if input_ids is not None and not wants_layers and not wants_attentions:
+            states: dict | ModelOutput = {}
+            hidden = self.encode(input_ids, attention_mask)  # (B, L, E)
+        else:
+            states = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                inputs_embeds=inputs_embeds,
+                output_hidden_states=output_hidden_states,
+                output_attentions=output_attentions,
+                return_dict=True,
+            )
+            hidden = states.last_hidden_state
         scores, winners = self.lexical_head.pool(hidden, attention_mask, self.word_embeddings)  # (B, A)
         return LexMotionTextOutput(
             text_embeds=self.lexical_head.embed(scores),  # (B, V)
@@ -476,6 +523,14 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             hidden_states=states.get("hidden_states"),
             attentions=states.get("attentions"),
         )
+
+    def encode(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(B, L), (B, L) -> the encoder's last states (B, L, E); those of padding mean nothing."""
+
+        def run(mask, ids):
+            return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+
+        return by_length(run, attention_mask, input_ids)
 
     def masked_lm_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """
@@ -521,7 +576,8 @@ class BottleneckedTextDecoder(nn.Module):
         """bottleneck (B, E); input_ids, attention_mask, labels (B, L) -> mean cross-entropy ()."""
         words = text_model.encoder.embeddings(input_ids)  # (B, L, E)
         told = self.bottleneck_norm(bottleneck.to(words.dtype))[:, None]  # (B, 1, E)
-        hidden = self.decoder(torch.cat([told, words[:, 1:]], dim=1), attention_mask)
+        tokens = torch.cat([told, words[:, 1:]], dim=1)  # (B, L, E)
+        hidden = by_length(lambda mask, states: self.decoder(states, mask), attention_mask, tokens)
         return text_model.masked_lm_loss(hidden, labels)
 
 
@@ -840,7 +896,7 @@ def reconstruction_losses(
     motion_values: torch.Tensor,
     frame_mask: torch.Tensor,
     hidden: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Squared errors of positions and velocities at the hidden tokens, real frames only.
 
@@ -849,34 +905,34 @@ def reconstruction_losses(
         motion_values: (B, T, F) in normalised units. frame_mask: (B, T). hidden: (B, N) bool, tokens to rebuild.
 
     Returns:
-        position loss (), velocity loss (), and the predicted values laid out as (B, Nt * P, F), zero elsewhere.
+        position loss () and velocity loss ().
     """
-    parts = encoder.config.parts
     values, real = encoder.embeddings.windows(motion_values, frame_mask)  # (B, Nt, P, F), (B, Nt, P)
-    hidden = hidden.unflatten(1, (-1, len(parts)))  # (B, Nt, Np)
-    flat, flat_real = values.flatten(1, 2), real.flatten(1, 2)
-    step = nn.functional.pad(flat[:, 1:] - flat[:, :-1], (0, 0, 1, 0)).view_as(values)
+    asked = hidden.unflatten(1, (-1, len(predictions)))  # (B, Nt, Np)
+    flat_real = real.flatten(1, 2)
     step_real = nn.functional.pad(flat_real[:, 1:] & flat_real[:, :-1], (1, 0)).view_as(real)
-    rebuilt = torch.zeros_like(values)
-    wanted_position, wanted_velocity, got_position, got_velocity, weight, step_weight = [], [], [], [], [], []
-    for number, (part, (position, velocity)) in enumerate(zip(parts, predictions, strict=True)):
-        asked = hidden[:, :, number, None] & real  # (B, Nt, P)
-        wanted_position.append(values[..., part])
-        wanted_velocity.append(step[..., part])
-        got_position.append(position)
-        got_velocity.append(velocity)
-        weight.append(asked[..., None].expand(*asked.shape, len(part)))
-        step_weight.append((asked & step_real)[..., None].expand(*asked.shape, len(part)))
-        rebuilt[..., part] = position.detach().to(rebuilt.dtype) * asked[..., None]
+    positions, velocities = [], []
+    for number, (part, (position, velocity)) in enumerate(zip(encoder.config.parts, predictions, strict=True)):
+        wanted = values[..., part]  # (B, Nt, P, len(part))
+        step = nn.functional.pad(wanted.flatten(1, 2).diff(dim=1), (0, 0, 1, 0)).view_as(wanted)
+        positions.append((position, wanted, asked[:, :, number, None] & real))
+        velocities.append((velocity, step, asked[:, :, number, None] & step_real))
+    return masked_mse(positions), masked_mse(velocities)
 
-    def over_parts(tensors: list[torch.Tensor]) -> torch.Tensor:
-        return torch.cat(tensors, dim=-1)
 
-    return (
-        masked_mse(over_parts(got_position).float(), over_parts(wanted_position), over_parts(weight)),
-        masked_mse(over_parts(got_velocity).float(), over_parts(wanted_velocity), over_parts(step_weight)),
-        rebuilt.flatten(1, 2),
-    )
+def rebuilt_motion(
+    predictions: list[tuple[torch.Tensor, torch.Tensor]],
+    parts: list[list[int]],
+    num_features: int,
+    hidden: torch.Tensor,
+) -> torch.Tensor:
+    """Predicted values of the hidden tokens (B, N) laid out as (B, Nt * P, F), zero elsewhere."""
+    asked = hidden.unflatten(1, (-1, len(parts)))
+    batch, windows, frames = predictions[0][0].shape[:3]
+    rebuilt = torch.zeros(batch, windows, frames, num_features, device=hidden.device)
+    for number, (part, (position, _)) in enumerate(zip(parts, predictions, strict=True)):
+        rebuilt[..., part] = position.detach().float() * asked[:, :, number, None, None]
+    return rebuilt.flatten(1, 2)
 
 
 class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
@@ -947,8 +1003,9 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
         """
         states, seen, valid, _, _ = self.motion_model.encoder(motion_values, motion_attention_mask, token_mask)
         predictions = self.motion_decoder.predict(self.motion_decoder.decode(states, seen, valid))
-        position_loss, velocity_loss, rebuilt = reconstruction_losses(
-            self.motion_model.encoder, predictions, motion_values, motion_attention_mask, valid & token_mask
+        hidden = valid & token_mask
+        position_loss, velocity_loss = reconstruction_losses(
+            self.motion_model.encoder, predictions, motion_values, motion_attention_mask, hidden
         )
         contrastive_loss = pooled = None
         if teacher_motion_values is not None:
@@ -967,7 +1024,9 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
             position_loss=position_loss,
             velocity_loss=velocity_loss,
             contrastive_loss=contrastive_loss,
-            reconstruction=rebuilt,
+            reconstruction=None
+            if self.training
+            else rebuilt_motion(predictions, self.config.parts, motion_values.shape[-1], hidden),
             pooled=pooled,
         )
 
@@ -1119,8 +1178,13 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         """
         text = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
         motion = self.motion_model(motion_values=motion_values, motion_attention_mask=motion_attention_mask)
-        z_t, z_m = text.text_embeds.float(), motion.motion_embeds.float()  # (Bt, V), (Bm, V)
-        y_t, y_m = cosine(z_t), cosine(z_m)
+        # Everything below sees the active words alone: the others are zero in every vector.
+        text_head, motion_head = self.text_model.lexical_head, self.motion_model.lexical_head
+        if not torch.equal(text_head.active_ids, motion_head.active_ids):
+            raise ValueError("the towers activate different words; call set_active_words on the whole model")
+        z_t, z_m = text_head.weigh(text.text_scores).float(), motion_head.weigh(motion.motion_scores).float()
+        bow_weights = None if bow_weights is None else bow_weights[:, motion_head.active_ids]  # (Bm, A)
+        y_t, y_m = cosine(z_t), cosine(z_m)  # (Bt, A), (Bm, A)
         logits = y_t @ y_m.T / self.config.temperature  # (Bt, Bm)
         parts = {}
         if return_loss:
@@ -1129,11 +1193,10 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
             )
             if bow_weights is not None:
                 log_importance = motion.motion_scores.float().log_softmax(dim=-1)
-                active = self.motion_model.lexical_head.active_ids
-                parts["bow_loss"] = bag_of_words(log_importance, bow_weights[:, active])
+                parts["bow_loss"] = bag_of_words(log_importance, bow_weights)
             if mlm_labels is not None:
-                states = self.text_model.encoder(input_ids=mlm_input_ids, attention_mask=mlm_attention_mask)
-                parts["mlm_loss"] = self.text_model.masked_lm_loss(states.last_hidden_state, mlm_labels)
+                states = self.text_model.encode(mlm_input_ids, mlm_attention_mask)
+                parts["mlm_loss"] = self.text_model.masked_lm_loss(states, mlm_labels)
         return LexMotionOutput(
             **parts,
             logits_per_text=logits,
@@ -1265,7 +1328,7 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
             tokens, valid = grid.flatten(1, 2), valid.flatten(1)
             prefix = self.bottleneck_projection(bottleneck.to(tokens.dtype))[:, None]
             decoded = self.motion_decoder.decode(tokens, valid & ~decoder_token_mask, valid, prefix)
-            position_loss, velocity_loss, _ = reconstruction_losses(
+            position_loss, velocity_loss = reconstruction_losses(
                 self.model.motion_model.encoder,
                 self.motion_decoder.predict(decoded),
                 motion_values,
@@ -1277,8 +1340,8 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
             active = self.model.motion_model.lexical_head.active_ids
             losses["bow_loss"] = bag_of_words(log_importance, bow_weights[:, active])
         if mlm_labels is not None:
-            states = text_model.encoder(input_ids=mlm_input_ids, attention_mask=mlm_attention_mask)
-            losses["mlm_loss"] = text_model.masked_lm_loss(states.last_hidden_state, mlm_labels)
+            states = text_model.encode(mlm_input_ids, mlm_attention_mask)
+            losses["mlm_loss"] = text_model.masked_lm_loss(states, mlm_labels)
         return LexMotionLexicalMaskedMotionOutput(**losses, importance=importance)
 
 

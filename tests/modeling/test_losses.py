@@ -59,9 +59,11 @@ def test_cosine_of_an_empty_vector_is_zero():
     assert losses.cosine(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
 
 
-def test_masked_mse_counts_marked_entries_only():
-    prediction, target = torch.tensor([[1.0, 5.0]]), torch.tensor([[3.0, 100.0]])
-    assert losses.masked_mse(prediction, target, torch.tensor([[True, False]])).item() == 4.0
+def test_masked_mse_counts_marked_vectors_of_all_parts():
+    first = (torch.tensor([[1.0], [5.0]]), torch.tensor([[3.0], [100.0]]), torch.tensor([True, False]))
+    second = (torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([True]))
+    assert losses.masked_mse([first]).item() == 4.0
+    assert losses.masked_mse([first, second]).item() == pytest.approx((4 + 0 + 4) / 3)
 
 
 def test_bag_of_words_by_hand():

@@ -10,6 +10,7 @@ from lexmotion import (
     LexMotionModel,
     LexMotionMotionModel,
     LexMotionTextModel,
+    modeling_lexmotion,
 )
 
 
@@ -347,3 +348,29 @@ def test_top_k_is_kept_by_both_towers_and_by_the_checkpoint(tmp_path):
         for one in (model, loaded):
             assert (one.get_text_features(*tiny.captions()).text_embeds > 0).sum(dim=1).max() == 3
             assert (one.get_motion_features(values, frames).motion_embeds > 0).sum(dim=1).max() == 3
+
+
+def test_rows_run_by_length_give_the_states_of_the_padded_batch(monkeypatch):
+    monkeypatch.setattr(modeling_lexmotion, "MINIMUM_GROUP", 1)
+    model = tiny.dual_model().text_model
+    torch.manual_seed(0)
+    ids = torch.randint(10, 90, (7, 12))
+    mask = (torch.arange(12) < torch.tensor([3, 12, 1, 7, 12, 2, 8])[:, None]).long()
+    calls = []
+    model.encoder.register_forward_hook(lambda module, inputs, output: calls.append(output.last_hidden_state.shape))
+    grouped = model.encode(ids, mask)
+    plain = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    assert len(calls) > 3 and sum(rows * length for rows, length, _ in calls[:-1]) < ids.numel()
+    torch.testing.assert_close(grouped[mask.bool()], plain[mask.bool()])
+    gradients = [
+        torch.autograd.grad((states * mask[..., None]).square().sum(), model.word_embeddings)
+        for states in (grouped, plain)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def test_towers_with_different_words_are_refused():
+    model = tiny.dual_model()
+    model.text_model.set_active_words(range(10, 50))
+    with pytest.raises(ValueError, match="activate different words"):
+        model(*tiny.captions()[:1], tiny.motions()[0])

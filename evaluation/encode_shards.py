@@ -1,0 +1,329 @@
+"""
+A prepared corpus -> sparse vectors in Parquet shards, by one process or by many.
+
+    data/{split}-00000-of-0000N.parquet    a row a motion, then a row a caption of these motions, see `SCHEMA`
+    index.json                             what was encoded by which model, and the shards; written last
+
+A shard is `shard_size` motions of a split. Shard k is the work of process k modulo their number, whichever nodes they
+run on, and appears complete or not at all: a run that stopped goes on with the shards that are missing. Every shard
+says which model and data it is of, so that none gets between those of another run.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from scipy import sparse
+from tqdm.auto import tqdm
+
+from lexmotion.encoding_lexmotion import encoding_dtype
+from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+
+FORMAT_VERSION = 1
+KINDS = ("motion", "text")
+INDEX = "index.json"
+METADATA = b"lexmotion"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),  # of the motion
+        ("kind", pa.string()),
+        ("caption", pa.string()),  # null where a motion was encoded
+        ("indices", pa.list_(pa.int32())),  # vocabulary ids, ascending
+        ("values", pa.list_(pa.float32())),
+    ]
+)
+
+
+@dataclass
+class EncodeReport:
+    """
+    What an output folder holds; saved as `index.json`.
+
+    Args:
+        identity: what the vectors depend on: `model_fingerprint`, `dataset_fingerprint`, `lexicon_hash`,
+            `statistics_hash`, `vocab_size`, `kinds`, `precision`, `shard_size`.
+        model: where the model was loaded from.
+        shards: of each `file`, `split`, `motions`, `captions` (rows of either kind) and `active_words` (in all).
+        written, kept: shards of this run and of earlier ones; not saved.
+    """
+
+    identity: dict[str, Any]
+    model: str
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    written: int = 0
+    kept: int = 0
+
+    def total(self, name: str) -> int:
+        """Sum of `motions`, `captions` or `active_words` over the shards."""
+        return sum(shard[name] for shard in self.shards)
+
+    def summary(self) -> str:
+        """One line on what the folder holds."""
+        motions, captions, words = (self.total(name) for name in ("motions", "captions", "active_words"))
+        return (
+            f"{motions} motions and {captions} captions in {len(self.shards)} shards, "
+            f"{words / max(motions + captions, 1):.1f} words a vector, {self.identity['precision']}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as it is saved."""
+        values = asdict(self)
+        del values["written"], values["kept"]
+        return {"format_version": FORMAT_VERSION, **values}
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "EncodeReport":
+        """Read the index of a finished folder."""
+        path = Path(folder) / INDEX
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} holds no finished vectors (no {INDEX}): run `lexmotion encode` first")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{path} has format version {version}, this is {FORMAT_VERSION}: encode again")
+        return cls(**values)
+
+
+def model_fingerprint(model: torch.nn.Module) -> str:
+    """sha256 (hex) of everything the vectors of a model depend on: its weights and how many words it keeps."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for name, module in model.named_modules():
+        if hasattr(module, "top_k"):
+            digest.update(f"{name} {module.top_k}\n".encode())
+    return digest.hexdigest()
+
+
+def encode_shards(
+    model: Any,
+    processor: Any,
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    splits: Sequence[str] | None = None,
+    kinds: Iterable[str] = KINDS,
+    shard_size: int = 4096,
+    batch_size: int | None = None,
+    precision: str = "auto",
+    progress: bool = False,
+) -> EncodeReport:
+    """
+    Encode a prepared corpus into Parquet shards; under `accelerate launch` or `torchrun`, together.
+
+    Args:
+        model: a `LexMotionModel` on the device of this process. processor: its `LexMotionProcessor`.
+        dataset_dir: output of `lexmotion prepare`. output_dir: where the shards go.
+        splits: only these; all of the corpus by default. Others can be added later.
+        kinds: `"motion"`, `"text"` (every caption of every motion) or both.
+        shard_size: motions of a shard.
+        batch_size, precision: as in `encode_text`; all processes compute in what the first one chooses.
+        progress: show bars.
+
+    Returns:
+        what the folder holds now; in every process.
+
+    Raises:
+        ValueError: unknown kinds or splits, or a folder with vectors of another model, corpus or setting.
+    """
+    kinds = [kind for kind in KINDS if kind in set(kinds)] if set(kinds) <= set(KINDS) else list(kinds)
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise ValueError(f"what to encode must be one or both of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}")
+    if shard_size < 1:
+        raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+    state = process_state()
+    report = EncodeReport(_identity(model, processor, dataset_dir, kinds, shard_size, precision), model.name_or_path)
+    output_dir = Path(output_dir)
+    (output_dir / "data").mkdir(parents=True, exist_ok=True)
+    _check_folder(output_dir, report.identity)
+    with state.local_main_process_first():  # which makes the memory-mapped copy
+        corpus = load_prepared(dataset_dir, splits=splits)
+    tasks = list(_tasks(corpus, output_dir / "data", shard_size))
+    report.kept = sum(path.is_file() for path, _, _ in tasks)
+    report.written = len(tasks) - report.kept
+    state.wait_for_everyone()  # from here on there are shards that are no earlier run's
+    mine = tasks[state.process_index :: state.num_processes]
+    # Half precision that the weights already have is no choice any more.
+    chosen = report.identity["precision"] if model.dtype == torch.float32 else "auto"
+    options = {"processor": processor, "batch_size": batch_size, "precision": chosen}
+    total = sum(len(rows) for _, _, rows in mine)
+    with tqdm(total=total, desc="motions", leave=False, disable=not (progress and state.is_main_process)) as bar:
+        for path, split, rows in mine:
+            if not path.is_file():
+                _encode_shard(model, split, corpus[split].select(rows), path, report, options)
+            bar.update(len(rows))
+    state.wait_for_everyone()
+    report.shards = [_metadata(path)["shard"] for path in sorted((output_dir / "data").glob("*.parquet"))]
+    if state.is_main_process:
+        text = json.dumps(report.to_dict(), indent=2) + "\n"
+        _put(output_dir / INDEX, lambda partial: partial.write_text(text, encoding="utf-8"))
+    state.wait_for_everyone()
+    return report
+
+
+def process_state(cpu: bool = False) -> PartialState:
+    """
+    This process among those of `accelerate launch` or `torchrun`, if any; its `device` is where the model belongs.
+
+    Args:
+        cpu: leave GPUs alone.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not (alone or torch.accelerator.is_available())
+    # Processes end at different times, and the first must not give up on the last.
+    return PartialState(cpu=cpu, timeout=timedelta(days=7))
+
+
+def _identity(model, processor, dataset_dir, kinds, shard_size, precision) -> dict[str, Any]:
+    dtype = encoding_dtype(precision, model.device) if model.dtype == torch.float32 else model.dtype
+    # Nodes may differ in what they compute fast; a corpus is encoded in one way.
+    name = broadcast_object_list([str(dtype).removeprefix("torch.")])[0]
+    lexicon = getattr(processor, "lexicon", None)
+    return {
+        "model_fingerprint": model_fingerprint(model),
+        "dataset_fingerprint": PrepareReport.load(dataset_dir).fingerprint,
+        "lexicon_hash": None if lexicon is None else lexicon.hash,
+        "statistics_hash": processor.feature_extractor.statistics_hash,
+        "vocab_size": model.config.text_config.vocab_size,
+        "kinds": kinds,
+        "precision": {"bfloat16": "bf16", "float32": "fp32"}.get(name, name),
+        "shard_size": shard_size,
+    }
+
+
+def _check_folder(output_dir: Path, identity: dict[str, Any]) -> None:
+    """Refuse a folder with anything of another run in it."""
+    found = [(path, _metadata(path)["identity"]) for path in sorted((output_dir / "data").glob("*.parquet"))]
+    if (output_dir / INDEX).is_file():
+        found.append((output_dir / INDEX, EncodeReport.load(output_dir).identity))
+    for path, theirs in found:
+        differing = [name for name, value in identity.items() if theirs.get(name) != value]
+        if differing:
+            listed = ", ".join(f"{name} {theirs.get(name)!r}, not {identity[name]!r}" for name in differing)
+            raise ValueError(f"{path} is of another run ({listed}): choose another output folder, or delete this one")
+
+
+def _tasks(corpus: Any, folder: Path, shard_size: int) -> Iterator[tuple[Path, str, range]]:
+    """File, split and rows of every shard."""
+    for split, rows in corpus.items():
+        starts = range(0, len(rows), shard_size)
+        for number, start in enumerate(starts):
+            name = f"{split}-{number:05d}-of-{len(starts):05d}.parquet"
+            yield folder / name, split, range(start, min(start + shard_size, len(rows)))
+
+
+def _encode_shard(
+    model: Any, split: str, rows: Any, path: Path, report: EncodeReport, options: dict[str, Any]
+) -> None:
+    ids, parts, active_words = rows["id"], [], 0
+    counts = dict.fromkeys(KINDS, 0)
+    for kind in report.identity["kinds"]:
+        captions: list[str | None]
+        if kind == "motion":
+            owners, captions = list(ids), [None] * len(ids)
+            vectors = model.encode_motion(rows, **options)
+        else:
+            told = [(name, caption) for name, texts in zip(ids, rows["captions"], strict=True) for caption in texts]
+            owners, captions = [name for name, _ in told], [caption for _, caption in told]
+            vectors = model.encode_text(captions, **options)
+        counts[kind] = len(owners)
+        active_words += int(vectors.nnz)
+        offsets = pa.array(vectors.indptr, pa.int32())
+        columns = [
+            pa.array(owners, pa.string()),
+            pa.array([kind] * len(owners), pa.string()),
+            pa.array(captions, pa.string()),
+            pa.ListArray.from_arrays(offsets, pa.array(vectors.indices, pa.int32())),
+            pa.ListArray.from_arrays(offsets, pa.array(vectors.data, pa.float32())),
+        ]
+        parts.append(pa.Table.from_arrays(columns, schema=SCHEMA))
+    shard = {
+        "file": f"data/{path.name}",
+        "split": split,
+        "motions": counts["motion"],
+        "captions": counts["text"],
+        "active_words": active_words,
+    }
+    content = {"identity": report.identity, "model": report.model, "shard": shard}
+    table = pa.concat_tables(parts).replace_schema_metadata({METADATA: json.dumps(content)})
+    _put(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """What a shard says of itself: `identity`, `model` and its line of the index."""
+    found = (pq.read_schema(path).metadata or {}).get(METADATA)
+    if found is None:
+        raise ValueError(f"{path} was not written by `lexmotion encode`: choose another output folder")
+    return json.loads(found)
+
+
+def _put(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have `write` make a file that appears in one step."""
+    partial = path.with_name(path.name + ".partial")
+    write(partial)
+    os.replace(partial, path)
+
+
+@dataclass
+class EncodedCorpus:
+    """
+    Vectors of a finished folder.
+
+    Args:
+        motion_ids (N) and motion_embeds (N, V) float32 CSR: the motions.
+        text_ids (M), captions (M) and text_embeds (M, V) float32 CSR: the captions, each with the id of its motion.
+        report: what they are of.
+    """
+
+    motion_ids: list[str]
+    motion_embeds: sparse.csr_matrix
+    text_ids: list[str]
+    captions: list[str]
+    text_embeds: sparse.csr_matrix
+    report: EncodeReport
+
+
+def load_encoded(folder: str | Path, splits: Sequence[str] | None = None) -> EncodedCorpus:
+    """
+    Read what [`encode_shards`] wrote.
+
+    Args:
+        folder: its output folder. splits: only these, in the order of the corpus; all by default.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished run. ValueError: a split it does not have.
+    """
+    report = EncodeReport.load(folder)
+    known = list(dict.fromkeys(shard["split"] for shard in report.shards))
+    unknown = [split for split in splits or () if split not in known]
+    if unknown:
+        raise ValueError(f"{folder} has no vectors of the split {unknown[0]!r}, it has {', '.join(known)}")
+    files = [Path(folder) / shard["file"] for shard in report.shards if splits is None or shard["split"] in splits]
+    table = pa.concat_tables(pq.read_table(file, schema=SCHEMA) for file in files)
+
+    def rows_of(kind: str) -> tuple[list[str], list[str], sparse.csr_matrix]:
+        rows = table.filter(pc.equal(table["kind"], kind))
+        ends = np.cumsum(pc.list_value_length(rows["indices"]).to_numpy())
+        entries = (
+            pc.list_flatten(rows["values"]).to_numpy(),
+            pc.list_flatten(rows["indices"]).to_numpy(),
+            np.concatenate([[0], ends]),
+        )
+        shape = (len(rows), report.identity["vocab_size"])
+        return rows["id"].to_pylist(), rows["caption"].to_pylist(), sparse.csr_matrix(entries, shape=shape)
+
+    motion_ids, _, motion_embeds = rows_of("motion")
+    text_ids, captions, text_embeds = rows_of("text")
+    return EncodedCorpus(motion_ids, motion_embeds, text_ids, captions, text_embeds, report)
