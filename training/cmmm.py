@@ -20,6 +20,9 @@ class CMMMTrainer(PhaseTrainer):
         self.clips = self.clip_sampler(config.patch_frames)
         self.masker = MotionMasker(config.num_windows, config.num_parts, self.args.mask_kinds)
 
+    def row_lengths(self) -> torch.Tensor:
+        return self.clips.windows(self.train_corpus)
+
     def collate(
         self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
     ) -> dict[str, torch.Tensor]:

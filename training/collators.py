@@ -54,33 +54,60 @@ class BatchOrder:
     """
     Which rows make the n-th global batch: a new permutation each epoch, the incomplete last batch dropped.
 
+    With `bucket_batches` the permutation is cut into pools of so many batches; a pool's rows are sorted by length and
+    cut into batches, which come in random order. Rows of like length need little padding, and what a pool holds, as
+    well as the order among rows of equal length, still is the permutation's.
+
     Args:
-        num_rows: rows of the split. batch_size: rows of a global batch; at most num_rows are used.
+        lengths: (R,) how long each row of the split is, in whatever padding costs.
+        batch_size: rows of a global batch; at most R are used.
         world: processes; the batch is rounded down to a multiple of it.
+        bucket_batches: batches of a pool; below 2 rows are not sorted.
 
     Raises:
         ValueError: fewer rows than processes.
     """
 
-    def __init__(self, num_rows: int, batch_size: int, seed: int, rank: int = 0, world: int = 1):
+    def __init__(
+        self,
+        lengths: torch.Tensor,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        bucket_batches: int = 0,
+    ):
+        num_rows = len(lengths)
         self.batch_size = min(batch_size, num_rows) // world * world
         if self.batch_size == 0:
             raise ValueError(
                 f"a global batch of {min(batch_size, num_rows)} rows cannot be split over {world} processes; raise "
                 "batch_size or start fewer"
             )
-        self.num_rows, self.seed, self.rank, self.world = num_rows, seed, rank, world
+        self.lengths, self.seed, self.rank, self.world = lengths, seed, rank, world
+        self.bucket_batches = bucket_batches
         self.batches_per_epoch = num_rows // self.batch_size
-        self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
+        self._epoch, self._batches = -1, torch.empty(0, 0, dtype=torch.int64)
 
     def rows(self, number: int) -> torch.Tensor:
         """Rows of this process in global batch `number` (0-based): (batch_size / world,) int64."""
         epoch, position = divmod(number, self.batches_per_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
-            self._epoch, self._permutation = epoch, torch.randperm(self.num_rows, generator=generator)
-        start = position * self.batch_size
-        return self._permutation[start : start + self.batch_size][self.rank :: self.world]
+            self._epoch, self._batches = epoch, self._epoch_batches(epoch)
+        return self._batches[position, self.rank :: self.world]
+
+    def _epoch_batches(self, epoch: int) -> torch.Tensor:
+        """(batches, rows) of an epoch."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+        rows = torch.randperm(len(self.lengths), generator=generator)[: self.batches_per_epoch * self.batch_size]
+        batches = rows.view(self.batches_per_epoch, self.batch_size)
+        if self.bucket_batches < 2:
+            return batches
+        pool = torch.arange(self.batches_per_epoch) // self.bucket_batches
+        order = np.lexsort((self.lengths[rows].numpy(), pool.repeat_interleave(self.batch_size).numpy()))
+        batches = rows[torch.from_numpy(order)].view_as(batches)
+        shuffled = (pool + torch.rand(len(pool), generator=generator, dtype=torch.float64)).argsort()
+        return batches[shuffled]
 
 
 @dataclass
@@ -101,6 +128,20 @@ class ClipSampler:
     position_jitter: float = 0.0
     frame_multiple: int = 1
 
+    @property
+    def longest(self) -> int:
+        """Frames of a clip that the extractor uses at most: features lose one."""
+        return self.feature_extractor.max_frames + (self.feature_extractor.representation != "positions")
+
+    def frames(self, kept: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        """(B,) int64 frames of the extractor in `kept` recorded ones, `step` apart."""
+        return (((kept - 1) / step + 1e-6).floor().long() + 1).clamp(max=self.longest)
+
+    def windows(self, corpus: TrainingCorpus) -> torch.Tensor:
+        """(R,) int64 windows of `frame_multiple` frames in every clip as recorded: what its place in a batch costs."""
+        frames = self.frames(corpus.lengths, corpus.fps.double() / self.feature_extractor.fps)
+        return -(-(frames - self.longest + self.feature_extractor.max_frames) // self.frame_multiple)
+
     def mirrored(self, random: BatchRandom) -> torch.Tensor:
         """(B,) bool: which clips are mirrored, together with their captions."""
         return random.uniform() < self.mirror_probability
@@ -119,36 +160,38 @@ class ClipSampler:
             (B, T, J, 3) float32, the last pose repeated after the end, and (B,) int64.
         """
         extractor = self.feature_extractor
-        longest = extractor.max_frames + (extractor.representation != "positions")  # features lose a frame
         available = corpus.lengths[rows]
         step = corpus.fps[rows].double() / extractor.fps
         start = torch.zeros_like(step)
+        kept = available.double()
         if random is not None:
             draws = random.uniform(3).double()
             if self.speed_range > 0:
                 step = step * (1.0 - self.speed_range + 2.0 * self.speed_range * draws[:, 0])
-            needed = extractor.min_frames + longest - extractor.max_frames
+            needed = extractor.min_frames + self.longest - extractor.max_frames
             least = torch.minimum(available, ((needed - 1) * step).ceil() + 1)
             kept = available * (self.crop_ratio + (1.0 - self.crop_ratio) * draws[:, 1])
-            kept = torch.maximum(torch.minimum(kept.floor(), 1 + ((longest - 1) * step).ceil()), least)
+            kept = torch.maximum(torch.minimum(kept.floor(), 1 + ((self.longest - 1) * step).ceil()), least)
             start = ((available - kept) * draws[:, 2]).round()
-        else:
-            kept = available.double()
-        lengths = (((kept - 1) / step + 1e-6).floor().long() + 1).clamp(max=longest)
-        at = start[:, None] + torch.arange(int(lengths.max())) * step[:, None]
-        at = torch.minimum(at, start[:, None] + (lengths[:, None] - 1) * step[:, None])
-        before = torch.minimum(at.floor().long(), available[:, None] - 1)
-        after = torch.minimum(before + 1, available[:, None] - 1)
-        share = (at - before).clamp(0.0, 1.0).float()[..., None, None]
-        offsets = corpus.offsets[rows, None]
-        positions = corpus.frames[offsets + before]
-        if bool((share > 0).any()):
-            positions = torch.lerp(positions, corpus.frames[offsets + after], share)
+        lengths = self.frames(kept, step)
+        frame = torch.minimum(torch.arange(int(lengths.max())), lengths[:, None] - 1)
+        at = start[:, None] + frame * step[:, None]
+        last = available[:, None] - 1
+        before = torch.minimum(at.long(), last)
+        share = (at - before).clamp(0.0, 1.0).float()
+        # Whole frames side by side: selecting rows copies memory, indexing (B, T) goes number by number.
+        frames, first = corpus.frames.flatten(1), corpus.offsets[rows, None]
+        positions = frames.index_select(0, (first + before).flatten())
+        if bool(share.any()):
+            after = torch.minimum(before + 1, last)
+            positions.lerp_(frames.index_select(0, (first + after).flatten()), share.view(-1, 1))
+        positions = positions.view(*at.shape, *corpus.frames.shape[1:])
         if bool(mirrored.any()):
-            positions[mirrored] = mirror_positions(positions[mirrored], corpus.skeleton)
+            turned = mirrored.nonzero().squeeze(1)
+            positions.index_copy_(0, turned, mirror_positions(positions.index_select(0, turned), corpus.skeleton))
         if random is not None and self.position_jitter > 0:
-            noise = random.normal(longest, *positions.shape[2:])[:, : positions.shape[1]]
-            positions = positions + self.position_jitter * noise
+            noise = random.normal(self.longest, *positions.shape[2:])[:, : positions.shape[1]]
+            positions += self.position_jitter * noise
         return positions, lengths
 
     def values(
@@ -160,8 +203,7 @@ class ClipSampler:
         frames = -(-int(lengths.max()) // self.frame_multiple) * self.frame_multiple
         if values.shape[1] < frames:
             values = torch.nn.functional.pad(values, (0, 0, 0, frames - values.shape[1]))
-        values = values[:, :frames]
-        return values, (torch.arange(frames) < lengths[:, None]).long()
+        return values[:, :frames], (torch.arange(frames) < lengths[:, None]).long()
 
 
 def choose_captions(
@@ -194,10 +236,12 @@ class BagOfWords:
         clip_of_caption = np.repeat(np.arange(len(corpus)), counts)
         self.starts, self.sizes, self.words, self.weights = [], [], [], []
         for side in range(2):
-            ids = corpus.captions.input_ids[side].numpy().astype(np.int64)
-            mask = content[ids] & (np.arange(ids.shape[1]) < corpus.captions.lengths[side].numpy()[:, None])
-            caption, column = np.nonzero(mask)
-            once = np.unique(caption * self.vocab_size + ids[caption, column])  # a word counts once a caption
+            lengths = corpus.captions.lengths[side].numpy()
+            first = int(corpus.captions.starts[side, 0])
+            ids = corpus.captions.tokens[first : first + int(lengths.sum())].numpy()
+            mask = content[ids]
+            caption = np.repeat(np.arange(len(lengths)), lengths)[mask]
+            once = np.unique(caption * self.vocab_size + ids[mask])  # a word counts once a caption
             caption, word = np.divmod(once, self.vocab_size)
             pairs, mentions = np.unique(clip_of_caption[caption] * self.vocab_size + word, return_counts=True)
             clip, word = np.divmod(pairs, self.vocab_size)

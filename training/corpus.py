@@ -1,6 +1,7 @@
-"""A prepared split in memory: one packed tensor of joint positions and one table of captions, ready to be indexed."""
+"""A prepared split: one packed tensor of joint positions and one table of captions, ready to be indexed."""
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -9,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow as pa
 import torch
 from transformers.utils import logging
 
 from lexmotion.processing.corpora.text_mirroring import mirror_caption
 
 from .checkpoints import file_hash
+from .packing import Strings, as_lists, as_tensor, clip_batch
 
 logger = logging.get_logger(__name__)
+
+TOKENIZED_AT_ONCE = 16384  # captions whose ids are Python lists at one time
 
 
 def caption_hash(caption: str) -> int:
@@ -27,69 +30,97 @@ def caption_hash(caption: str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def corpus_fingerprint(folder: str | os.PathLike) -> str:
-    """sha256 over data, captions and processor of a prepared folder, in the order of the file names."""
+def corpus_hashes(folder: str | os.PathLike) -> dict[str, str]:
+    """sha256 of every file of data, captions and processor of a prepared folder, in the order of the names."""
     folder = Path(folder)
-    digest = hashlib.sha256()
     files = sorted(
         file for part in ("data", "processor", "text") for file in (folder / part).rglob("*") if file.is_file()
     )
     if not files:
         raise FileNotFoundError(f"{folder} is not a prepared folder: it has no data/ and no processor/; run `prepare`")
-    for file in files:
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
-    return digest.hexdigest()
+    return {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+
+
+def corpus_fingerprint(hashes: dict[str, str]) -> str:
+    """sha256 over what `corpus_hashes` gave."""
+    return hashlib.sha256("".join(f"{name}\0{value}\n" for name, value in hashes.items()).encode()).hexdigest()
 
 
 @dataclass
 class CaptionTable:
     """
-    Captions as token ids, each in its own words and mirrored (left for right).
+    Captions as token ids without padding, each in its own words and mirrored (left for right).
 
     Args:
         texts: the captions (C), and `mirrored_texts` (C).
-        input_ids: (2, C, L) int32, padded with `pad_token_id`; index 1 is the mirrored text.
-        lengths: (2, C) int64 tokens of each.
+        tokens: (sum of lengths,) int32 ids, caption after caption, the mirrored ones behind the others.
+        starts, lengths: (2, C) int64 first token and tokens of each; index 1 is the mirrored text.
         hashes: (2, C) int64, see `caption_hash`.
+        pad_token_id: fills the batches.
     """
 
-    texts: list[str]
-    mirrored_texts: list[str]
-    input_ids: torch.Tensor
+    texts: Sequence[str]
+    mirrored_texts: Sequence[str]
+    tokens: torch.Tensor
+    starts: torch.Tensor
     lengths: torch.Tensor
     hashes: torch.Tensor
+    pad_token_id: int
 
     @classmethod
     def build(
         cls, texts: Sequence[str], mirrored_texts: Sequence[str], tokenizer: Any, max_length: int
     ) -> "CaptionTable":
         """Tokenise once; captions longer than `max_length` tokens are cut."""
-        texts, mirrored_texts = list(texts), list(mirrored_texts)
+        return cls.from_batch(cls.pack(texts, mirrored_texts, tokenizer, max_length), tokenizer)
+
+    @staticmethod
+    def pack(texts: Sequence[str], mirrored_texts: Sequence[str], tokenizer: Any, max_length: int) -> pa.RecordBatch:
+        """What `from_batch` reads, a row a caption, the mirrored ones behind the others: `text`, `tokens`, `hash`."""
         if len(texts) != len(mirrored_texts):
             raise ValueError(f"{len(texts)} captions but {len(mirrored_texts)} mirrored ones")
-        both = texts + mirrored_texts
-        if not both:
+        if not len(texts):
             raise ValueError("there is no caption to train on")
-        ids = tokenizer(both, truncation=True, max_length=max_length)["input_ids"]
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        table = np.full((len(ids), int(lengths.max())), tokenizer.pad_token_id, dtype=np.int32)
-        table[np.arange(table.shape[1]) < lengths[:, None]] = np.concatenate([np.asarray(row) for row in ids])
-        hashes = np.fromiter(map(caption_hash, both), dtype=np.int64, count=len(both))
-        shape = (2, len(texts))
+        parts: list[tuple[pa.Array, np.ndarray, np.ndarray, np.ndarray]] = []
+        for side in (texts, mirrored_texts):
+            for start in range(0, len(side), TOKENIZED_AT_ONCE):
+                some = list(side[start : start + TOKENIZED_AT_ONCE])
+                ids = tokenizer(some, truncation=True, max_length=max_length)["input_ids"]
+                parts.append(
+                    (
+                        pa.array(some, pa.large_string()),
+                        np.fromiter(itertools.chain.from_iterable(ids), np.int32),
+                        np.fromiter(map(len, ids), np.int64, len(ids)),
+                        np.fromiter(map(caption_hash, some), np.int64, len(some)),
+                    )
+                )
+        words, tokens, lengths, hashes = zip(*parts, strict=True)
+        return pa.record_batch(
+            {
+                "text": pa.concat_arrays(words),
+                "tokens": as_lists(pa.array(np.concatenate(tokens)), np.concatenate(lengths)),
+                "hash": pa.array(np.concatenate(hashes)),
+            }
+        )
+
+    @classmethod
+    def from_batch(cls, batch: pa.RecordBatch, tokenizer: Any) -> "CaptionTable":
+        """On the memory of what `pack` gave, without a copy."""
+        texts, tokens, hashes = batch.columns
+        count = len(batch) // 2
+        bounds = as_tensor(tokens.offsets)
         return cls(
-            texts,
-            mirrored_texts,
-            torch.from_numpy(table.reshape(*shape, -1)),
-            torch.from_numpy(lengths.reshape(shape)),
-            torch.from_numpy(hashes.reshape(shape)),
+            texts=Strings(texts[:count]),
+            mirrored_texts=Strings(texts[count:]),
+            tokens=as_tensor(tokens.values),
+            starts=bounds[:-1].view(2, -1),
+            lengths=bounds.diff().view(2, -1),
+            hashes=as_tensor(hashes).view(2, -1),
+            pad_token_id=tokenizer.pad_token_id,
         )
 
     def __len__(self) -> int:
         return len(self.texts)
-
-    @property
-    def max_length(self) -> int:
-        return self.input_ids.shape[-1]
 
     def batch(self, captions: torch.Tensor, mirrored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
@@ -103,15 +134,16 @@ class CaptionTable:
         """
         side = mirrored.long()
         lengths = self.lengths[side, captions]
-        longest = int(lengths.max())
-        input_ids = self.input_ids[side, captions, :longest].long()
-        return input_ids, (torch.arange(longest) < lengths[:, None]).long(), self.hashes[side, captions]
+        column = torch.arange(int(lengths.max()))
+        real = column < lengths[:, None]
+        at = (self.starts[side, captions][:, None] + column).clamp_(max=len(self.tokens) - 1)
+        return self.tokens[at].long().masked_fill_(~real, self.pad_token_id), real.long(), self.hashes[side, captions]
 
 
 @dataclass
 class TrainingCorpus:
     """
-    One split, in memory.
+    One split, in memory or memory-mapped; then its tensors must not be written to.
 
     Args:
         ids: R clip ids.
@@ -123,7 +155,7 @@ class TrainingCorpus:
         skeleton: name of the joint layout.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     frames: torch.Tensor
     offsets: torch.Tensor
     lengths: torch.Tensor
@@ -137,58 +169,45 @@ class TrainingCorpus:
     @classmethod
     def from_split(cls, split: Any, tokenizer: Any, max_text_length: int = 40) -> "TrainingCorpus":
         """
-        Read a split of `load_prepared` (a `datasets.Dataset` or any iterable of its rows).
+        Read rows one by one into memory: a split of `load_prepared` or any iterable of its rows.
 
         Raises:
             ValueError: the split is empty or mixes skeletons.
         """
         if hasattr(split, "with_format"):
             split = split.with_format("numpy")
-        ids: list[str] = []
-        motions: list[np.ndarray] = []
-        fps: list[float] = []
-        bases: list[str] = []
-        texts: list[str] = []
-        mirrored: list[str] = []
-        counts: list[int] = []
-        skeletons: set[str] = set()
-        silent = 0
-        for row in split:
-            captions = [str(caption) for caption in row["captions"]]
-            if not captions:
-                silent += 1
-                continue
-            motion = np.asarray(row["motion"], dtype=np.float32)
-            motions.append(motion.reshape(len(motion), -1, 3))
-            ids.append(str(row["id"]))
-            bases.append(str(row["base_id"]))
-            fps.append(float(row["fps"]))
-            skeletons.add(str(row["skeleton"]))
-            texts += captions
-            mirrored += [str(caption) for caption in row["mirrored_captions"]]
-            counts.append(len(captions))
-        if silent:
-            logger.warning(f"{silent} clips have no caption and are left out")
-        if not ids:
-            raise ValueError("the split has no clip with a caption")
-        if len(skeletons) > 1:
-            raise ValueError(
-                f"one run trains on one skeleton, the split holds {sorted(skeletons)}; prepare them apart"
-            )
-        lengths = torch.tensor([len(motion) for motion in motions])
-        caption_counts = torch.tensor(counts)
-        base_index = {name: index for index, name in enumerate(dict.fromkeys(bases))}
+        rows = list(split)
+        spoken = [row for row in rows if len(row["captions"])]
+        if len(spoken) < len(rows):
+            logger.warning(f"{len(rows) - len(spoken)} clips have no caption and are left out")
+        clips: dict[str, Any] = {
+            name: [kind(row[name]) for row in spoken]
+            for name, kind in (("id", str), ("base_id", str), ("fps", float), ("skeleton", str), ("captions", len))
+        }
+        texts, mirrored = (
+            [str(caption) for row in spoken for caption in row[name]] for name in ("captions", "mirrored_captions")
+        )
+        motions = [np.asarray(row["motion"], dtype=np.float32) for row in spoken]
+        frames = np.concatenate([np.zeros(0, np.float32), *map(np.ravel, motions)])
+        batch = clip_batch(pa.table(clips), np.array([len(motion) for motion in motions]), pa.array(frames))
+        return cls.from_batch(batch, CaptionTable.build(texts, mirrored, tokenizer, max_text_length))
+
+    @classmethod
+    def from_batch(cls, batch: pa.RecordBatch, captions: CaptionTable) -> "TrainingCorpus":
+        """On the memory of a `clip_batch`, without a copy."""
+        motion = batch["motion"]
+        bounds, counts = as_tensor(motion.offsets), as_tensor(batch["captions"])
         return cls(
-            ids=ids,
-            frames=torch.from_numpy(np.concatenate(motions)),
-            offsets=lengths.cumsum(0) - lengths,
-            lengths=lengths,
-            fps=torch.tensor(fps),
-            base_ids=torch.tensor([base_index[name] for name in bases]),
-            captions=CaptionTable.build(texts, mirrored, tokenizer, max_text_length),
-            caption_starts=caption_counts.cumsum(0) - caption_counts,
-            caption_counts=caption_counts,
-            skeleton=skeletons.pop(),
+            ids=Strings(batch["id"]),
+            frames=as_tensor(motion.values.values).view(-1, motion.type.value_type.list_size // 3, 3),
+            offsets=bounds[:-1],
+            lengths=bounds.diff(),
+            fps=as_tensor(batch["fps"]),
+            base_ids=as_tensor(batch["base"]),
+            captions=captions,
+            caption_starts=counts.cumsum(0) - counts,
+            caption_counts=counts,
+            skeleton=batch.schema.metadata[b"skeleton"].decode(),
         )
 
     def __len__(self) -> int:
@@ -197,13 +216,6 @@ class TrainingCorpus:
     def first_captions(self) -> list[str]:
         """The first caption of every clip, the one retrieval protocols use."""
         return [self.captions.texts[start] for start in self.caption_starts.tolist()]
-
-    def all_captions(self) -> list[list[str]]:
-        """Every caption of every clip."""
-        return [
-            self.captions.texts[start : start + count]
-            for start, count in zip(self.caption_starts.tolist(), self.caption_counts.tolist(), strict=True)
-        ]
 
 
 def read_extra_captions(path: str | os.PathLike, excluded_ids: Iterable[str] = ()) -> list[str]:
@@ -247,22 +259,8 @@ def read_extra_captions(path: str | os.PathLike, excluded_ids: Iterable[str] = (
     return captions
 
 
-def text_corpus(folder: str | os.PathLike) -> tuple[list[str], list[str]] | None:
-    """
-    The captions a prepared folder keeps for text-only training, and the mirrored ones; None when it keeps none.
-
-    Held-out motions were left out when the folder was prepared.
-    """
-    path = Path(folder) / "text" / "train.parquet"
-    if not path.is_file():
-        return None
-    table = pq.read_table(path, columns=["captions", "mirrored_captions"])
-    texts, mirrored = (pc.list_flatten(table[name]).to_pylist() for name in ("captions", "mirrored_captions"))
-    return texts, mirrored
-
-
-def with_mirrored(texts: list[str], mirrored: list[str], extra: Sequence[str]) -> tuple[list[str], list[str]]:
+def with_mirrored(texts: Sequence[str], mirrored: Sequence[str], extra: Sequence[str]) -> tuple[list[str], list[str]]:
     """Captions and their mirror images with further ones appended, none of which repeats a text."""
     known = set(texts)
     fresh = [caption for caption in dict.fromkeys(extra) if caption not in known]
-    return texts + fresh, mirrored + [mirror_caption(caption) for caption in fresh]
+    return [*texts, *fresh], [*mirrored, *map(mirror_caption, fresh)]

@@ -56,6 +56,9 @@ class LexCMLPTrainer(PhaseTrainer):
         if self.args.caption_features and threshold is not None:
             self.caption_vectors = self.sentence_vectors()
 
+    def row_lengths(self) -> torch.Tensor:
+        return self.clips.windows(self.train_corpus)
+
     def prepare_schedules(self) -> None:
         warmup = round(self.args.flops_warmup_ratio * self.num_steps)
         self.sparsity = {
@@ -89,7 +92,7 @@ class LexCMLPTrainer(PhaseTrainer):
     def sentence_vectors(self) -> torch.Tensor:
         """(2, C, d) unit vectors of the training captions, as written and mirrored; computed once, kept in a file."""
         table = self.train_corpus.captions
-        both = table.texts + table.mirrored_texts
+        both = [*table.texts, *table.mirrored_texts]
         source = self.args.caption_feature_model or self.arguments.model.text_model
         key = hashlib.sha256("\n".join([source or self.fingerprint, *both]).encode()).hexdigest()
         path = self.output_dir / "caption_features.safetensors"

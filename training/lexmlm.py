@@ -38,8 +38,11 @@ class LexMLMTrainer(PhaseTrainer):
             self.data.max_text_length,
         )
 
-    def num_rows(self) -> int:
-        return len(self.captions)
+    def row_lengths(self) -> torch.Tensor:
+        return self.captions.lengths[0]
+
+    def caption_tables(self) -> list[CaptionTable]:
+        return [*super().caption_tables(), self.captions]
 
     def row_names(self, rows: torch.Tensor) -> list[str]:
         return [repr(self.captions.texts[row]) for row in rows.tolist()]

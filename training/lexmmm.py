@@ -34,6 +34,9 @@ class LexMMMTrainer(PhaseTrainer):
             if corpus is not None
         }
 
+    def row_lengths(self) -> torch.Tensor:
+        return self.clips.windows(self.train_corpus)
+
     def collate(
         self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
     ) -> dict[str, torch.Tensor]:

@@ -17,16 +17,17 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from accelerate import PartialState
 from transformers.utils import logging
 
 from lexmotion import LexMotionModel
-from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.processing.corpora.prepare import PrepareReport
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 
 from .arguments import (
@@ -44,8 +45,8 @@ from .corpus import (
     CaptionTable,
     TrainingCorpus,
     corpus_fingerprint,
+    corpus_hashes,
     read_extra_captions,
-    text_corpus,
     with_mirrored,
 )
 from .initialization import (
@@ -60,6 +61,7 @@ from .initialization import (
 from .lexcmlp import LexCMLPTrainer
 from .lexmlm import LexMLMTrainer
 from .lexmmm import LexMMMTrainer
+from .packing import cached_batch, pack_clips, read_captions
 from .trainer import PhaseTrainer
 
 logger = logging.get_logger(__name__)
@@ -79,23 +81,32 @@ RECORDED_PACKAGES = ("lexmotion", "torch", "transformers", "accelerate", "datase
 
 @dataclasses.dataclass
 class PreparedData:
-    """A prepared folder, read once and shared by the phases."""
+    """
+    A prepared folder, shared by the phases.
+
+    Args:
+        splits: the Parquet files of each split.
+        hashes: of every file, see `corpus_hashes`. fingerprint: of them all.
+    """
 
     folder: Path
     processor: Any
-    splits: Any
+    splits: dict[str, list[Path]]
+    hashes: dict[str, str]
     fingerprint: str
     corpora: dict[tuple[str, int], TrainingCorpus] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "PreparedData":
         folder = Path(folder)
-        fingerprint = corpus_fingerprint(folder)
+        hashes = corpus_hashes(folder)
         processor = LexMotionProcessor.from_pretrained(folder / "processor")
-        return cls(folder, processor, load_prepared(folder), fingerprint)
+        names = PrepareReport.load(folder).splits
+        splits = {name: sorted((folder / "data").glob(f"{name}-*.parquet")) for name in names}
+        return cls(folder, processor, splits, hashes, corpus_fingerprint(hashes))
 
     def corpus(self, split: str | None, max_text_length: int) -> Any:
-        """A split in memory; None when no split is asked for."""
+        """A split, memory-mapped; None when no split is asked for."""
         if split is None:
             return None
         if split not in self.splits:
@@ -105,30 +116,56 @@ class PreparedData:
             )
         key = (split, max_text_length)
         if key not in self.corpora:
-            self.corpora[key] = TrainingCorpus.from_split(
-                self.splits[split], self.processor.tokenizer, max_text_length
+            files = self.splits[split]
+            source = [self.hashes[file.relative_to(self.folder).as_posix()] for file in files]
+            clips = cached_batch(
+                self.folder, f"{split}-clips", digest(source), lambda scratch: pack_clips(files, scratch)
             )
+            captions = self.caption_table(f"{split}-captions", source, lambda: read_captions(files), max_text_length)
+            self.corpora[key] = TrainingCorpus.from_batch(clips, captions)
         return self.corpora[key]
 
     def captions(self, arguments: RunArguments) -> CaptionTable:
         """What phase i reads: the folder's text corpus, else the training captions, and `extra_captions`."""
         data = arguments.data
-        corpus = self.corpus(data.train_split, data.max_text_length)
-        texts, mirrored = text_corpus(self.folder) or (corpus.captions.texts, corpus.captions.mirrored_texts)
+        text = self.folder / "text" / "train.parquet"  # held-out motions were left out when it was written
+        extra = None
         if data.extra_captions is not None:
             extra = read_extra_captions(data.extra_captions, self.held_out_ids(data.train_split))
-            texts, mirrored = with_mirrored(texts, mirrored, extra)
-        return CaptionTable.build(texts, mirrored, self.processor.tokenizer, data.max_text_length)
+        elif not text.is_file():
+            return self.corpus(data.train_split, data.max_text_length).captions
+
+        def read() -> tuple[Sequence[str], Sequence[str]]:
+            texts, mirrored = read_captions([text] if text.is_file() else self.splits[data.train_split])
+            return (texts, mirrored) if extra is None else with_mirrored(texts, mirrored, extra)
+
+        source = [self.fingerprint, data.train_split, extra]
+        return self.caption_table("text-captions", source, read, data.max_text_length)
+
+    def caption_table(
+        self,
+        name: str,
+        source: list[Any],
+        read: Callable[[], tuple[Sequence[str], Sequence[str]]],
+        max_text_length: int,
+    ) -> CaptionTable:
+        """Captions, tokenised once: memory-mapped, kept for this `source`, processor and length."""
+        tokenizer = self.processor.tokenizer
+        processor = {file: value for file, value in self.hashes.items() if file.startswith("processor/")}
+        batch = cached_batch(
+            self.folder,
+            name,
+            digest([source, processor, max_text_length]),
+            lambda _: CaptionTable.pack(*read(), tokenizer, max_text_length),
+        )
+        return CaptionTable.from_batch(batch, tokenizer)
 
     def held_out_ids(self, train_split: str) -> set[str]:
         """Ids and base ids of every split but the one trained on."""
-        return {
-            name
-            for split, rows in self.splits.items()
-            if split != train_split
-            for column in ("id", "base_id")
-            for name in rows[column]
-        }
+        others = [str(file) for split, files in self.splits.items() if split != train_split for file in files]
+        if not others:
+            return set()
+        return {name for column in pq.read_table(others, columns=["id", "base_id"]) for name in column.to_pylist()}
 
 
 def digest(content: Any) -> str:
@@ -163,7 +200,7 @@ def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[s
     options = {}
     if phase == "lexmlm":
         options["captions"] = data.captions(arguments)
-        inherited["captions"] = digest(options["captions"].texts)
+        inherited["captions"] = digest(list(options["captions"].texts))
     start = digest([data.fingerprint, inherited])
     fingerprint = digest([start, arguments.defining()])
     result_path = output_dir / "result.json"
@@ -194,7 +231,7 @@ def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[s
         "fingerprint": fingerprint,
         "processes": trainer.world,
         "device": str(trainer.device),
-        "rows": trainer.num_rows(),
+        "rows": len(trainer.order.lengths),
         "training": training,
         "acceptance": acceptance,
         "arguments": arguments.to_dict(),
@@ -256,7 +293,9 @@ def train(
         "dataset": {
             "folder": str(dataset),
             "fingerprint": data.fingerprint,
-            "rows": {split: len(rows) for split, rows in data.splits.items()},
+            "rows": {
+                split: sum(pq.read_metadata(file).num_rows for file in files) for split, files in data.splits.items()
+            },
         },
         "versions": versions(),
         "commit": commit(),

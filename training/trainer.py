@@ -36,8 +36,10 @@ from .checkpoints import (
     unique_state,
 )
 from .collators import BatchOrder, BatchRandom, ClipSampler, derive_seed
-from .corpus import TrainingCorpus
+from .corpus import CaptionTable, TrainingCorpus
+from .dropout import use_byte_dropout
 from .schedules import WeightAverage, learning_rate_factor
+from .vocabulary import compact_vocabulary
 
 logger = logging.get_logger(__name__)
 
@@ -137,7 +139,9 @@ class PhaseTrainer:
         self.checkpoints = CheckpointFolder(self.output_dir, self.args.save_total_limit)
         self.state = TrainerState()
         self.setup()
-        self.order = BatchOrder(self.num_rows(), self.args.batch_size, self.args.seed, self.rank, self.world)
+        self.order = BatchOrder(
+            self.row_lengths(), self.args.batch_size, self.args.seed, self.rank, self.world, self.args.bucket_batches
+        )
         accumulation = self.args.gradient_accumulation_steps
         self.num_steps = self.args.num_steps or max(
             1, round(self.args.num_epochs * self.order.batches_per_epoch / accumulation)
@@ -158,9 +162,13 @@ class PhaseTrainer:
     def prepare_weights(self) -> None:
         """Change initial weights by what the data says; a function of both alone, since it runs on resume too."""
 
-    def num_rows(self) -> int:
-        """Rows of the training split a permutation runs over."""
-        return len(self.train_corpus)
+    def row_lengths(self) -> torch.Tensor:
+        """How long each row is that a permutation of the training split runs over, in whatever padding costs: (R,)."""
+        raise NotImplementedError
+
+    def caption_tables(self) -> list[CaptionTable]:
+        """Every caption the model will read: words that are in none keep their embeddings untouched."""
+        return [corpus.captions for corpus in (self.train_corpus, self.eval_corpus) if corpus is not None]
 
     def row_names(self, rows: torch.Tensor) -> list[str]:
         """How rows are called in messages."""
@@ -219,20 +227,42 @@ class PhaseTrainer:
             self.output_dir.mkdir(parents=True, exist_ok=True)
             self.checkpoints.clean()
         self.accelerator.wait_for_everyone()
+        with self.ready() as (model, optimizer):
+            self.run_steps(model, optimizer)
+            self.load_final_weights()
+        self.model = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        self.model.eval()
+        return {
+            "steps": self.state.step,
+            "best": self.state.best,
+            "evaluation": self.state.last_evaluation,
+            "seconds": round(self.state.elapsed, 1),
+            "stopped": self.state.stopped,
+        }
+
+    @contextmanager
+    def ready(self) -> Iterator[tuple[torch.nn.Module, Any]]:
+        """Model and optimiser as `step` wants them, where the last checkpoint left them."""
         self.model.to(self.device)
         if self.device.type == "cpu":
             # At our few tokens the fused CPU attention of torch 2.13 is slower than two matrix products, bf16 above
             # all.
             self.model.set_attn_implementation("eager")
+            use_byte_dropout(self.model)
         self.prepare_weights()
-        self.optimizer = self.make_optimizer()
-        average = None
-        if self.args.ema_decay > 0:
-            trainable = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
-            average = WeightAverage(trainable, self.args.ema_decay)
-        self.average = average
-        self.resume()
-        model, optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        used_ids = torch.cat([table.tokens.unique() for table in self.caption_tables()])
+        special_ids = torch.tensor(self.processor.tokenizer.all_special_ids)
+        with compact_vocabulary(self.model, torch.cat([used_ids, special_ids])):
+            self.optimizer = self.make_optimizer()
+            self.average = None
+            if self.args.ema_decay > 0:
+                trainable = [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+                self.average = WeightAverage(trainable, self.args.ema_decay)
+            self.resume()
+            yield self.accelerator.prepare(self.model, self.optimizer)
+
+    def run_steps(self, model: torch.nn.Module, optimizer: Any) -> None:
+        """Step, log, evaluate and save until the phase ends."""
         if self.args.log_with:
             config = {
                 name: value if isinstance(value, int | float | str | bool) else str(value)
@@ -268,18 +298,8 @@ class PhaseTrainer:
                     self.choose_best()
                 if self.save_steps and (finished or self.state.step % self.save_steps == 0):
                     self.save_checkpoint()
-        self.load_final_weights()
         if self.args.log_with:
             self.accelerator.end_training()
-        self.model = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        self.model.eval()
-        return {
-            "steps": self.state.step,
-            "best": self.state.best,
-            "evaluation": self.state.last_evaluation,
-            "seconds": round(self.state.elapsed, 1),
-            "stopped": self.state.stopped,
-        }
 
     def step(self, model: torch.nn.Module, optimizer: Any, batches: Iterator) -> dict[str, float]:
         """One optimiser step: forward and backward over the accumulated batches, clip, update, average."""
@@ -295,11 +315,11 @@ class PhaseTrainer:
             group["lr"] = group["peak_learning_rate"] * factor
         accumulation = self.args.gradient_accumulation_steps
         means: dict[str, float] = {}
-        names: list[str] = []
+        seen: list[torch.Tensor] = []
         for micro in range(accumulation):
             number = self.state.step * accumulation + micro
             rows, batch = next(batches)
-            names += self.row_names(rows)
+            seen.append(rows)
             torch.manual_seed(derive_seed(self.args.seed, self.phase, "dropout", number, self.rank))
             last = micro == accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
@@ -307,7 +327,7 @@ class PhaseTrainer:
                     losses = self.compute_loss(model, self.to_device(batch))
                 values = self.mean_over_processes(losses)
                 if not all(math.isfinite(value) for value in values.values()):
-                    self.fail(values, names)
+                    self.fail(values, seen)
                 self.accelerator.backward(losses["loss"] / accumulation)
             for name, value in values.items():
                 means[name] = means.get(name, 0.0) + value / accumulation
@@ -315,7 +335,7 @@ class PhaseTrainer:
         limit = self.args.max_grad_norm or math.inf
         means["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         if not math.isfinite(means["grad_norm"]):
-            self.fail(means, names)
+            self.fail(means, seen)
         optimizer.step()
         optimizer.zero_grad()
         if self.average is not None:
@@ -324,11 +344,12 @@ class PhaseTrainer:
         self.after_step(means)
         return means
 
-    def fail(self, values: dict[str, float], names: list[str]) -> None:
+    def fail(self, values: dict[str, float], seen: list[torch.Tensor]) -> None:
         shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+        names = ", ".join(self.row_names(torch.cat(seen)))
         raise NonFiniteLossError(
             f"{self.phase} step {self.state.step + 1}: {shown}. Clips of the batch on process {self.rank}: "
-            f"{', '.join(names)}. Look at these clips for broken motion; else lower learning_rate "
+            f"{names}. Look at these clips for broken motion; else lower learning_rate "
             f"({self.args.learning_rate:g}) or use mixed_precision: no."
         )
 

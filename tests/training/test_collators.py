@@ -3,6 +3,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from lexmotion.training.collators import (
     BagOfWords,
@@ -56,23 +58,23 @@ def toy_captions(rows=512, length=14, seed=0):
 
 
 def test_every_epoch_is_another_permutation_without_repeats():
-    order = BatchOrder(10, 3, seed=0)
+    order = BatchOrder(torch.ones(10), 3, seed=0)
     epochs = [torch.cat([order.rows(epoch * 3 + number) for number in range(3)]) for epoch in range(2)]
     assert all(len(rows.unique()) == 9 for rows in epochs)
     assert not torch.equal(*epochs)
 
 
 def test_a_batch_depends_on_its_number_only():
-    late, fresh = BatchOrder(50, 8, seed=1), BatchOrder(50, 8, seed=1)
+    late, fresh = BatchOrder(torch.ones(50), 8, seed=1), BatchOrder(torch.ones(50), 8, seed=1)
     for number in range(20):
         late.rows(number)
     assert torch.equal(late.rows(13), fresh.rows(13))
-    assert not torch.equal(late.rows(13), BatchOrder(50, 8, seed=2).rows(13))
+    assert not torch.equal(late.rows(13), BatchOrder(torch.ones(50), 8, seed=2).rows(13))
 
 
 def test_processes_share_the_global_batch():
-    whole = BatchOrder(50, 8, seed=1)
-    parts = [BatchOrder(50, 8, seed=1, rank=rank, world=2) for rank in range(2)]
+    whole = BatchOrder(torch.ones(50), 8, seed=1)
+    parts = [BatchOrder(torch.ones(50), 8, seed=1, rank=rank, world=2) for rank in range(2)]
     for number in (0, 7, 30):
         assert torch.equal(torch.stack([part.rows(number) for part in parts], 1).flatten(), whole.rows(number))
     assert torch.equal(BatchRandom(3, 8).uniform(2)[1::2], BatchRandom(3, 8, 1, 2).uniform(2))
@@ -80,10 +82,70 @@ def test_processes_share_the_global_batch():
 
 
 def test_small_splits_and_too_many_processes():
-    assert BatchOrder(4, 100, seed=0).batch_size == 4
-    assert BatchOrder(5, 100, seed=0, world=2).batch_size == 4
+    assert BatchOrder(torch.ones(4), 100, seed=0).batch_size == 4
+    assert BatchOrder(torch.ones(5), 100, seed=0, world=2).batch_size == 4
     with pytest.raises(ValueError, match="2 processes"):
-        BatchOrder(1, 8, seed=0, world=2)
+        BatchOrder(torch.ones(1), 8, seed=0, world=2)
+
+
+ROWS = st.integers(1, 90)
+ORDERS = {
+    "batch_size": st.integers(1, 40),
+    "world": st.integers(1, 4),
+    "buckets": st.integers(0, 6),
+    "seed": st.integers(0, 5),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=ROWS.flatmap(lambda count: st.lists(st.integers(1, 9), min_size=count, max_size=count)), **ORDERS)
+def test_an_epoch_holds_every_row_once_whatever_the_buckets(lengths, batch_size, world, buckets, seed):
+    assume(min(batch_size, len(lengths)) >= world)
+    lengths = torch.tensor(lengths)
+    orders = [BatchOrder(lengths, batch_size, seed, rank, world, buckets) for rank in range(world)]
+    size = orders[0].batch_size
+    plain, whole = (BatchOrder(lengths, size, seed, bucket_batches=number) for number in (0, buckets))
+    count = plain.batches_per_epoch
+    for epoch in range(2):
+        numbers = range(epoch * count, (epoch + 1) * count)
+        batches = [torch.stack([order.rows(number) for order in orders], dim=1).flatten() for number in numbers]
+        # the processes share the batch of one process that has all of it
+        assert all(torch.equal(batch, whole.rows(number)) for batch, number in zip(batches, numbers, strict=True))
+        seen = torch.cat(batches)
+        assert len(seen.unique()) == len(seen) == count * size
+        # bucketing changes no pool's rows: what is dropped and what comes when stays the permutation's
+        for start in range(0, count, max(buckets, 1)):
+            pool = numbers[start : start + max(buckets, 1)]
+            mine = torch.cat([whole.rows(number) for number in pool])
+            theirs = torch.cat([plain.rows(number) for number in pool])
+            assert torch.equal(mine.sort().values, theirs.sort().values)
+            if buckets > 1:  # batches of a pool follow one another in length
+                spans = sorted(tuple(lengths[whole.rows(number)].aminmax()) for number in pool)
+                assert all(low[1] <= high[0] for low, high in zip(spans, spans[1:], strict=False))
+
+
+@settings(max_examples=30, deadline=None)
+@given(numbers=st.lists(st.integers(0, 40), min_size=1, max_size=6), **ORDERS)
+def test_a_bucketed_batch_depends_on_its_number_only(numbers, batch_size, world, buckets, seed):
+    lengths = torch.arange(50) % 7
+    assume(batch_size >= world)
+    used = BatchOrder(lengths, batch_size, seed, 0, world, buckets)
+    for number in numbers:
+        assert torch.equal(used.rows(number), BatchOrder(lengths, batch_size, seed, 0, world, buckets).rows(number))
+
+
+def test_buckets_spare_padding_and_come_in_random_order():
+    lengths = torch.randint(1, 100, (640,), generator=torch.Generator().manual_seed(0))
+    padded = []
+    for buckets in (0, 1, 4, 10):
+        order = BatchOrder(lengths, 16, seed=0, bucket_batches=buckets)
+        batches = torch.stack([lengths[order.rows(number)] for number in range(40)])
+        padded.append(1 - batches.sum().item() / (16 * batches.amax(dim=1)).sum().item())
+    assert padded[0] == padded[1] > 0.4 > 0.2 > padded[2] > padded[3]
+    longest = batches.amax(dim=1).view(4, 10)
+    assert all(row.tolist() != sorted(row.tolist()) for row in longest)
+    epochs = [{tuple(sorted(order.rows(epoch * 40 + number).tolist())) for number in range(40)} for epoch in range(2)]
+    assert not epochs[0] & epochs[1]
 
 
 def test_seeds_differ_by_every_part():
@@ -263,6 +325,14 @@ def test_clips_without_augmentation_are_the_start_of_the_recording():
     assert values[0, :9, 0].tolist() == [200.0 + frame for frame in range(9)]
     assert values[1, :40, 5].tolist() == [float(frame) for frame in range(40)]
     assert (values[0, 9:] == 0).all()
+
+
+@pytest.mark.parametrize(("fps", "multiple"), [(20.0, 1), (20.0, 16), (40.0, 8), (15.0, 4)])
+def test_windows_are_those_of_the_clip_as_recorded(fps, multiple):
+    corpus = toy_corpus(lengths=(60, 30, 9, 41, 16), captions=(1,) * 5, fps=fps)
+    sampler = ClipSampler(PlainExtractor(), frame_multiple=multiple)
+    _, mask = sampler.values(corpus, torch.arange(5), torch.zeros(5, dtype=torch.bool), None)
+    assert sampler.windows(corpus).tolist() == [-(-length // multiple) for length in mask.sum(1).tolist()]
 
 
 def test_crop_and_speed_stay_inside_the_clip_and_move_in_time():

@@ -7,7 +7,7 @@ import torch
 from lexmotion import LexMotionModel, LexMotionProcessor
 from lexmotion.training import pipeline
 from lexmotion.training.arguments import PHASES
-from lexmotion.training.corpus import corpus_fingerprint, read_extra_captions, with_mirrored
+from lexmotion.training.corpus import corpus_fingerprint, corpus_hashes, read_extra_captions, with_mirrored
 from lexmotion.training.pipeline import PreparedData, run_phase_command, train
 
 
@@ -21,7 +21,7 @@ def test_all_phases_run_in_order_and_leave_a_model_and_a_record(prepared, recipe
     record = train(recipe, prepared, tmp_path / "run", short, on_phase=lambda phase, _: seen.append(phase))
     assert seen == list(PHASES)
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == json.loads(json.dumps(record))
-    assert record["dataset"]["fingerprint"] == corpus_fingerprint(prepared)
+    assert record["dataset"]["fingerprint"] == corpus_fingerprint(corpus_hashes(prepared))
     assert record["recipe"]["num_steps"] == 2
     assert {"torch", "transformers", "python", "lexmotion"} <= set(record["versions"])
     assert record["finished"] >= record["started"]
@@ -118,10 +118,11 @@ def test_an_absent_split_is_named(data):
 def test_the_fingerprint_follows_the_bytes(prepared, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(prepared, copy)
-    assert corpus_fingerprint(copy) == corpus_fingerprint(prepared)
+    before = corpus_hashes(prepared)
+    assert corpus_hashes(copy) == before
     file = next((copy / "data").glob("train-*"))
     file.write_bytes(file.read_bytes()[:-1] + b"\0")
-    assert corpus_fingerprint(copy) != corpus_fingerprint(prepared)
+    assert corpus_fingerprint(corpus_hashes(copy)) != corpus_fingerprint(before)
 
 
 def test_extra_captions_leave_held_out_motions_out(tmp_path):

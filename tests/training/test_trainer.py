@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.training.arguments import PHASES
 from lexmotion.training.checkpoints import CheckpointFolder
 from lexmotion.training.corpus import TrainingCorpus
@@ -16,8 +17,9 @@ from lexmotion.training.trainer import NonFiniteLossError, parameter_group
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_phase_overfits_four_samples(make_trainer, data, phase):
-    corpus = TrainingCorpus.from_split(data.splits["train"].select(range(4)), data.processor.tokenizer, 32)
+def test_a_phase_overfits_four_samples(make_trainer, prepared, data, phase):
+    rows = load_prepared(prepared, ["train"])["train"].select(range(4))
+    corpus = TrainingCorpus.from_split(rows, data.processor.tokenizer, 32)
     settings = {
         "num_steps": 60,
         "learning_rate": 5e-3,

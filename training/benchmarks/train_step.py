@@ -1,0 +1,167 @@
+"""
+A whole training step of each phase, against the plain way: logits of every token and word, all rows of the word
+embeddings in the optimiser, captions padded to the longest of the batch.
+
+Dropout is off on both sides, so that their losses can be compared step by step.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import cycle
+from typing import Any
+from unittest import mock
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from lexmotion import lexical_head, modeling_lexmotion
+from lexmotion.evaluation.benchmarks.harness import Case, compare_tensors
+
+from .. import trainer as trainer_module
+from ..arguments import PHASES, load_recipe, phase_values, run_arguments
+from ..pipeline import BUILDERS, TRAINERS, PreparedData
+from ..trainer import PhaseTrainer
+from .loader import scratch, synthetic
+
+DESCRIPTION = "training step: forward, backward, clipping, optimiser and weight average (dropout off)"
+QUICK = {"batch_size": 16, "clips": 48, "steps": 1}
+
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
+PROFILED_STEPS = 3
+
+
+def cases(
+    dataset: str = "",
+    recipe: str = "",
+    phases: str = ",".join(PHASES),
+    steps: int = 4,
+    batch_size: int = 64,
+    clips: int = 256,
+    tolerance: float = 0.02,
+) -> list[Case]:
+    """
+    One case a phase; a call trains on from where the last one ended.
+
+    Args:
+        dataset: prepared folder; when empty, a synthetic one of so many `clips` is made.
+        recipe: when empty, `small` for a given dataset and `tiny` for the synthetic one.
+        phases: names, separated by commas. steps: of a call. batch_size: of a step.
+        tolerance: relative difference of the losses over all steps of the first call.
+    """
+    data = PreparedData.read(dataset or synthetic(clips))
+    content = load_recipe(recipe or ("small" if dataset else "tiny"))
+    found = []
+    for phase in phases.split(","):
+        if phase not in PHASES:
+            raise ValueError(f"there is no phase {phase!r}; there are {', '.join(PHASES)}")
+        values = {**(phase_values(content, phase) or {}), "batch_size": batch_size, "caption_features": False}
+        if phase != "lexcmlp":
+            del values["caption_features"]
+        found.append(_case(phase, values, data, steps, tolerance))
+    return found
+
+
+def plain_projection(hidden, weight, bias, mask):
+    """What the fused projection computes, one dense operation after the other."""
+    logits = (hidden @ weight.T + bias).masked_fill(~mask.bool()[:, :, None], -torch.inf)  # (B, N, A)
+    scores, winner = logits.float().max(dim=1)
+    return scores.masked_fill(~mask.bool().any(dim=1)[:, None], 0.0), winner
+
+
+@contextmanager
+def plain_path() -> Iterator[None]:
+    """Inside, everything that makes a step fast is replaced by the plain way."""
+    with (
+        mock.patch.object(lexical_head, "max_pooled_projection", plain_projection),
+        mock.patch.object(modeling_lexmotion, "by_length", lambda run, mask, *inputs: run(mask, *inputs)),
+        mock.patch.object(trainer_module, "compact_vocabulary", lambda model, used_ids: nullcontext()),
+    ):
+        yield
+
+
+def _trainer(phase: str, values: dict[str, Any], data: PreparedData) -> PhaseTrainer:
+    arguments = run_arguments(phase, {**values, "output_dir": str(scratch() / "steps" / phase)})
+    options: dict[str, Any] = {"captions": data.captions(arguments)} if phase == "lexmlm" else {}
+    corpus = data.corpus("train", arguments.data.max_text_length)
+    trainer = TRAINERS[phase](BUILDERS[phase](arguments, data.processor), arguments, data.processor, corpus, **options)
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return trainer
+
+
+class _Stepper:
+    """A trainer between `ready` and the end of the process, and a few batches it goes round."""
+
+    def __init__(self, trainer: PhaseTrainer, path: Callable[[], Any], batches: int):
+        self.trainer, self.path = trainer, path
+        self.stack = ExitStack()
+        with path():
+            self.model, self.optimizer = self.stack.enter_context(trainer.ready())
+            with trainer.batches() as stream:
+                self.batches = cycle([next(stream) for _ in range(batches)])
+
+    def __call__(self, steps: int) -> torch.Tensor:
+        with self.path():
+            losses = [self.trainer.step(self.model, self.optimizer, self.batches)["loss"] for _ in range(steps)]
+        return torch.tensor(losses)
+
+
+def _case(phase: str, values: dict[str, Any], data: PreparedData, steps: int, tolerance: float) -> Case:
+    # A long comparison sees every batch once; a short one goes round a few.
+    ours, plain = (_Stepper(_trainer(phase, values, data), path, max(steps, 4)) for path in (nullcontext, plain_path))
+
+    def agree(mine: torch.Tensor, reference: torch.Tensor) -> str:
+        near = compare_tensors(mine, reference, tolerance)
+        return f"losses of {steps} steps: {near}; the last {float(mine[-1]):.4f} and {float(reference[-1]):.4f}"
+
+    return Case(
+        phase, lambda: ours(steps), lambda: plain(steps), agree, steps, "steps", facts=lambda: step_facts(ours)
+    )
+
+
+def step_facts(stepper: _Stepper) -> dict[str, Any]:
+    """Where the time of a step goes: the share of matrix products, and their speed against the machine's."""
+    with FlopCounterMode(
+        display=False, custom_mapping={torch.ops.lexmotion.max_pooled_projection: _head_flops}
+    ) as count:
+        stepper(1)
+    operations = count.get_total_flops()
+    facts: dict[str, Any] = {"GFLOP a step": operations / 1e9}
+    peak = peak_speed(stepper.trainer)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        started = time.perf_counter()
+        stepper(PROFILED_STEPS)
+        seconds = (time.perf_counter() - started) / PROFILED_STEPS
+    facts["GFLOP/s of the step"] = operations / seconds / 1e9
+    if stepper.trainer.device.type == "cpu":
+        products = sum(event.self_cpu_time_total for event in profiler.key_averages() if event.key in PRODUCTS)
+        products /= 1e6 * PROFILED_STEPS
+        facts["share of matrix products"] = products / seconds
+        facts["GFLOP/s of the products"] = operations / products / 1e9
+    facts["GFLOP/s of one large product"] = peak
+    return facts
+
+
+def _head_flops(hidden, weight, bias, mask, *_, out_val=None, **__) -> int:
+    """The fused projection multiplies valid tokens alone; its backward pass adds rows, which is not counted."""
+    return 2 * int(mask.sum()) * weight.shape[0] * weight.shape[1]
+
+
+_head_flops._get_raw = True  # type: ignore[attr-defined]  # FlopCounterMode: pass tensors, not shapes
+
+
+def peak_speed(trainer: PhaseTrainer, size: int = 2048, repeats: int = 5) -> float:
+    """GFLOP/s of the best of some products of two square matrices, in the precision the trainer multiplies in."""
+    kind = torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32
+    matrix = torch.randn(size, size, device=trainer.device).to(kind)
+    best = float("inf")
+    for _ in range(repeats):
+        started = time.perf_counter()
+        torch.mm(matrix, matrix)
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best / 1e9
