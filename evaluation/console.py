@@ -4,9 +4,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Group
+from rich.constrain import Constrain
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from .benchmarks.harness import SIDES, Result
 from .criteria import judge
 from .explain import Explanation
 
@@ -140,3 +144,38 @@ def explanation_tables(explanation: Explanation, k: int) -> list[Table]:
             f"{item.start:.1f} - {item.end:.1f}",
         )
     return [words, why]
+
+
+def benchmark_table(results: Sequence[Result], title: str) -> Constrain:
+    """Cases of a benchmark, 100 columns wide at most: rates and peak memory of both sides and their ratios, and under
+    each case how near the results are and its facts."""
+    parts: list[Text | Table] = [Text(title, style="bold"), Text("")]
+    for number, result in enumerate(results):
+        # A table for each case, of equal columns: the lines under a case take the whole width.
+        table = Table(box=None, expand=True, show_header=number == 0, padding=(0, 1, 0, 0))
+        table.add_column("", ratio=1)
+        table.add_column("", width=5)
+        table.add_column("a second", justify="right", width=26)
+        table.add_column("peak memory", justify="right", width=12)
+        for side in SIDES:
+            rate, peak = f"{_number(result.rate(side))} {escape(result.unit)}", result.peak_bytes.get(side)
+            memory = "-" if peak is None else f"{peak / 2**20:,.1f} MiB"
+            table.add_row(f"[bold]{escape(result.case)}[/]" if side == SIDES[0] else "", side, rate, memory)
+        ours, plain = (result.peak_bytes.get(side) for side in SIDES)
+        table.add_row(
+            "",
+            "ratio",
+            f"[bold]{result.ratio:.2f} x[/] ({result.lowest:.2f} - {result.highest:.2f})",
+            f"[bold]{plain / ours:.2f} x[/]" if ours and plain else "-",
+        )
+        lines = [result.agreement]
+        for name, value in result.facts.items():
+            lines.append(f"{name}: {_number(value) if isinstance(value, float) else value}")
+        parts += [table, *(Text(f"  {line}", style="dim") for line in lines), Text("")]
+    parts.append(Text("ratio: plain over ours, the median of the pairs (lowest - highest)", style="dim"))
+    return Constrain(Group(*parts), 100)
+
+
+def _number(value: float) -> str:
+    """Four digits that matter."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -6,6 +6,7 @@ Only the command line itself is imported here, so that `lexmotion --help` answer
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -179,6 +180,23 @@ def prepare(
             "Example: --mirror derive"
         ),
     ] = "listed",
+    num_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that read and write; unset, one for each core (and 256 motions). Example: --num-workers 8",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="I/N: read only this part, into OUTPUT_DIR/shards; run all N, anywhere. Example: --shard 2/8"
+        ),
+    ] = None,
+    merge_shards: Annotated[
+        int | None,
+        typer.Option(min=1, help="Make the dataset of the N parts that --shard has read. Example: --merge-shards 8"),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a folder that holds something else. Example: --overwrite")
     ] = False,
@@ -186,10 +204,13 @@ def prepare(
     """Turn a motion corpus into a Parquet dataset with a fitted processor beside it.
 
     Reads any subset of the splits. Statistics and lexicon come from the training split alone. report.json says what
-    was read, what was skipped and why. Running it again changes nothing.
+    was read, what was skipped and why. Running it again changes nothing. A large corpus can be spread over machines:
+    give each the same command and its --shard, then the same command and --merge-shards; the result is the same.
 
     Example: [bold]lexmotion prepare HumanML3D --layout humanml3d --output-dir prepared/humanml3d[/]
     """
+    # On a terminal `datasets` shows how far its workers are.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
     begin()
     from lexmotion.processing.corpora.prepare import prepare as run
 
@@ -209,12 +230,16 @@ def prepare(
         extra_captions=extra_captions or (),
         exclude_ids=exclude_ids or (),
         mirror=mirror,
+        num_workers=num_workers,
+        shard=shard,
+        merge_shards=merge_shards,
         overwrite=overwrite,
         progress=True,
     )
     console = Console(highlight=False)
     console.print(escape(report.summary()))
-    console.print(f"{'already there' if report.reused else 'written'}: {escape(str(output_dir))}")
+    place = str(output_dir) if shard is None else f"shard {shard} in {output_dir}"
+    console.print(f"{'already there' if report.reused else 'written'}: {escape(place)}")
 
 
 @app.command()
@@ -487,6 +512,125 @@ def explain(
             score=explanation.score,
         )
         console.print(f"picture: {escape(str(save_figure(picture, figure)))}", highlight=False)
+
+
+@app.command()
+def encode(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False
+        ),
+    ],
+    dataset: Annotated[
+        Path,
+        typer.Option(
+            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
+        ),
+    ],
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder of the shards. Example: --output-dir vectors/humanml3d", show_default=False)
+    ],
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split to encode, repeatable; unset, every one. Example: --split test")
+    ] = None,
+    what: Annotated[
+        str, typer.Option(help="motion, text (every caption) or both, with a comma. Example: --what motion")
+    ] = "motion,text",
+    shard_size: Annotated[int, typer.Option(min=1, help="Motions of a shard. Example: --shard-size 1024")] = 4096,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Motions or captions a batch; unset, 64, on a GPU 512. Example: --batch-size 256"),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="fp32, bf16 (twice as fast, vectors equal to about 1 %), or auto: bf16 where the processor has it. "
+            "Example: --precision fp32"
+        ),
+    ] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
+    ] = None,
+) -> None:
+    """Write the sparse vectors of a corpus as Parquet shards.
+
+    Stop it at any time and run the same command again: finished shards are kept. Many processes, on many machines that
+    share the output folder, divide the shards among them under `accelerate launch -m lexmotion encode ...`. Read the
+    result with `lexmotion.evaluation.encode_shards.load_encoded`.
+
+    Example: [bold]lexmotion encode --model runs/small/model --dataset prepared/humanml3d --output-dir vectors[/]
+    """
+    begin()
+    from lexmotion.evaluation.encode_shards import encode_shards as run
+    from lexmotion.evaluation.encode_shards import process_state
+
+    state = process_state(cpu=device == "cpu")
+    loaded, processor = load_model(model, device or str(state.device))
+    started = time.perf_counter()
+    report = run(
+        loaded,
+        processor,
+        dataset,
+        output_dir,
+        splits=None if split is None else [SPLIT_NAMES.get(name, name) for name in split],
+        kinds=[kind.strip() for kind in what.split(",")],
+        shard_size=shard_size,
+        batch_size=batch_size,
+        precision=precision,
+        progress=True,
+    )
+    if state.is_main_process:
+        took = f"{time.perf_counter() - started:.0f} s, {state.num_processes} processes"
+        console = Console(highlight=False)
+        console.print(f"{report.written} shards written ({took}), {report.kept} kept")
+        console.print(escape(report.summary()))
+        console.print(f"vectors: {escape(str(output_dir))}")
+    state.destroy_process_group()
+
+
+@app.command()
+def benchmark(
+    stage: Annotated[
+        str, typer.Argument(help="lexical-head, features, loader, encode or train-step.", show_default=False)
+    ],
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: under 30 seconds. Example: --quick")] = False,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed pairs of ours and plain. Example: --repeats 9")] = 5,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, repeatable: another size. Example: --size batch=512 --size width=768"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--json", help="File for the figures. Example: --json head.json")
+    ] = None,
+    no_memory: Annotated[
+        bool, typer.Option("--no-memory", help="Leave peak memory out: no further processes. Example: --no-memory")
+    ] = False,
+) -> None:
+    """Measure a hot path against a plain implementation, in the same run.
+
+    First the results of both are compared: if they differ, nothing is timed. Then both run in turn. Shown are the
+    median of the ratios, the lowest and the highest, the rates, and the peak memory of one call.
+
+    Example: [bold]lexmotion benchmark lexical-head --quick[/]
+    """
+    given = parse_pairs(size or [], "--size", "batch=512")
+    begin()
+    from lexmotion.evaluation.benchmarks import harness
+    from lexmotion.evaluation.console import benchmark_table
+
+    if stage not in harness.BENCHMARKS:
+        raise ValueError(f"there is no benchmark {stage!r}; there are {', '.join(harness.BENCHMARKS)}")
+    module = harness.BENCHMARKS[stage]
+    sizes = (harness.quick_sizes(module) if quick else {}) | harness.parse_sizes(module, given)
+    results = harness.run(module, sizes, repeats=repeats, memory=not no_memory, progress=True)
+    console = Console()
+    console.print(benchmark_table(results, harness.description(module)))
+    facts = ", ".join(f"{name} {value}" for name, value in harness.machine().items() if value is not None)
+    console.print(f"[dim]{escape(facts)}[/]", highlight=False)
+    if output is not None:
+        write_json(output, harness.to_json(results, sizes))
+        console.print(f"figures: {escape(str(output))}", highlight=False)
 
 
 def begin() -> None:

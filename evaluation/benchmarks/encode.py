@@ -1,0 +1,173 @@
+"""Encoding captions against sentence-transformers' `SparseEncoder` with the same weights, motions against eager."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from transformers import AutoConfig, AutoTokenizer
+
+from lexmotion import (
+    LexMotionFeatureExtractor,
+    LexMotionModel,
+    LexMotionMotionConfig,
+    LexMotionTextConfig,
+    LexMotionTextModel,
+)
+from lexmotion.masked_lm_export import save_masked_lm
+from lexmotion.processing.corpora.synthetic import action_specs, iterate_motions, write_captions
+from lexmotion.processing.corpora.word_tokenizer import train_tokenizer
+from lexmotion.processing.text_models import resolve_text_model
+
+from .harness import Case, require
+
+DESCRIPTION = "encoding: captions against SparseEncoder, motions against plain eager PyTorch"
+QUICK = {"captions": 24, "motions": 24}
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+SMALL = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 768}
+PRECISIONS = {"float32": "fp32", "as it comes": "auto"}
+
+
+def cases(
+    captions: int = 1000,
+    motions: int = 256,
+    batch: int = 32,
+    words: int = 0,
+    active: int = 128,
+    captions_file: str = "",
+    device: str = "",
+) -> list[Case]:
+    """
+    Args:
+        captions, motions: how many of the synthetic corpus; 0 leaves a comparison out.
+        batch: of the plain way; ours takes its own.
+        words: of the vocabulary are active, 0 for all. active: words of a caption above zero, on average.
+        captions_file: a text file whose lines are the captions instead.
+        device: a GPU where there is one, when empty.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    texts = _captions(captions, captions_file)
+    text_model, tokenizer = _text_model(texts or _captions(64, ""), words, active)
+    found = _caption_cases(text_model, tokenizer, texts, batch, device) if texts else []
+    return found + (_motion_cases(text_model, motions, batch, device) if motions else [])
+
+
+def _caption_cases(
+    text_model: LexMotionTextModel, tokenizer: Any, texts: list[str], batch: int, device: str
+) -> list[Case]:
+    try:
+        from sentence_transformers import SparseEncoder
+        from sentence_transformers.base.modules import Transformer
+        from sentence_transformers.sparse_encoder.modules import SpladePooling
+    except ImportError as error:
+        raise ImportError(
+            "SparseEncoder is in sentence-transformers: run `pip install sentence-transformers`"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        save_masked_lm(text_model, tokenizer, folder)
+        transformer = Transformer(folder, transformer_task="fill-mask")
+    theirs = SparseEncoder(modules=[transformer, SpladePooling(pooling_strategy="max")], device=device)
+    model = text_model.to(device)
+
+    def plain() -> torch.Tensor:
+        return theirs.encode(texts, batch_size=batch, show_progress_bar=False)
+
+    def ours(precision: str) -> Callable[[], sparse.csr_matrix]:
+        return lambda: model.encode_text(texts, tokenizer, precision=precision)
+
+    return [
+        Case(f"captions, {name}", ours(precision), plain, AGREE[precision], len(texts), "captions")
+        for name, precision in PRECISIONS.items()
+    ]
+
+
+def _motion_cases(text_model: LexMotionTextModel, motions: int, batch: int, device: str) -> list[Case]:
+    clips = [positions for *_, positions, _ in iterate_motions(motions)]
+    extractor = LexMotionFeatureExtractor(representation="humanml3d", max_frames=208).fit(clips[:64])
+    config = LexMotionMotionConfig(
+        num_features=extractor.num_features, parts=extractor.parts, num_frames=extractor.max_frames, **SMALL
+    )
+    torch.manual_seed(0)
+    model = LexMotionModel.from_towers(text_model, config).motion_model.eval().to(device)
+
+    @torch.inference_mode()
+    def plain() -> sparse.csr_matrix:
+        parts = []
+        for start in range(0, len(clips), batch):
+            inputs = extractor(clips[start : start + batch], fps=extractor.fps, return_tensors="pt").to(device)
+            parts.append(sparse.csr_matrix(model(**inputs).motion_embeds.cpu().numpy()))
+        return sparse.vstack(parts, format="csr")
+
+    def ours(precision: str) -> Callable[[], sparse.csr_matrix]:
+        return lambda: model.encode_motion(clips, extractor.fps, extractor, precision=precision)
+
+    return [
+        Case(f"motions, {name}", ours(precision), plain, AGREE[precision], len(clips), "motions")
+        for name, precision in PRECISIONS.items()
+    ]
+
+
+def _captions(number: int, file: str) -> list[str]:
+    """Distinct captions of drawn actions, or the lines of a file."""
+    if file:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line.strip()][: number or None]
+    specs, rng = action_specs(), np.random.default_rng(0)
+    texts: dict[str, None] = {}
+    while len(texts) < number:
+        chosen = rng.integers(len(specs), size=1 + int(rng.random() < 0.4))
+        texts.update(dict.fromkeys(write_captions(tuple(specs[index] for index in chosen), rng, 1)))
+    return list(texts)
+
+
+def _text_model(texts: list[str], words: int, active: int) -> tuple[LexMotionTextModel, Any]:
+    """MiniLM as a text tower, or random weights of its size, that calls `active` words a caption."""
+    try:
+        folder = resolve_text_model("minilm")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = LexMotionTextModel.from_text_pretrained(folder)
+    except ImportError:
+        tokenizer = train_tokenizer(texts)
+        torch.manual_seed(0)
+        model = LexMotionTextModel(LexMotionTextConfig(encoder_config=AutoConfig.for_model("bert", **MINILM)))
+    if words:
+        model.set_active_words(range(len(tokenizer) - min(words, len(tokenizer)), len(tokenizer)))
+    model.eval()
+    sample = tokenizer(texts[:64], padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        scores = model(sample["input_ids"], sample["attention_mask"]).text_scores
+    model.lexical_head.calibrate(scores, active)
+    return model, tokenizer
+
+
+# ---- how near ------------------------------------------------------------------------------------------------------
+
+
+def _pair(ours: sparse.csr_matrix, plain: Any) -> tuple[np.ndarray, np.ndarray]:
+    return ours.toarray(), plain.toarray() if sparse.issparse(plain) else plain.to_dense().cpu().numpy()
+
+
+def _same(ours: sparse.csr_matrix, plain: Any) -> str:
+    """The same words with the same weights, but for the rounding of float32."""
+    mine, theirs = _pair(ours, plain)
+    worst = np.abs(mine - theirs).max()
+    require(worst < 1e-3, f"weights differ by up to {worst:.1e}")
+    other = int(((mine > 0) != (theirs > 0)).sum())
+    return f"weights to {worst:.0e}; {other} of {int((theirs > 0).sum())} active words differ"
+
+
+def _alike(ours: sparse.csr_matrix, plain: Any) -> str:
+    """As near as bfloat16 brings them."""
+    mine, theirs = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in _pair(ours, plain))
+    cosine = (mine * theirs).sum(axis=1)
+    require(cosine.min() > 0.95, f"the cosine of a vector is {cosine.min():.4f}")
+    shared = ((mine > 0) & (theirs > 0)).sum() / ((mine > 0) | (theirs > 0)).sum()
+    similar = [vectors @ vectors.T - 2 * np.eye(len(vectors)) for vectors in (mine, theirs)]
+    nearest = np.mean(similar[0].argmax(axis=1) == similar[1].argmax(axis=1))
+    return f"cosine {cosine.min():.4f} at least; {shared:.1%} of active words, {nearest:.1%} of nearest neighbours"
+
+
+AGREE = {"fp32": _same, "auto": _alike}
