@@ -16,7 +16,7 @@ from torch import nn
 from .lexical_projection_triton import max_over_tokens_triton, supports_triton
 
 TILE_TOKENS, TILE_WORDS = 4096, 512  # logits of one matrix product
-BLOCK_TOKENS = 512  # tokens reduced at a time: their logits stay in the second-level cache of a core
+BLOCK_TOKENS = 1024  # tokens reduced at a time: their logits stay in the second-level cache of a core
 LIKE_LENGTH = 0.75  # rows at least this share of the longest of a block are padded to it
 BACKWARD_PAIRS = 1 << 20  # (row, word) pairs at a time; bounds memory while the output is still dense
 PLACES = 0xFFFF  # free bits of a bfloat16 held in a float32
@@ -86,39 +86,43 @@ def _max_over_tokens_tiled(
     packed = hidden.dtype == torch.bfloat16 and hidden.shape[1] <= PLACES
     if not packed and hidden.dtype.itemsize < 4:
         hidden = hidden.float()  # 16 bits cannot count the places; CPUs multiply float16 slower than float32 anyway
-    scores = hidden.new_zeros(hidden.shape[0], words, dtype=torch.promote_types(hidden.dtype, torch.float32))
-    winner = torch.zeros(hidden.shape[0], words, dtype=torch.int32, device=hidden.device)
+    kind = torch.promote_types(hidden.dtype, torch.float32)
     code = PLACES - torch.arange(hidden.shape[1], dtype=torch.int32, device=hidden.device)[:, None]
     if not packed:
-        code = code.to(hidden.dtype)
+        code = code.to(kind)
     tiles = _tiles(hidden, mask, tile_tokens)
     logits_of = hidden.new_empty(max((tile.states.shape[0] for tile in tiles), default=0) * tile_words)
     block = max((((b - a) * length) for tile in tiles for a, b, _, length in tile.blocks), default=0)
     wide_of = torch.empty(block * tile_words if packed else 0, device=hidden.device)
+    bests = [hidden.new_empty(len(tile.rows), words, dtype=kind) for tile in tiles]
+    places = bests if packed else [torch.empty_like(best) for best in bests]
     for start in range(0, words, tile_words):
         columns = slice(start, min(start + tile_words, words))
         word_states = weight[columns].to(hidden.dtype).T  # (D, C)
-        for tile in tiles:
+        for tile, best, place in zip(tiles, bests, places, strict=True):
             shape = (tile.states.shape[0], word_states.shape[1])
             logits = torch.mm(tile.states, word_states, out=logits_of[: shape[0] * shape[1]].view(shape))
-            best = scores.new_empty(len(tile.rows), shape[1])
-            place = torch.empty_like(best)
             for a, b, first, length in tile.blocks:
                 grid = logits[first : first + (b - a) * length].view(b - a, length, -1)  # (G, n, C)
+                top = best[a:b, columns]
                 if packed:
                     wide = wide_of[: grid.numel()].view(grid.shape).copy_(grid)
                     wide.view(torch.int32).bitwise_or_(code[:length])
-                    torch.amax(wide, dim=1, out=best[a:b])
+                    torch.amax(wide, dim=1, out=top)
                 else:
-                    torch.amax(grid, dim=1, out=best[a:b])
-                    torch.amax(grid.eq_(best[a:b, None]).mul_(code[:length]), dim=1, out=place[a:b])
-            if packed:
-                bits = best.view(torch.int32)
-                place, best = bits & PLACES, (bits & ~PLACES).view(torch.float32)
-            # NaN has no place of its own.
-            place = (PLACES - place).long().clamp_(0, tile.tokens.shape[1] - 1)
-            scores[:, columns].index_copy_(0, tile.rows, best)
-            winner[:, columns].index_copy_(0, tile.rows, tile.tokens.gather(1, place).to(torch.int32))
+                    torch.amax(grid, dim=1, out=top)
+                    torch.amax(grid.eq_(top[:, None]).mul_(code[:length]), dim=1, out=place[a:b, columns])
+    scores = hidden.new_zeros(hidden.shape[0], words, dtype=kind)
+    winner = torch.zeros(hidden.shape[0], words, dtype=torch.int32, device=hidden.device)
+    for tile in tiles:
+        best, place = bests.pop(0), places.pop(0) if not packed else None
+        if place is None:
+            place = best.view(torch.int32) & PLACES
+            best.view(torch.int32).bitwise_and_(~PLACES)
+        # NaN has no place of its own.
+        place = (PLACES - place).long().clamp_(0, tile.tokens.shape[1] - 1)
+        scores.index_copy_(0, tile.rows, best)
+        winner.index_copy_(0, tile.rows, tile.tokens.gather(1, place).to(torch.int32))
     return scores, winner
 
 

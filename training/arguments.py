@@ -103,9 +103,9 @@ class PhaseArguments:
         128, "Clips (captions in phase i) in one global batch, split evenly over the processes."
     )
     bucket_batches: int = argument(
-        16,
-        "Rows of so many batches are sorted by length before they are cut into batches, so that less is padded. "
-        "0: batches of any lengths, which the contrastive phases take, as their negatives come from the batch.",
+        0,
+        "Sort the rows of so many batches by length before they are cut into batches. Much less is padded, but such "
+        "batches are no fair sample, and a step teaches less. 0: off.",
     )
     gradient_accumulation_steps: int = argument(1, "Global batches summed into one optimiser step.")
     learning_rate: float = argument(1e-4, "Peak learning rate of everything not named below.")
@@ -193,7 +193,6 @@ class CMMMArguments(PhaseArguments):
     adam_beta2: float = argument(0.95, "AdamW beta 2.")
     num_epochs: float = argument(200.0, "Passes over the clips, used when num_steps is None.")
     batch_size: int = argument(256, "Clips in one global batch.")
-    bucket_batches: int = argument(0, "As everywhere, but off: the contrast wants clips of any length beside a clip.")
     mask_ratio: float = argument(0.65, "Share of the tokens hidden from the student.")
     mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Mask kinds, mixed evenly.")
     teacher_momentum: float = argument(0.996, "Momentum of the teacher at the start; it grows to 1 along a cosine.")
@@ -230,7 +229,6 @@ class LexCMLPArguments(PhaseArguments):
     text_learning_rate: float | None = argument(2e-5, "Peak rate of the text encoder. 0: frozen. None: learning_rate.")
     weight_decay: float = argument(0.1, "AdamW decay; biases and normalisations are never decayed.")
     num_epochs: float = argument(60.0, "Passes over the clips, used when num_steps is None.")
-    bucket_batches: int = argument(0, "As everywhere, but off: the contrast wants clips of any length beside a clip.")
     ema_decay: float = argument(0.999, "Decay of the weight average that is evaluated and saved. 0: no average.")
     captions_per_motion: int = argument(1, "Captions of each clip in a batch, 1 to 3.")
     caption_features: bool = argument(

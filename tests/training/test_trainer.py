@@ -249,6 +249,19 @@ def test_prefetched_batches_are_the_same(make_trainer):
             assert all(torch.equal(batch[name], other[name]) for name in batch)
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_buckets_spare_padding_in_every_phase(make_trainer, phase):
+    tokens, mask = [], "attention_mask" if phase == "lexmlm" else "motion_attention_mask"
+    for buckets in (0, 6):
+        trainer = make_trainer(phase, bucket_batches=buckets, crop_ratio=1.0, speed_range=0.0)
+        with trainer.batches() as batches:
+            epoch = [next(batches) for _ in range(trainer.order.batches_per_epoch)]
+        rows = torch.cat([rows for rows, _ in epoch])
+        assert len(rows.unique()) == len(rows)
+        tokens.append(sum(batch[mask].numel() for _, batch in epoch))
+    assert tokens[1] < tokens[0]
+
+
 def test_several_captions_of_a_clip_share_its_id(make_trainer, data):
     trainer = make_trainer("lexcmlp", captions_per_motion=3, grounding_loss_weight=0.1, num_steps=1)
     with trainer.batches() as batches:

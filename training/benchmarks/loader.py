@@ -26,6 +26,8 @@ from ..trainer import PhaseTrainer
 DESCRIPTION = "loader: rows of a prepared corpus to the batches of each phase, without the model"
 QUICK = {"batches": 1, "batch_size": 16, "clips": 48}
 
+SORTED_BATCHES = 16  # bucket_batches whose padding is reported
+
 Batch = dict[str, torch.Tensor]
 
 
@@ -106,14 +108,14 @@ def agree(ours: Sequence[Batch], plain: Sequence[Batch]) -> str:
 
 
 def padding(trainer: PhaseTrainer) -> dict[str, float]:
-    """Share of the tokens that is padding over an epoch, in batches of any lengths and as the phase makes them."""
+    """Share of an epoch's tokens that is padding, clips as recorded: in batches of any lengths, and sorted."""
     order = trainer.order
     shares = {}
-    for name, buckets in (("padding, unsorted", 0), ("padding", order.bucket_batches)):
+    for buckets in (0, SORTED_BATCHES):
         other = BatchOrder(order.lengths, order.batch_size, order.seed, bucket_batches=buckets)
         lengths = torch.stack([order.lengths[other.rows(number)] for number in range(other.batches_per_epoch)])
-        longest = lengths.amax(dim=1, keepdim=True)
-        shares[name] = round(1.0 - float(lengths.sum() / longest.expand_as(lengths).sum()), 3)
+        padded = lengths.amax(dim=1).sum() * order.batch_size
+        shares[f"padding, bucket_batches {buckets}"] = round(1.0 - float(lengths.sum() / padded), 3)
     return shares
 
 
