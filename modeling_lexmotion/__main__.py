@@ -595,7 +595,10 @@ def benchmark(
         str, typer.Argument(help="lexical-head, features, loader, encode or train-step.", show_default=False)
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: under 30 seconds. Example: --quick")] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed pairs of ours and plain. Example: --repeats 9")] = 5,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, help="Timed pairs of ours and plain; unset, 5, or 3 of --quick. Example: --repeats 9"),
+    ] = None,
     size: Annotated[
         list[str] | None,
         typer.Option(help="NAME=VALUE, repeatable: another size. Example: --size batch=512 --size width=768"),
@@ -623,7 +626,8 @@ def benchmark(
         raise ValueError(f"there is no benchmark {stage!r}; there are {', '.join(harness.BENCHMARKS)}")
     module = harness.BENCHMARKS[stage]
     sizes = (harness.quick_sizes(module) if quick else {}) | harness.parse_sizes(module, given)
-    results = harness.run(module, sizes, repeats=repeats, memory=not no_memory, progress=True)
+    pairs = repeats or (3 if quick else 5)
+    results = harness.run(module, sizes, repeats=pairs, memory=not no_memory, progress=True)
     console = Console()
     console.print(benchmark_table(results, harness.description(module)))
     facts = ", ".join(f"{name} {value}" for name, value in harness.machine().items() if value is not None)

@@ -447,7 +447,12 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             active_ids: vocabulary ids the head may activate.
             config_fields: further fields of [`LexMotionTextConfig`].
         """
-        masked_lm, info = AutoModelForMaskedLM.from_pretrained(path, output_loading_info=True, dtype=torch.float32)
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # what is missing is said below, in one line
+        try:
+            masked_lm, info = AutoModelForMaskedLM.from_pretrained(path, output_loading_info=True, dtype=torch.float32)
+        finally:
+            logging.set_verbosity(verbosity)
         encoder_config = copy.deepcopy(masked_lm.config)
         if encoder_config.model_type not in ("bert", "distilbert"):
             raise ValueError(

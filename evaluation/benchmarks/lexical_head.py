@@ -8,7 +8,7 @@ from lexmotion.lexical_projection import TILE_WORDS, max_pooled_projection
 from .harness import Case, compare_tensors
 
 DESCRIPTION = "lexical head: projection to the vocabulary, maximum over tokens, saturation"
-QUICK = {"batch": 8, "tokens": 40}
+QUICK = {"batch": 4, "tokens": 32, "words": 8192}
 
 
 def _inputs(batch: int, tokens: int, width: int, words: int, active: int, dtype: torch.dtype, device: str):

@@ -38,6 +38,22 @@ def test_inactive_words_are_zero_and_active_ones_unchanged():
     assert some[:, [0, 2, 3, 5, 6, 8, 9, 10]].count_nonzero() == 0
 
 
+def test_training_on_active_words_has_the_gradients_of_the_full_head_masked():
+    hidden, weight, mask = inputs()
+    kept = torch.zeros(11)
+    kept[[1, 4, 7]] = 1.0
+    gradients = []
+    for active in (torch.arange(11), torch.tensor([1, 4, 7])):
+        module = head()
+        module.active_ids = active
+        leaves = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        embeds = module.embed(module.pool(leaves[0], mask, leaves[1])[0]) * kept
+        embeds.square().sum().backward()
+        gradients.append([*(leaf.grad for leaf in leaves), module.bias.grad, module.dense.weight.grad])
+    for full, some in zip(*gradients, strict=True):
+        torch.testing.assert_close(some, full)
+
+
 def test_top_k_keeps_the_largest():
     kept = keep_top_k(torch.tensor([[0.1, 0.5, 0.0, 0.3]]), 2)
     assert kept.tolist() == [[0.0, 0.5, 0.0, pytest.approx(0.3)]]
