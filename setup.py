@@ -40,6 +40,8 @@ extras = {
         "pytest-xdist>=3.5",
         "scikit-learn>=1.4",
         "sentence-transformers>=6.2",  # whose SparseEncoder must agree with ours
+        # Its interpreter runs the GPU kernel on a CPU.
+        "triton>=3.2; platform_system == 'Linux' and platform_machine == 'x86_64'",
     ],
     "quality": ["mypy>=1.11", "ruff>=0.12", "types-PyYAML>=6.0"],
 }

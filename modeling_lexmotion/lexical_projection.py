@@ -114,9 +114,8 @@ def _max_over_tokens_tiled(
                     torch.amax(grid.eq_(top[:, None]).mul_(code[:length]), dim=1, out=place[a:b, columns])
     scores = hidden.new_zeros(hidden.shape[0], words, dtype=kind)
     winner = torch.zeros(hidden.shape[0], words, dtype=torch.int32, device=hidden.device)
-    for tile in tiles:
-        best, place = bests.pop(0), places.pop(0) if not packed else None
-        if place is None:
+    for tile, best, place in zip(tiles, bests, places, strict=True):
+        if packed:
             place = best.view(torch.int32) & PLACES
             best.view(torch.int32).bitwise_and_(~PLACES)
         # NaN has no place of its own.
