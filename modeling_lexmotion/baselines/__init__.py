@@ -1,0 +1,17 @@
+"""Retrievers that LexMotion is compared with, one readable file each, dense as published or lexical."""
+
+from .motion_patches import MotionPatchesConfig, MotionPatchesModel
+from .t2m import T2MConfig, T2MModel
+from .temos import TemosConfig, TemosModel
+from .tmr import TmrConfig, TmrModel
+
+__all__ = [
+    "MotionPatchesConfig",
+    "MotionPatchesModel",
+    "T2MConfig",
+    "T2MModel",
+    "TemosConfig",
+    "TemosModel",
+    "TmrConfig",
+    "TmrModel",
+]

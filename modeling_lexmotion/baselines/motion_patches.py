@@ -1,0 +1,285 @@
+"""
+MotionPatches: a motion as a picture of its body parts, read by a ViT (Yu et al., CVPR 2024).
+
+    picture = joints of each kinematic chain resampled to 16 columns;  tokens = ViT(16 x 16 patches of the picture)
+    motion = head(mean tokens);  text = head([CLS]);  L = InfoNCE, both directions, learned temperature
+
+Differs from the paper: a window without a real frame is no token, where the paper's ViT reads zeros up to 224 frames.
+"""
+
+import math
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+
+from ..losses_lexmotion import cosine
+from ..modeling_lexmotion import LexMotionLayer
+from .retriever import Encoding, Pairs, RetrieverConfig, RetrieverModel, symmetric_info_nce
+
+HUMANML3D_CHAINS = (
+    (0, 2, 5, 8, 11),  # right leg
+    (0, 1, 4, 7, 10),  # left leg
+    (0, 3, 6, 9, 12, 15),  # torso and head
+    (9, 14, 17, 19, 21),  # right arm
+    (9, 13, 16, 18, 20),  # left arm
+)
+LOWEST_TEMPERATURE = 0.01  # as in CLIP
+
+
+@strict
+class MotionPatchesConfig(RetrieverConfig):
+    r"""
+    Configuration of [`MotionPatchesModel`]; defaults are the paper's for HumanML3D, with a ViT-B.
+
+    Args:
+        num_features (`int`): 3 coordinates of every joint, joint by joint: 66 for HumanML3D, 63 for KIT-ML. The
+            processor's representation is `positions`; it normalises every coordinate.
+        chains (`list[list[int]]`, *optional*):
+            Joints of each body part, from the body outwards; the five chains of HumanML3D when `None`.
+        patch_size (`int`): frames of one patch, and columns that a chain is resampled to.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the ViT.
+        hidden_act (`str`): activation of the ViT and of the projection heads.
+        hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation of the ViT, training only.
+        projection_dropout (`float`): in the projection heads, training only; 0.5 for HumanML3D, 0 for KIT-ML.
+        temperature (`float`): where the learned temperature starts.
+    """
+
+    model_type = "lexmotion_motion_patches"
+
+    num_features: int = 66
+    num_frames: int = 224
+    temperature: float = 0.07
+    chains: list | tuple | None = None
+    patch_size: int = 16
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout: float | int = 0.0
+    attention_dropout: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    projection_dropout: float | int = 0.5
+    layer_norm_eps: float = 1e-6
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.chains = [list(chain) for chain in (HUMANML3D_CHAINS if self.chains is None else self.chains)]
+        if self.num_features % 3:
+            raise ValueError(
+                f"num_features must be 3 coordinates a joint, got {self.num_features}; prepare motions with "
+                "representation positions"
+            )
+        joints = {joint for chain in self.chains for joint in chain}
+        if not joints or not all(self.chains) or not joints <= set(range(self.num_joints)):
+            raise ValueError(
+                f"chains must be non-empty lists of joints in 0..{self.num_joints - 1} (num_features="
+                f"{self.num_features}), got {self.chains}"
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+
+    @property
+    def num_joints(self) -> int:
+        return self.num_features // 3
+
+    @property
+    def num_windows(self) -> int:
+        """Time windows of the longest motion, rounded up."""
+        return -(-self.num_frames // self.patch_size)
+
+
+def chain_resampling(chains: list[list[int]], num_joints: int, columns: int) -> torch.Tensor:
+    """
+    The linear interpolation along every chain as one matrix (chains * columns, J), from first joint to last.
+
+    Args:
+        chains: joints of each chain, every joint 0..num_joints - 1. columns: points of one chain.
+    """
+    joints = torch.eye(num_joints)
+    blocks = []
+    for chain in chains:
+        points = torch.arange(columns) * ((len(chain) - 1) / max(columns - 1, 1))
+        hats = (1.0 - (points[:, None] - torch.arange(len(chain))).abs()).clamp(min=0.0)  # (columns, joints of it)
+        blocks.append(hats @ joints[chain])
+    return torch.cat(blocks)
+
+
+class MotionPatchEmbeddings(nn.Module):
+    """Joint positions -> patches of the picture -> tokens: one map for all patches, a place for each, and [CLS]."""
+
+    resampling: torch.Tensor
+
+    def __init__(self, config: MotionPatchesConfig):
+        super().__init__()
+        self.config = config
+        size, tokens = config.patch_size, config.num_windows * len(config.chains)
+        self.register_buffer("resampling", self.resampling_matrix(), persistent=False)
+        self.projection = nn.Linear(3 * size * size, config.hidden_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, tokens + 1, config.hidden_size))
+
+    def resampling_matrix(self) -> torch.Tensor:
+        """(Np * P, J), what the configuration's chains say."""
+        return chain_resampling(self.config.chains, self.config.num_joints, self.config.patch_size)
+
+    def reset_parameters(self) -> None:
+        """Normal places and [CLS]; the resampling is no weight and follows from the configuration."""
+        init.copy_(self.resampling, self.resampling_matrix())
+        init.normal_(self.cls_token, std=self.config.initializer_range)
+        init.normal_(self.position_embeddings, std=self.config.initializer_range)
+
+    def patches(self, motion_values: torch.Tensor) -> torch.Tensor:
+        """
+        (B, T, 3 J), T a whole number of patches -> (B, Nt, Np, 3 P P).
+
+        A patch is flattened as a convolution of a picture would read it: coordinate, frame, column.
+        """
+        rows, frames, _ = motion_values.shape
+        size = self.config.patch_size
+        joints = motion_values.view(rows, frames, -1, 3)  # (B, T, J, 3)
+        picture = torch.einsum("kj,btjc->btkc", self.resampling.to(joints.dtype), joints)  # (B, T, Np P, 3)
+        windows = picture.view(rows, frames // size, size, -1, size, 3)  # (B, Nt, frame, Np, column, 3)
+        return windows.permute(0, 1, 3, 5, 2, 4).flatten(3)
+
+    def forward(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T, 3 J) zero in the padding, (B, T) -> tokens (B, 1 + Nt Np, D), time-major, and which are real."""
+        size = self.config.patch_size
+        missing = -motion_values.shape[1] % size
+        patches = self.patches(nn.functional.pad(motion_values, (0, 0, 0, missing)))  # (B, Nt, Np, 3 P P)
+        tokens = self.projection(patches.flatten(1, 2).to(self.cls_token.dtype))  # (B, Nt Np, D)
+        tokens = torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1)
+        real = nn.functional.pad(frame_mask.bool(), (0, missing)).unflatten(1, (-1, size)).any(dim=-1)  # (B, Nt)
+        real = nn.functional.pad(real.repeat_interleave(patches.shape[2], dim=1), (1, 0), value=True)
+        return tokens + self.position_embeddings[:, : tokens.shape[1]], real
+
+
+class MotionPatchesEncoder(nn.Module):
+    """A ViT over the patches: pre-LayerNorm blocks and a final LayerNorm."""
+
+    def __init__(self, config: MotionPatchesConfig):
+        super().__init__()
+        self.config = config
+        self.embeddings = MotionPatchEmbeddings(config)
+        self.layers = nn.ModuleList(
+            [
+                LexMotionLayer(
+                    config,
+                    config.hidden_size,
+                    config.num_attention_heads,
+                    config.intermediate_size,
+                    config.hidden_act,
+                    config.hidden_dropout,
+                    config.attention_dropout,
+                    config.drop_path_rate * layer / max(config.num_hidden_layers - 1, 1),
+                    config.layer_norm_eps,
+                )
+                for layer in range(config.num_hidden_layers)
+            ]
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T, 3 J), (B, T) -> states (B, 1 + N, D), [CLS] first, and which are real (B, 1 + N)."""
+        tokens, real = self.embeddings(motion_values, frame_mask)
+        attention_mask = create_bidirectional_mask(self.config, inputs_embeds=tokens, attention_mask=real)
+        for layer in self.layers:
+            tokens = layer(tokens, attention_mask)
+        return self.norm(tokens), real
+
+
+class ProjectionHead(nn.Module):
+    """A tower's pooled state -> the shared space: y = W x, then LayerNorm(y + dropout(V act(y)))."""
+
+    def __init__(self, config: MotionPatchesConfig, width: int):
+        super().__init__()
+        self.projection = nn.Linear(width, config.latent_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.residual = nn.Linear(config.latent_size, config.latent_size)
+        self.dropout = nn.Dropout(config.projection_dropout)
+        self.norm = nn.LayerNorm(config.latent_size)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(B, width) -> (B, latent_size)."""
+        projected = self.projection(pooled)
+        return self.norm(projected + self.dropout(self.residual(self.activation(projected))))
+
+
+class MotionPatchesModel(RetrieverModel):
+    """
+    A ViT over body-part patches and a text encoder, aligned as in CLIP.
+
+    Reads joint positions, (B, T, 3 J) in the order of the joints, normalised by the processor. In the lexical
+    representation all tokens vote for words, where the dense one averages the patches and reads the caption's [CLS].
+
+    Example:
+
+    ```python
+    >>> encoder = {"model_type": "distilbert", "vocab_size": 99, "dim": 32, "n_layers": 1, "n_heads": 2}
+    >>> config = MotionPatchesConfig(encoder_config=encoder, hidden_size=32, num_hidden_layers=1,
+    ...                              num_attention_heads=2, intermediate_size=64)
+    >>> MotionPatchesModel(config).get_motion_features(torch.randn(2, 40, 66)).shape
+    torch.Size([2, 256])
+
+    ```
+    """
+
+    config: MotionPatchesConfig
+
+    def __init__(self, config: MotionPatchesConfig):
+        super().__init__(config, text_width=None, motion_width=config.hidden_size)
+        self.motion_encoder = MotionPatchesEncoder(config)
+        if not config.is_lexical:
+            self.text_projection = ProjectionHead(config, config.encoder_config.hidden_size)
+            self.motion_projection = ProjectionHead(config, config.hidden_size)
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, MotionPatchEmbeddings):
+            module.reset_parameters()
+        elif isinstance(module, MotionPatchesModel):
+            init.constant_(module.logit_scale, -math.log(self.config.temperature))
+
+    @property
+    def temperature(self) -> torch.Tensor:
+        """Learned, exp(-logit_scale), and not below 0.01."""
+        return torch.exp(-self.logit_scale).clamp(min=LOWEST_TEMPERATURE)
+
+    def encode_text(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> Encoding:
+        """(Bt, L), (Bt, L) -> embeds (Bt, D or A)."""
+        states = self.text_states(input_ids, attention_mask)  # (Bt, L, E)
+        if self.text_readout is not None:
+            return Encoding(self.text_readout(states, attention_mask, self.word_embeddings))
+        return Encoding(self.text_projection(states[:, 0]).float())
+
+    def encode_motion(self, motion_values: torch.FloatTensor, motion_attention_mask: torch.Tensor) -> Encoding:
+        """(Bm, T, 3 J), (Bm, T) -> embeds (Bm, D or A)."""
+        states, real = self.motion_encoder(motion_values, motion_attention_mask)  # (Bm, 1 + N, D)
+        if self.motion_readout is not None:
+            return Encoding(self.motion_readout(states, real, self.word_embeddings))
+        patches, real = states[:, 1:], real[:, 1:, None]
+        mean = (patches * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        return Encoding(self.motion_projection(mean).float())
+
+    def losses(self, text: Encoding, motion: Encoding, pairs: Pairs, values: torch.Tensor, mask: torch.Tensor) -> dict:
+        """InfoNCE in both directions."""
+        loss = symmetric_info_nce(
+            cosine(text.embeds),
+            cosine(motion.embeds),
+            pairs,
+            self.temperature,
+            self.config.false_negative_threshold,
+        )
+        return {"contrastive_loss": loss}
+
+
+__all__ = ["MotionPatchesConfig", "MotionPatchesModel"]
