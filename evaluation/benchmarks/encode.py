@@ -25,7 +25,7 @@ from lexmotion.processing.text_models import resolve_text_model
 from .harness import Case, require
 
 DESCRIPTION = "encoding: captions against SparseEncoder, motions against plain eager PyTorch"
-QUICK = {"captions": 16, "motions": 16}
+QUICK = {"captions": 8, "motions": 8}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 SMALL = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 768}
 PRECISIONS = {"float32": "fp32", "as it comes": "auto"}

@@ -25,7 +25,7 @@ from ..trainer import PhaseTrainer
 from .loader import scratch, synthetic
 
 DESCRIPTION = "training step: loading, forward, backward, clipping, optimiser, weight average (dropout off)"
-QUICK = {"batch_size": 16, "clips": 48, "steps": 1}
+QUICK = {"phases": "lexcmlp", "batch_size": 16, "clips": 48, "steps": 1}
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 PROFILED_STEPS = 3
