@@ -28,23 +28,27 @@ class _Tile:
     Rows whose tokens are multiplied together.
 
     Args:
-        rows: (R,) int64. tokens: (R, n) int64, the valid tokens of each, filled up by repeating the first one, which
-            no maximum can see; n is the longest row's.
+        begin, end: which rows, counted in the order of the tiles. tokens: (end - begin, n) int64, the valid tokens of
+            each, filled up by repeating the first one, which no maximum can see; n is the longest row's.
         blocks: (first row, end row, first state, n) of rows of like length, with n tokens each.
-        states: (S,) int64, the tokens of all blocks as rows of hidden, then (S, D).
+        states: (S, D), the tokens of all blocks.
     """
 
-    rows: torch.Tensor
+    begin: int
+    end: int
     tokens: torch.Tensor
     blocks: list[tuple[int, int, int, int]]
     states: torch.Tensor
 
 
-def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> list[_Tile]:
-    """Rows with a token, longest first, cut into blocks and the blocks into tiles of at most `tile_tokens` tokens."""
+def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> tuple[list[_Tile], torch.Tensor]:
+    """
+    Rows with a token, longest first, cut into blocks and the blocks into tiles of at most `tile_tokens` tokens; and
+    which rows they are, the empty ones last, (B,) int64.
+    """
     batch, size, width = hidden.shape
     if hidden.numel() == 0:
-        return []
+        return [], torch.arange(batch, device=hidden.device)
     lengths = mask.sum(dim=1)
     by_length = lengths.argsort(descending=True, stable=True)
     longest_first = [length for length in lengths[by_length].tolist() if length]
@@ -68,9 +72,22 @@ def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> list[_
         rows = by_length[start:row]
         at = tokens[rows, : longest_first[start]]
         states = torch.cat([(rows[a:b, None] * size + at[a:b, :length]).flatten() for a, b, _, length in blocks])
-        tiles.append(_Tile(rows, at, blocks, flat[states]))
+        tiles.append(_Tile(start, row, at, blocks, flat[states]))
         start = row
-    return tiles
+    return tiles, by_length
+
+
+def _views(
+    tile: _Tile, width: int, logits_of: torch.Tensor, wide_of: torch.Tensor
+) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor, torch.Tensor]]]:
+    """Where the logits of a tile go, (S, C), and for each block its rows, its logits (G, n, C) and these widened."""
+    logits = logits_of[: tile.states.shape[0] * width].view(-1, width)
+    grids = []
+    for a, b, first, length in tile.blocks:
+        grid = logits[first : first + (b - a) * length].view(b - a, length, width)
+        wide = wide_of[: grid.numel()].view(grid.shape) if len(wide_of) else grid
+        grids.append((slice(tile.begin + a, tile.begin + b), grid, wide))
+    return logits, grids
 
 
 def _max_over_tokens_tiled(
@@ -90,38 +107,42 @@ def _max_over_tokens_tiled(
     code = PLACES - torch.arange(hidden.shape[1], dtype=torch.int32, device=hidden.device)[:, None]
     if not packed:
         code = code.to(kind)
-    tiles = _tiles(hidden, mask, tile_tokens)
+    tiles, rows = _tiles(hidden, mask, tile_tokens)
     logits_of = hidden.new_empty(max((tile.states.shape[0] for tile in tiles), default=0) * tile_words)
     block = max((((b - a) * length) for tile in tiles for a, b, _, length in tile.blocks), default=0)
     wide_of = torch.empty(block * tile_words if packed else 0, device=hidden.device)
-    bests = [hidden.new_empty(len(tile.rows), words, dtype=kind) for tile in tiles]
-    places = bests if packed else [torch.empty_like(best) for best in bests]
+    scores = hidden.new_empty(hidden.shape[0], words, dtype=kind)
+    scores[tiles[-1].end if tiles else 0 :] = 0.0
+    coded = scores.view(torch.int32) if packed else torch.zeros_like(scores)
+    views: list[tuple[_Tile, torch.Tensor, list[tuple[slice, torch.Tensor, torch.Tensor]]]] = []
     for start in range(0, words, tile_words):
         columns = slice(start, min(start + tile_words, words))
         word_states = weight[columns].to(hidden.dtype).T  # (D, C)
-        for tile, best, place in zip(tiles, bests, places, strict=True):
-            shape = (tile.states.shape[0], word_states.shape[1])
-            logits = torch.mm(tile.states, word_states, out=logits_of[: shape[0] * shape[1]].view(shape))
-            for a, b, first, length in tile.blocks:
-                grid = logits[first : first + (b - a) * length].view(b - a, length, -1)  # (G, n, C)
-                top = best[a:b, columns]
+        if start == 0 or columns.stop - start < tile_words:  # only the last columns are fewer
+            views = [(tile, *_views(tile, word_states.shape[1], logits_of, wide_of)) for tile in tiles]
+        for tile, logits, grids in views:
+            torch.mm(tile.states, word_states, out=logits)
+            for where, grid, wide in grids:
+                top = scores[where, columns]
+                places = code[: grid.shape[1]]
                 if packed:
-                    wide = wide_of[: grid.numel()].view(grid.shape).copy_(grid)
-                    wide.view(torch.int32).bitwise_or_(code[:length])
+                    wide.copy_(grid).view(torch.int32).bitwise_or_(places)
                     torch.amax(wide, dim=1, out=top)
                 else:
                     torch.amax(grid, dim=1, out=top)
-                    torch.amax(grid.eq_(top[:, None]).mul_(code[:length]), dim=1, out=place[a:b, columns])
-    scores = hidden.new_zeros(hidden.shape[0], words, dtype=kind)
-    winner = torch.zeros(hidden.shape[0], words, dtype=torch.int32, device=hidden.device)
-    for tile, best, place in zip(tiles, bests, places, strict=True):
-        if packed:
-            place = best.view(torch.int32) & PLACES
-            best.view(torch.int32).bitwise_and_(~PLACES)
-        # NaN has no place of its own.
-        place = (PLACES - place).long().clamp_(0, tile.tokens.shape[1] - 1)
-        scores.index_copy_(0, tile.rows, best)
-        winner.index_copy_(0, tile.rows, tile.tokens.gather(1, place).to(torch.int32))
+                    torch.amax(grid.eq_(top[:, None]).mul_(places), dim=1, out=coded[where, columns])
+    winner = torch.bitwise_xor(coded, PLACES).bitwise_and_(PLACES) if packed else (PLACES - coded).to(torch.int32)
+    if packed:
+        coded.bitwise_and_(~PLACES)
+    # A place past the end is a repetition of the first token; NaN has no place of its own.
+    winner.mul_(winner < mask.sum(dim=1, dtype=torch.int32)[rows][:, None])
+    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):  # tokens are not where they are counted
+        for tile in tiles:
+            places = winner[tile.begin : tile.end]
+            places.copy_(tile.tokens.gather(1, places.long()))
+    if bool((rows.diff() != 1).any()):
+        order = rows.argsort()
+        scores, winner = scores[order], winner[order]
     return scores, winner
 
 
@@ -139,7 +160,7 @@ def _forward(
     else:
         scores, winner = _max_over_tokens_tiled(hidden, weight, mask, tile_tokens, tile_words)
     scores += bias.to(scores.dtype)
-    return scores.masked_fill_(~mask.any(dim=1)[:, None], 0.0), winner
+    return scores.index_fill_(0, (~mask.any(dim=1)).nonzero().squeeze(1), 0.0), winner
 
 
 @_forward.register_fake
