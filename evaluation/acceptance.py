@@ -144,9 +144,12 @@ def interpolate(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 
 def position_columns(feature_extractor: Any) -> torch.Tensor:
-    """Columns of the motion values that are joint positions, three by three."""
+    """Columns of the motion values that are joint positions, or unit vectors among joint angles, three by three."""
+    from lexmotion.processing.joint_angles import direction_columns
     from lexmotion.processing.skeletons import get_skeleton
 
+    if feature_extractor.representation == "joint_angles":
+        return torch.tensor(direction_columns(feature_extractor.skeleton))
     joints = get_skeleton(feature_extractor.skeleton).num_joints
     if feature_extractor.representation == "positions":
         return torch.arange(3 * joints)
@@ -162,7 +165,8 @@ def evaluate_cmmm(model: Any, batches: Iterable[dict], feature_extractor: Any) -
         feature_extractor: gives the units back.
 
     Returns:
-        `masked_error`, `interpolation_error`, `mean_pose_error`: mean joint distance at hidden positions, metres;
+        `masked_error`, `interpolation_error`, `mean_pose_error`: mean joint distance at hidden positions, metres
+        (joint angles: mean distance of unit vectors, radians where it is small);
         `same_clip_r1`: nearest neighbour among the batch's other crops is the same clip, in percent, beside
         `same_clip_chance`; `feature_spread`: standard deviation of unit features times sqrt(D), 0 when
         collapsed, 1 when isotropic.

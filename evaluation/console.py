@@ -67,6 +67,26 @@ def lexical_table(lexical: Mapping[str, float]) -> Table:
     return table
 
 
+def order_table(figures: Mapping[str, float], title: str | None = None) -> Table:
+    """Figures of `evaluate_order`."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("captions that beat themselves with events exchanged")
+    table.add_column("share", justify="right")
+    table.add_column("captions", justify="right")
+    between = f" ({figures['low']:.1%} to {figures['high']:.1%})"
+    table.add_row("with their own motion", f"{figures['share']:.1%}{between}", str(figures["captions"]))
+    for name, words in (
+        ("share_then", '  events joined by "then" and the like'),
+        ("share_before_after", '  "before" exchanged with "after"'),
+        ("share_words", "  by the words of the whole alone"),
+        ("other_motions", "with motions of other captions"),
+    ):
+        if name in figures:
+            count = figures.get(name.replace("share", "captions")) if name.startswith("share") else None
+            table.add_row(words, f"{figures[name]:.1%}", "" if count is None else str(count))
+    return table
+
+
 def phase_table(phases: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
     """Finished phases of a run record: each acceptance criterion with its verdict, and the time of training."""
     table = Table(title=title, title_justify="left")

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from tqdm.auto import tqdm
 
 from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
+
+from .retrieval import cosine_similarity
+from .scores import ScoreParts, blend, encode_captions, encode_motions
 
 
 @dataclass
@@ -19,14 +21,20 @@ class EncodedSplit:
 
     Args:
         ids (N), captions (N): the first caption of each motion; all_captions (N): lists of captions.
-        text_embeds, motion_embeds: (N, V) float32 CSR.
+        text_embeds, motion_embeds: (N, V) float32 CSR; of a dense baseline (N, D) arrays.
+        text_parts, motion_parts, segment_weight, hybrid_weight: what the model's own score is made of, see
+            `similarity`; the cosine of the embeddings where there are no parts.
     """
 
     ids: list[str]
     captions: list[str]
     all_captions: list[list[str]]
-    text_embeds: sparse.csr_matrix
-    motion_embeds: sparse.csr_matrix
+    text_embeds: Any
+    motion_embeds: Any
+    text_parts: ScoreParts | None = None
+    motion_parts: ScoreParts | None = None
+    segment_weight: float = 0.0
+    hybrid_weight: float = 0.0
 
 
 def split_motions(dataset: Any) -> tuple[list[np.ndarray], list[float]]:
@@ -43,15 +51,42 @@ def encode_dataset(
 
     In float32 whatever the machine: figures that are published must not depend on where they were computed.
     """
-    options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
     all_captions = [list(captions) for captions in dataset["captions"]]
     captions = [texts[0] for texts in all_captions]
+    texts = encode_captions(model, processor, captions, batch_size, progress)
+    motions = encode_motions(model, processor, dataset, batch_size, progress)
     return EncodedSplit(
         ids=list(dataset["id"]),
         captions=captions,
         all_captions=all_captions,
-        text_embeds=model.encode_text(captions, **options),
-        motion_embeds=model.encode_motion(dataset, **options),
+        text_embeds=texts.words,
+        motion_embeds=motions.words,
+        text_parts=texts,
+        motion_parts=motions,
+        segment_weight=getattr(model.config, "segment_weight", 0.0),
+        hybrid_weight=getattr(model.config, "hybrid_weight", 0.0),
+    )
+
+
+def similarity(
+    encoded: EncodedSplit, segment_weight: float | None = None, hybrid_weight: float | None = None
+) -> np.ndarray:
+    """
+    The model's own scores of a split, captions x motions.
+
+    Args:
+        segment_weight, hybrid_weight: in place of the model's; 0 and 0 leave the cosine of the word vectors.
+
+    Returns:
+        (N, N) float32.
+    """
+    if encoded.text_parts is None or encoded.motion_parts is None:
+        return cosine_similarity(encoded.text_embeds, encoded.motion_embeds)
+    return blend(
+        encoded.text_parts,
+        encoded.motion_parts,
+        encoded.segment_weight if segment_weight is None else segment_weight,
+        encoded.hybrid_weight if hybrid_weight is None else hybrid_weight,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-PART_NAMES = ("right leg", "left leg", "torso", "right arm", "left arm")
+from lexmotion.processing.skeletons import part_names
 
 
 @dataclass
@@ -50,11 +50,6 @@ class Explanation:
     def shared(self) -> list[WordEvidence]:
         """Words that both sides have, largest contribution first."""
         return sorted((word for word in self.words if word.contribution > 0), key=lambda word: -word.contribution)
-
-
-def part_names(num_parts: int) -> list[str]:
-    """Names of the grid's columns, in the order of the skeleton's parts."""
-    return list(PART_NAMES) if num_parts == len(PART_NAMES) else [f"part {number}" for number in range(num_parts)]
 
 
 @torch.inference_mode()

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from .acceptance import evaluate_lexical_space
-from .encoding import EncodedSplit, encode_dataset, sentence_vectors
+from .encoding import EncodedSplit, encode_dataset, sentence_vectors, similarity
 from .lexical_reports import caption_coverage
-from .retrieval import cosine_similarity, evaluate_retrieval
+from .retrieval import evaluate_retrieval
+from .scores import has_parts
 
 
 def content_words(captions: Iterable[Sequence[str]], lexicon: Any) -> list[list[int]]:
@@ -38,6 +41,8 @@ def report_model(
 
     Returns:
         `{"retrieval": {protocol: figures}, "lexical": figures}`, JSON-safe, and the vectors they were measured on.
+        Retrieval is by the model's own score; where that is more than the cosine of the word vectors (segments, dense
+        vectors), `"retrieval_words"` is by this cosine alone, what an inverted index answers with.
         `caption_coverage_top10` counts the content words of the query caption alone, `coverage_*` those of all.
 
     Raises:
@@ -48,19 +53,25 @@ def report_model(
     if sentence_model is not None:
         vectors = sentence_vectors(encoded.captions, sentence_model, batch_size, progress)
         text_similarity = vectors @ vectors.T
-    retrieval = evaluate_retrieval(
-        cosine_similarity(encoded.text_embeds, encoded.motion_embeds),
-        encoded.ids,
-        encoded.captions,
-        protocols,
-        text_similarity=text_similarity,
-        dissimilar_ids=dissimilar_ids,
-        seed=seed,
-    )
+
+    def retrieval_by(scores: np.ndarray) -> dict[str, Any]:
+        return evaluate_retrieval(
+            scores,
+            encoded.ids,
+            encoded.captions,
+            protocols,
+            text_similarity=text_similarity,
+            dissimilar_ids=dissimilar_ids,
+            seed=seed,
+        )
+
+    report = {"retrieval": retrieval_by(similarity(encoded))}
+    if has_parts(model):
+        report["retrieval_words"] = retrieval_by(similarity(encoded, segment_weight=0.0, hybrid_weight=0.0))
     lexicon = processor.lexicon
     lexical = evaluate_lexical_space(
         encoded.text_embeds, encoded.motion_embeds, content_words(encoded.all_captions, lexicon), lexicon
     )
     first = content_words([[caption] for caption in encoded.captions], lexicon)
     lexical["caption_coverage_top10"] = caption_coverage(encoded.motion_embeds, first, k=10)
-    return {"retrieval": retrieval, "lexical": lexical}, encoded
+    return report | {"lexical": lexical}, encoded

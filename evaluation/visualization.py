@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lexmotion.processing.skeletons import BODY_PARTS, Skeleton, get_skeleton, skeleton_for_joints
+from lexmotion.processing.skeletons import Skeleton, get_skeleton, part_names, skeleton_for_joints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -308,11 +308,6 @@ def _escape(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _part_titles(num_parts: int) -> list[str]:
-    names = [part.replace("_", " ") for part in BODY_PARTS]
-    return names if num_parts == len(names) else [f"part {number + 1}" for number in range(num_parts)]
-
-
 def word_maps(
     maps: Any,
     words: Sequence[str],
@@ -343,7 +338,7 @@ def word_maps(
     if scores.ndim != 3 or len(scores) != len(words) or 0 in scores.shape:
         raise ValueError(f"Maps must have shape ({len(words)}, windows, parts) and not be empty, got {scores.shape}.")
     _, windows, num_parts = scores.shape
-    titles = list(parts) if parts is not None else _part_titles(num_parts)
+    titles = list(parts) if parts is not None else part_names(num_parts)
     if len(titles) != num_parts:
         raise ValueError(f"{len(titles)} names for {num_parts} body parts.")
     if axes is None:

@@ -167,6 +167,12 @@ class LexMotionConfig(PreTrainedConfig):
             Caption pairs whose sentence vectors have a cosine above it are left out of the denominators (0.6 in TMR).
         hard_negative_beta (`float`, *optional*): weight of hard-negative reweighting (0.15 in MGA-CLAP); off when
             `None`.
+        num_segments (`int`): parts of the time that are also pooled apart, so that the order of events counts; 1: off.
+        segment_weight (`float`): w of the lexical score (1 - w) cosine(whole) + w mean_k cosine(segment k).
+        event_words (`list[int]`, *optional*):
+            Ids of the words that begin a new event of a caption ("then"); without, segments are parts of the text.
+        dense_size (`int`, *optional*): width of a dense vector beside the lexical one; none when `None`.
+        hybrid_weight (`float`): h of the score (1 - h) lexical + h dense cosine.
     """
 
     model_type = "lexmotion"
@@ -177,6 +183,11 @@ class LexMotionConfig(PreTrainedConfig):
     temperature: float = 0.05
     false_negative_threshold: float | None = 0.6
     hard_negative_beta: float | None = None
+    num_segments: int = 1
+    segment_weight: float | int = 0.3
+    event_words: list | None = None
+    dense_size: int | None = None
+    hybrid_weight: float | int = 0.5
     tie_word_embeddings: bool = True  # one matrix of words for both towers: what makes the dimensions the same words
     initializer_range: float = 0.02
 
@@ -191,3 +202,10 @@ class LexMotionConfig(PreTrainedConfig):
             )
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
+        if self.num_segments < 1:
+            raise ValueError(f"num_segments must be at least 1 (off), got {self.num_segments}")
+        if self.dense_size is not None and self.dense_size < 1:
+            raise ValueError(f"dense_size must be a positive width or None (no dense vector), got {self.dense_size}")
+        for name in ("segment_weight", "hybrid_weight"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}: the words always count")

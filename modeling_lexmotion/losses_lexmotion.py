@@ -76,20 +76,36 @@ def info_nce(
 
     Args:
         logits: (Q, K) similarities divided by the temperature.
-        positives: (Q, K) bool; rows without a positive count nothing.
+        positives: (Q, K) bool, or non-negative weights of the positives, scaled to sum to one in each row; rows
+            without a positive count nothing.
         ignored: (Q, K) bool, neither positive nor negative (false negatives); positives win over it.
         hard_negative_beta: reweight negatives by exp(beta * logit), normalised to mean one (MGA-CLAP, eq. 6).
     """
-    logits = logits.float()
+    logits, weights = logits.float(), positives.float()
+    positives = weights > 0
     negatives = ~positives if ignored is None else ~positives & ~ignored
     if hard_negative_beta is not None:
-        weight = (hard_negative_beta * logits.detach()).masked_fill(~negatives, -torch.inf)
-        log_weight = weight.log_softmax(dim=1) + negatives.sum(dim=1, keepdim=True).clamp(min=1).log()
+        hardness = (hard_negative_beta * logits.detach()).masked_fill(~negatives, -torch.inf)
+        log_weight = hardness.log_softmax(dim=1) + negatives.sum(dim=1, keepdim=True).clamp(min=1).log()
         logits = torch.where(negatives, logits + log_weight, logits)
     log_probability = logits.masked_fill(~(positives | negatives), -torch.inf).log_softmax(dim=1)
-    count = positives.sum(dim=1)
-    per_query = -log_probability.masked_fill(~positives, 0.0).sum(dim=1) / count.clamp(min=1)
-    return global_mean(per_query.sum(), (count > 0).sum())
+    asked = positives.any(dim=1)
+    total = weights.sum(dim=1).masked_fill(~asked, 1.0)
+    per_query = -(weights * log_probability.masked_fill(~positives, 0.0)).sum(dim=1) / total
+    return global_mean(per_query.sum(), asked.sum())
+
+
+def order_contrast(
+    true: torch.Tensor, swapped: torch.Tensor, counted: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """
+    Of two captions that tell the same events in another order, a motion must prefer its own: InfoNCE between the two.
+
+    Args:
+        true, swapped: (S,) scores of the captions with their motion. counted: (S,) bool, the other rows are filling.
+    """
+    per_caption = F.softplus((swapped - true).float() / temperature)
+    return global_mean((per_caption * counted).sum(), counted.sum())
 
 
 def caption_positives(
@@ -108,6 +124,11 @@ def caption_positives(
     same_clip = text_clip_ids[:, None] == motion_clip_ids[None, :]
     same_caption = caption_ids[:, None] == caption_ids[None, :]
     return (same_caption.float() @ same_clip.float()) > 0
+
+
+def share_an_id(text_ids: torch.Tensor, motion_ids: torch.Tensor) -> torch.Tensor:
+    """(Bt, Bm) bool: pairs with an id in common. text_ids (Bt, Kt), motion_ids (Bm, Km), integers."""
+    return (text_ids[:, None, :, None] == motion_ids[None, :, None, :]).flatten(2).any(dim=2)
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ windows x body parts, time-major), D hidden size, E word-embedding size, V vocab
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -35,7 +36,10 @@ from .losses_lexmotion import (
     gather,
     info_nce,
     masked_mse,
+    order_contrast,
+    share_an_id,
 )
+from .segment_pooling import event_units, pool_segments, window_units
 
 logger = logging.get_logger(__name__)
 
@@ -55,6 +59,8 @@ class LexMotionTextOutput(ModelOutput):
         last_hidden_state (B, L, E): token states.
         text_scores (B, A): pooled word scores before saturation, in the order of the head's `active_ids`.
         winning_tokens (B, A) int32: the token each pooled score came from.
+        segment_scores (B, K, A): as `text_scores`, of every segment, on request.
+        dense_embeds (B, d): the dense vector, of a `LexMotionModel` that has one.
         token_logits (B, L, A): word scores of every token, on request.
     """
 
@@ -62,6 +68,8 @@ class LexMotionTextOutput(ModelOutput):
     last_hidden_state: torch.FloatTensor | None = None
     text_scores: torch.FloatTensor | None = None
     winning_tokens: torch.IntTensor | None = None
+    segment_scores: torch.FloatTensor | None = None
+    dense_embeds: torch.FloatTensor | None = None
     token_logits: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -75,7 +83,8 @@ class LexMotionMotionOutput(ModelOutput):
         last_hidden_state (B, N, D): token states, time-major; zero where the token was masked out or is padding.
         token_attention_mask (B, N) bool: the tokens that were read.
         grid (Nt, Np): time windows and body parts; token n is window n // Np, part n % Np.
-        motion_scores (B, A), winning_tokens (B, A), token_logits (B, N, A): as in the text output.
+        motion_scores (B, A), winning_tokens (B, A), segment_scores (B, K, A), dense_embeds (B, d), token_logits
+        (B, N, A): as in the text output.
     """
 
     motion_embeds: torch.FloatTensor | None = None
@@ -84,6 +93,8 @@ class LexMotionMotionOutput(ModelOutput):
     grid: tuple[int, int] | None = None
     motion_scores: torch.FloatTensor | None = None
     winning_tokens: torch.IntTensor | None = None
+    segment_scores: torch.FloatTensor | None = None
+    dense_embeds: torch.FloatTensor | None = None
     token_logits: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -141,7 +152,9 @@ class LexMotionLexicalMaskedMotionOutput(ModelOutput):
 class LexMotionOutput(ModelOutput):
     """
     Args:
-        contrastive_loss (): symmetric multi-positive InfoNCE between lexical vectors.
+        contrastive_loss (): symmetric multi-positive InfoNCE between lexical vectors, segments blended in.
+        dense_contrastive_loss (): the same between dense vectors.
+        order_loss (): captions against themselves with their events exchanged.
         grounding_loss (): the same between motion vectors and the bare words of the captions (VDR), when asked for.
         bow_loss (): the motion's words are its captions' words, as in phase iii, when asked for.
         text_flops_loss, motion_flops_loss (): FLOPS of the unnormalised vectors. mlm_loss (): masked words of the
@@ -152,6 +165,8 @@ class LexMotionOutput(ModelOutput):
     """
 
     contrastive_loss: torch.FloatTensor | None = None
+    dense_contrastive_loss: torch.FloatTensor | None = None
+    order_loss: torch.FloatTensor | None = None
     grounding_loss: torch.FloatTensor | None = None
     bow_loss: torch.FloatTensor | None = None
     text_flops_loss: torch.FloatTensor | None = None
@@ -487,6 +502,8 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
+        num_segments: int = 1,
+        event_words: Sequence[int] | None = None,
         output_token_logits: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -495,6 +512,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         """
         Args:
             input_ids: (B, L). attention_mask: (B, L), zero = padding.
+            num_segments, event_words: as in [`LexMotionConfig`]; segments are told from `input_ids`.
             output_token_logits: also return the word scores of every token, (B, L, A).
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -518,13 +536,21 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
                 return_dict=True,
             )
             hidden = states.last_hidden_state
-        scores, winners = self.lexical_head.pool(hidden, attention_mask, self.word_embeddings)  # (B, A)
+        head, segments = self.lexical_head, None
+        if num_segments > 1 and input_ids is not None:
+            units = event_units(input_ids, attention_mask, event_words)
+            scores, winners, segments = pool_segments(
+                head, hidden, attention_mask, self.word_embeddings, units, num_segments
+            )
+        else:
+            scores, winners = head.pool(hidden, attention_mask, self.word_embeddings)  # (B, A)
         return LexMotionTextOutput(
-            text_embeds=self.lexical_head.embed(scores),  # (B, V)
+            text_embeds=head.embed(scores),  # (B, V)
             last_hidden_state=hidden,
             text_scores=scores,
             winning_tokens=winners,
-            token_logits=self.lexical_head.token_logits(hidden, self.word_embeddings) if output_token_logits else None,
+            segment_scores=segments,
+            token_logits=head.token_logits(hidden, self.word_embeddings) if output_token_logits else None,
             hidden_states=states.get("hidden_states"),
             attentions=states.get("attentions"),
         )
@@ -822,6 +848,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         motion_attention_mask: torch.Tensor | None = None,
         token_mask: torch.BoolTensor | None = None,
         freeze_words: bool = False,
+        num_segments: int = 1,
         output_token_logits: bool = False,
         output_hidden_states: bool | None = None,
         **kwargs,
@@ -831,6 +858,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
             motion_values: (B, T, F), normalised by the processor. motion_attention_mask: (B, T), zero = padding.
             token_mask: (B, N) bool, True = hidden from the encoder (phases ii and iii).
             freeze_words: no gradient reaches the word embeddings (phase iii: they belong to the text tower).
+            num_segments: parts of each motion's real time windows that are also pooled apart; 1: none.
             output_token_logits: also return the word scores of every token, (B, N, A).
         """
         if motion_attention_mask is None:
@@ -842,7 +870,12 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         head, word_embeddings = self.lexical_head, self.word_embeddings.weight
         if freeze_words:
             word_embeddings = word_embeddings.detach()
-        scores, winners = head.pool(words, seen, word_embeddings)  # (B, A)
+        segments = None
+        if num_segments > 1:
+            units = window_units(seen, grid[1])
+            scores, winners, segments = pool_segments(head, words, seen, word_embeddings, units, num_segments)
+        else:
+            scores, winners = head.pool(words, seen, word_embeddings)  # (B, A)
         return LexMotionMotionOutput(
             motion_embeds=head.embed(scores),  # (B, V)
             last_hidden_state=states,
@@ -850,6 +883,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
             grid=grid,
             motion_scores=scores,
             winning_tokens=winners,
+            segment_scores=segments,
             token_logits=head.token_logits(words, word_embeddings) if output_token_logits else None,
             hidden_states=hidden_states,
         )
@@ -1050,6 +1084,23 @@ def _rank_offset(rows: int) -> int:
 # -------------------------------------------------------------------------------------------------------- dual encoder
 
 
+class Pairing(NamedTuple):
+    """
+    What is right for what in a batch, over all processes.
+
+    Args:
+        targets: (all Bt, all Bm) float, how right a motion is for a caption; 0: not.
+        described: (all Bt, all Bm) bool, right or known to be described by the caption as well.
+        ignored: (all Bt, all Bm) bool, described or near enough to be no negative.
+        clips: (all Bm,) clip of every motion.
+    """
+
+    targets: torch.Tensor
+    described: torch.Tensor
+    ignored: torch.Tensor
+    clips: torch.Tensor
+
+
 class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrainedModel):
     """
     The dual encoder, trained by phase iv, LexCMLP: motion and its captions near each other in one space of words.
@@ -1077,6 +1128,10 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         super().__init__(config)
         self.text_model = LexMotionTextModel._from_config(config.text_config)
         self.motion_model = LexMotionMotionModel._from_config(config.motion_config)
+        self.text_readout = self.motion_readout = None
+        if config.dense_size is not None:
+            self.text_readout = nn.Linear(config.text_config.hidden_size, config.dense_size)
+            self.motion_readout = nn.Linear(config.motion_config.hidden_size, config.dense_size)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -1146,12 +1201,60 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         return cls.from_towers(text_model, motion_config, **config_fields)
 
     def get_text_features(self, input_ids=None, attention_mask=None, **kwargs) -> LexMotionTextOutput:
-        """(B, L) -> `text_embeds` (B, V) and the rest of the text tower's output."""
-        return self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        """(B, L) -> `text_embeds` (B, V), the rest of the tower's output, segments and the dense vector."""
+        if self.config.num_segments > 1:
+            kwargs = {
+                "num_segments": self.config.num_segments,
+                "event_words": self.config.event_words,
+                **kwargs,
+            }
+        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if self.text_readout is not None:
+            states = output.last_hidden_state  # (B, L, E)
+            valid = states.new_ones(states.shape[:2]) if attention_mask is None else attention_mask
+            output.dense_embeds = self.text_readout(_mean(states, valid))
+        return output
 
     def get_motion_features(self, motion_values=None, motion_attention_mask=None, **kwargs) -> LexMotionMotionOutput:
-        """(B, T, F) -> `motion_embeds` (B, V) and the rest of the motion tower's output."""
-        return self.motion_model(motion_values=motion_values, motion_attention_mask=motion_attention_mask, **kwargs)
+        """(B, T, F) -> `motion_embeds` (B, V), the rest of the tower's output, segments and the dense vector."""
+        if self.config.num_segments > 1:
+            kwargs = {"num_segments": self.config.num_segments, **kwargs}
+        output = self.motion_model(motion_values=motion_values, motion_attention_mask=motion_attention_mask, **kwargs)
+        if self.motion_readout is not None:
+            output.dense_embeds = self.motion_readout(_mean(output.last_hidden_state, output.token_attention_mask))
+        return output
+
+    def score_vectors(self, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
+        """
+        (B, S) vectors of captions or motions: the product of one of each is their score, in [0, 1] without the dense
+        part.
+
+        Args:
+            output: of `get_text_features` or `get_motion_features`. The first A columns are the active words of the
+                whole, then come the segments' and the dense vector, each scaled by the root of its weight.
+        """
+        return self._with_dense(self._lexical_vectors(output), output)
+
+    def _with_dense(self, lexical: torch.Tensor, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
+        """(B, ...) lexical vectors -> score vectors."""
+        if output.dense_embeds is None:
+            return lexical
+        weight = self.config.hybrid_weight
+        return torch.cat([(1 - weight) ** 0.5 * lexical, weight**0.5 * cosine(output.dense_embeds.float())], dim=1)
+
+    def _lexical_vectors(self, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
+        """(B, A) unit vectors of the whole; with segments (B, A + K A), whose product is the blend of the cosines."""
+        if isinstance(output, LexMotionTextOutput):
+            head, scores = self.text_model.lexical_head, output.text_scores
+        else:
+            head, scores = self.motion_model.lexical_head, output.motion_scores
+        whole = cosine(head.weigh(scores).float())
+        if output.segment_scores is None:
+            return whole
+        segments = cosine(head.weigh(output.segment_scores).float())  # (B, K, A)
+        weight = self.config.segment_weight
+        scale = (weight / segments.shape[1]) ** 0.5
+        return torch.cat([(1 - weight) ** 0.5 * whole, scale * segments.flatten(1)], dim=1)
 
     def forward(
         self,
@@ -1163,10 +1266,18 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         motion_clip_ids: torch.LongTensor | None = None,
         caption_ids: torch.LongTensor | None = None,
         caption_features: torch.FloatTensor | None = None,
+        text_relative_ids: torch.LongTensor | None = None,
+        motion_relative_ids: torch.LongTensor | None = None,
+        mixed_clip_ids: torch.LongTensor | None = None,
+        mixed_shares: torch.FloatTensor | None = None,
+        token_mask: torch.BoolTensor | None = None,
         bow_weights: torch.FloatTensor | None = None,
         mlm_input_ids: torch.LongTensor | None = None,
         mlm_attention_mask: torch.Tensor | None = None,
         mlm_labels: torch.LongTensor | None = None,
+        swapped_input_ids: torch.LongTensor | None = None,
+        swapped_attention_mask: torch.Tensor | None = None,
+        swapped_rows: torch.LongTensor | None = None,
         return_loss: bool | None = None,
         **kwargs,
     ) -> LexMotionOutput:
@@ -1177,25 +1288,48 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
                 left out.
             caption_ids: (Bt,) equal for equal captions: a motion with an identical caption is right too.
             caption_features: (Bt, d) unit sentence vectors; pairs above `false_negative_threshold` are no negatives.
+            text_relative_ids: (Bt, Kt) and motion_relative_ids: (Bm, Km); a pair with an id in common is no negative.
+            mixed_clip_ids: (Bm,) clip that a part of each motion was taken from, and mixed_shares: (Bm,) how much of
+                it, in [0, 1): the motion is right for the captions of both, in these proportions.
+            token_mask: (Bm, N) bool, True = hidden from the motion tower.
             bow_weights: (Bm, V) words of the captions of each motion, for the grounding and bag-of-words losses.
             mlm_*: (Bx, L) a masked copy of captions, for the loss kept on from phase i.
+            swapped_*: (Bs, L) captions with their events exchanged, and (Bs,) the rows of the captions they were made
+                from, -1 for a row that only fills the batch.
             return_loss: also return the parts of the loss, unweighted.
         """
-        text = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
-        motion = self.motion_model(motion_values=motion_values, motion_attention_mask=motion_attention_mask)
+        text = self.get_text_features(input_ids, attention_mask)
+        motion = self.get_motion_features(motion_values, motion_attention_mask, token_mask=token_mask)
         # Everything below sees the active words alone: the others are zero in every vector.
         text_head, motion_head = self.text_model.lexical_head, self.motion_model.lexical_head
         if not torch.equal(text_head.active_ids, motion_head.active_ids):
             raise ValueError("the towers activate different words; call set_active_words on the whole model")
         z_t, z_m = text_head.weigh(text.text_scores).float(), motion_head.weigh(motion.motion_scores).float()
         bow_weights = None if bow_weights is None else bow_weights[:, motion_head.active_ids]  # (Bm, A)
-        y_t, y_m = cosine(z_t), cosine(z_m)  # (Bt, A), (Bm, A)
-        logits = y_t @ y_m.T / self.config.temperature  # (Bt, Bm)
+        y_t, y_m = self._lexical_vectors(text), self._lexical_vectors(motion)  # (Bt, A), (Bm, A); longer with segments
+        logits = self._with_dense(y_t, text) @ self._with_dense(y_m, motion).T / self.config.temperature  # (Bt, Bm)
         parts = {}
         if return_loss:
-            parts = self._loss_parts(
-                z_t, z_m, y_t, y_m, text_clip_ids, motion_clip_ids, caption_ids, caption_features, bow_weights
+            compared = {"contrastive_loss": (y_t, y_m)}
+            if self.text_readout is not None:
+                compared["dense_contrastive_loss"] = (
+                    cosine(text.dense_embeds.float()),
+                    cosine(motion.dense_embeds.float()),
+                )
+            pairing = self._pairing(
+                *(z_t.shape[0], z_m.shape[0]),
+                *(text_clip_ids, motion_clip_ids, caption_ids, caption_features),
+                *(text_relative_ids, motion_relative_ids, mixed_clip_ids, mixed_shares),
             )
+            parts = self._loss_parts(z_t, z_m, compared, pairing, bow_weights)
+            if swapped_input_ids is not None:
+                swapped = self.get_text_features(swapped_input_ids, swapped_attention_mask)
+                y_s = self._lexical_vectors(swapped)
+                own = swapped_rows if text_clip_ids is None else text_clip_ids[swapped_rows]
+                if motion_clip_ids is not None:
+                    own = (own[:, None] == motion_clip_ids).int().argmax(dim=1)  # (Bs,) rows of motions
+                true, other = (y_t[swapped_rows] * y_m[own]).sum(dim=1), (y_s * y_m[own]).sum(dim=1)
+                parts["order_loss"] = order_contrast(true, other, swapped_rows >= 0, self.config.temperature)
             if bow_weights is not None:
                 log_importance = motion.motion_scores.float().log_softmax(dim=-1)
                 parts["bow_loss"] = bag_of_words(log_importance, bow_weights)
@@ -1214,60 +1348,68 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
             motion_model_output=motion,
         )
 
-    def _loss_parts(
-        self, z_t, z_m, y_t, y_m, text_clip_ids, motion_clip_ids, caption_ids, caption_features, bow_weights
-    ) -> dict[str, torch.Tensor]:
+    def _pairing(
+        self,
+        num_texts: int,
+        num_motions: int,
+        text_clip_ids: torch.Tensor | None,
+        motion_clip_ids: torch.Tensor | None,
+        caption_ids: torch.Tensor | None,
+        caption_features: torch.Tensor | None,
+        text_relative_ids: torch.Tensor | None,
+        motion_relative_ids: torch.Tensor | None,
+        mixed_clip_ids: torch.Tensor | None,
+        mixed_shares: torch.Tensor | None,
+    ) -> Pairing:
+        """What is right for what, over all processes; arguments as in `forward`."""
+        device = self.device
         if text_clip_ids is None or motion_clip_ids is None:
-            if z_t.shape[0] != z_m.shape[0]:
+            if num_texts != num_motions:
                 raise ValueError(
-                    f"{z_t.shape[0]} captions and {z_m.shape[0]} motions cannot be paired row by row; "
+                    f"{num_texts} captions and {num_motions} motions cannot be paired row by row; "
                     "give text_clip_ids and motion_clip_ids"
                 )
-            text_clip_ids = motion_clip_ids = torch.arange(z_t.shape[0], device=z_t.device) + _rank_offset(
-                z_t.shape[0]
-            )
+            text_clip_ids = motion_clip_ids = torch.arange(num_texts, device=device) + _rank_offset(num_texts)
         if caption_ids is None:
-            caption_ids = torch.arange(z_t.shape[0], device=z_t.device) + _rank_offset(z_t.shape[0])
-        # Local rows against the rows of all processes: their sum over processes is the big batch's loss.
-        all_text_ids, all_motion_ids, all_captions = (
-            gather(ids) for ids in (text_clip_ids, motion_clip_ids, caption_ids)
-        )
-        positives = caption_positives(all_text_ids, all_motion_ids, all_captions)  # (all Bt, all Bm)
-        ignored = None
+            caption_ids = torch.arange(num_texts, device=device) + _rank_offset(num_texts)
+        texts, motions, captions = (gather(ids) for ids in (text_clip_ids, motion_clip_ids, caption_ids))
+        targets = caption_positives(texts, motions, captions).float()
+        if mixed_clip_ids is not None:
+            shares = gather(mixed_shares)
+            targets = (1.0 - shares) * targets + shares * caption_positives(texts, gather(mixed_clip_ids), captions)
+        described = targets > 0
+        if text_relative_ids is not None:
+            described = described | share_an_id(gather(text_relative_ids), gather(motion_relative_ids))
+        ignored = described
         threshold = self.config.false_negative_threshold
         if caption_features is not None and threshold is not None:
             features = gather(caption_features)
             alike = (features @ features.T) > threshold  # (all Bt, all Bt)
-            ignored = (alike.float() @ positives.float()) > 0
+            ignored = described | ((alike.float() @ targets) > 0)
+        return Pairing(targets, described, ignored, motions)
+
+    def _loss_parts(self, z_t, z_m, compared, pairing: Pairing, bow_weights) -> dict[str, torch.Tensor]:
+        # Local rows against the rows of all processes: their sum over processes is the big batch's loss.
         t_rows = slice(_rank_offset(z_t.shape[0]), _rank_offset(z_t.shape[0]) + z_t.shape[0])
         m_rows = slice(_rank_offset(z_m.shape[0]), _rank_offset(z_m.shape[0]) + z_m.shape[0])
         tau, beta = self.config.temperature, self.config.hard_negative_beta
 
-        def contrast(text_vectors, motion_vectors, all_texts, all_motions, positives, ignored, rows):
-            t2m = info_nce(
-                text_vectors @ all_motions.T / tau,
-                positives[rows],
-                None if ignored is None else ignored[rows],
-                beta,
-            )
-            m2t = info_nce(
-                motion_vectors @ all_texts.T / tau,
-                positives.T[m_rows],
-                None if ignored is None else ignored.T[m_rows],
-                beta,
-            )
+        def contrast(text_vectors, motion_vectors, all_texts, all_motions, targets, ignored, rows):
+            t2m = info_nce(text_vectors @ all_motions.T / tau, targets[rows], ignored[rows], beta)
+            m2t = info_nce(motion_vectors @ all_texts.T / tau, targets.T[m_rows], ignored.T[m_rows], beta)
             return 0.5 * (t2m + m2t)
 
-        all_y_m = gather(y_m)
         parts = {
-            "contrastive_loss": contrast(y_t, y_m, gather(y_t), all_y_m, positives, ignored, t_rows),
-            "text_flops_loss": flops(z_t),
-            "motion_flops_loss": flops(z_m),
+            name: contrast(texts, motions, gather(texts), gather(motions), pairing.targets, pairing.ignored, t_rows)
+            for name, (texts, motions) in compared.items()
         }
+        parts |= {"text_flops_loss": flops(z_t), "motion_flops_loss": flops(z_m)}
         if bow_weights is not None:
-            words = cosine(bow_weights.float())
-            same_clip = all_motion_ids[:, None] == all_motion_ids[None, :]
-            parts["grounding_loss"] = contrast(words, y_m, gather(words), all_y_m, same_clip, None, m_rows)
+            words, y_m = cosine(bow_weights.float()), cosine(z_m)
+            same_clip = pairing.clips[:, None] == pairing.clips[None, :]
+            # Like captions stay negatives here: where their words differ, that difference is the lesson.
+            none = torch.zeros_like(same_clip)
+            parts["grounding_loss"] = contrast(words, y_m, gather(words), gather(y_m), same_clip, none, m_rows)
         return parts
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 from transformers.utils import logging
 
+from .joint_angles import column_names, part_columns, positions_to_joint_angles
 from .motion_features import (
     canonicalize,
     features_to_positions,
@@ -59,12 +60,13 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
     * `"positions"`: on the floor, first root at the origin facing Z+, flattened joint-major, F = 3 J;
     * `"humanml3d"`: the published features, F = 12 J - 1, one frame fewer than the positions have;
+    * `"joint_angles"`: the joints' angles in 14 body parts, F = 71 (KIT-ML: 68), one frame fewer as well;
 
     and last (x - mean) / std for every feature, and zero padding. Input of the other kind is converted. Already
     normalised input is not: undo it first.
 
     Args:
-        representation: `"positions"` or `"humanml3d"`.
+        representation: `"positions"`, `"humanml3d"` or `"joint_angles"`.
         skeleton: Joint layout: `"humanml3d"` (22 joints) or `"kit-ml"` (21).
         fps: Frames per second of the output. Defaults to the skeleton's.
         max_frames: Frames of the output, at most.
@@ -137,12 +139,16 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
     @property
     def num_features(self) -> int:
-        """F: 3 J for `"positions"`, 12 J - 1 for `"humanml3d"`."""
+        """F: 3 J for `"positions"`, 12 J - 1 for `"humanml3d"`, 71 or (KIT-ML) 68 for `"joint_angles"`."""
+        if self.representation == "joint_angles":
+            return len(column_names(self._layout))
         return 3 * self._layout.num_joints if self.representation == "positions" else self._layout.num_features
 
     @property
     def parts(self) -> list[list[int]]:
-        """Features of each body part: right leg, left leg, torso, right arm, left arm."""
+        """Features of each body part: right leg, left leg, torso, right arm, left arm; the 14 of the joint angles."""
+        if self.representation == "joint_angles":
+            return part_columns(self._layout)
         return self._layout.part_feature_indices(self.representation)
 
     @property
@@ -360,6 +366,9 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         layout = self._layout
         if self.representation == "positions":
             return canonicalize(positions, layout, lengths).flatten(2), lengths
+        if self.representation == "joint_angles":
+            values, lengths = positions_to_joint_angles(positions, layout, lengths)
+            return values, lengths
         target = None
         if self.target_skeleton is not None:
             target = torch.tensor(self.target_skeleton, dtype=torch.float64) / layout.metres_per_unit
@@ -384,11 +393,11 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
         Args:
             positions: (B, T, J, 3) float32 in metres; what lies behind a motion's length does not matter.
-            lengths: (B,) int64 real frames. `"humanml3d"` needs at least two.
+            lengths: (B,) int64 real frames. All but `"positions"` need at least two.
 
         Returns:
-            (B, T', F) float32 normalised values, zero behind each motion, and their lengths (B,); T' is T, for
-            `"humanml3d"` T - 1, and at most `max_frames`.
+            (B, T', F) float32 normalised values, zero behind each motion, and their lengths (B,); T' is T for
+            `"positions"`, else T - 1, and at most `max_frames`.
 
         Raises:
             ValueError: Wrong shape, lengths that do not fit, NaN or infinity in a real frame.
@@ -531,7 +540,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             values: (..., F) `motion_values`, torch or numpy. Padding becomes the mean; mask it out.
 
         Returns:
-            Canonical positions in metres, flattened, or published features, as the same kind of array.
+            Canonical positions in metres, flattened, published features or joint angles, as the same kind of array.
 
         Raises:
             ValueError: The last dimension is not F.
@@ -545,7 +554,13 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return values * np.asarray(self.std, values.dtype) + np.asarray(self.mean, values.dtype)
 
     def values_to_positions(self, values: torch.Tensor | np.ndarray) -> torch.Tensor:
-        """`motion_values` (..., T, F) -> joint positions (..., T, J, 3) in metres, for drawing and error measures."""
+        """`motion_values` (..., T, F) -> joint positions (..., T, J, 3) in metres, for drawing and error measures.
+
+        Raises:
+            ValueError: The values are joint angles, which do not know how long the bones are.
+        """
+        if self.representation == "joint_angles":
+            raise ValueError("Joint angles hold no bone lengths, so there is no way back: keep the positions.")
         values = torch.as_tensor(self.denormalize(values))
         if self.representation == "positions":
             return values.unflatten(-1, (self._layout.num_joints, 3))

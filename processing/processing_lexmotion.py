@@ -1,6 +1,6 @@
 """Motion and words together: feature extractor, tokenizer and lexicon in one saved folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,37 @@ class LexMotionProcessor(ProcessorMixin):
                 motion_options["fps"] = fps
             data.update(self.feature_extractor(motion, **motion_options))
         return BatchFeature(data)
+
+    def with_representation(
+        self,
+        representation: str,
+        motions: Iterable[Any],
+        fps: float | Iterable[float] | None = None,
+        mirror: bool = False,
+    ) -> "LexMotionProcessor":
+        """A processor of the same words and frames that makes something else of a motion.
+
+        Args:
+            representation: See [`LexMotionFeatureExtractor`].
+            motions, fps, mirror: Training motions its statistics are fitted on, see
+                [`LexMotionFeatureExtractor.fit`].
+
+        Returns:
+            Another processor; this one stays as it is.
+
+        Raises:
+            ValueError: An unknown representation, one this skeleton does not have, or motions that cannot be fitted.
+        """
+        own = self.feature_extractor
+        extractor = type(own)(
+            representation=representation,
+            skeleton=own.skeleton,
+            fps=own.fps,
+            max_frames=own.max_frames,
+            min_frames=own.min_frames,
+            target_skeleton=own.target_skeleton,
+        )
+        return type(self)(extractor.fit(motions, fps, mirror), self.tokenizer, self.lexicon)
 
     def top_words(
         self, embeds: torch.Tensor | np.ndarray, k: int = 10, skip_stop_words: bool = False

@@ -10,9 +10,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-REPRESENTATIONS = ("positions", "humanml3d")
+REPRESENTATIONS = ("positions", "humanml3d", "joint_angles")
 
 BODY_PARTS = ("right_leg", "left_leg", "torso", "right_arm", "left_arm")
+
+# Parts of the representation "joint_angles": a joint, or neighbours that move as one.
+JOINT_PARTS = (
+    "pelvis",
+    "spine",
+    "chest",
+    "neck_head",
+    "left_collar",
+    "right_collar",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow_wrist",
+    "right_elbow_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee_ankle",
+    "right_knee_ankle",
+)
 
 
 @dataclass(frozen=True)
@@ -131,7 +149,7 @@ class Skeleton:
         if representation == "positions":
             return [sorted(3 * joint + axis for joint in part for axis in range(3)) for part in self.parts.values()]
         if representation != "humanml3d":
-            raise ValueError(f"Unknown representation {representation!r}: choose one of {', '.join(REPRESENTATIONS)}.")
+            raise ValueError(f"{representation!r} has no body parts by joint: choose 'positions' or 'humanml3d'.")
 
         start = {group: part.start for group, part in self.feature_slices.items()}
         indices = []
@@ -320,6 +338,14 @@ def get_skeleton(name: str | Skeleton) -> Skeleton:
         return SKELETONS[name]
     except (KeyError, TypeError):
         raise ValueError(f"Unknown skeleton {name!r}: choose one of {', '.join(SKELETONS)}.") from None
+
+
+def part_names(num_parts: int) -> list[str]:
+    """Body parts as words, of a grid with this many: [`BODY_PARTS`], [`JOINT_PARTS`], else numbers from 1."""
+    for names in (BODY_PARTS, JOINT_PARTS):
+        if num_parts == len(names):
+            return [name.replace("_", " ") for name in names]
+    return [f"part {number + 1}" for number in range(num_parts)]
 
 
 def skeleton_for_joints(num_joints: int) -> Skeleton:

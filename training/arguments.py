@@ -26,8 +26,11 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
+from lexmotion.processing.skeletons import REPRESENTATIONS
+
 PHASES = ("lexmlm", "cmmm", "lexmmm", "lexcmlp")
 RECIPES = Path(__file__).parent / "recipes"
+RECIPE_KEYS = ("name", "description", "phases", "baselines", "compare")  # a recipe's own; all else are arguments
 
 Dataclass = TypeVar("Dataclass")
 
@@ -77,6 +80,11 @@ class DataArguments:
     dataset: str | None = argument(None, "Prepared folder: `data/*.parquet` and `processor/`.", volatile=True)
     train_split: str = argument("train", "Split that is trained on.")
     eval_split: str | None = argument("validation", "Split that chooses the checkpoint; None: no evaluation.")
+    representation: str | None = argument(
+        None,
+        "What the processor makes of a motion: positions, humanml3d or joint_angles, refitted on the training "
+        "motions. None: the prepared processor's own.",
+    )
     max_text_length: int = argument(40, "Longest caption in word pieces, special tokens included.")
     extra_captions: str | None = argument(
         None,
@@ -87,6 +95,17 @@ class DataArguments:
     crop_ratio: float = argument(0.8, "Shortest random temporal crop, as a share of the clip. 1: no crop.")
     speed_range: float = argument(0.1, "Clips play at a speed drawn from 1 -+ this. 0: as recorded.")
     position_jitter: float = argument(0.0, "Standard deviation of noise on the joint positions, in the corpus's unit.")
+    feature_noise: float = argument(
+        0.0, "Standard deviation of noise on the normalised features, in their standard deviations. 0: off."
+    )
+
+    def __post_init__(self):
+        if self.representation is not None and self.representation not in REPRESENTATIONS:
+            known = ", ".join(REPRESENTATIONS)
+            raise ValueError(
+                f"representation must be one of {known}, or none for the prepared processor's own; got "
+                f"{self.representation!r}"
+            )
 
 
 @dataclass
@@ -223,13 +242,9 @@ class LexMMMArguments(PhaseArguments):
 
 
 @dataclass
-class LexCMLPArguments(PhaseArguments):
-    """Phase iv, alignment."""
+class AlignmentArguments(PhaseArguments):
+    """What phase iv and the baselines share: captions and motions near each other, lexical vectors sparse."""
 
-    text_learning_rate: float | None = argument(2e-5, "Peak rate of the text encoder. 0: frozen. None: learning_rate.")
-    weight_decay: float = argument(0.1, "AdamW decay; biases and normalisations are never decayed.")
-    num_epochs: float = argument(60.0, "Passes over the clips, used when num_steps is None.")
-    ema_decay: float = argument(0.999, "Decay of the weight average that is evaluated and saved. 0: no average.")
     captions_per_motion: int = argument(1, "Captions of each clip in a batch, 1 to 3.")
     caption_features: bool = argument(
         True,
@@ -238,17 +253,8 @@ class LexCMLPArguments(PhaseArguments):
     caption_feature_model: str | None = argument(
         None, "Encoder of those sentence vectors. None: text_model, or the text tower as this phase finds it."
     )
-    grounding_loss_weight: float = argument(
-        0.0, "Weight of the contrast between motions and the bare content words of their captions (VDR). 0: off."
-    )
-    bow_loss_weight: float = argument(
-        0.0, "Weight of phase iii's bag-of-words grounding, kept on: alignment alone wears the words off. 0: off."
-    )
     initial_active_words: int | None = argument(
         256, "Mean active words both heads start with: their biases are shifted together. None: as they are."
-    )
-    inference_top_k: int | None = argument(
-        None, "The finished model keeps this many words of every vector (VDR). None: all that are active."
     )
     text_flops_weight: float = argument(1e-3, "FLOPS weight of the captions after its warm-up.")
     motion_flops_weight: float = argument(2e-3, "FLOPS weight of the motions after its warm-up.")
@@ -260,9 +266,6 @@ class LexCMLPArguments(PhaseArguments):
         128, "Mean active words of a motion the controller holds. None: no control."
     )
     sparsity_interval: int = argument(50, "Steps between corrections of the FLOPS weights by 1.05 or 0.95.")
-    encoder_mask_ratio: float = argument(0.3, "Share of the words hidden in the masked LM.")
-    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
-    mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -270,11 +273,74 @@ class LexCMLPArguments(PhaseArguments):
             raise ValueError(f"captions_per_motion must be 1, 2 or 3, got {self.captions_per_motion}")
 
 
+@dataclass
+class LexCMLPArguments(AlignmentArguments):
+    """Phase iv, alignment."""
+
+    text_learning_rate: float | None = argument(2e-5, "Peak rate of the text encoder. 0: frozen. None: learning_rate.")
+    weight_decay: float = argument(0.1, "AdamW decay; biases and normalisations are never decayed.")
+    num_epochs: float = argument(60.0, "Passes over the clips, used when num_steps is None.")
+    ema_decay: float = argument(0.999, "Decay of the weight average that is evaluated and saved. 0: no average.")
+    grounding_loss_weight: float = argument(
+        0.0, "Weight of the contrast between motions and the bare content words of their captions (VDR). 0: off."
+    )
+    bow_loss_weight: float = argument(
+        0.0, "Weight of phase iii's bag-of-words grounding, kept on: alignment alone wears the words off. 0: off."
+    )
+    order_loss_weight: float = argument(
+        0.0, "Weight of telling a caption from itself with its events exchanged ('stands up, then sits down'). 0: off."
+    )
+    dense_loss_weight: float = argument(
+        1.0, "Weight of the contrast of the dense vectors, of a model with dense_size, beside that of the words."
+    )
+    inference_top_k: int | None = argument(
+        None, "The finished model keeps this many words of every vector (VDR). None: all that are active."
+    )
+    encoder_mask_ratio: float = argument(0.3, "Share of the words hidden in the masked LM.")
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
+    mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
+    exclude_relatives: bool = argument(
+        True,
+        "No negatives are clips of one source (mirror twins, sub-ranges) and motions of which any caption is word for "
+        "word the same.",
+    )
+    part_mix_probability: float = argument(
+        0.0,
+        "How often a clip takes some body parts from another of the batch (part CutMix); it is then a positive of the "
+        "captions of both, by their shares. 0: off.",
+    )
+    token_drop_ratio: float = argument(0.0, "Share of the motion tokens hidden from the motion tower. 0: none.")
+    caption_word_dropout: float = argument(0.0, "How often a word of the aligned caption becomes [MASK]. 0: never.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("part_mix_probability", "caption_word_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.token_drop_ratio < 1:
+            raise ValueError(f"token_drop_ratio must lie in [0, 1), got {self.token_drop_ratio}")
+
+
+@dataclass
+class BaselineArguments(AlignmentArguments):
+    """A baseline: one training, no phases before it."""
+
+    system: Literal["temos", "t2m", "tmr", "motion_patches"] = argument("motion_patches", "Which baseline.")
+    vectors: Literal["dense", "lexicon"] = argument(
+        "dense", "What is compared: dense embeddings as published, or lexical vectors in their place (dagger rows)."
+    )
+    baseline_config: dict | None = argument(
+        None, "Fields of the baseline's configuration (JSON); features and frames are filled in from the processor."
+    )
+    ema_decay: float = argument(0.0, "Decay of the weight average that is evaluated and saved. 0: no average.")
+
+
 PHASE_ARGUMENTS: dict[str, type[PhaseArguments]] = {
     "lexmlm": LexMLMArguments,
     "cmmm": CMMMArguments,
     "lexmmm": LexMMMArguments,
     "lexcmlp": LexCMLPArguments,
+    "baseline": BaselineArguments,
 }
 
 
@@ -368,7 +434,7 @@ def run_arguments(phase: str, values: dict[str, Any]) -> RunArguments:
         ValueError: an unknown phase, an unknown key (with the nearest known one), or a value of the wrong type.
     """
     if phase not in PHASE_ARGUMENTS:
-        raise ValueError(f"unknown phase {phase!r}; the phases are {', '.join(PHASES)}")
+        raise ValueError(f"unknown phase {phase!r}; the phases are {', '.join(PHASE_ARGUMENTS)}")
     parts = (ModelArguments, DataArguments, PHASE_ARGUMENTS[phase])
     known = {item.name for part in parts for item in dataclasses.fields(part)}
     for name in values:
@@ -445,10 +511,10 @@ def phase_values(recipe: dict[str, Any], phase: str) -> dict[str, Any] | None:
     """
     The flat values of one phase: top-level keys under the phase's own. None when the recipe skips the phase.
 
-    A top-level key that only other phases know is left out; `name`, `description` and `phases` are the recipe's own.
+    A top-level key that only other phases know is left out; `RECIPE_KEYS` are the recipe's own.
     """
     if "phases" not in recipe:
-        return {name: value for name, value in recipe.items() if name not in ("name", "description")}
+        return {name: value for name, value in recipe.items() if name not in RECIPE_KEYS}
     section = (recipe["phases"] or {}).get(phase, False)
     if section is False:
         return None
@@ -456,23 +522,42 @@ def phase_values(recipe: dict[str, Any], phase: str) -> dict[str, Any] | None:
         section = {}
     if section.get("skip"):
         return None
-    everywhere = {
-        item.name
-        for part in (ModelArguments, DataArguments, *PHASE_ARGUMENTS.values())
-        for item in dataclasses.fields(part)
-    }
-    here = {
-        item.name
-        for part in (ModelArguments, DataArguments, PHASE_ARGUMENTS[phase])
-        for item in dataclasses.fields(part)
-    }
-    own = ("phases", "name", "description")
-    shared = {
+    own = {name: value for name, value in section.items() if name != "skip"}
+    return {**_shared_values(recipe, phase), **own}
+
+
+def baseline_values(recipe: dict[str, Any], system: str, vectors: str = "dense") -> dict[str, Any]:
+    """
+    The flat values of a baseline: the recipe's top-level keys under those of its section `baselines`.
+
+    Args:
+        system: `temos`, `t2m`, `tmr` or `motion_patches`. vectors: `dense` or `lexicon`.
+
+    Raises:
+        ValueError: the recipe has no such baseline.
+    """
+    sections = recipe.get("baselines") or {}
+    if system not in sections:
+        raise ValueError(
+            f"the recipe {recipe.get('name')!r} has no baseline {system!r}, only {', '.join(sections) or 'none'}"
+        )
+    own = {"system": system, "vectors": vectors, **(sections[system] or {})}
+    return {**_shared_values(recipe, "baseline"), **own}
+
+
+def _shared_values(recipe: dict[str, Any], phase: str) -> dict[str, Any]:
+    """Top-level values that `phase` knows, and those that nobody knows, to be reported."""
+
+    def known(*phases: str) -> set[str]:
+        parts = (ModelArguments, DataArguments, *(PHASE_ARGUMENTS[name] for name in phases))
+        return {item.name for part in parts for item in dataclasses.fields(part)}
+
+    here, everywhere = known(phase), known(*PHASE_ARGUMENTS)
+    return {
         name: value
         for name, value in recipe.items()
-        if name not in own and (name in here or name not in everywhere)  # unknown keys stay, to be reported
+        if name not in RECIPE_KEYS and (name in here or name not in everywhere)
     }
-    return {**shared, **{name: value for name, value in section.items() if name != "skip"}}
 
 
 def parse_arguments(phase: str, argv: list[str] | None = None) -> RunArguments:
@@ -501,7 +586,12 @@ def parse_arguments(phase: str, argv: list[str] | None = None) -> RunArguments:
             group.add_argument(*flags, dest=item.name, **options)
     flags_given = vars(parser.parse_args(argv))
     recipe = flags_given.pop("config")
-    values = {} if recipe is None else phase_values(load_recipe(recipe), phase)
+    if recipe is None:
+        values: dict[str, Any] | None = {}
+    elif phase == "baseline":
+        values = baseline_values(load_recipe(recipe), flags_given.get("system", BaselineArguments.system))
+    else:
+        values = phase_values(load_recipe(recipe), phase)
     if values is None:
         raise ValueError(f"the recipe {recipe!r} skips {phase}; add the section or leave --config out")
     return run_arguments(phase, {**values, **flags_given})

@@ -6,6 +6,7 @@ process takes its rows. So a batch does not depend on what was trained before it
 that is what makes resuming exact and two processes equal to one.
 """
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,19 +36,43 @@ class BatchRandom:
         seed: of the generator.
         size: rows of the global batch.
         rank, world: this process takes rows rank, rank + world, ...
+        rows: (size,) int64, the global batch itself, where an item is made from others too.
     """
 
-    def __init__(self, seed: int, size: int, rank: int = 0, world: int = 1):
+    def __init__(self, seed: int, size: int, rank: int = 0, world: int = 1, rows: torch.Tensor | None = None):
         self.generator = torch.Generator().manual_seed(seed)
-        self.size, self.rank, self.world = size, rank, world
+        self.size, self.rank, self.world, self.rows = size, rank, world, rows
+        self.chosen: torch.Tensor | None = None
 
-    def uniform(self, *shape: int) -> torch.Tensor:
-        """(rows of this process, *shape) float32 in [0, 1)."""
-        return torch.rand(self.size, *shape, generator=self.generator)[self.rank :: self.world]
+    def own(self, whole: torch.Tensor) -> torch.Tensor:
+        """The rows of this process of a tensor of the global batch."""
+        rows = whole[self.rank :: self.world]
+        return rows if self.chosen is None else rows[self.chosen]
+
+    def only(self, chosen: torch.Tensor) -> "BatchRandom":
+        """
+        The same for some rows of this process, (rows,) bool.
+
+        It has a generator of its own: how much is drawn from it, if anything, changes nothing here.
+        """
+        part = copy.copy(self)
+        part.generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+        part.chosen = chosen if self.chosen is None else self.chosen.nonzero().squeeze(1)[chosen]
+        return part
+
+    def uniform(self, *shape: int, whole: bool = False) -> torch.Tensor:
+        """(rows of this process, *shape) float32 in [0, 1); `whole`: all rows, the same on every process."""
+        draws = torch.rand(self.size, *shape, generator=self.generator)
+        return draws if whole else self.own(draws)
 
     def normal(self, *shape: int) -> torch.Tensor:
         """(rows of this process, *shape) float32, standard normal."""
-        return torch.randn(self.size, *shape, generator=self.generator)[self.rank :: self.world]
+        return self.own(torch.randn(self.size, *shape, generator=self.generator))
+
+    def partners(self) -> torch.Tensor:
+        """(rows of this process,) int64 place in the global batch of another item; no two have the same partner."""
+        shift = 1 + int(torch.rand((), generator=self.generator) * (self.size - 1))
+        return self.own((torch.arange(self.size) + shift) % self.size)
 
 
 class BatchOrder:
@@ -89,12 +114,16 @@ class BatchOrder:
         self.batches_per_epoch = num_rows // self.batch_size
         self._epoch, self._batches = -1, torch.empty(0, 0, dtype=torch.int64)
 
-    def rows(self, number: int) -> torch.Tensor:
-        """Rows of this process in global batch `number` (0-based): (batch_size / world,) int64."""
+    def batch(self, number: int) -> torch.Tensor:
+        """Rows of global batch `number` (0-based): (batch_size,) int64."""
         epoch, position = divmod(number, self.batches_per_epoch)
         if epoch != self._epoch:
             self._epoch, self._batches = epoch, self._epoch_batches(epoch)
-        return self._batches[position, self.rank :: self.world]
+        return self._batches[position]
+
+    def rows(self, number: int) -> torch.Tensor:
+        """Those of this process: (batch_size / world,) int64."""
+        return self.batch(number)[self.rank :: self.world]
 
     def _epoch_batches(self, epoch: int) -> torch.Tensor:
         """(batches, rows) of an epoch."""
@@ -117,8 +146,11 @@ class ClipSampler:
 
     Args:
         feature_extractor: its `values_from_positions` canonicalises, converts and normalises a batch.
-        mirror_probability, crop_ratio, speed_range, position_jitter: see `DataArguments`.
+        mirror_probability, crop_ratio, speed_range, position_jitter, feature_noise: see `DataArguments`.
         frame_multiple: batches are padded to a multiple of this many frames (the tower's window).
+
+    There is no random turn about the vertical: every representation is told from the direction the body faces, so it
+    would change nothing.
     """
 
     feature_extractor: Any
@@ -127,6 +159,7 @@ class ClipSampler:
     speed_range: float = 0.1
     position_jitter: float = 0.0
     frame_multiple: int = 1
+    feature_noise: float = 0.0
 
     @property
     def longest(self) -> int:
@@ -142,9 +175,9 @@ class ClipSampler:
         frames = self.frames(corpus.lengths, corpus.fps.double() / self.feature_extractor.fps)
         return -(-(frames - self.longest + self.feature_extractor.max_frames) // self.frame_multiple)
 
-    def mirrored(self, random: BatchRandom) -> torch.Tensor:
-        """(B,) bool: which clips are mirrored, together with their captions."""
-        return random.uniform() < self.mirror_probability
+    def mirrored(self, random: BatchRandom, whole: bool = False) -> torch.Tensor:
+        """(B,) bool: which clips are mirrored, together with their captions; `whole`: of the global batch."""
+        return random.uniform(whole=whole) < self.mirror_probability
 
     def positions(
         self, corpus: TrainingCorpus, rows: torch.Tensor, mirrored: torch.Tensor, random: BatchRandom | None
@@ -203,7 +236,11 @@ class ClipSampler:
         frames = -(-int(lengths.max()) // self.frame_multiple) * self.frame_multiple
         if values.shape[1] < frames:
             values = torch.nn.functional.pad(values, (0, 0, 0, frames - values.shape[1]))
-        return values[:, :frames], (torch.arange(frames) < lengths[:, None]).long()
+        values, real = values[:, :frames], torch.arange(frames) < lengths[:, None]
+        if random is not None and self.feature_noise > 0:
+            noise = random.normal(self.longest + self.frame_multiple, values.shape[2])[:, :frames]
+            values = values + self.feature_noise * noise * real[..., None]
+        return values, real.long()
 
 
 def choose_captions(
@@ -318,14 +355,32 @@ class CaptionMasker:
         self.encoder_ratio, self.decoder_ratio = encoder_ratio, decoder_ratio
         self.overlap, self.weighting, self.max_length = overlap, weighting, max_length
 
-    def choose(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, random: BatchRandom) -> list[torch.Tensor]:
-        """Encoder's and decoder's masked positions, (B, L) bool each."""
-        batch, length = input_ids.shape
+    def words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, L) bool, tokens that are words or pieces of one, and (B, L) int64, the number of a token's word."""
         words_at = attention_mask.bool() & ~self.special[input_ids]
         words_at[:, 0] = False
         starts = words_at & ~self.subword[input_ids]
         starts |= words_at & ~torch.nn.functional.pad(words_at[:, :-1], (1, 0))  # a cut word may begin with a piece
-        word = (starts.long().cumsum(1) - 1).clamp(min=0)  # (B, L) number of the word a token belongs to
+        return words_at, (starts.long().cumsum(1) - 1).clamp(min=0)
+
+    def drop(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, probability: float, draws: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Captions with whole words replaced by [MASK], each alone by `probability`; one word at least stays.
+
+        Args:
+            input_ids, attention_mask: (B, L). draws: (B, at least L) uniform in [0, 1), one number a word.
+        """
+        words_at, word = self.words(input_ids, attention_mask)
+        drawn = draws.gather(1, word).masked_fill(~words_at, -1.0)
+        dropped = words_at & (drawn < probability) & (drawn < drawn.amax(dim=1, keepdim=True))
+        return input_ids.masked_fill(dropped, self.mask_token_id)
+
+    def choose(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, random: BatchRandom) -> list[torch.Tensor]:
+        """Encoder's and decoder's masked positions, (B, L) bool each."""
+        batch, length = input_ids.shape
+        words_at, word = self.words(input_ids, attention_mask)
         fits = torch.zeros(batch, length).scatter_reduce(1, word, words_at.float(), "amax")
         broken = torch.zeros(batch, length).scatter_reduce(
             1, word, (words_at & ~self.active[input_ids]).float(), "amax"
@@ -429,6 +484,92 @@ class MotionMasker:
             hidden = torch.minimum((ratio * count).round().long().clamp(min=1), (count - 1).clamp(min=1))
             masks.append((rank < hidden[:, None]) & valid)
         return masks, kind
+
+
+class PartMixer:
+    """
+    Part CutMix (Yun et al. 2019, on body parts): some parts of a clip are those of another while both move.
+
+    One to half of the parts are exchanged, over the frames that both clips have; beyond them, and in all other parts,
+    the clip stays itself.
+
+    Args:
+        parts: features of each body part; a feature of several parts goes with each of them.
+        probability: of a clip to be mixed.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[int]], num_features: int, probability: float):
+        self.members = torch.zeros(len(parts), num_features, dtype=torch.bool)
+        for number, part in enumerate(parts):
+            self.members[number, list(part)] = True
+        self.probability = probability
+
+    def choose(self, random: BatchRandom) -> torch.Tensor:
+        """(B, P) bool: the parts that each clip takes from its partner, none for a clip that is not mixed."""
+        num_parts = len(self.members)
+        draws, keys = random.uniform(2), random.uniform(num_parts)
+        most = max(num_parts // 2, 1)
+        count = 1 + (draws[:, 1] * most).long().clamp(max=most - 1)
+        return (keys.argsort(dim=1).argsort(dim=1) < count[:, None]) & (draws[:, :1] < self.probability)
+
+    def __call__(
+        self,
+        values: torch.Tensor,
+        frames: torch.Tensor,
+        partner_values: torch.Tensor,
+        partner_frames: torch.Tensor,
+        taken: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            values, frames: (B, T, F) and (B, T) motion and mask. partner_values, partner_frames: (B, T', F), (B, T').
+            taken: (B, P) bool.
+
+        Returns:
+            Mixed values (B, T, F), and the share of each clip that is its partner's: (B,) float32, the parts taken of
+            all parts times the frames exchanged of its frames.
+        """
+        features = (taken.float() @ self.members.float()) > 0  # (B, F)
+        both = min(frames.shape[1], partner_frames.shape[1])
+        overlap = (frames[:, :both] & partner_frames[:, :both]).bool()
+        exchanged = overlap[:, :, None] & features[:, None, :]
+        mixed = values.clone()
+        mixed[:, :both] = torch.where(exchanged, partner_values[:, :both], mixed[:, :both])
+        return mixed, taken.float().mean(dim=1) * overlap.sum(dim=1) / frames.sum(dim=1).clamp(min=1)
+
+
+class Relatives:
+    """
+    Ids that a caption shares with the motions it may describe as well as its own: such pairs are no negatives.
+
+    They are the motions of the same source (sub-ranges, the mirror twin, where the caption does not tell left from
+    right or both are turned the same way), and those of which any caption, chosen or not, is this one word for word.
+
+    Args:
+        corpus: its `base_ids` say what comes from one source; an id that begins with `M` is a mirror twin's.
+    """
+
+    def __init__(self, corpus: TrainingCorpus):
+        self.corpus = corpus
+        self.twin = torch.tensor([name.startswith("M") for name in corpus.ids])
+        self.most_captions = int(corpus.caption_counts.max())
+
+    def of_texts(self, rows: torch.Tensor, mirrored: torch.Tensor, captions: torch.Tensor) -> torch.Tensor:
+        """rows (B,), mirrored (B,) bool, captions (B, C) indices -> (B * C, 2) int64."""
+        hashes = self.corpus.captions.hashes[:, captions]  # (2, B, C)
+        one_sided = hashes[0] != hashes[1]
+        turned = (mirrored ^ self.twin[rows])[:, None].long()
+        source = 3 * self.corpus.base_ids[rows, None] + one_sided * (1 + turned)
+        own = torch.where(mirrored[:, None], hashes[1], hashes[0])
+        return torch.stack([source, own], dim=-1).flatten(0, 1)
+
+    def of_motions(self, rows: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
+        """rows (B,), mirrored (B,) bool -> (B, 2 + most captions of a clip) int64."""
+        captions = choose_captions(self.corpus, rows, self.most_captions, None)
+        hashes = self.corpus.captions.hashes[mirrored.long()[:, None], captions]
+        source = 3 * self.corpus.base_ids[rows]
+        turned = (mirrored ^ self.twin[rows]).long()
+        return torch.cat([source[:, None], (source + 1 + turned)[:, None], hashes], dim=1)
 
 
 def valid_tokens(motion_attention_mask: torch.Tensor, patch_frames: int, num_parts: int) -> torch.Tensor:

@@ -199,7 +199,7 @@ class TrainingCorpus:
         bounds, counts = as_tensor(motion.offsets), as_tensor(batch["captions"])
         return cls(
             ids=Strings(batch["id"]),
-            frames=as_tensor(motion.values.values).view(-1, motion.type.value_type.list_size // 3, 3),
+            frames=packed_frames(batch),
             offsets=bounds[:-1],
             lengths=bounds.diff(),
             fps=as_tensor(batch["fps"]),
@@ -216,6 +216,12 @@ class TrainingCorpus:
     def first_captions(self) -> list[str]:
         """The first caption of every clip, the one retrieval protocols use."""
         return [self.captions.texts[start] for start in self.caption_starts.tolist()]
+
+
+def packed_frames(batch: pa.RecordBatch) -> torch.Tensor:
+    """(sum of lengths, J, 3) float32 joint positions of a `clip_batch`, on its memory."""
+    motion = batch["motion"]
+    return as_tensor(motion.values.values).view(-1, motion.type.value_type.list_size // 3, 3)
 
 
 def read_extra_captions(path: str | os.PathLike, excluded_ids: Iterable[str] = ()) -> list[str]:

@@ -1,5 +1,6 @@
 """Initial weights of the towers: from published text models, from configurations, from earlier phases."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lexmotion import (
     LexMotionTextConfig,
     LexMotionTextModel,
 )
+from lexmotion.processing.event_order import event_word_ids
 from lexmotion.processing.text_models import resolve_text_model
 
 from .arguments import ModelArguments, RunArguments
@@ -120,6 +122,14 @@ def build_cmmm(arguments: RunArguments, processor: Any) -> LexMotionForContrasti
     return LexMotionForContrastiveMaskedMotion(motion_config(arguments.model, processor, text))
 
 
+def model_fields(arguments: RunArguments, processor: Any) -> dict[str, Any]:
+    """`model_config` of the arguments; where segments are pooled, with the tokenizer's words that begin an event."""
+    fields = dict(arguments.model.model_config or {})
+    if fields.get("num_segments", 1) > 1 and "event_words" not in fields:
+        fields["event_words"] = event_word_ids(processor.tokenizer)
+    return fields
+
+
 def join_towers(arguments: RunArguments, processor: Any) -> LexMotionModel:
     """The dual encoder of phase i's text tower and phase ii's motion tower, or of initial ones."""
     text_model = current_text_model(arguments.model, processor)
@@ -128,7 +138,7 @@ def join_towers(arguments: RunArguments, processor: Any) -> LexMotionModel:
     if arguments.model.init_motion is not None:
         folder = phase_model_folder(arguments.model.init_motion)
         motion_model = LexMotionForContrastiveMaskedMotion.from_pretrained(folder).motion_model
-    return LexMotionModel.from_towers(text_model, config, motion_model, **(arguments.model.model_config or {}))
+    return LexMotionModel.from_towers(text_model, config, motion_model, **model_fields(arguments, processor))
 
 
 def build_lexmmm(arguments: RunArguments, processor: Any) -> LexMotionForLexicalMaskedMotion:
@@ -149,7 +159,12 @@ def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionModel:
     seed_weights(arguments, "lexcmlp")
     if arguments.model.init_model is None:
         return join_towers(arguments, processor)
-    model = LexMotionForLexicalMaskedMotion.from_pretrained(phase_model_folder(arguments.model.init_model)).model
-    for name, value in (arguments.model.model_config or {}).items():
-        setattr(model.config, name, value)
+    phase_iii = LexMotionForLexicalMaskedMotion.from_pretrained(phase_model_folder(arguments.model.init_model)).model
+    config = copy.deepcopy(phase_iii.config)
+    for name, value in model_fields(arguments, processor).items():
+        setattr(config, name, value)
+    model = LexMotionModel(config)
+    model.text_model.load_state_dict(phase_iii.text_model.state_dict())
+    model.motion_model.load_state_dict(phase_iii.motion_model.state_dict())
+    model.tie_weights()
     return model

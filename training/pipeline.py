@@ -22,8 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from accelerate import PartialState
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from lexmotion import LexMotionModel
@@ -39,6 +42,7 @@ from .arguments import (
     phase_values,
     run_arguments,
 )
+from .baselines import BaselineTrainer, build_baseline
 from .checkpoints import file_hash, write_json
 from .cmmm import CMMMTrainer
 from .corpus import (
@@ -46,6 +50,7 @@ from .corpus import (
     TrainingCorpus,
     corpus_fingerprint,
     corpus_hashes,
+    packed_frames,
     read_extra_captions,
     with_mirrored,
 )
@@ -71,8 +76,15 @@ TRAINERS: dict[str, type[PhaseTrainer]] = {
     "cmmm": CMMMTrainer,
     "lexmmm": LexMMMTrainer,
     "lexcmlp": LexCMLPTrainer,
+    "baseline": BaselineTrainer,
 }
-BUILDERS = {"lexmlm": build_lexmlm, "cmmm": build_cmmm, "lexmmm": build_lexmmm, "lexcmlp": build_lexcmlp}
+BUILDERS: dict[str, Callable[[RunArguments, Any], PreTrainedModel]] = {
+    "lexmlm": build_lexmlm,
+    "cmmm": build_cmmm,
+    "lexmmm": build_lexmmm,
+    "lexcmlp": build_lexcmlp,
+    "baseline": build_baseline,
+}
 # Where the result of a phase enters the later ones, and which those are: phases i and ii know nothing of each other.
 HANDED_ON = {"lexmlm": "init_text", "cmmm": "init_motion", "lexmmm": "init_model"}
 STARTS_FROM = {"lexmlm": (), "cmmm": (), "lexmmm": ("lexmlm", "cmmm"), "lexcmlp": ("lexmlm", "cmmm", "lexmmm")}
@@ -95,6 +107,7 @@ class PreparedData:
     hashes: dict[str, str]
     fingerprint: str
     corpora: dict[tuple[str, int], TrainingCorpus] = dataclasses.field(default_factory=dict)
+    processors: dict[str, LexMotionProcessor] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "PreparedData":
@@ -117,13 +130,50 @@ class PreparedData:
         key = (split, max_text_length)
         if key not in self.corpora:
             files = self.splits[split]
-            source = [self.hashes[file.relative_to(self.folder).as_posix()] for file in files]
-            clips = cached_batch(
-                self.folder, f"{split}-clips", digest(source), lambda scratch: pack_clips(files, scratch)
+            captions = self.caption_table(
+                f"{split}-captions", self.split_hashes(split), lambda: read_captions(files), max_text_length
             )
-            captions = self.caption_table(f"{split}-captions", source, lambda: read_captions(files), max_text_length)
-            self.corpora[key] = TrainingCorpus.from_batch(clips, captions)
+            self.corpora[key] = TrainingCorpus.from_batch(self.clips(split), captions)
         return self.corpora[key]
+
+    def split_hashes(self, split: str) -> list[str]:
+        """Hashes of a split's files."""
+        return [self.hashes[file.relative_to(self.folder).as_posix()] for file in self.splits[split]]
+
+    def clips(self, split: str) -> pa.RecordBatch:
+        """The clips of a split without their captions, memory-mapped; see `pack_clips`."""
+        return cached_batch(
+            self.folder,
+            f"{split}-clips",
+            digest(self.split_hashes(split)),
+            lambda scratch: pack_clips(self.splits[split], scratch),
+        )
+
+    def processor_for(self, representation: str | None) -> LexMotionProcessor:
+        """
+        The processor that makes `representation` of a motion: the folder's own, or it with a feature extractor fitted
+        anew on the motions of the split `train` and their mirror images, as `prepare` fits it.
+
+        Args:
+            representation: see `LexMotionFeatureExtractor`; None for the own one.
+
+        Raises:
+            ValueError: an unknown representation, or there is no split `train` to fit on.
+        """
+        if representation in (None, self.processor.feature_extractor.representation):
+            return self.processor
+        if representation not in self.processors:
+            if "train" not in self.splits:
+                raise ValueError(
+                    f"{self.folder} has no split 'train' to fit {representation!r} on; set representation to null, or "
+                    "prepare the folder with the training split"
+                )
+            clips = self.clips("train")
+            motions = packed_frames(clips).split(pc.list_value_length(clips["motion"]).to_pylist())
+            self.processors[representation] = self.processor.with_representation(
+                representation, motions, clips["fps"].to_pylist(), mirror=True
+            )
+        return self.processors[representation]
 
     def captions(self, arguments: RunArguments) -> CaptionTable:
         """What phase i reads: the folder's text corpus, else the training captions, and `extra_captions`."""
@@ -215,10 +265,11 @@ def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[s
         )
     train_corpus = data.corpus(arguments.data.train_split, arguments.data.max_text_length)
     eval_corpus = data.corpus(arguments.data.eval_split, arguments.data.max_text_length)
+    processor = data.processor_for(arguments.data.representation)
     trainer = TRAINERS[phase](
-        BUILDERS[phase](arguments, data.processor),
+        BUILDERS[phase](arguments, processor),
         arguments,
-        data.processor,
+        processor,
         train_corpus,
         eval_corpus,
         start,
@@ -238,7 +289,7 @@ def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[s
     }
     if trainer.accelerator.is_main_process:
         trainer.model.cpu().save_pretrained(output_dir / "model")
-        data.processor.save_pretrained(output_dir / "model")
+        processor.save_pretrained(output_dir / "model")
         write_json(result_path, result)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
@@ -323,15 +374,16 @@ def train(
         if on_phase is not None and main_process:
             on_phase(phase, result)
     if main_process:
-        final_model(done, phase_arguments, data).save_pretrained(output_dir / "model")
-        data.processor.save_pretrained(output_dir / "model")
+        processor = data.processor_for(phase_arguments[list(done)[-1]].data.representation)
+        final_model(done, phase_arguments, processor).save_pretrained(output_dir / "model")
+        processor.save_pretrained(output_dir / "model")
         record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(previous, record)
     PartialState().wait_for_everyone()
     return record
 
 
-def final_model(done: dict[str, str], arguments: dict[str, RunArguments], data: PreparedData) -> LexMotionModel:
+def final_model(done: dict[str, str], arguments: dict[str, RunArguments], processor: Any) -> LexMotionModel:
     """The dual encoder of the last phase that made one, else the towers so far, joined."""
     if "lexcmlp" in done:
         return LexMotionModel.from_pretrained(phase_model_folder(done["lexcmlp"]))
@@ -339,11 +391,11 @@ def final_model(done: dict[str, str], arguments: dict[str, RunArguments], data: 
     run = arguments[last]
     if "lexmmm" in done:
         run.model.init_model = done["lexmmm"]
-        return build_lexcmlp(run, data.processor)
+        return build_lexcmlp(run, processor)
     run.model.init_text = done.get("lexmlm", run.model.init_text)
     run.model.init_motion = done.get("cmmm", run.model.init_motion)
     seed_weights(run, "lexcmlp")
-    return join_towers(run, data.processor)
+    return join_towers(run, processor)
 
 
 def versions() -> dict[str, str]:

@@ -54,9 +54,9 @@ PARAMETER_GROUPS = (
             r"|patch_states)\."
         ),
     ),
-    ("head", re.compile(r"(^|\.)lexical_head\.|(^|\.)motion_model\.projection")),
-    ("motion", re.compile(r"(^|\.)motion_model\.")),
-    ("text", re.compile(r"(^|\.)text_model\.")),
+    ("head", re.compile(r"(^|\.)lexical_head\.|(^|\.)motion_model\.projection|(^|\.)(text|motion)_readout\.")),
+    ("motion", re.compile(r"(^|\.)motion_(model|encoder)\.")),
+    ("text", re.compile(r"(^|\.)text_(model|encoder)\.")),
 )
 
 
@@ -358,9 +358,10 @@ class PhaseTrainer:
         """(rows, batch) of the coming steps; assembled ahead in a thread where an accelerator does the rest."""
         first = self.state.step * self.args.gradient_accumulation_steps
 
-        def assemble(number: int, rows: torch.Tensor):
+        def assemble(number: int, whole: torch.Tensor):
             seed = derive_seed(self.args.seed, self.phase, "batch", number)
-            random = BatchRandom(seed, self.order.batch_size, self.rank, self.world)
+            random = BatchRandom(seed, self.order.batch_size, self.rank, self.world, whole)
+            rows = random.own(whole)
             return rows, self.collate(self.train_corpus, rows, random, augment=True)
 
         def ahead(pool: ThreadPoolExecutor):
@@ -368,14 +369,14 @@ class PhaseTrainer:
             number = first
             while True:
                 while len(pending) <= self.args.prefetch:
-                    pending.append(pool.submit(assemble, number, self.order.rows(number)))
+                    pending.append(pool.submit(assemble, number, self.order.batch(number)))
                     number += 1
                 yield pending.popleft().result()
 
         def in_turn():
             number = first
             while True:
-                yield assemble(number, self.order.rows(number))
+                yield assemble(number, self.order.batch(number))
                 number += 1
 
         if self.device.type == "cpu" or self.args.prefetch < 1:
@@ -437,6 +438,7 @@ class PhaseTrainer:
             self.data.speed_range,
             self.data.position_jitter,
             frame_multiple,
+            self.data.feature_noise,
         )
 
     def evaluation_batches(

@@ -13,6 +13,10 @@ import torch
 from torch import nn
 
 from lexmotion import LexMotionMotionModel, LexMotionTextModel
+from lexmotion.baselines.retriever import RetrieverModel
+from lexmotion.lexical_head import LexicalHead
+
+TOWERS = (LexMotionTextModel, LexMotionMotionModel, RetrieverModel)
 
 
 class CompactEmbedding(nn.Embedding):
@@ -62,15 +66,17 @@ def compact_vocabulary(model: nn.Module, used_ids: torch.Tensor) -> Iterator[Non
     Inside, the towers of `model` hold only the embeddings of active words and of `used_ids`; after it, all again.
 
     Args:
-        model: with a text tower, a motion tower or both, on its device. used_ids: every token that will be read.
+        model: with a text tower, a motion tower or both, or a baseline, on its device.
+        used_ids: every token that will be read.
     """
-    towers = [module for module in model.modules() if isinstance(module, LexMotionTextModel | LexMotionMotionModel)]
+    towers = [module for module in model.modules() if isinstance(module, TOWERS)]
     full = towers[0].get_input_embeddings()
-    active_ids = towers[0].lexical_head.active_ids
-    others = torch.zeros(full.num_embeddings, dtype=torch.bool, device=active_ids.device)
-    others[used_ids.to(active_ids.device).long()] = True
+    heads = [module for module in model.modules() if isinstance(module, LexicalHead)]
+    active_ids = heads[0].active_ids if heads else used_ids.new_empty(0, dtype=torch.int64)  # dense vectors: no words
+    others = torch.zeros(full.num_embeddings, dtype=torch.bool, device=full.weight.device)
+    others[used_ids.to(others.device).long()] = True
     others[active_ids] = False
-    rows = torch.cat([active_ids, others.nonzero().squeeze(1)])
+    rows = torch.cat([active_ids.to(others.device), others.nonzero().squeeze(1)])
     if len(rows) == full.num_embeddings:  # nothing to save; the order of the rows would only confuse
         yield
         return

@@ -216,7 +216,8 @@ class MotionPatchesModel(RetrieverModel):
     A ViT over body-part patches and a text encoder, aligned as in CLIP.
 
     Reads joint positions, (B, T, 3 J) in the order of the joints, normalised by the processor. In the lexical
-    representation all tokens vote for words, where the dense one averages the patches and reads the caption's [CLS].
+    representation all tokens vote for words, where the dense one averages the patches and reads the caption's [CLS]
+    (a T5 has none: its mean).
 
     Example:
 
@@ -254,14 +255,14 @@ class MotionPatchesModel(RetrieverModel):
         """Learned, exp(-logit_scale), and not below 0.01."""
         return torch.exp(-self.logit_scale).clamp(min=LOWEST_TEMPERATURE)
 
-    def encode_text(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> Encoding:
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Encoding:
         """(Bt, L), (Bt, L) -> embeds (Bt, D or A)."""
         states = self.text_states(input_ids, attention_mask)  # (Bt, L, E)
         if self.text_readout is not None:
             return Encoding(self.text_readout(states, attention_mask, self.word_embeddings))
-        return Encoding(self.text_projection(states[:, 0]).float())
+        return Encoding(self.text_projection(self.pooled_text(states, attention_mask)).float())
 
-    def encode_motion(self, motion_values: torch.FloatTensor, motion_attention_mask: torch.Tensor) -> Encoding:
+    def encode_motion(self, motion_values: torch.Tensor, motion_attention_mask: torch.Tensor) -> Encoding:
         """(Bm, T, 3 J), (Bm, T) -> embeds (Bm, D or A)."""
         states, real = self.motion_encoder(motion_values, motion_attention_mask)  # (Bm, 1 + N, D)
         if self.motion_readout is not None:

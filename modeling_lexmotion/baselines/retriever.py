@@ -11,13 +11,14 @@ size, E word-embedding size, V vocabulary, A active words.
 """
 
 import copy
+import inspect
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoConfig, AutoModelForTextEncoding
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import ModelOutput
 
@@ -27,6 +28,7 @@ from ..losses_lexmotion import cosine, flops, gather, info_nce
 from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel, _rank_offset, by_length
 
 REPRESENTATIONS = ("dense", "lexicon")
+LEXICAL_ENCODERS = ("bert", "distilbert")  # WordPiece words and a masked-LM head that names them
 
 
 @dataclass
@@ -67,7 +69,8 @@ class RetrieverConfig(PreTrainedConfig):
 
     Args:
         encoder_config (`dict` or `PreTrainedConfig`):
-            The text encoder, of model type `bert` or `distilbert`; DistilBERT sizes when left out.
+            The text encoder, DistilBERT sizes when left out; any of `AutoModelForTextEncoding`, T5 encoders too, but
+            `bert` or `distilbert` where vectors are lexical.
         train_text_encoder (`bool`): whether the text encoder is trained; a frozen one stays in evaluation mode.
         num_features (`int`): width F of `motion_values` (B, T, F).
         num_frames (`int`): longest motion in frames.
@@ -99,12 +102,9 @@ class RetrieverConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if self.encoder_config.model_type not in ("bert", "distilbert"):
-            raise ValueError(
-                f"the text encoder must be of model type bert or distilbert, got {self.encoder_config.model_type!r}"
-            )
         if self.representation not in REPRESENTATIONS:
             raise ValueError(f"representation must be one of {REPRESENTATIONS}, got {self.representation!r}")
+        self.check_encoder()
         if self.head_kind not in HEAD_KINDS:
             raise ValueError(f"head_kind must be one of {HEAD_KINDS}, got {self.head_kind!r}")
         if self.temperature <= 0:
@@ -117,6 +117,16 @@ class RetrieverConfig(PreTrainedConfig):
     @property
     def is_lexical(self) -> bool:
         return self.representation == "lexicon"
+
+    def check_encoder(self) -> None:
+        """Raise ValueError where no baseline can be built on the text encoder."""
+        kind = self.encoder_config.model_type
+        if self.is_lexical and kind not in LEXICAL_ENCODERS:
+            raise ValueError(
+                f"lexical vectors need a text encoder of model type {' or '.join(LEXICAL_ENCODERS)}, got {kind!r}"
+            )
+        if type(self.encoder_config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+            raise ValueError(f"the text encoder must be one of AutoModelForTextEncoding's, got model type {kind!r}")
 
 
 @dataclass
@@ -216,12 +226,22 @@ class LexicalReadout(nn.Module):
             config.top_k,
         )
 
-    def forward(self, states: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor) -> torch.Tensor:
-        """(B, N, width), (B, N), (V, E) -> (B, A)."""
+    def scores(self, states: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor) -> torch.Tensor:
+        """(B, N, width), (B, N), (V, E) -> pooled word scores before saturation (B, A)."""
         if self.projection is not None:
             states = self.projection(states)
-        scores, _ = self.head.pool(states, mask, word_embeddings)
-        return self.head.weigh(scores).float()
+        return self.head.pool(states, mask, word_embeddings)[0]
+
+    def forward(self, states: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor) -> torch.Tensor:
+        """(B, N, width), (B, N), (V, E) -> word weights (B, A)."""
+        return self.head.weigh(self.scores(states, mask, word_embeddings)).float()
+
+
+def _no_pooler(config: RetrieverConfig) -> dict[str, bool]:
+    """Nobody reads BERT's pooled state, and weights without a gradient would worry DDP."""
+    kind = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config.encoder_config)]
+    pools = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+    return {"add_pooling_layer": False} if pools else {}
 
 
 class RetrieverModel(LexMotionPreTrainedModel):
@@ -241,8 +261,7 @@ class RetrieverModel(LexMotionPreTrainedModel):
 
     def __init__(self, config: RetrieverConfig, text_width: int | None, motion_width: int):
         super().__init__(config)
-        pooler = {"add_pooling_layer": False} if config.encoder_config.model_type == "bert" else {}
-        self.text_encoder = AutoModel.from_config(config.encoder_config, **pooler)
+        self.text_encoder = AutoModelForTextEncoding.from_config(config.encoder_config, **_no_pooler(config))
         self.text_readout = LexicalReadout(config, text_width) if config.is_lexical else None
         self.motion_readout = LexicalReadout(config, motion_width) if config.is_lexical else None
         self.train()
@@ -287,26 +306,32 @@ class RetrieverModel(LexMotionPreTrainedModel):
         A baseline on published text weights; the rest is random.
 
         Args:
-            path: local folder or Hub name of a masked LM or sentence encoder of the BERT family; its masked-LM head
-                starts both lexical heads.
+            path: local folder or Hub name of a text encoder; where vectors are lexical, of a masked LM or sentence
+                encoder of the BERT family, whose masked-LM head starts both lexical heads.
             config: of the baseline; its `encoder_config` and `num_active_words` are replaced.
             active_ids: vocabulary ids of the lexical vectors, all when None; not read by a dense representation.
         """
         config = copy.deepcopy(config)
-        active_ids = active_ids if config.is_lexical else None
-        text = LexMotionTextModel.from_text_pretrained(
-            path, active_ids, head_kind=config.head_kind, top_k=config.top_k
-        )
-        config.encoder_config = text.config.encoder_config
-        config.num_active_words = text.config.num_active_words
+        if config.is_lexical:
+            text = LexMotionTextModel.from_text_pretrained(
+                path, active_ids, head_kind=config.head_kind, top_k=config.top_k
+            )
+            config.encoder_config = text.config.encoder_config
+            config.num_active_words = text.config.num_active_words
+            encoder, head = text.encoder, text.lexical_head.state_dict()
+        else:
+            config.encoder_config = AutoConfig.from_pretrained(path)
+            config.num_active_words, head = None, None
+            config.check_encoder()
+            encoder = AutoModelForTextEncoding.from_pretrained(path, **_no_pooler(config))
         model = cls(config)  # type: ignore[call-arg]  # a baseline knows its widths
-        model.text_encoder.load_state_dict(text.encoder.state_dict())
+        model.text_encoder.load_state_dict(encoder.state_dict())
         for readout in (model.text_readout, model.motion_readout):
             if readout is not None:
-                readout.head.load_state_dict(text.lexical_head.state_dict())
+                readout.head.load_state_dict(head)
         return model
 
-    def text_states(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def text_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """(Bt, L), (Bt, L) -> the text encoder's last states (Bt, L, E); those of padding mean nothing."""
 
         def run(mask, ids):
@@ -315,11 +340,18 @@ class RetrieverModel(LexMotionPreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_text_encoder):
             return by_length(run, attention_mask, input_ids)
 
-    def encode_text(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> Encoding:
+    def pooled_text(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(Bt, L, E), (Bt, L) -> (Bt, E): [CLS], or the mean where the encoder was not taught one."""
+        if self.config.encoder_config.model_type in LEXICAL_ENCODERS:
+            return states[:, 0]
+        weight = attention_mask[..., None].to(states.dtype)
+        return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Encoding:
         """(Bt, L), (Bt, L) -> the captions' encoding."""
         raise NotImplementedError
 
-    def encode_motion(self, motion_values: torch.FloatTensor, motion_attention_mask: torch.Tensor) -> Encoding:
+    def encode_motion(self, motion_values: torch.Tensor, motion_attention_mask: torch.Tensor) -> Encoding:
         """(Bm, T, F), (Bm, T) -> the motions' encoding. What stands in the padding is zero."""
         raise NotImplementedError
 
@@ -352,12 +384,12 @@ class RetrieverModel(LexMotionPreTrainedModel):
         """(B, A) -> (B, V) where the representation is lexical."""
         return self.text_readout.head.scatter(embeds) if self.config.is_lexical else embeds
 
-    def get_text_features(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None):
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None):
         """(Bt, L) -> embeds (Bt, D or V), to be compared by cosine."""
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return self._spread(self.encode_text(input_ids, attention_mask).embeds)
 
-    def get_motion_features(self, motion_values: torch.FloatTensor, motion_attention_mask: torch.Tensor | None = None):
+    def get_motion_features(self, motion_values: torch.Tensor, motion_attention_mask: torch.Tensor | None = None):
         """(Bm, T, F) -> embeds (Bm, D or V), to be compared by cosine."""
         return self._spread(self.encode_motion(*self._motion_inputs(motion_values, motion_attention_mask)).embeds)
 

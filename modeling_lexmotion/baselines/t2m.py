@@ -176,7 +176,7 @@ class T2MModel(RetrieverModel):
                 if isinstance(part, nn.Linear | nn.Conv1d):
                     init.xavier_normal_(part.weight)
 
-    def encode_text(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> Encoding:
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Encoding:
         """(Bt, L), (Bt, L) -> embeds (Bt, D or A)."""
         words = self.text_states(input_ids, attention_mask)  # (Bt, L, E)
         states, embeds = self.word_encoder(words, attention_mask.sum(dim=1).clamp(min=1))
@@ -184,7 +184,7 @@ class T2MModel(RetrieverModel):
             embeds = self.text_readout(states, attention_mask, self.word_embeddings)
         return Encoding(embeds.float())
 
-    def encode_motion(self, motion_values: torch.FloatTensor, motion_attention_mask: torch.Tensor) -> Encoding:
+    def encode_motion(self, motion_values: torch.Tensor, motion_attention_mask: torch.Tensor) -> Encoding:
         """(Bm, T, F), (Bm, T) -> embeds (Bm, D or A)."""
         snippets, lengths = self.movement_encoder(motion_values, motion_attention_mask.sum(dim=1).clamp(min=1))
         states, embeds = self.motion_encoder(snippets, lengths)  # (Bm, ceil(T / 4), 2 H)

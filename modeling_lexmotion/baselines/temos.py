@@ -200,11 +200,11 @@ class TemosModel(RetrieverModel):
             latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         return LatentEncoding(latent, latent, mean, log_variance)
 
-    def encode_text(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> LatentEncoding:
+    def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> LatentEncoding:
         states = self.text_states(input_ids, attention_mask)
         return self._encode(self.text_head, self.text_readout, states, attention_mask)
 
-    def encode_motion(self, motion_values: torch.FloatTensor, motion_attention_mask: torch.Tensor) -> LatentEncoding:
+    def encode_motion(self, motion_values: torch.Tensor, motion_attention_mask: torch.Tensor) -> LatentEncoding:
         return self._encode(self.motion_encoder, self.motion_readout, motion_values, motion_attention_mask)
 
     def losses(

@@ -182,7 +182,8 @@ def prepare(
             for a small word-level one built from the training captions.
         processor (`str` or `Path`, *optional*): folder of a fitted processor to use as it is; needed without a
             training split.
-        representation (`str`): what the processor makes of a motion: `positions` or `humanml3d` (263 / 251 features).
+        representation (`str`): what the processor makes of a motion: `positions`, `humanml3d` (263 / 251 features) or
+            `joint_angles`, see [`LexMotionFeatureExtractor`].
         max_frames (`int`): frames the processor keeps of a motion.
         fps (`float`, *optional*): frame rate of the processor, by default the corpus's own. Stored motions keep
             theirs.
@@ -546,19 +547,34 @@ def _fitted_processor(
     spoken = [caption for captions in corpus.values() for caption in captions]
     mirrored = [mirror_caption(caption) for caption in spoken]
     tokenizer = _load_tokenizer(text_model or CORPUS_TEXT_MODEL, [*spoken, *mirrored])
-    # Words that only the mirrored captions hold ("left" where all is right) are part of the space as well.
+    lexicon = caption_lexicon(spoken, mirrored, tokenizer, vocabulary_filter, min_document_frequency)
+    return LexMotionProcessor(feature_extractor=extractor, tokenizer=tokenizer, lexicon=lexicon.to_dict())
+
+
+def caption_lexicon(
+    captions: Sequence[str],
+    mirrored_captions: Sequence[str],
+    tokenizer: Any,
+    vocabulary_filter: str,
+    min_document_frequency: int,
+) -> Lexicon:
+    """
+    The lexicon of training captions, see [`Lexicon.from_corpus`].
+
+    Words that only the mirrored captions hold ("left" where all is right) are part of the space as well.
+    """
     words, mirrored_words = (
-        {word for caption in captions for word in _WORD.findall(caption.lower())} for captions in (spoken, mirrored)
+        {word for caption in texts for word in _WORD.findall(caption.lower())}
+        for texts in (captions, mirrored_captions)
     )
     twins = tokenizer(" ".join(sorted(mirrored_words - words)), add_special_tokens=False)["input_ids"]
-    lexicon = Lexicon.from_corpus(
-        spoken,
+    return Lexicon.from_corpus(
+        captions,
         tokenizer,
         vocabulary_filter=vocabulary_filter,
         min_document_frequency=min_document_frequency,
         extra_ids=sorted(set(twins) - set(tokenizer.all_special_ids)),
     )
-    return LexMotionProcessor(feature_extractor=extractor, tokenizer=tokenizer, lexicon=lexicon.to_dict())
 
 
 def _describe(processor: LexMotionProcessor, fitted: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import VOCABULARY, captions
 from torch import nn
+from transformers import GPT2Config, T5Config, T5EncoderModel
 
 from lexmotion.baselines import motion_patches
 from lexmotion.baselines.motion_patches import (
@@ -222,3 +223,24 @@ def test_sizes_are_the_published_ones():
 
 def test_the_example_runs():
     assert doctest.testmod(motion_patches, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
+
+
+def test_any_text_encoder_can_be_read_a_t5_by_its_mean(tmp_path):
+    t5 = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    T5EncoderModel(t5).save_pretrained(tmp_path)
+    small = MotionPatchesConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, latent_size=8
+    )
+    model = MotionPatchesModel.from_text_pretrained(str(tmp_path), small).eval()
+    ids, mask = torch.tensor([[5, 6, 7, 0], [5, 6, 7, 8]]), torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    alone = model.get_text_features(ids[:1, :3], mask[:1, :3])
+    torch.testing.assert_close(model.get_text_features(ids, mask)[:1], alone)
+    model.save_pretrained(tmp_path / "saved")
+    again = MotionPatchesModel.from_pretrained(tmp_path / "saved").eval()
+    torch.testing.assert_close(again.get_text_features(ids, mask), model.get_text_features(ids, mask))
+
+
+def test_a_decoder_is_refused_as_text_encoder(tmp_path):
+    GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="'gpt2'"):
+        MotionPatchesModel.from_text_pretrained(str(tmp_path), MotionPatchesConfig())

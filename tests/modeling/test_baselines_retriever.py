@@ -64,6 +64,7 @@ def model(**fields) -> MeanRetriever:
         ({"temperature": 0.0}, "0.0"),
         ({"loss_weights": {"contrast": 1.0}}, "contrast; known are contrastive_loss"),
         ({"encoder_config": {"model_type": "gpt2"}}, "'gpt2'"),
+        ({"encoder_config": {"model_type": "t5"}, "representation": "lexicon"}, "bert or distilbert, got 't5'"),
     ],
 )
 def test_a_wrong_field_is_named(fields, message):

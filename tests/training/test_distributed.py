@@ -37,7 +37,14 @@ def both(prepared, tmp_path_factory):
             "lexmlm": {},
             "cmmm": {},
             "lexmmm": {},
-            "lexcmlp": {"captions_per_motion": 2, "grounding_loss_weight": 0.1, "flops_warmup_ratio": 0.0},
+            "lexcmlp": {
+                "captions_per_motion": 2,
+                "grounding_loss_weight": 0.1,
+                "flops_warmup_ratio": 0.0,
+                "part_mix_probability": 0.6,
+                "token_drop_ratio": 0.3,
+                "caption_word_dropout": 0.2,
+            },
         },
     }
     # Dropout is drawn by each process for its own rows: without it the two runs are comparable.

@@ -1,0 +1,104 @@
+"""Captions with their events exchanged."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lexmotion.processing.event_order import event_word_ids, swap_events
+
+SUBJECTS = st.sampled_from(["", "a person ", "the man ", "someone ", "she ", "a person slowly "])
+EVENTS = st.sampled_from(
+    [
+        "sits down",
+        "stands up again",
+        "walks forward and waves with the left hand",
+        "turns around 180 degrees",
+        "slowly picks up a box, holds it",
+        "jumps",
+        "raises both arms above their head",
+    ]
+)
+JOINTS = st.sampled_from([" then ", ", then ", " and then ", ", and then ", ". then ", ", he then ", ", and finally "])
+ENDS = st.sampled_from(["", ".", " ", ". "])
+
+
+@st.composite
+def multi_event_captions(draw) -> str:
+    events = draw(st.lists(EVENTS, min_size=2, max_size=4, unique=True))
+    joints = draw(st.lists(JOINTS, min_size=len(events) - 1, max_size=len(events) - 1))
+    told = "".join(event + joint for event, joint in zip(events, [*joints, ""], strict=True))
+    return draw(SUBJECTS) + told + draw(ENDS)
+
+
+def words(text: str) -> list[str]:
+    return sorted(re.findall(r"\w+", text.lower()))
+
+
+@given(multi_event_captions())
+def test_swapping_keeps_the_words_and_is_its_own_inverse(caption):
+    swapped = swap_events(caption)
+    assert swapped is not None and swapped != caption
+    assert words(swapped) == words(caption)
+    assert swap_events(swapped) == caption
+
+
+@given(multi_event_captions())
+def test_the_subject_stays_first(caption):
+    subject = re.match(r"(a person|the man|someone|she) ", caption)
+    if subject:
+        assert swap_events(caption).startswith(subject.group())
+
+
+@given(st.text(alphabet="abst ,.'-then", max_size=60) | st.text(max_size=40))
+def test_no_text_breaks_it_and_what_is_swapped_swaps_back(text):
+    swapped = swap_events(text)
+    if swapped is not None:
+        assert words(swapped) == words(text)
+        assert swap_events(swapped) is not None
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a person sits down then stands up", "a person stands up then sits down"),
+        ("he crouches, and then he jumps.", "he jumps, and then he crouches."),
+        ("a man walks, then turns, then sits.", "a man sits, then turns, then walks."),
+        ("a man is walking then turning around", "a man is turning around then walking"),
+        ("Walks forward then sits.", "Sits then walks forward."),
+        ("a man walks forward before turning around", "a man walks forward after turning around"),
+        ("after he sits down, he waves", "before he sits down, he waves"),
+    ],
+)
+def test_known_captions(caption, expected):
+    assert swap_events(caption) == expected
+    assert swap_events(expected) == caption
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a person walks forward",
+        "a man walks and waves",  # at once, or in turn: not said
+        "a man jumps then jumps",
+        "a person waves with the left hand, then with the right hand",  # the second event has no verb of its own
+        "a person who is standing walks, then stops",
+        "a person is walking, then turning, then sits",
+        "a man sits down, then they both stand",
+        "then a man",
+        "",
+    ],
+)
+def test_captions_that_cannot_be_exchanged(caption):
+    assert swap_events(caption) is None
+
+
+def test_event_words_are_ids_of_the_tokenizer():
+    class Tokenizer:
+        unk_token_id = 0
+
+        def convert_tokens_to_ids(self, tokens):
+            return [{"then": 7, "before": 3}.get(token, 0) for token in tokens]
+
+    assert event_word_ids(Tokenizer()) == [3, 7]

@@ -1,0 +1,477 @@
+"""
+Train and score what is missing of a comparison, one row and seed at a time.
+
+```
+output_dir/
+  <row>/plan.json                the steps of every training under a budget, the same for all seeds
+  <row>/seed<k>/run/             trainings, as `lexmotion train` leaves them
+  <row>/seed<k>/result.json      all that the tables read
+  prepared/<variant>/            the corpus under another lexicon or tokenizer
+  timings.json                   seconds of steps and evaluations on this machine
+```
+
+A result counts where its fingerprint is that of its row under the present recipe, data and budget: a folder of another
+machine can be read as it is, without weights.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from lexmotion.evaluation.benchmarks.harness import machine
+from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+
+from ..arguments import (
+    PHASES,
+    RunArguments,
+    apply_overrides,
+    baseline_values,
+    load_recipe,
+    phase_values,
+    run_arguments,
+)
+from ..checkpoints import write_json
+from ..pipeline import TRAINERS, PreparedData, commit, digest, run_phase, versions
+from ..pipeline import train as train_recipe
+from ..trainer import NonFiniteLossError
+from .budget import SHARES, clock_name, plan_steps, time_phase
+from .rows import ROWS, Row, encoder_row
+from .scoring import RIDGE_PENALTY, drop_weights, score_model, score_ridge
+from .variants import prepared_variant
+
+logger = logging.get_logger(__name__)
+
+FORMAT = 1
+RESULT, PLAN, TIMINGS, PREPARED = "result.json", "plan.json", "timings.json", "prepared"
+
+
+class Comparison:
+    """
+    Rows of one recipe on one prepared corpus.
+
+    Args:
+        dataset: folder written by `prepare`. output_dir: see the module's docstring.
+        recipe, overrides: of every row, see `load_recipe` and `apply_overrides`; a row's own changes come on top.
+        split: that rows are compared on.
+        budget_minutes: of training, for every row and seed; None: the steps of the recipe.
+        reuse: output folders of other comparisons whose results are read where they fit.
+        keep_weights: keep the trained models; checkpoints go once a row is scored.
+        notify: told what is going on, one line at a time.
+
+    Raises:
+        ValueError: the corpus has no such split, or the budget is not positive.
+    """
+
+    def __init__(
+        self,
+        dataset: str | os.PathLike,
+        output_dir: str | os.PathLike,
+        recipe: str | os.PathLike | dict[str, Any] = "small",
+        overrides: list[str] | dict[str, Any] | None = None,
+        split: str = "test",
+        budget_minutes: float | None = None,
+        reuse: Sequence[str | os.PathLike] = (),
+        keep_weights: bool = True,
+        notify: Callable[[str], None] = logger.info,
+    ):
+        if budget_minutes is not None and not budget_minutes > 0:
+            raise ValueError(f"the budget must be a positive number of minutes, got {budget_minutes}")
+        self.output_dir = Path(output_dir)
+        self.recipe = apply_overrides(load_recipe(recipe), overrides)
+        self.overrides = overrides
+        self.split, self.budget_minutes = split, budget_minutes
+        self.reuse = [Path(folder) for folder in reuse]
+        self.keep_weights, self.notify = keep_weights, notify
+        for folder in self.reuse:
+            if not folder.is_dir():
+                raise FileNotFoundError(f"there is no folder {str(folder)!r} to read results from")
+        self.data = PreparedData.read(dataset)
+        self.report = PrepareReport.load(self.data.folder)
+        for needed in ("train", split):
+            if needed not in self.data.splits:
+                raise ValueError(f"{dataset} has no split {needed!r}, only {', '.join(self.data.splits)}")
+        self.variants: dict[str, PreparedData] = {}
+
+    # ---- what a row is ------------------------------------------------------------------------------------------
+
+    def settled(self, row: Row) -> Row:
+        """The row under this recipe and corpus: directions decided, and no change that changes nothing."""
+        row = row.resolved(self.recipe)
+        changes: dict[str, Any] = {}
+        if row.vocabulary_filter == self.report.options["vocabulary_filter"]:
+            changes["vocabulary_filter"] = None
+        if row.text_encoder is not None and row.text_encoder == self.recipe.get("text_model"):
+            changes["text_encoder"] = None
+        return dataclasses.replace(row, **changes)
+
+    def row_recipe(self, row: Row) -> dict[str, Any]:
+        """The recipe as a settled row changes it."""
+        content = apply_overrides(self.recipe, dict(row.overrides))
+        if row.text_encoder is not None:
+            content["text_model"] = row.text_encoder
+        for phase in PHASES:
+            if phase not in row.phases:
+                content.setdefault("phases", {})[phase] = False
+        return content
+
+    def arguments(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, RunArguments]:
+        """
+        Training -> its arguments, in order.
+
+        Raises:
+            ValueError: the recipe lacks a phase or a baseline, or an argument is unknown.
+        """
+        content = self.row_recipe(row)
+        found = {}
+        for name in row.trained:
+            try:
+                if name == "baseline":
+                    values: dict[str, Any] | None = baseline_values(content, str(row.system), row.vectors)
+                else:
+                    values = phase_values(content, name)
+                if values is None:
+                    raise ValueError(f"the recipe skips {name}")
+                found[name] = run_arguments(name, {**values, "seed": seed, **self.steps(plan, name)})
+            except ValueError as error:
+                raise ValueError(f"the row {row.name} cannot be run: {error}") from error
+        return found
+
+    @staticmethod
+    def steps(plan: Mapping[str, Any] | None, training: str) -> dict[str, int]:
+        if plan is None:
+            return {}
+        return {name: plan["trainings"][training][name] for name in ("num_steps", "eval_steps")}
+
+    def definition(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Everything that decides the figures of a settled row, JSON-safe."""
+        content: dict[str, Any] = {"kind": row.kind, "dataset": self.data.fingerprint, "split": self.split}
+        if row.kind == "ridge":
+            return {**content, "penalty": RIDGE_PENALTY}
+        content |= {
+            "budget_minutes": self.budget_minutes,
+            "vocabulary_filter": row.vocabulary_filter,
+            "text_encoder": row.text_encoder,
+            "trainings": {name: run.defining() for name, run in self.arguments(row, seed, plan).items()},
+        }
+        return json.loads(json.dumps(content))
+
+    def row_data(self, row: Row) -> PreparedData:
+        """The corpus as the row reads it."""
+        if row.vocabulary_filter is None and row.text_encoder is None:
+            return self.data
+        name = encoder_row(row.text_encoder).name if row.text_encoder else f"vocabulary-{row.vocabulary_filter}"
+        if name not in self.variants:
+            folder = self.output_dir / PREPARED / name
+            prepared_variant(self.data, folder, row.vocabulary_filter, row.text_encoder)
+            self.variants[name] = PreparedData.read(folder)
+        return self.variants[name]
+
+    # ---- equal minutes ------------------------------------------------------------------------------------------
+
+    def plan(self, row: Row, make: bool = True) -> dict[str, Any] | None:
+        """
+        The steps of a settled row under the budget: those it was given before, here or in a reused folder, or timed
+        now. None without a budget.
+
+        Args:
+            make: time what is not planned yet; otherwise such a row is an error.
+
+        Raises:
+            ValueError: the row's own plan was made for other arguments, data or another budget.
+            LookupError: there is no plan, and none may be made.
+        """
+        if self.budget_minutes is None or not row.trained:
+            return None
+        shares = {**SHARES, **((self.recipe.get("compare") or {}).get("shares") or {})}
+        purpose = {**self.definition(row, 0, None), "shares": {name: shares.get(name) for name in row.trained}}
+        identity = digest(purpose)
+        own = self.output_dir / row.name / PLAN
+        if own.is_file():
+            plan = json.loads(own.read_text(encoding="utf-8"))
+            if plan["identity"] != identity:
+                raise ValueError(
+                    f"{own} was made for another run: {difference(plan['purpose'], purpose)}. Delete "
+                    f"{own.parent} to begin the row anew, restore the arguments, or choose another output folder."
+                )
+            return plan
+        for plan in self.known_plans():
+            if plan["identity"] == identity:
+                return plan
+        if not make:
+            raise LookupError(f"the row {row.name} is not planned")
+        self.notify(f"{row.name}: timing a few steps of {', '.join(row.trained)}")
+        timings = {name: self.timing(name, run, row) for name, run in self.arguments(row, 0, None).items()}
+        plan = {
+            "identity": identity,
+            "budget_minutes": self.budget_minutes,
+            "trainings": plan_steps(timings, self.budget_minutes, shares),
+            "clock": clock_name(),
+            "machine": machine(),
+            "purpose": purpose,
+        }
+        own.parent.mkdir(parents=True, exist_ok=True)
+        write_json(own, plan)
+        return plan
+
+    def known_plans(self) -> Iterator[dict[str, Any]]:
+        """Plans of other rows and of reused folders, also those inside results."""
+        for folder in (self.output_dir, *self.reuse):
+            for path in sorted(folder.glob(f"*/{PLAN}")):
+                yield json.loads(path.read_text(encoding="utf-8"))
+        for _, result in self.stored():
+            if result.get("plan") is not None:
+                yield result["plan"]
+
+    def timing(self, training: str, arguments: RunArguments, row: Row) -> dict[str, float]:
+        """What `time_phase` says, measured once for equal trainings on this machine."""
+        counts = ("seed", "num_steps", "num_epochs", "eval_steps")
+        defining = {name: value for name, value in arguments.defining().items() if name not in counts}
+        place = {name: value for name, value in machine().items() if name != "load"}
+        key = digest([training, defining, self.data.fingerprint, row.vocabulary_filter, row.text_encoder, place])
+        path = self.output_dir / TIMINGS
+        timings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if key not in timings:
+            timings[key] = {"training": training, **time_phase(training, arguments, self.row_data(row))}
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            write_json(path, timings)
+        return {name: value for name, value in timings[key].items() if name != "training"}
+
+    # ---- what there is ------------------------------------------------------------------------------------------
+
+    def stored(self) -> list[tuple[Path, dict[str, Any]]]:
+        """Every result in the output folder and in the reused ones, the own ones first."""
+        found = []
+        for folder in (self.output_dir, *self.reuse):
+            for path in sorted(folder.glob(f"*/seed*/{RESULT}")):
+                found.append((path, json.loads(path.read_text(encoding="utf-8"))))
+        return found
+
+    def find(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """
+        The finished result of a settled row, whichever row and folder it was made for; None where there is none.
+
+        Raises:
+            ValueError: a result of this row and seed is of another run.
+        """
+        wanted = self.definition(row, seed, plan)
+        stored = self.stored()
+        for _, result in stored:
+            if result["fingerprint"] == digest(wanted):
+                return {**result, "row": row.name, "label": row.label}
+        for path, result in stored:
+            if result["row"] == row.name and result["seed"] == seed:
+                raise ValueError(
+                    f"{path} is of another run: {difference(result['definition'], wanted)}. Delete {path.parent} to "
+                    "train the row again, restore the arguments, or choose another output folder."
+                )
+        return None
+
+    def collect(self) -> dict[str, list[dict[str, Any]]]:
+        """Row -> its finished results under this recipe, corpus and budget, seeds in order. Others are left out."""
+        stored = self.stored()
+        of_fingerprint = {result["fingerprint"]: result for _, result in reversed(stored)}
+        seeds = sorted({result["seed"] for _, result in stored})
+        encoders = {result["text_encoder"]: None for _, result in stored if result.get("text_encoder")}
+        used: set[str] = set()
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in (*ROWS.values(), *map(encoder_row, encoders)):
+            try:
+                row = self.settled(row)
+                plan = self.plan(row, make=False)
+                marks = {seed: digest(self.definition(row, seed, plan)) for seed in self.seeds(row, seeds)}
+            except (ValueError, LookupError):  # not planned, of another run, or of an option that is not there
+                continue
+            results = [of_fingerprint[mark] for mark in marks.values() if mark in of_fingerprint]
+            if results:
+                found[row.name] = [{**result, "row": row.name, "label": row.label} for result in results]
+                used.update(result["fingerprint"] for result in results)
+        for path, result in stored:
+            if result["fingerprint"] not in used:
+                logger.warning(f"{path} is of another recipe, corpus or budget and is left out of the tables")
+        return found
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def seeds(self, row: Row, seeds: Sequence[int]) -> list[int]:
+        """The ridge floor has no randomness: one seed is enough."""
+        return list(seeds)[:1] if row.kind == "ridge" else list(seeds)
+
+    def run(
+        self,
+        rows: Sequence[Row],
+        seeds: Sequence[int],
+        on_result: Callable[[dict[str, Any]], Any] | None = None,
+    ) -> list[dict[str, Any]]:
+        """
+        Train and score what is missing, all rows of a seed before the next seed; stopped at any time, it goes on
+        where it was.
+
+        Args:
+            on_result: called with each new result.
+
+        Returns:
+            The results, also those that were there.
+
+        Raises:
+            ValueError: a row asks for what does not exist, or a result is of another run; found before anything runs.
+            NonFiniteLossError: a training diverged; the other rows are finished first.
+        """
+        settled = [self.settled(row) for row in rows]
+        for row in settled:
+            self.arguments(row, 0, None)
+            with contextlib.suppress(LookupError):  # what is not planned yet has no results
+                plan = self.plan(row, make=False)
+                for seed in self.seeds(row, seeds):
+                    self.find(row, seed, plan)
+        jobs = [(seed, row) for seed in seeds for row in settled if seed in self.seeds(row, seeds)]
+        results, diverged = [], []
+        for number, (seed, row) in enumerate(jobs, start=1):
+            plan = self.plan(row)
+            result = self.find(row, seed, plan)
+            title = f"[{number}/{len(jobs)}] {row.name}, seed {seed}"
+            if result is None:
+                self.notify(f"{title}: training")
+                try:
+                    result = self.train(row, seed, plan)
+                except NonFiniteLossError as error:
+                    self.notify(f"{title}: {error}")
+                    diverged.append(f"{row.name} (seed {seed})")
+                    continue
+                if on_result is not None:
+                    on_result(result)
+            self.notify(f"{title}: Rsum {result['retrieval']['all-strict']['Rsum']:.1f}")
+            results.append(result)
+        if diverged:
+            raise NonFiniteLossError(f"these trainings diverged: {', '.join(diverged)}; lower their learning rates")
+        return results
+
+    def train(self, row: Row, seed: int, plan: dict[str, Any] | None) -> dict[str, Any]:
+        """Train and score one settled row with one seed, and write its result."""
+        folder = self.output_dir / row.name / f"seed{seed}"
+        run = folder / "run"
+        data = self.row_data(row)
+        splits = load_prepared(data.folder, splits=list(dict.fromkeys(("train", self.split))))
+        if row.kind == "ridge":
+            scores = score_ridge(data.processor, splits["train"], splits[self.split])
+        else:
+            model = self.train_phases(row, seed, plan, data, run)
+            scores = score_model(model, row.system, splits["train"], splits[self.split])
+        finished = {name: json.loads((run / name / "result.json").read_text(encoding="utf-8")) for name in row.trained}
+        definition = self.definition(row, seed, plan)
+        result = {
+            "format": FORMAT,
+            "row": row.name,
+            "label": row.label,
+            "seed": seed,
+            "fingerprint": digest(definition),
+            "split": self.split,
+            "text_encoder": row.text_encoder,
+            "changes": dict(row.overrides),
+            "recipe": self.recipe.get("name", "recipe"),
+            "overrides": self.overrides,
+            "budget_minutes": self.budget_minutes,
+            **scores,
+            "steps": sum(result["training"]["steps"] for result in finished.values()),
+            "seconds": sum(result["training"]["seconds"] for result in finished.values()),
+            "trainings": {
+                name: {**result["training"], "device": result["device"], "metric": TRAINERS[name].metric}
+                for name, result in finished.items()
+            },
+            "acceptance": {name: result["acceptance"] for name, result in finished.items()},
+            "curves": {name: read_curve(run / name / "log.jsonl") for name in row.trained},
+            "dataset": self.dataset_facts(data),
+            "machine": machine(),
+            "versions": versions(),
+            "commit": commit(),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "plan": plan,
+            "definition": definition,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / RESULT, result)
+        drop_weights(run, self.keep_weights)
+        return result
+
+    def train_phases(self, row: Row, seed: int, plan: dict[str, Any] | None, data: PreparedData, run: Path) -> Path:
+        """Train what the row trains; the folder of its model."""
+        if row.kind == "baseline":
+            arguments = self.arguments(row, seed, plan)["baseline"]
+            arguments.data.dataset, arguments.phase.output_dir = str(data.folder), str(run / "baseline")
+            run_phase("baseline", arguments, data)
+            return run / "baseline" / "model"
+        content = self.row_recipe(row)
+        content["seed"] = seed
+        for phase in row.phases:
+            section = content["phases"].get(phase) or {}
+            content["phases"][phase] = {**section, "seed": seed, **self.steps(plan, phase)}
+        train_recipe(content, data.folder, run)
+        return run / "model"
+
+    def command(self, rows: str, seeds: int, text_encoders: str | None = None) -> str:
+        """The command line that makes this comparison; of absolute paths the last part alone."""
+        options: dict[str, Any] = {
+            "dataset": self.data.folder,
+            "recipe": self.recipe.get("name", "recipe"),
+            "rows": rows,
+            "seeds": seeds,
+            "budget-minutes": None if self.budget_minutes is None else f"{self.budget_minutes:g}",
+            "split": self.split,
+            "text-encoders": text_encoders,
+            "output-dir": self.output_dir,
+        }
+        words = ["lexmotion", "compare"]
+        for name, value in options.items():
+            if value is not None:
+                path = isinstance(value, Path) and value.is_absolute()
+                words += [f"--{name}", shlex.quote(value.name if path else str(value))]
+        given = self.overrides or []
+        pairs = given if isinstance(given, list) else [f"{key}={value}" for key, value in given.items()]
+        return " ".join([*words, *(f"--set {shlex.quote(pair)}" for pair in pairs)])
+
+    def dataset_facts(self, data: PreparedData) -> dict[str, Any]:
+        """What a reader must know of the corpus, as its report and the row's processor say it."""
+        report = PrepareReport.load(data.folder)
+        names = ("source", "layout", "skeleton", "fps", "splits", "shared", "text", "options")
+        facts = {name: getattr(report, name) for name in names}
+        lexicon = data.processor.lexicon
+        return {**facts, "fingerprint": self.data.fingerprint, "active_words": lexicon.num_active_words}
+
+
+def read_curve(log: Path) -> list[dict[str, float]]:
+    """Evaluations of a training's log: `step`, `loss` (training loss last logged before) and the `eval_` figures."""
+    points, loss = [], None
+    for text in log.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        if "loss" in line:
+            loss = line["loss"]
+        if any(name.startswith("eval_") for name in line):
+            points.append({"step": line["step"], "loss": loss, **line})
+    return points
+
+
+def difference(was: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
+    """Where two definitions differ, in words: the first few dotted keys with both values."""
+    old, new = flat(was), flat(wanted)
+    keys = [key for key in {**old, **new} if not (key in old and key in new and old[key] == new[key])]
+    shown = [f"{key} was {old.get(key, '(absent)')!r}, is {new.get(key, '(absent)')!r}" for key in keys[:most]]
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return "; ".join(shown) + more or "something that is not recorded"
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

@@ -1,0 +1,108 @@
+"""What a trained row is measured by: retrieval under both protocols, and what its words say."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from lexmotion import LexMotionModel, LexMotionProcessor
+from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency
+from lexmotion.evaluation.encoding import EncodedSplit, encode_dataset, similarity, split_motions
+from lexmotion.evaluation.lexical_reports import active_words, caption_coverage, prior_coverage
+from lexmotion.evaluation.model_report import content_words
+from lexmotion.evaluation.order_test import evaluate_order, multi_event_captions
+from lexmotion.evaluation.retrieval import evaluate_retrieval
+from lexmotion.evaluation.ridge_floor import RidgeFloor
+from lexmotion.evaluation.scores import has_parts
+
+from ..baselines import SYSTEMS
+
+PROTOCOLS = ("all-strict", "all-duplicates")
+RIDGE_PENALTY = 300.0
+# Words that an item should light: fewer say too little, more are no sparse vector.
+WORDS_WANTED = {"text": (10, 100), "motion": (40, 200)}
+
+
+def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict[str, Any]:
+    """
+    Retrieval of a trained model on a split and, where its vectors are words, what the words say.
+
+    Args:
+        folder: model and processor. system: of a baseline; None for LexMotion.
+        train, rows: prepared splits; the words of the first are the prior.
+
+    Returns:
+        `retrieval` (protocol -> figures) by the model's own score, `retrieval_words` by its words alone where the
+        score is more than those, `lexical` and `order` (figures or None), `parameters`.
+    """
+    model_class: Any = LexMotionModel if system is None else SYSTEMS[system][1]
+    model = model_class.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    processor = LexMotionProcessor.from_pretrained(folder)
+    encoded = encode_dataset(model, processor, rows)
+
+    def retrieval(scores: np.ndarray) -> dict[str, Any]:
+        return evaluate_retrieval(scores, encoded.ids, encoded.captions, PROTOCOLS)
+
+    words_alone = retrieval(similarity(encoded, segment_weight=0.0, hybrid_weight=0.0)) if has_parts(model) else None
+    lexical = None
+    if sparse.issparse(encoded.text_embeds):
+        lexical = lexical_figures(encoded, processor.lexicon, train["captions"])
+    several_events = multi_event_captions(encoded.all_captions)[0]
+    return {
+        "retrieval": retrieval(similarity(encoded)),
+        "retrieval_words": words_alone,
+        "lexical": lexical,
+        "order": evaluate_order(model, processor, rows) if several_events else None,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+    }
+
+
+def score_ridge(processor: Any, train: Any, rows: Any) -> dict[str, Any]:
+    """The same of the ridge floor, fitted on `train` and its mirror image."""
+    floor = RidgeFloor(RIDGE_PENALTY, processor.tokenizer, skeleton=processor.feature_extractor.skeleton)
+    floor.fit(split_motions(train)[0], train["captions"], train["mirrored_captions"])
+    captions = [texts[0] for texts in rows["captions"]]
+    scores = floor.similarity(captions, split_motions(rows)[0])
+    return {
+        "retrieval": evaluate_retrieval(scores, list(rows["id"]), captions, PROTOCOLS),
+        "retrieval_words": None,
+        "lexical": None,
+        "order": None,
+        "parameters": int(np.size(floor.weight)),
+    }
+
+
+def lexical_figures(encoded: EncodedSplit, lexicon: Any, train_captions: Any) -> dict[str, float]:
+    """
+    `evaluate_lexical_space` with the prior of the training captions, and what every single item must keep to.
+
+    Returns:
+        Beside those figures, of both sides: `least_words`, `most_words`; `in_range`, the share of items with as many
+        words as wanted; `universal_share`, of the words in use; and of the query captions alone
+        `caption_coverage_top20`, `caption_prior_top20`.
+    """
+    content = content_words(encoded.all_captions, lexicon)
+    prior = word_frequency(content_words(train_captions, lexicon), lexicon.vocab_size)
+    figures = evaluate_lexical_space(encoded.text_embeds, encoded.motion_embeds, content, lexicon, prior)
+    for side, embeds in (("text", encoded.text_embeds), ("motion", encoded.motion_embeds)):
+        counts, (least, most) = active_words(embeds), WORDS_WANTED[side]
+        figures[f"{side}_least_words"], figures[f"{side}_most_words"] = float(counts.min()), float(counts.max())
+        figures[f"{side}_in_range"] = float(np.mean((counts >= least) & (counts <= most)))
+        figures[f"{side}_universal_share"] = figures[f"{side}_universal"] / max(figures[f"{side}_distinct_words"], 1.0)
+    first = content_words([[caption] for caption in encoded.captions], lexicon)
+    figures["caption_coverage_top20"] = caption_coverage(encoded.motion_embeds, first, k=20)
+    figures["caption_prior_top20"] = prior_coverage(prior, first, k=20)
+    return figures
+
+
+def drop_weights(folder: Path, keep_models: bool) -> None:
+    """Remove checkpoints of finished trainings, and their models unless they are kept; logs and results stay."""
+    for path in list(folder.rglob("*")):
+        doomed = path.name.startswith("checkpoint-") or (path.name == "model" and not keep_models)
+        if path.is_dir() and doomed:
+            shutil.rmtree(path)
+        elif path.name == "caption_features.safetensors":
+            path.unlink()

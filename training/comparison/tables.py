@@ -1,0 +1,334 @@
+"""From results to tables: mean and deviation over seeds, as JSON, Markdown and LaTeX, and the training curves."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from lexmotion.evaluation.visualization import BLUE, GREY, ORANGE, new_figure, save_figure
+
+from ..checkpoints import write_json
+from . import paper
+from .rows import ENCODER_PREFIX, GROUPS, REFERENCE, ROWS
+from .scoring import PROTOCOLS
+
+Results = Mapping[str, Sequence[Mapping[str, Any]]]
+DIRECTIONS = {"t2m": "text to motion", "m2t": "motion to text"}
+MEASURES = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
+COLUMNS = (*(f"{direction}/{measure}" for direction in DIRECTIONS for measure in MEASURES), "Rsum")
+PAPER_LABEL = "paper, other data"
+# LaTeX's own characters, and those of our labels that its fonts do not have.
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "†": r"$^\dagger$",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+# ---- figures over seeds
+
+
+def spread(values: Iterable[float]) -> dict[str, Any]:
+    """
+    Mean and sample standard deviation (over n - 1); no deviation of a single value.
+
+    Example:
+
+        >>> spread([1.0, 2.0, 3.0])
+        {'mean': 2.0, 'std': 1.0, 'n': 3}
+    """
+    found = list(values)
+    std = statistics.stdev(found) if len(found) > 1 else None
+    return {"mean": statistics.fmean(found), "std": std, "n": len(found)}
+
+
+def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row: every figure over its seeds."""
+    first = results[0]
+    row: dict[str, Any] = {"label": first["label"], "seeds": [result["seed"] for result in results]}
+    row["retrieval"] = {
+        protocol: {name: spread(result["retrieval"][protocol][name] for result in results) for name in COLUMNS}
+        for protocol in first["retrieval"]
+    }
+    for part in ("lexical", "order"):
+        row[part] = None
+        if all(result[part] for result in results):
+            names = [name for name in first[part] if all(name in result[part] for result in results)]
+            row[part] = {name: spread(result[part][name] for result in results) for name in names}
+    row["words_rsum"] = None  # of the words alone, where the score is more
+    if all(result["retrieval_words"] for result in results):
+        row["words_rsum"] = {
+            protocol: spread(result["retrieval_words"][protocol]["Rsum"] for result in results)
+            for protocol in first["retrieval_words"]
+        }
+    row["steps"] = {name: training["steps"] for name, training in first["trainings"].items()}
+    row["minutes"] = spread(result["seconds"] / 60.0 for result in results)
+    row["parameters"] = first["parameters"]
+    return row
+
+
+def ratio(results: Results, row: str, other: str, protocol: str) -> dict[str, Any] | None:
+    """
+    Rsum of a row over that of another: of the means, with the deviation that follows from both (first order).
+
+    Returns:
+        None where one of them is missing.
+    """
+    if row not in results or other not in results:
+        return None
+    one, two = (spread(result["retrieval"][protocol]["Rsum"] for result in results[name]) for name in (row, other))
+    value = one["mean"] / two["mean"]
+    std = None
+    if one["std"] is not None and two["std"] is not None:
+        std = value * math.hypot(one["std"] / one["mean"], two["std"] / two["mean"])
+    return {"mean": value, "std": std, "n": min(one["n"], two["n"])}
+
+
+def gain(results: Results, row: str, reference: str, figure: Any) -> dict[str, Any] | None:
+    """
+    A figure of a row less that of the reference, seed by seed.
+
+    Args:
+        figure: result -> number.
+
+    Returns:
+        None where the two share no seed.
+    """
+    of_seed = {result["seed"]: figure(result) for result in results.get(reference, ())}
+    pairs = [(figure(result), of_seed[result["seed"]]) for result in results.get(row, ()) if result["seed"] in of_seed]
+    return spread(own - other for own, other in pairs) if pairs else None
+
+
+def rsum(protocol: str) -> Any:
+    """result -> its Rsum."""
+    return lambda result: result["retrieval"][protocol]["Rsum"]
+
+
+def summarise(results: Results) -> dict[str, Any]:
+    """Everything the tables show: `rows`, `ratios` of LexMotion beside the paper's, and the `paper`'s rows."""
+    ratios: dict[str, Any] = {}
+    for other in ("motion_patches", "tmr"):
+        found = {protocol: ratio(results, REFERENCE, other, protocol) for protocol in PROTOCOLS}
+        if any(found.values()):
+            ratios[f"{REFERENCE} / {other}"] = {**found, PAPER_LABEL: paper.ratio(REFERENCE, other)}
+    return {
+        "rows": {name: over_seeds(of_row) for name, of_row in results.items()},
+        "ratios": ratios,
+        PAPER_LABEL: {
+            name: {row: paper.figures(values) for row, values in table.items()}
+            for name, table in (("table 1", paper.TABLE_1), ("table 2", paper.TABLE_2), ("table 5", paper.TABLE_5))
+        },
+    }
+
+
+# ---- text
+
+
+def number(value: Mapping[str, Any] | float | None, digits: int = 1, signed: bool = False, scale: float = 1.0) -> str:
+    """`12.3 ± 0.4`; without a deviation `12.3`; nothing for None."""
+    if value is None:
+        return ""
+    mean, std = (value, None) if isinstance(value, int | float) else (value["mean"], value["std"])
+    text = f"{mean * scale:{'+' if signed else ''}.{digits}f}"
+    return text if std is None else f"{text} ± {std * scale:.{digits}f}"
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """A Markdown table; columns behind the first `text_columns` are set flush right."""
+    rule = ["---"] * text_columns + ["--:"] * (len(header) - text_columns)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
+
+
+def escape_latex(text: str) -> str:
+    """
+    Text as LaTeX prints it.
+
+    Example:
+
+        >>> escape_latex("†TMR & 5_%")
+        '$^\\\\dagger$TMR \\\\& 5\\\\_\\\\%'
+    """
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def latex_table(header: Sequence[str], blocks: Sequence[Sequence[Sequence[str]]], caption: str) -> str:
+    """
+    A booktabs table over both columns.
+
+    Args:
+        blocks: lines of cells, a rule between two blocks.
+    """
+    body = "\n\\midrule\n".join(
+        "\n".join(" & ".join(map(escape_latex, line)) + r" \\" for line in block) for block in blocks if block
+    )
+    return "\n".join(
+        (
+            r"\begin{table*}",
+            r"\centering",
+            rf"\caption{{{escape_latex(caption)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(escape_latex, header)) + r" \\",
+            r"\midrule",
+            body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table*}",
+        )
+    )
+
+
+def retrieval_header() -> list[str]:
+    titles = [f"{direction} {title}" for direction in DIRECTIONS for title in MEASURES.values()]
+    return ["", "seeds", *titles, "Rsum"]
+
+
+def retrieval_lines(summary: Mapping[str, Any], names: Iterable[str], protocol: str) -> list[list[str]]:
+    """Lines of rows that there are, under `retrieval_header`."""
+    lines = []
+    for name in names:
+        if name in summary["rows"]:
+            row = summary["rows"][name]
+            figures = row["retrieval"][protocol]
+            lines.append([row["label"], str(len(row["seeds"])), *(number(figures[column]) for column in COLUMNS)])
+    return lines
+
+
+def paper_lines(table: Mapping[str, tuple[float, ...]], names: Iterable[str] | None = None) -> list[list[str]]:
+    """The paper's own rows, said to be such."""
+    lines = []
+    for name in table if names is None else names:
+        if name in table:
+            figures = paper.figures(table[name])
+            label = ROWS[name].label if name in ROWS else name
+            lines.append([f"{label} ({PAPER_LABEL})", "", *(number(figures[column]) for column in COLUMNS)])
+    return lines
+
+
+def encoder_names(summary: Mapping[str, Any]) -> list[str]:
+    return [name for name in summary["rows"] if name.startswith(ENCODER_PREFIX)]
+
+
+def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[list[list[str]]]]]:
+    """
+    Titles and blocks of lines of every retrieval table, the paper's rows in the last block.
+
+    Args:
+        layout: of the corpus; `kit-ml` is shown beside the paper's Table 2, others beside Table 1.
+    """
+    tables = []
+    beside = paper.TABLE_2 if layout == "kit-ml" else paper.TABLE_1
+    titles = {"systems": "Systems", "phases": "Phases", "head": "Head and vocabulary", "improvements": "Improvements"}
+    for protocol in PROTOCOLS:
+        for group, names in GROUPS.items():
+            lines = retrieval_lines(summary, names, protocol)
+            present = [name for name in names if name in summary["rows"]]
+            if present and present != [REFERENCE]:
+                blocks = [lines, paper_lines(beside, present)] if group == "systems" else [lines]
+                tables.append((f"{titles[group]}, {protocol}", blocks))
+        encoders = encoder_names(summary)
+        if encoders:
+            lines = retrieval_lines(summary, ["motion_patches", *encoders], protocol)
+            tables.append((f"Text encoders of dense MotionPatches, {protocol}", [lines, paper_lines(paper.TABLE_5)]))
+    return tables
+
+
+def write_tables(results: Results, folder: Path, layout: str, curves: bool = True) -> dict[str, Any]:
+    """
+    `results.json`, `results.md`, `results.tex` and `curves/` of results as `Comparison.collect` gives them.
+
+    Args:
+        layout: of the corpus, see `tables_of`. curves: draw them too, a second each.
+
+    Returns:
+        The summary, as in `results.json`.
+    """
+    summary = summarise(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "results.json", summary)
+    tables, header = tables_of(summary, layout), retrieval_header()
+    pages = [
+        f"## {title}\n\n{markdown_table(header, [line for block in blocks for line in block])}"
+        for title, blocks in tables
+    ]
+    pages += [ratio_page(summary)] if summary["ratios"] else []
+    write_text(folder / "results.md", "\n\n".join(pages) + "\n")
+    note = f"Mean and standard deviation over seeds; rows marked ``{PAPER_LABEL}'' are as printed by {paper.SOURCE}"
+    latex = [latex_table(header, blocks, f"{title}. {note}.") for title, blocks in tables]
+    write_text(folder / "results.tex", "\n\n".join(["% needs \\usepackage{booktabs}", *latex]) + "\n")
+    if curves:
+        draw_curves(results, folder / "curves")
+    return summary
+
+
+def overview_table(summary: Mapping[str, Any], protocol: str = PROTOCOLS[0]) -> Table:
+    """The rows as a terminal shows them."""
+    shown = {"t2m/R1": "t→m R@1", "t2m/R10": "R@10", "m2t/R1": "m→t R@1", "m2t/R10": "R@10", "Rsum": "Rsum"}
+    table = Table(title=f"Rows, {protocol}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("")
+    for title in ("seeds", *shown.values()):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in summary["rows"].values():
+        figures = row["retrieval"][protocol]
+        table.add_row(escape(row["label"]), str(len(row["seeds"])), *(number(figures[name]) for name in shown))
+    return table
+
+
+def ratio_page(summary: Mapping[str, Any]) -> str:
+    lines = [
+        [name, *(number(values[protocol], 2) for protocol in PROTOCOLS), number(values[PAPER_LABEL], 2)]
+        for name, values in summary["ratios"].items()
+    ]
+    return f"## Ratios of Rsum\n\n{markdown_table(['', *PROTOCOLS, PAPER_LABEL], lines)}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+# ---- curves
+
+
+def draw_curves(results: Results, folder: Path) -> list[Path]:
+    """A picture of each trained row, PNG and SVG: what chooses the checkpoint, and the training loss, by step."""
+    paths = []
+    for name, of_row in results.items():
+        if of_row[0]["curves"]:
+            figure = curve_figure(of_row)
+            paths += [save_figure(figure, folder / f"{name}{ending}") for ending in (".png", ".svg")]
+    return paths
+
+
+def curve_figure(results: Sequence[Mapping[str, Any]]) -> Any:
+    """One panel a training; a line a seed, a dot where the kept checkpoint is."""
+    trainings = list(results[0]["curves"])
+    figure = new_figure(3.4 * len(trainings), 2.6)
+    for axes, training in zip(figure.subplots(1, len(trainings), squeeze=False)[0], trainings, strict=True):
+        metric = results[0]["trainings"][training]["metric"]
+        other = axes.twinx()
+        for result in results:
+            points = result["curves"][training]
+            steps = [point["step"] for point in points]
+            other.plot(steps, [point["loss"] for point in points], color=GREY, linewidth=0.9, linestyle="--")
+            axes.plot(steps, [point.get(f"eval_{metric}") for point in points], color=BLUE, linewidth=1.2)
+            best = result["trainings"][training]["best"]
+            if best is not None:
+                axes.plot([best["step"]], [best[metric]], "o", color=ORANGE, markersize=4)
+        axes.set(title=training, xlabel="step", ylabel=f"{metric}, evaluation split")
+        other.set_ylabel("training loss", color=GREY)
+        axes.set_zorder(other.get_zorder() + 1)
+        axes.patch.set_visible(False)
+    return figure

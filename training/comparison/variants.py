@@ -1,0 +1,71 @@
+"""A prepared corpus with other words: the same motions and captions under another lexicon or another tokenizer."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from lexmotion.processing.corpora.prepare import caption_lexicon
+from lexmotion.processing.processing_lexmotion import LexMotionProcessor
+from lexmotion.processing.text_models import resolve_text_model
+
+from ..checkpoints import write_json
+from ..packing import read_captions
+from ..pipeline import PreparedData
+
+MARK = "variant.json"
+
+
+def prepared_variant(
+    data: PreparedData, folder: Path, vocabulary_filter: str | None = None, text_encoder: str | None = None
+) -> Path:
+    """
+    A prepared folder that differs from `data` by its processor alone; motions and captions are links to the first.
+
+    Args:
+        data: the prepared corpus. folder: where the variant is kept; one that is there already is used again.
+        vocabulary_filter: `corpus`, `words` or `all`; None for the prepared one, or `all` under another tokenizer,
+            since `corpus` and `words` know word pieces of the BERT kind only.
+        text_encoder: whose tokenizer to use; None for the prepared one.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        ValueError: an unknown filter. OSError: the encoder's tokenizer cannot be loaded.
+    """
+    mark = {"dataset": data.fingerprint, "vocabulary_filter": vocabulary_filter, "text_encoder": text_encoder}
+    if (folder / MARK).is_file() and json.loads((folder / MARK).read_text(encoding="utf-8")) == mark:
+        return folder
+    report = json.loads((data.folder / "report.json").read_text(encoding="utf-8"))
+    options = report["options"]
+    if text_encoder is None:
+        tokenizer: Any = data.processor.tokenizer
+        wanted = vocabulary_filter or options["vocabulary_filter"]
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(resolve_text_model(text_encoder))
+        wanted = vocabulary_filter or "all"
+        options["text_model"] = text_encoder
+    text = data.folder / "text" / "train.parquet"
+    captions, mirrored = read_captions([text] if text.is_file() else data.splits["train"])
+    lexicon = caption_lexicon(captions, mirrored, tokenizer, wanted, options["min_document_frequency"])
+    options["vocabulary_filter"] = wanted
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        LexMotionProcessor(data.processor.feature_extractor, tokenizer, lexicon).save_pretrained(aside / "processor")
+        for part in ("data", "text"):
+            if (data.folder / part).is_dir():
+                (aside / part).symlink_to((data.folder / part).resolve(), target_is_directory=True)
+        write_json(aside / "report.json", report)
+        write_json(aside / MARK, mark)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.replace(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return folder
