@@ -104,7 +104,7 @@ def model_fingerprint(model: torch.nn.Module) -> str:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     for name, module in model.named_modules():
         if hasattr(module, "top_k"):
-            digest.update(f"{name} {module.top_k}\n".encode())
+            digest.update(f"{name} {module.min_words} {module.top_k}\n".encode())
     return digest.hexdigest()
 
 

@@ -8,11 +8,13 @@ HEAD_KINDS = ("splade", "vdr")
 POSITION_INITS = ("normal", "sincos")
 
 
-def _check_head(head_kind: str, top_k: int | None) -> None:
+def _check_head(head_kind: str, top_k: int | None, min_words: int = 0) -> None:
     if head_kind not in HEAD_KINDS:
         raise ValueError(f"head_kind must be one of {HEAD_KINDS}, got {head_kind!r}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be a positive number of words or None (keep all), got {top_k}")
+    if min_words < 0 or (top_k is not None and min_words > top_k):
+        raise ValueError(f"min_words must lie in 0..top_k ({top_k}), got {min_words}")
 
 
 @strict
@@ -28,6 +30,7 @@ class LexMotionTextConfig(PreTrainedConfig):
             weights.
         head_kind (`str`): `"splade"` (transform, max over tokens, log(1 + ReLU)) or `"vdr"` (LayerNorm, max, ELU + 1).
         top_k (`int`, *optional*): keep only the k largest words of every embedding.
+        min_words (`int`): an embedding with fewer words above zero has its scores lifted until there are so many.
         num_decoder_layers (`int`): depth of the weak decoder of LexMLM (2 in LexMAE and LexLIP).
     """
 
@@ -39,12 +42,13 @@ class LexMotionTextConfig(PreTrainedConfig):
     num_active_words: int | None = None
     head_kind: str = "splade"
     top_k: int | None = None
+    min_words: int = 0
     num_decoder_layers: int = 2
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        _check_head(self.head_kind, self.top_k)
+        _check_head(self.head_kind, self.top_k, self.min_words)
 
     @property
     def hidden_size(self) -> int:
@@ -79,7 +83,7 @@ class LexMotionMotionConfig(PreTrainedConfig):
             default.
         hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation, training only.
         vocab_size, word_embedding_size (`int`): shape of the word embeddings shared with the text tower.
-        num_active_words, head_kind, top_k: as in [`LexMotionTextConfig`].
+        num_active_words, head_kind, top_k, min_words: as in [`LexMotionTextConfig`].
         decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers (`int`): decoders of CMMM and LexMMM.
         position_init (`str`): where the learned grid embeddings start: `"normal"` with std `initializer_range`, or
             `"sincos"`, sinusoids in time (Vaswani et al.) and unit normal parts, which short trainings gain by.
@@ -109,6 +113,7 @@ class LexMotionMotionConfig(PreTrainedConfig):
     head_kind: str = "splade"
     head_act: str = "gelu"
     top_k: int | None = None
+    min_words: int = 0
     decoder_hidden_size: int = 384
     num_decoder_layers: int = 4
     num_feature_decoder_layers: int = 2
@@ -121,7 +126,7 @@ class LexMotionMotionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        _check_head(self.head_kind, self.top_k)
+        _check_head(self.head_kind, self.top_k, self.min_words)
         if self.parts is None:
             self.parts = [list(range(self.num_features))]
         self.parts = [[int(column) for column in part] for part in self.parts]

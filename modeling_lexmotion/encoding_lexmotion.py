@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 from transformers import AutoFeatureExtractor, AutoTokenizer
 
-from .lexical_head import LexicalHead, keep_top_k, max_pooled_projection, saturate
+from .lexical_head import LexicalHead, max_pooled_projection, saturate
 
 try:
     from scipy import sparse
@@ -174,13 +174,11 @@ class _WordVectors:
         with exact_products() if self.dtype == torch.float32 else contextlib.nullcontext():
             scores, _ = max_pooled_projection(states, self.weight, self.bias, mask)  # (B, A)
         scores = scores.float()
-        if head.kind == "splade" and head.top_k is None:
+        if head.kind == "splade" and head.top_k is None and not head.min_words:
             rows, places = (scores > 0).nonzero(as_tuple=True)
             weights = saturate(scores[rows, places], head.kind)
         else:
-            embeds = saturate(scores, head.kind)
-            if head.top_k is not None:
-                embeds = keep_top_k(embeds, head.top_k)
+            embeds = head.weigh(scores)
             rows, places = embeds.nonzero(as_tuple=True)
             weights = embeds[rows, places]
         return rows, self.active[places].int(), weights

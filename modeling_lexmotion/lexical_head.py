@@ -29,6 +29,22 @@ def keep_top_k(embeds: torch.Tensor, k: int) -> torch.Tensor:
     return torch.zeros_like(embeds).scatter(-1, top.indices, top.values)
 
 
+def at_least(scores: torch.Tensor, least: int) -> torch.Tensor:
+    """
+    Rows of scores with fewer than `least` above zero, lifted together until so many are; the others as they are.
+
+    A vector must not be empty because nothing in it was certain: its best words are then the answer.
+
+    Args:
+        scores: (..., A), before saturation. least: words wanted, fewer than A.
+    """
+    few = (scores > 0).sum(dim=-1) < least
+    if not bool(few.any()):
+        return scores
+    level = scores[few].topk(least + 1, dim=-1).values[..., -1:].clamp(max=0.0)
+    return scores.index_put((few,), scores[few] - level)
+
+
 class LexicalHead(nn.Module):
     """
     Token states -> scores over the vocabulary, with the word embeddings of the text encoder as output matrix.
@@ -52,9 +68,10 @@ class LexicalHead(nn.Module):
         hidden_act: str,
         top_k: int | None,
         layer_norm_eps: float = 1e-12,
+        min_words: int = 0,
     ):
         super().__init__()
-        self.kind, self.top_k, self.vocab_size = kind, top_k, vocab_size
+        self.kind, self.top_k, self.min_words, self.vocab_size = kind, top_k, min_words, vocab_size
         if kind == "splade":
             self.dense = nn.Linear(hidden_size, hidden_size)
             self.activation = ACT2FN[hidden_act]
@@ -133,6 +150,8 @@ class LexicalHead(nn.Module):
 
     def weigh(self, scores: torch.Tensor) -> torch.Tensor:
         """Pooled scores (B, A) -> weights of the active words (B, A), non-negative."""
+        if self.min_words:
+            scores = at_least(scores, min(self.min_words, scores.shape[-1] - 1))
         weights = saturate(scores, self.kind)
         return weights if self.top_k is None else keep_top_k(weights, self.top_k)
 

@@ -22,7 +22,8 @@ def as_masked_lm(text_model: Any) -> Any:
 
     log(1 + ReLU) of its logits, maximum over tokens, is `text_embeds`: sentence-transformers computes just that with
     `SparseEncoder(modules=[Transformer(folder, transformer_task="fill-mask"), SpladePooling("max")])`. Words that are
-    not active get a bias no score overcomes. `top_k` has no place there: SparseEncoder calls it `max_active_dims`.
+    not active get a bias no score overcomes. `top_k` and `min_words` have no place there: SparseEncoder
+    calls the first `max_active_dims`.
 
     Args:
         text_model: a `LexMotionTextModel` with a `splade` head.

@@ -26,7 +26,7 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
 from .encoding_lexmotion import MotionEncodingMixin, TextEncodingMixin
-from .lexical_head import LexicalHead
+from .lexical_head import LexicalHead, saturate
 from .losses_lexmotion import (
     bag_of_words,
     caption_positives,
@@ -434,6 +434,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             config.head_kind,
             getattr(encoder_config, "hidden_act", None) or encoder_config.activation,
             config.top_k,
+            min_words=config.min_words,
         )
         self.post_init()
 
@@ -822,6 +823,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
             config.head_kind,
             config.head_act,
             config.top_k,
+            min_words=config.min_words,
         )
         self.post_init()
 
@@ -1149,13 +1151,27 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
             active_ids,
         )
 
-    def set_top_k(self, top_k: int | None) -> None:
-        """Keep only the k largest words of every vector from now on (VDR's sparsity at inference); None keeps all."""
-        for config, tower in (
-            (self.config.text_config, self.text_model),
-            (self.config.motion_config, self.motion_model),
-        ):
-            config.top_k = tower.config.top_k = tower.lexical_head.top_k = top_k
+    def set_word_limits(
+        self, text: tuple[int, int | None] | None = None, motion: tuple[int, int | None] | None = None
+    ) -> None:
+        """
+        From now on every vector has at least and at most so many words (VDR's sparsity at inference).
+
+        Args:
+            text, motion: (least, most) of a side, `most` None for no limit; a side left out keeps its own.
+        """
+        sides = (
+            (text, self.config.text_config, self.text_model),
+            (motion, self.config.motion_config, self.motion_model),
+        )
+        for limits, config, tower in sides:
+            if limits is None:
+                continue
+            least, most = limits
+            if least < 0 or (most is not None and most < max(least, 1)):
+                raise ValueError(f"expected (least, most) words with 0 <= least <= most, got {limits}")
+            for holder in (config, tower.config, tower.lexical_head):
+                holder.min_words, holder.top_k = least, most
 
     @classmethod
     def from_towers(
@@ -1251,7 +1267,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         whole = cosine(head.weigh(scores).float())
         if output.segment_scores is None:
             return whole
-        segments = cosine(head.weigh(output.segment_scores).float())  # (B, K, A)
+        segments = cosine(saturate(output.segment_scores, head.kind).float())  # (B, K, A)
         weight = self.config.segment_weight
         scale = (weight / segments.shape[1]) ** 0.5
         return torch.cat([(1 - weight) ** 0.5 * whole, scale * segments.flatten(1)], dim=1)

@@ -293,9 +293,10 @@ class LexCMLPArguments(AlignmentArguments):
     dense_loss_weight: float = argument(
         1.0, "Weight of the contrast of the dense vectors, of a model with dense_size, beside that of the words."
     )
-    inference_top_k: int | None = argument(
-        None, "The finished model keeps this many words of every vector (VDR). None: all that are active."
+    text_word_limits: list[int] | None = argument(
+        None, "The finished model's captions have at least and at most so many words. None: all that are active."
     )
+    motion_word_limits: list[int] | None = argument(None, "Likewise its motions.")
     encoder_mask_ratio: float = argument(0.3, "Share of the words hidden in the masked LM.")
     mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
     mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
@@ -317,6 +318,10 @@ class LexCMLPArguments(AlignmentArguments):
         for name in ("part_mix_probability", "caption_word_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability in [0, 1], got {getattr(self, name)}")
+        for name in ("text_word_limits", "motion_word_limits"):
+            limits = getattr(self, name)
+            if limits is not None and (len(limits) != 2 or not 0 <= limits[0] <= limits[1]):
+                raise ValueError(f"{name} is least, most with 0 <= least <= most, got {limits}")
         if not 0 <= self.token_drop_ratio < 1:
             raise ValueError(f"token_drop_ratio must lie in [0, 1), got {self.token_drop_ratio}")
 

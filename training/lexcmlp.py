@@ -170,8 +170,8 @@ class LexCMLPTrainer(AlignmentTrainer):
 
     def load_final_weights(self) -> None:
         super().load_final_weights()
-        if self.args.inference_top_k is not None:
-            self.model.set_top_k(self.args.inference_top_k)
+        limits = (self.args.text_word_limits, self.args.motion_word_limits)
+        self.model.set_word_limits(*(pair and (pair[0], pair[1]) for pair in limits))
 
     def acceptance(self) -> dict[str, float]:
         from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency

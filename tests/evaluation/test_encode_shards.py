@@ -198,7 +198,7 @@ def test_there_are_two_kinds(run, tmp_path, kinds):
 def test_the_fingerprint_is_of_weights_and_top_words(trained):
     first, second = (LexMotionModel.from_pretrained(trained) for _ in range(2))
     assert model_fingerprint(first) == model_fingerprint(second)
-    second.set_top_k(3)
+    second.set_word_limits((0, 3), (0, 3))
     assert model_fingerprint(first) != model_fingerprint(second)
     other_weights(first)
     assert model_fingerprint(first) != model_fingerprint(LexMotionModel.from_pretrained(trained))

@@ -45,6 +45,7 @@ HEADS = {
     "all words": {},
     "active words": {"active": range(10, 90)},
     "top words": {"active": range(5, 95), "top_k": 6},
+    "few words": {"active": range(5, 95), "min_words": 60, "top_k": 70},
     "vdr": {"active": range(10, 90), "head_kind": "vdr"},
     "vdr, top words": {"head_kind": "vdr", "top_k": 9},
     "distilbert": {"model_type": "distilbert"},

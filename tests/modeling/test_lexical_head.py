@@ -1,7 +1,9 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lexmotion.lexical_head import LexicalHead, keep_top_k
+from lexmotion.lexical_head import LexicalHead, at_least, keep_top_k
 
 
 def inputs(batch=3, tokens=5, width=6, words=11):
@@ -57,6 +59,18 @@ def test_training_on_active_words_has_the_gradients_of_the_full_head_masked():
 def test_top_k_keeps_the_largest():
     kept = keep_top_k(torch.tensor([[0.1, 0.5, 0.0, 0.3]]), 2)
     assert kept.tolist() == [[0.0, 0.5, 0.0, pytest.approx(0.3)]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 10), st.integers(0, 99))
+def test_rows_with_too_few_words_are_lifted_and_the_others_left_alone(least, seed):
+    torch.manual_seed(seed)
+    scores = torch.randn(6, 11) - torch.linspace(-2, 3, 6)[:, None]
+    lifted = at_least(scores, least)
+    enough = (scores > 0).sum(dim=1) >= least
+    assert torch.equal(lifted[enough], scores[enough])
+    assert ((lifted[~enough] > 0).sum(dim=1) == least).all()
+    assert torch.equal(lifted.argsort(dim=1), scores.argsort(dim=1))
 
 
 def test_vdr_form_has_unit_length_before_top_k():

@@ -338,16 +338,23 @@ def test_an_unknown_position_init_is_refused():
         tiny.motion_config(position_init="random")
 
 
-def test_top_k_is_kept_by_both_towers_and_by_the_checkpoint(tmp_path):
+def test_word_limits_are_kept_by_both_towers_and_by_the_checkpoint(tmp_path):
     model = tiny.dual_model(seed=1)
     values, frames = tiny.motions()
-    model.set_top_k(3)
+    model.set_word_limits(text=(3, 3))
+    model.set_word_limits(motion=(0, 3))
     model.save_pretrained(tmp_path)
     loaded = LexMotionModel.from_pretrained(tmp_path).eval()
     with torch.no_grad():
         for one in (model, loaded):
-            assert (one.get_text_features(*tiny.captions()).text_embeds > 0).sum(dim=1).max() == 3
+            assert ((one.get_text_features(*tiny.captions()).text_embeds > 0).sum(dim=1) == 3).all()
             assert (one.get_motion_features(values, frames).motion_embeds > 0).sum(dim=1).max() == 3
+
+
+@pytest.mark.parametrize("limits", [(-1, 3), (4, 3), (0, 0)])
+def test_word_limits_that_no_vector_can_keep_are_refused(limits):
+    with pytest.raises(ValueError, match=r"\(least, most\)"):
+        tiny.dual_model().set_word_limits(motion=limits)
 
 
 def test_rows_run_by_length_give_the_states_of_the_padded_batch(monkeypatch):

@@ -142,6 +142,7 @@ _TOP_K = {
     "lexcmlp.text_target_words": None,
     "lexcmlp.motion_target_words": None,
 }
+_TOP_64 = {"lexcmlp.text_word_limits": [0, 64], "lexcmlp.motion_word_limits": [0, 64]}
 _SYSTEMS = (
     _system("temos", "dense"),
     _system("t2m", "dense"),
@@ -156,7 +157,7 @@ _PHASES = tuple(_phases(names) for names in ("iv", "i+iv", "ii+iv", "iii+iv", "i
 _HEAD = (
     Row("vdr", "head VDR, top 128 words", overrides={"text_config.head_kind": "vdr"} | _TOP_K),
     Row("top-k", "top 128 words instead of FLOPS", overrides=_TOP_K),
-    Row("inference-top-k", "FLOPS, then the top 64 words", overrides={"lexcmlp.inference_top_k": 64}),
+    Row("inference-top-k", "FLOPS, then the top 64 words", overrides=_TOP_64),
     Row("vocabulary-corpus", "vocabulary: words of the captions", vocabulary_filter="corpus"),
     Row("vocabulary-words", "vocabulary: all words", vocabulary_filter="words"),
     Row("vocabulary-all", "vocabulary: every word piece", vocabulary_filter="all"),
