@@ -1092,13 +1092,11 @@ class Pairing(NamedTuple):
 
     Args:
         targets: (all Bt, all Bm) float, how right a motion is for a caption; 0: not.
-        described: (all Bt, all Bm) bool, right or known to be described by the caption as well.
-        ignored: (all Bt, all Bm) bool, described or near enough to be no negative.
+        ignored: (all Bt, all Bm) bool, no negatives, whether right or not.
         clips: (all Bm,) clip of every motion.
     """
 
     targets: torch.Tensor
-    described: torch.Tensor
     ignored: torch.Tensor
     clips: torch.Tensor
 
@@ -1393,16 +1391,15 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         if mixed_clip_ids is not None:
             shares = gather(mixed_shares)
             targets = (1.0 - shares) * targets + shares * caption_positives(texts, gather(mixed_clip_ids), captions)
-        described = targets > 0
+        ignored = torch.zeros_like(targets, dtype=torch.bool)
         if text_relative_ids is not None:
-            described = described | share_an_id(gather(text_relative_ids), gather(motion_relative_ids))
-        ignored = described
+            ignored |= share_an_id(gather(text_relative_ids), gather(motion_relative_ids))
         threshold = self.config.false_negative_threshold
         if caption_features is not None and threshold is not None:
             features = gather(caption_features)
             alike = (features @ features.T) > threshold  # (all Bt, all Bt)
-            ignored = described | ((alike.float() @ targets) > 0)
-        return Pairing(targets, described, ignored, motions)
+            ignored |= (alike.float() @ targets) > 0
+        return Pairing(targets, ignored, motions)
 
     def _loss_parts(self, z_t, z_m, compared, pairing: Pairing, bow_weights) -> dict[str, torch.Tensor]:
         # Local rows against the rows of all processes: their sum over processes is the big batch's loss.
