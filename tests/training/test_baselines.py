@@ -94,37 +94,25 @@ def test_the_trained_baseline_scores_as_its_trainer_says(arguments, data, prepar
     assert rsum == pytest.approx(result["training"]["best"]["rsum"], abs=0.5)
 
 
-def test_lexical_vectors_begin_with_as_many_words_as_asked_for(arguments, data):
-    run = arguments("motion_patches", "lexicon", initial_active_words=30)
-    processor = data.processor_for("positions")
+def make_trainer(run, data):
+    processor = data.processor_for(run.data.representation)
     corpora = [data.corpus(split, 32) for split in ("train", "validation")]
-    trainer = BaselineTrainer(build_baseline(run, processor), run, processor, *corpora)
+    return BaselineTrainer(build_baseline(run, processor), run, processor, *corpora)
+
+
+def test_lexical_vectors_begin_with_as_many_words_as_asked_for(arguments, data):
+    trainer = make_trainer(arguments("motion_patches", "lexicon", initial_active_words=30), data)
     with trainer.ready():
-        texts, motions = trainer.encode(trainer.train_corpus)
-    for vectors in (texts, motions):
-        assert (vectors > 0).sum(dim=1).float().mean() == pytest.approx(30, abs=3)
+        for vectors in trainer.encode(trainer.train_corpus):
+            assert (vectors > 0).sum(dim=1).float().mean() == pytest.approx(30, abs=3)
 
 
 def test_a_baseline_is_the_same_in_one_sitting_and_in_two(arguments, data):
     whole = run_phase("baseline", arguments("tmr", "lexicon", "whole"), data)
     halves = arguments("tmr", "lexicon", "halves", max_minutes=1e-6, save_steps=1)
-    first = BaselineTrainer(
-        build_baseline(halves, data.processor),
-        halves,
-        data.processor,
-        data.corpus("train", 32),
-        data.corpus("validation", 32),
-    )
-    assert first.train()["stopped"] is not None
+    assert make_trainer(halves, data).train()["stopped"] is not None
     halves.phase.max_minutes = None
-    second = BaselineTrainer(
-        build_baseline(halves, data.processor),
-        halves,
-        data.processor,
-        data.corpus("train", 32),
-        data.corpus("validation", 32),
-    )
-    assert second.train()["evaluation"] == whole["training"]["evaluation"]
+    assert make_trainer(halves, data).train()["evaluation"] == whole["training"]["evaluation"]
 
 
 def test_a_vocabulary_of_another_model_is_refused(arguments, data, tmp_path):
