@@ -546,8 +546,10 @@ def baseline_values(recipe: dict[str, Any], system: str, vectors: str = "dense")
         raise ValueError(
             f"the recipe {recipe.get('name')!r} has no baseline {system!r}, only {', '.join(sections) or 'none'}"
         )
-    own = {"system": system, "vectors": vectors, **(sections[system] or {})}
-    return {**_shared_values(recipe, "baseline"), **own}
+    shared = _shared_values(recipe, "baseline")
+    for name in ("text_config", "motion_config", "model_config"):  # LexMotion's sizes, which no baseline reads
+        shared.pop(name, None)
+    return {**shared, "system": system, "vectors": vectors, **(sections[system] or {})}
 
 
 def _shared_values(recipe: dict[str, Any], phase: str) -> dict[str, Any]:
