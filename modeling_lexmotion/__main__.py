@@ -24,11 +24,42 @@ app = typer.Typer(
 )
 evaluate_app = typer.Typer(help="Measure a trained model on a prepared dataset.", no_args_is_help=True)
 app.add_typer(evaluate_app, name="evaluate")
+index_app = typer.Typer(help="Make and change an index of motions, to search them by words.", no_args_is_help=True)
+app.add_typer(index_app, name="index")
 
 # Mistakes a user can make and repair; anything else is a defect and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 DEBUG_VARIABLE = "LEXMOTION_DEBUG"
 SPLIT_NAMES = {"val": "validation"}
+
+# How to read a motion file, wherever a command takes one.
+FpsOption = Annotated[
+    float | None,
+    typer.Option(help="Frames a second of the file; unset, what it says, else the model's own. Example: --fps 30"),
+]
+UnitsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Unit of the file: m, cm, mm, in, ft, cmu, or metres in a unit; unset, found by the body's height. "
+        "Example: --units cm"
+    ),
+]
+UpOption = Annotated[
+    str | None,
+    typer.Option(help="Vertical axis of the file: y, z, x, -y, -z or -x; unset, found by the body. Example: --up z"),
+]
+MappingOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which joint is which: cmu, mixamo, lafan1, motionbuilder, smpl, or a JSON or YAML file of "
+        "{joint: name in the file}; unset, found by the names. Example: --mapping rig.json"
+    ),
+]
+KeyOption = Annotated[str | None, typer.Option(help="Array of an .npz file. Example: --key positions")]
+BodyModelOption = Annotated[
+    Path | None,
+    typer.Option(help="Your SMPL-H model, for AMASS files: a .npz file or its folder. Example: --body-model smplh"),
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -117,7 +148,7 @@ def prepare(
         Path, typer.Option(help="Folder to write. Example: --output-dir prepared/humanml3d", show_default=False)
     ],
     layout: Annotated[
-        str, typer.Option(help="Layout of SOURCE: humanml3d or kit-ml. Example: --layout kit-ml")
+        str, typer.Option(help="Layout of SOURCE: humanml3d, kit-ml or files. Example: --layout kit-ml")
     ] = "humanml3d",
     split: Annotated[
         list[str] | None,
@@ -614,6 +645,57 @@ def evaluate_ridge_floor(
 
 
 @app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="Motion file: .npy, .npz, .bvh or .csv.", show_default=False)],
+    fps: FpsOption = None,
+    units: UnitsOption = None,
+    up: UpOption = None,
+    mapping: MappingOption = None,
+    skeleton: Annotated[
+        str | None,
+        typer.Option(help="Joints wanted: humanml3d or kit-ml; unset, those there are. Example: --skeleton humanml3d"),
+    ] = None,
+    key: KeyOption = None,
+    body_model: BodyModelOption = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Strip of stick figures to write (.png, .svg or .pdf). Example: --figure strip.png"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables. Example: --json")] = False,
+) -> None:
+    """Say what a motion file is, and what is wrong with it.
+
+    Shows format, joints, frame rate, unit and vertical axis with how sure they are, measures the motion, and lists
+    problems with remedies. The exit status is 0 where a model can use the motion, else 1.
+
+    Example: [bold]lexmotion inspect kick.bvh --figure strip.png[/]
+    """
+    begin()
+    from lexmotion.evaluation.console import inspection_tables
+    from lexmotion.processing.motion_inspection import inspect_motion
+
+    found = inspect_motion(
+        file, fps=fps, skeleton=skeleton, units=units, up=up, mapping=mapping, key=key, body_model=body_model
+    )
+    console = Console()
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        for table in inspection_tables(found):
+            console.print(table)
+    if figure is not None and found.motion is not None:
+        from lexmotion.evaluation.visualization import motion_strip, save_figure
+
+        motion = found.motion
+        picture = motion_strip(facing_front(motion.positions, motion.skeleton), motion.skeleton, motion.fps)
+        place = save_figure(picture, figure)
+        if not as_json:
+            console.print(f"picture: {escape(str(place))}", highlight=False)
+    if not found.usable:
+        raise typer.Exit(1)
+
+
+@app.command()
 def explain(
     model: Annotated[
         str,
@@ -624,16 +706,19 @@ def explain(
     motion: Annotated[
         Path,
         typer.Option(
-            help="Motion file (.npy): positions (frames, joints, 3) or features. Example: --motion kick.npy",
+            help="Motion file: .npy, .npz, .bvh or .csv, as `lexmotion inspect` reads it. Example: --motion kick.bvh",
             show_default=False,
         ),
     ],
     text: Annotated[
         str | None, typer.Option(help='A caption to compare with. Example: --text "a person kicks with the left leg"')
     ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames a second of the file; unset, the model's own. Example: --fps 30")
-    ] = None,
+    fps: FpsOption = None,
+    units: UnitsOption = None,
+    up: UpOption = None,
+    mapping: MappingOption = None,
+    key: KeyOption = None,
+    body_model: BodyModelOption = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many words to show. Example: --top-k 20")] = 10,
     figure: Annotated[
         Path | None, typer.Option(help="Picture to write (.png, .svg or .pdf). Example: --figure words.png")
@@ -649,22 +734,15 @@ def explain(
     Example: [bold]lexmotion explain --model quickstart/model --motion quickstart/example.npy --text "someone jumps"[/]
     """
     if not motion.is_file():
-        raise FileNotFoundError(f"no motion file {str(motion)!r}; give a .npy of joint positions (frames, joints, 3)")
+        raise FileNotFoundError(f"no motion file {str(motion)!r}; give a .npy, .npz, .bvh or .csv file")
     begin()
-    import numpy as np
-
     from lexmotion.evaluation.console import explanation_tables
     from lexmotion.evaluation.explain import explain as run
 
-    try:
-        frames = np.load(motion, allow_pickle=False)  # a pickle could run code
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{motion} is no plain array: {error}. Save positions with np.save(path, array)") from error
-    if not isinstance(frames, np.ndarray):
-        raise ValueError(f"{motion} is an archive of arrays; save the positions alone with np.save(path, array)")
     loaded, processor = load_model(model, device)
-    fps = fps or processor.feature_extractor.fps
-    explanation = run(loaded, processor, frames, text=text, fps=fps, k=top_k)
+    options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
+    read, rate = read_motion_for(processor, motion, fps, **options)
+    explanation = run(loaded, processor, read.model_input, text=text, fps=rate, k=top_k)
     console = Console()
     for table in explanation_tables(explanation, top_k):
         console.print(table)
@@ -673,13 +751,13 @@ def explain(
 
         shown = explanation.words[:top_k]
         picture = explanation_figure(
-            positions_of(frames, processor.feature_extractor.skeleton),
+            facing_front(read.positions, read.skeleton),
             [(item.word, item.weight) for item in shown],
             explanation.text_words[:top_k] if text is not None else None,
             caption=text,
             maps=explanation.maps[: len(shown)],
             window_seconds=explanation.window_seconds,
-            fps=fps,
+            fps=rate,
             score=explanation.score,
         )
         console.print(f"picture: {escape(str(save_figure(picture, figure)))}", highlight=False)
@@ -760,10 +838,244 @@ def encode(
     state.destroy_process_group()
 
 
+@index_app.callback()
+def index() -> None:
+    """Make and change an index of motions, to search them by words."""
+
+
+@index_app.command("build")
+def index_build(
+    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
+    vectors: Annotated[
+        Path | None, typer.Option(help="Folder written by `lexmotion encode`. Example: --vectors vectors/humanml3d")
+    ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Or a prepared dataset, encoded now. Example: --dataset prepared/humanml3d"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or Hub name of the model that encodes queries; unset, the one of the vectors. "
+            "Example: --model runs/small/model"
+        ),
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split to take, repeatable; unset, every one. Example: --split test")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an index that is there. Example: --overwrite")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
+    ] = None,
+) -> None:
+    """Make an index of the motions of a corpus.
+
+    Takes the vectors of `lexmotion encode`, or encodes a prepared dataset. Captions are kept as metadata.
+
+    Example: [bold]lexmotion index build INDEX --dataset prepared/humanml3d --model runs/small/model[/]
+    """
+    if (vectors is None) == (dataset is None):
+        raise ValueError("give --vectors DIR or --dataset DIR, one of the two: what is to be indexed")
+    if vectors is None and model is None:
+        raise ValueError("--dataset needs --model, which encodes its motions")
+    begin()
+    from lexmotion import LexMotionIndex
+    from lexmotion.evaluation.encode_shards import EncodeReport
+    from lexmotion.evaluation.search import dataset_items, encoded_items
+
+    splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
+    started = time.perf_counter()
+    name = str(model) if vectors is None or model else EncodeReport.load(vectors).model
+    if vectors is not None:
+        items, processor = encoded_items(vectors, splits), load_processor(name)
+    else:
+        loaded, processor = load_model(name, device)
+        items = dataset_items(loaded, processor, str(dataset), splits, progress=True)
+    with LexMotionIndex.build(
+        items.embeds,
+        items.metadata,
+        items.ids,
+        folder=index_dir,
+        processor=processor,
+        model=os.path.abspath(name) if Path(name).is_dir() else name,
+        overwrite=overwrite,
+    ) as made:
+        took = time.perf_counter() - started
+        Console(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
+
+
+@index_app.command("add")
+def index_add(
+    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
+    motions: Annotated[
+        list[Path] | None, typer.Argument(metavar="[MOTION]...", help="Motion files, named by their stems.")
+    ] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Or a folder written by `lexmotion encode`. Example: --vectors vectors/more")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split of the vectors to take, repeatable. Example: --split test")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace motions of the same id. Example: --replace")
+    ] = False,
+    fps: FpsOption = None,
+    units: UnitsOption = None,
+    up: UpOption = None,
+    mapping: MappingOption = None,
+    key: KeyOption = None,
+    body_model: BodyModelOption = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
+    ] = None,
+) -> None:
+    """Add motion files, or more vectors. What was added stays, whatever happens afterwards.
+
+    Example: [bold]lexmotion index add INDEX kick.bvh jump.npy[/]
+    """
+    if bool(motions) == (vectors is not None):
+        raise ValueError("give motion files or --vectors DIR, one of the two: what is to be added")
+    missing = [path for path in motions or () if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(f"no motion file {str(missing[0])!r}; give .npy, .npz, .bvh or .csv files")
+    begin()
+    from lexmotion.evaluation.search import encoded_items
+
+    with open_index(index_dir, device=device) as index:
+        if vectors is not None:
+            items = encoded_items(vectors, None if split is None else [SPLIT_NAMES.get(name, name) for name in split])
+            added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
+        else:
+            options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
+            read = [read_motion_for(index.processor, path, fps, **options) for path in motions or ()]
+            embeds = index.encode(motion=[motion.model_input for motion, _ in read], fps=[rate for _, rate in read])
+            metadata = [{"file": str(path)} for path in motions or ()]
+            added = index.add(embeds, metadata, [path.stem for path in motions or ()], replace=replace)
+        Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
+
+
+@index_app.command("delete")
+def index_delete(
+    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Motions to delete.", show_default=False)],
+    missing_ok: Annotated[
+        bool, typer.Option("--missing-ok", help="Pass over ids that are not there. Example: --missing-ok")
+    ] = False,
+) -> None:
+    """Delete motions by their ids.
+
+    Example: [bold]lexmotion index delete INDEX 000012 000034[/]
+    """
+    from lexmotion.retrieval_lexmotion import LexMotionIndex
+
+    with LexMotionIndex.from_pretrained(index_dir) as index:
+        numbers = index.id_kind is int and all(id.removeprefix("-").isdigit() for id in ids)
+        gone = index.delete([int(id) for id in ids] if numbers else ids, missing_ok=missing_ok)
+        Console(highlight=False).print(f"{gone} motions deleted, {len(index)} in {escape(str(index_dir))}")
+
+
+@index_app.command("info")
+def index_info(
+    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON. Example: --json")] = False,
+) -> None:
+    """Check every file of an index against its checksum, and say what it holds.
+
+    Example: [bold]lexmotion index info INDEX[/]
+    """
+    from lexmotion.retrieval_lexmotion import LexMotionIndex
+
+    info = LexMotionIndex.from_pretrained(index_dir).info()
+    if as_json:
+        print(json.dumps(info, indent=2))
+        return
+    for name, value in info.items():
+        shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+        Console(highlight=False).print(f"{name.replace('_', ' '):>15}  {escape(str(shown))}", soft_wrap=True)
+
+
+@app.command()
+def search(
+    index_dir: Annotated[
+        str, typer.Argument(metavar="INDEX", help="Folder or Hub name of an index.", show_default=False)
+    ],
+    text: Annotated[str | None, typer.Argument(help="What happens in the motion.", show_default=False)] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Motions to find. Example: -k 20")] = 10,
+    must: Annotated[
+        list[str] | None, typer.Option(help="Word every hit has, repeatable. Example: --must kick")
+    ] = None,
+    must_not: Annotated[
+        list[str] | None, typer.Option("--not", help="Word no hit has, repeatable. Example: --not right")
+    ] = None,
+    boost: Annotated[
+        list[str] | None,
+        typer.Option(help="WORD=FACTOR, repeatable: weigh a word of the query more or less. Example: --boost left=2"),
+    ] = None,
+    motion: Annotated[
+        Path | None, typer.Option(help="Search by example: a motion file instead of text. Example: --motion kick.bvh")
+    ] = None,
+    fps: FpsOption = None,
+    units: UnitsOption = None,
+    up: UpOption = None,
+    mapping: MappingOption = None,
+    key: KeyOption = None,
+    body_model: BodyModelOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table. Example: --json")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Page to write, which needs no other file. Example: --html report.html")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
+    ] = None,
+) -> None:
+    """Find motions by words, or by a motion, and see which words matched.
+
+    Without text and motion, the words of --must and --boost are the query.
+
+    Example: [bold]lexmotion search INDEX "a person kicks with the left leg" -k 10 --must kick --not right[/]
+    """
+    factors = parse_factors(boost or [])
+    if text is not None and motion is not None:
+        raise ValueError("give a text or --motion, and not both")
+    if motion is not None and not motion.is_file():
+        raise FileNotFoundError(f"no motion file {str(motion)!r}; give a .npy, .npz, .bvh or .csv file")
+    begin()
+    from lexmotion.evaluation.search import hits_table, search_page
+
+    index = open_index(index_dir, model, device)
+    conditions = {"k": k, "must": must or [], "must_not": must_not or [], "boost": factors}
+    if text is not None:
+        query, title = index.encode(text=text), text
+    elif motion is not None:
+        options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
+        read, rate = read_motion_for(index.processor, motion, fps, **options)
+        query, title = index.encode(motion=read.model_input, fps=rate), str(motion)
+    else:
+        query, title = None, " ".join(dict.fromkeys([*(must or []), *factors]))
+    found = index.search(query, **conditions)
+    hits = found if query is None else found[0]
+    told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in conditions.items() if value)
+    words = [] if query is None else index.words_of(query)
+    if as_json:
+        print(json.dumps({"query": title, **conditions, "hits": [hit.to_dict() for hit in hits]}, indent=2))
+    else:
+        Console().print(hits_table(hits, f"{title} ({told})"))
+    if html is not None:
+        write_text(html, search_page(title, f"{told}; {len(index)} motions in {index_dir}", words, hits))
+        if not as_json:
+            Console(highlight=False).print(f"page: {escape(str(html))}")
+
+
 @app.command()
 def benchmark(
     stage: Annotated[
-        str, typer.Argument(help="lexical-head, features, loader, encode or train-step.", show_default=False)
+        str, typer.Argument(help="lexical-head, features, loader, encode, index or train-step.", show_default=False)
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: under 30 seconds. Example: --quick")] = False,
     repeats: Annotated[
@@ -837,22 +1149,73 @@ def load_model(name: str, device: str | None) -> tuple[Any, Any]:
     return AutoModel.from_pretrained(name).eval().to(place), AutoProcessor.from_pretrained(name)
 
 
-def positions_of(frames: Any, skeleton: str) -> Any:
-    """Joint positions (T, J, 3) of a motion file that holds them, or features (T, 263 | 251) of the skeleton."""
-    if frames.ndim == 3:
-        return frames
+def load_processor(name: str) -> Any:
+    """The processor saved beside a model; see `load_model`."""
+    from transformers import AutoProcessor
+
+    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"no model folder {name!r}; name the model that encoded the vectors with --model")
+    return AutoProcessor.from_pretrained(name)
+
+
+def open_index(name: str | Path, model: str | None = None, device: str | None = None) -> Any:
+    """An index with its model.
+
+    Args:
+        name: Folder or Hub name. model: Instead of the one the index names. device: As of `load_model`.
+    """
+    from lexmotion import LexMotionIndex
+
+    index = LexMotionIndex.from_pretrained(name, accelerate=False)  # one query is answered before numba has started
+    named = model or index.info()["model"]
+    if named is not None:
+        loaded, processor = load_model(named, device)
+        index = LexMotionIndex.from_pretrained(
+            name, model=loaded, processor=processor if model else None, verify=False, accelerate=False
+        )
+    return index
+
+
+def read_motion_for(processor: Any, path: Path, fps: float | None = None, **options: Any) -> tuple[Any, float]:
+    """A motion file in the joints of a model.
+
+    Args:
+        processor: The model's. path: Motion file. fps: Frames a second; None, what the file says.
+        options: As of `load_motion`.
+
+    Returns:
+        The motion, and its frames a second: given, the file's, else the model's. Doubtful findings are shown.
+    """
+    from lexmotion.processing.motion_io import load_motion
+
+    motion = load_motion(path, fps, processor.feature_extractor.skeleton, **options)
+    for problem in motion.problems:
+        if problem.severity == "warning":
+            Console(stderr=True).print(f"[yellow]{escape(str(problem))}[/]", highlight=False)
+    return motion, motion.fps if motion.fps_is_known else processor.feature_extractor.fps
+
+
+def facing_front(positions: Any, skeleton: str) -> Any:
+    """Positions (T, J, 3) as pictures show them: on the floor, facing Z+ at the start, frames with NaN left out."""
+    import numpy as np
     import torch
 
-    from lexmotion.processing.motion_features import features_to_positions
+    from lexmotion.processing.motion_features import canonicalize
 
-    return features_to_positions(torch.as_tensor(frames), skeleton).numpy()
+    finite = np.isfinite(positions).all(axis=(1, 2))
+    return canonicalize(torch.from_numpy(positions[finite]), skeleton).numpy()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` in one step, so that an interrupted command leaves no half file."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -867,6 +1230,17 @@ def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:
             raise ValueError(f"{option} {name} is given twice: {parsed[name]!r} and {value!r}")
         parsed[name] = value
     return parsed
+
+
+def parse_factors(pairs: list[str]) -> dict[str, float]:
+    """`["left=2"]` -> `{"left": 2.0}`."""
+    factors = {}
+    for word, value in parse_pairs(pairs, "--boost", "left=2").items():
+        try:
+            factors[word] = float(value)
+        except ValueError as error:
+            raise ValueError(f"--boost takes WORD=NUMBER, got {word}={value}; for example --boost left=2") from error
+    return factors
 
 
 if __name__ == "__main__":

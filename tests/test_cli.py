@@ -42,9 +42,10 @@ def run(*words, **environment):
 
 def test_the_promised_verbs_are_there():
     verbs = {" ".join(path) for path, _ in LEAVES}
-    named = "quickstart, prepare, train, compare, explain, encode, benchmark"
+    named = "quickstart, prepare, train, compare, inspect, explain, encode, benchmark"
     measures = "evaluate retrieval, evaluate ridge-floor, evaluate order"
-    assert {*named.split(", "), *measures.split(", ")} == verbs
+    searching = "search, index build, index add, index delete, index info"
+    assert {*named.split(", "), *measures.split(", "), *searching.split(", ")} == verbs
 
 
 @pytest.mark.parametrize(("path", "command"), LEAVES, ids=[" ".join(path) for path, _ in LEAVES])
@@ -96,6 +97,18 @@ MISTAKES = [
     (["evaluate", "retrieval", "--model", "./nowhere", "--dataset", "nowhere"], "nowhere"),
     (["explain", "--model", "./nowhere", "--motion", "kick.npy"], "kick.npy"),
     (["encode", "--model", "./nowhere", "--dataset", "nowhere", "--output-dir", "out"], "no model folder './nowhere'"),
+    (["search", "./nowhere", "a person kicks"], "'nowhere' holds no index (no manifest.json)"),
+    (["search", "./nowhere", "a person kicks", "--boost", "left"], "--boost takes NAME=VALUE, got 'left'"),
+    (["search", "./nowhere", "a person kicks", "--boost", "left=much"], "--boost takes WORD=NUMBER, got left=much"),
+    (["search", "./nowhere", "a person kicks", "--motion", "kick.bvh"], "give a text or --motion, and not both"),
+    (["search", "./nowhere", "--motion", "kick.bvh"], "no motion file 'kick.bvh'"),
+    (["index", "build", "out"], "give --vectors DIR or --dataset DIR"),
+    (["index", "build", "out", "--dataset", "nowhere"], "--dataset needs --model"),
+    (["index", "build", "out", "--vectors", "nowhere"], "nowhere holds no finished vectors"),
+    (["index", "add", "out"], "give motion files or --vectors DIR"),
+    (["index", "add", "out", "kick.bvh"], "no motion file 'kick.bvh'"),
+    (["index", "delete", "out", "kick"], "'out' holds no index"),
+    (["index", "info", "out"], "'out' holds no index"),
 ]
 
 

@@ -232,18 +232,51 @@ def test_explain_draws_features_too(journey, tmp_path, run):
     assert (tmp_path / "words.svg").read_text().lstrip().startswith("<?xml")
 
 
+def test_an_index_is_built_searched_and_changed(journey, tmp_path, run):
+    folder, place, page = journey[0], tmp_path / "index", tmp_path / "deep" / "report.html"
+    model, motion = folder / "model", folder / "example.npy"
+    run("encode", "--model", model, "--dataset", folder / "prepared", "--output-dir", tmp_path / "vectors",
+        "--split", "test", "--precision", "fp32", "--device", "cpu")  # fmt: skip
+    assert "12 motions" in run("index", "build", place, "--vectors", tmp_path / "vectors", "--split", "test")
+    built = run("index", "build", tmp_path / "other", "--dataset", folder / "prepared", "--model", model,
+                "--split", "test", "--split", "val", "--device", "cpu")  # fmt: skip
+    assert "24 motions" in built
+
+    found = json.loads(run("search", place, "a person walks forward", "-k", "3", "--json", "--html", page))
+    assert found["query"] == "a person walks forward" and len(found["hits"]) == 3
+    scores = [hit["score"] for hit in found["hits"]]
+    assert scores == sorted(scores, reverse=True) and found["hits"][0]["metadata"]["split"] == "test"
+    written = page.read_text(encoding="utf-8")
+    assert found["hits"][0]["id"] in written and "a person walks forward" in written
+    assert "http" not in written and "src=" not in written  # needs nothing else
+    words = [word for word, _ in found["hits"][0]["words"]]
+    without = json.loads(run("search", place, "a person walks forward", "--not", words[0], "--json"))
+    assert all(words[0] not in dict(hit["words"]) for hit in without["hits"])
+    shown = run("search", place, "--must", words[0], "--boost", f"{words[1]}=2")
+    assert words[0] in shown and "must" in shown
+
+    assert "1 motions added, 13" in run("index", "add", place, motion, "--fps", "20", "--device", "cpu")
+    by_example = json.loads(run("search", place, "--motion", motion, "--fps", "20", "-k", "1", "--json"))
+    assert by_example["hits"][0]["id"] == "example" and by_example["hits"][0]["score"] == pytest.approx(1, abs=1e-2)
+    assert "1 motions added, 13" in run("index", "add", place, motion, "--fps", "20", "--replace")
+    assert "1 motions deleted, 12" in run("index", "delete", place, "example")
+    assert "0 motions deleted, 12" in run("index", "delete", place, "example", "--missing-ok")
+    info = json.loads(run("index", "info", place, "--json"))
+    assert info["items"] == 12 and info["model"] == str(model.resolve()) and "items" in run("index", "info", place)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("odd.npy", np.zeros((30, 5, 3), dtype=np.float32), "5"),
-        ("pickled.npy", np.array([{"a": 1}], dtype=object), "no plain array"),
-        ("archive.npz", None, "archive of arrays"),
+        ("pickled.npy", np.array([{"a": 1}], dtype=object), "holds a pickle"),
+        ("archive.npz", None, "no array of a motion"),
     ],
 )
 def test_explain_refuses_what_is_no_motion(journey, tmp_path, capsys, monkeypatch, name, content, message):
     monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
     if content is None:
-        np.savez(tmp_path / name, positions=np.zeros((30, 22, 3)))
+        np.savez(tmp_path / name, positions=np.zeros((30, 5, 3)))
     else:
         np.save(tmp_path / name, content)
     with pytest.raises(SystemExit) as stop:

@@ -27,6 +27,7 @@ BENCHMARKS = {
     "lexical-head": "lexmotion.evaluation.benchmarks.lexical_head",
     "features": "lexmotion.evaluation.benchmarks.features",
     "encode": "lexmotion.evaluation.benchmarks.encode",
+    "index": "lexmotion.evaluation.benchmarks.index",
     "loader": "lexmotion.training.benchmarks.loader",
     "train-step": "lexmotion.training.benchmarks.train_step",
 }

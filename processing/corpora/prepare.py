@@ -51,13 +51,14 @@ from .columns import TEXT_FEATURES, corpus_features
 from .folders import DEFAULT_SPLITS, MIN_FRAMES, CorpusFolder, FolderLayout, base_id_of, read_ids
 from .humanml3d import HUMANML3D
 from .kit_ml import KIT_ML
+from .motion_files import MOTION_FILES, MotionFilesFolder
 from .report import Identity, PrepareReport, intact
 from .text_mirroring import mirror_caption
 from .word_tokenizer import train_tokenizer
 
 logger = logging.get_logger(__name__)
 
-LAYOUTS: dict[str, FolderLayout] = {layout.name: layout for layout in (HUMANML3D, KIT_ML)}
+LAYOUTS: dict[str, FolderLayout] = {layout.name: layout for layout in (HUMANML3D, KIT_ML, MOTION_FILES)}
 
 # Trains a tokenizer on the captions of the corpus.
 CORPUS_TEXT_MODEL = "corpus"
@@ -173,7 +174,8 @@ def prepare(
 
     Args:
         source (`str` or `Path`): corpus folder.
-        layout (`str`): `humanml3d` (also the synthetic corpus) or `kit-ml`.
+        layout (`str`): `humanml3d` (also the synthetic corpus), `kit-ml`, or `files` for a folder of motion files of
+            any format with a table of captions, see [`~processing.corpora.motion_files`].
         output_dir (`str` or `Path`): folder to write; see the top of this file for what is in it.
         splits (`Mapping[str, str | None]`, *optional*): split name -> file, only these are prepared; `None` as file
             for the usual one. Default: those of `train.txt`, `val.txt` (the split `validation`) and `test.txt` that
@@ -227,9 +229,8 @@ def prepare(
         raise ValueError(f"merge_shards must be at least 1, got {merge_shards}.")
     part = Shard() if shard is None else Shard.parse(shard)
     output_dir = Path(output_dir)
-    folder = CorpusFolder(
-        source, LAYOUTS[layout], splits, mirror, skip_shorter_than, skip_longer_than, name=source_name
-    )
+    reader = MotionFilesFolder if layout == MOTION_FILES.name else CorpusFolder
+    folder = reader(source, LAYOUTS[layout], splits, mirror, skip_shorter_than, skip_longer_than, name=source_name)
     skeleton = folder.skeleton
     if "train" not in folder.splits and processor is None:
         raise ValueError(

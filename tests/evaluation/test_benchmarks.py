@@ -183,7 +183,10 @@ def test_the_command_writes_its_figures(fake, clock, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["giant"], "there is no benchmark 'giant'; there are lexical-head, features, encode, loader, train-step"),
+        (
+            ["giant"],
+            "there is no benchmark 'giant'; there are lexical-head, features, encode, index, loader, train-step",
+        ),
         (["features", "--size", "frames=3"], "no size 'frames'; it has clips, shortest, longest, batch, skeleton"),
         (["features", "--size", "clips=few"], "size clips must be a number like 256, got 'few'"),
         (["features", "--size", "skeleton=dog"], "Unknown skeleton 'dog'"),
@@ -234,6 +237,7 @@ def test_the_table_can_be_read(width):
 
 TINY = {
     "lexical-head": [{"batch": 3, "tokens": 5, "width": 16, "words": 200, "active": 4}],
+    "index": [{"items": 300, "queries": 3, "vocabulary": 500, "words": 12, "query_words": 5, "curve": "200"}],
     "features": [{"clips": 3, "shortest": 10, "longest": 30, "batch": 2, "skeleton": name} for name in SKELETONS],
 }
 

@@ -1,0 +1,156 @@
+"""Searching a corpus: its items for an index, and hits as a table and as a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape as quoted
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+from scipy import sparse
+
+from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.retrieval_lexmotion import Hit
+
+from .encode_shards import EncodeReport, load_encoded
+
+SHOWN_WORDS = 8
+
+
+@dataclass
+class CorpusItems:
+    """
+    Args:
+        ids, embeds (N, V) CSR: the motions. metadata: of each its `split` and `captions`.
+    """
+
+    ids: list[str]
+    embeds: sparse.csr_matrix
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+
+
+def encoded_items(folder: str | Path, splits: Sequence[str] | None = None) -> CorpusItems:
+    """Motions of what `lexmotion encode` wrote; all splits by default."""
+    parts = []
+    for split in splits or dict.fromkeys(shard["split"] for shard in EncodeReport.load(folder).shards):
+        corpus = load_encoded(folder, [split])
+        captions: dict[str, list[str]] = {id: [] for id in corpus.motion_ids}
+        for id, caption in zip(corpus.text_ids, corpus.captions, strict=True):
+            captions.setdefault(id, []).append(caption)
+        metadata = [{"split": split, "captions": captions[id]} for id in corpus.motion_ids]
+        parts.append(CorpusItems(corpus.motion_ids, corpus.motion_embeds, metadata))
+    items = _joined(parts)
+    if not items.ids:
+        raise ValueError(f"{folder} has no vectors of motions: run `lexmotion encode` with --what motion,text")
+    return items
+
+
+def dataset_items(
+    model: Any, processor: Any, dataset: str | Path, splits: Sequence[str] | None = None, progress: bool = False
+) -> CorpusItems:
+    """Motions of a prepared corpus, encoded now."""
+    parts = []
+    for split, rows in load_prepared(dataset, splits=splits).items():
+        metadata = [{"split": split, "captions": list(captions)} for captions in rows["captions"]]
+        embeds = model.encode_motion(rows, processor=processor, progress=progress)
+        parts.append(CorpusItems(list(rows["id"]), embeds, metadata))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[CorpusItems]) -> CorpusItems:
+    return CorpusItems(
+        [id for part in parts for id in part.ids],
+        sparse.vstack([part.embeds for part in parts], format="csr"),
+        [item for part in parts for item in part.metadata],
+    )
+
+
+def hits_table(hits: Sequence[Hit], title: str) -> Table:
+    """Hits with scores, the words that matched and what each adds, and what is known of them."""
+    table = Table(title=escape(title), title_justify="left")
+    for name, justify in (("", "right"), ("id", "left"), ("score", "right"), ("words", "left"), ("caption", "left")):
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for number, hit in enumerate(hits, 1):
+        words = ", ".join(f"[green]{escape(word)}[/] {share:.2f}" for word, share in hit.words[:SHOWN_WORDS])
+        table.add_row(str(number), escape(str(hit.id)), f"{hit.score:.3f}", words, escape(told(hit.metadata)))
+    return table
+
+
+def told(metadata: dict[str, Any]) -> str:
+    """One line on an item: its first caption, else its file, else everything known."""
+    for name in ("captions", "caption", "file"):
+        value = metadata.get(name)
+        if value:
+            return str(value if isinstance(value, str) else value[0])
+    return ", ".join(f"{name} {value}" for name, value in metadata.items())
+
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light dark; --line: #8884; --bar: #2a7de1; --soft: #888; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0; }
+h2 { font-size: 1rem; margin: 0; }
+.soft { color: var(--soft); }
+article { border-top: 1px solid var(--line); padding: 1rem 0; }
+.word { display: grid; grid-template-columns: 9rem 1fr 4rem; gap: .5rem; align-items: center; }
+.word i { display: block; height: .6rem; border-radius: .3rem; background: var(--bar); }
+.word b { font-weight: normal; text-align: right; overflow: hidden; text-overflow: ellipsis; }
+ul { margin: .3rem 0; padding-left: 1.2rem; }
+.score { float: right; font-variant-numeric: tabular-nums; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+<p class="soft">$conditions</p>
+<article><h2>Words of the query</h2>
+$query</article>
+$hits
+<p class="soft">The score is the cosine of query and item: the sum of what their shared words add.</p>
+</body>
+</html>
+""")
+
+
+def search_page(
+    title: str,
+    conditions: str,
+    query_words: Sequence[tuple[str, float]],
+    hits: Sequence[Hit],
+) -> str:
+    """
+    Hits as an HTML page that needs nothing else.
+
+    Args:
+        title: what was searched. conditions: the rest of the question, in words.
+        query_words: (word, weight) of the query, heaviest first. hits: best first.
+    """
+    articles = []
+    for number, hit in enumerate(hits, 1):
+        captions = hit.metadata.get("captions") or [told(hit.metadata)]
+        lines = "".join(f"<li>{quoted(str(caption))}</li>" for caption in captions if caption)
+        articles.append(
+            f'<article><h2><span class="score">{hit.score:.3f}</span>{number}. {quoted(str(hit.id))}</h2>'
+            f"<ul>{lines}</ul>{_bars(hit.words)}</article>"
+        )
+    return PAGE.substitute(
+        title=quoted(title),
+        conditions=quoted(conditions),
+        query=_bars(query_words),
+        hits="\n".join(articles) or "<article>Nothing was found.</article>",
+    )
+
+
+def _bars(words: Sequence[tuple[str, float]]) -> str:
+    widest = max((share for _, share in words), default=1.0)
+    return "".join(
+        f'<div class="word"><b>{quoted(word)}</b><i style="width:{100 * share / widest:.1f}%"></i>{share:.3f}</div>\n'
+        for word, share in words[: 2 * SHOWN_WORDS]
+    )

@@ -1,0 +1,692 @@
+"""
+What an index is made of, in memory and on the disk.
+
+    manifest.json               what counts, with a checksum of every other file and of itself; replaced in one step
+    segments/NAME.safetensors   postings and ids of some items, never changed once written
+    segments/NAME.jsonl         their metadata, a line an item
+    processor-NAME/             tokenizer, or the whole processor, that the words are of
+    writer.lock, writer.pid     who may write
+
+A file is on the disk before a manifest names it, and the manifest is on the disk before a change is acknowledged. What
+no manifest names is left over from a process that was killed, and the next writer removes it.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import operator
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+FORMAT, FORMAT_VERSION = "lexmotion-index", 1
+MANIFEST, SEGMENTS, PROCESSOR = "manifest.json", "segments", "processor-"
+BLOCK = 1024  # rows of which the best score is looked up first
+COLUMN_SHARE, COLUMN_BYTES = 6, 0.02  # adding up a column is six times as fast as postings; at most 2 % more bytes
+MAX_ROWS = 2**31 - BLOCK
+NO_METADATA = b"{}\n"
+_CHUNK = 1 << 19  # entries in memory beside those of the segment
+_TYPES = {"I64": np.int64, "U64": np.uint64, "I32": np.int32, "F32": np.float32, "U8": np.uint8}
+_TYPE_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
+
+
+class IndexDamagedError(ValueError):
+    """A file of the index is not what was written."""
+
+
+# ------------------------------------------------------------------------------------------------------------- files
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where the system lets a folder be synchronised."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, parts: Iterable[Any]) -> dict[str, Any]:
+    """
+    Write a file that is on the disk when this returns.
+
+    Args:
+        parts: bytes and the like, one after the other.
+
+    Returns:
+        `bytes` and `sha256`, as the manifest lists them.
+    """
+    digest, size = hashlib.sha256(), 0
+    with open(path, "wb") as file:
+        for part in parts:
+            file.write(part)
+            digest.update(part)
+            size += memoryview(part).nbytes
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """`bytes` and `sha256` of a file that is there, which is also brought to the disk."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def check_file(path: Path, entry: dict[str, Any], content: bool) -> None:
+    """
+    Compare a file with its entry in the manifest.
+
+    Args:
+        content: its checksum too; else its size alone.
+
+    Raises:
+        IndexDamagedError: they differ. FileNotFoundError: it is not there.
+    """
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise IndexDamagedError(
+            f"{path} is damaged: it has {size} bytes, {entry['bytes']} were written; restore it or build again"
+        )
+    if content:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != entry["sha256"]:
+            raise IndexDamagedError(f"{path} is damaged: its checksum has changed; restore it or build again")
+
+
+def tensor_parts(tensors: dict[str, np.ndarray]) -> Iterator[Any]:
+    """The bytes of a safetensors file, without a second copy of the arrays."""
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))  # keeps every array aligned
+    header: dict[str, Any] = {}
+    end = 0
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": _TYPE_NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, array in ordered:
+        if array.size:
+            yield np.ascontiguousarray(array).data.cast("B")
+
+
+def map_tensors(path: Path) -> dict[str, Any]:
+    """
+    The arrays of a safetensors file, read from the disk when they are used.
+
+    Raises:
+        IndexDamagedError: it is no such file.
+    """
+    whole = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    try:
+        size = int.from_bytes(whole[:8].tobytes(), "little")
+        header = json.loads(whole[8 : 8 + size].tobytes())
+        header.pop("__metadata__", None)
+        found = {}
+        for name, entry in header.items():
+            start, end = (8 + size + offset for offset in entry["data_offsets"])
+            found[name] = whole[start:end].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+        return found
+    except (ValueError, KeyError, TypeError) as error:
+        raise IndexDamagedError(f"{path} is damaged: it is no safetensors file ({error}); build again") from error
+
+
+# ---------------------------------------------------------------------------------------------------- what is stored
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """
+    N byte strings, end to end.
+
+    Args:
+        data: (bytes,) uint8. ends: (N,) int64, where each ends.
+    """
+
+    data: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, strings: Sequence[bytes]) -> "Texts":
+        ends = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)))
+        return cls(np.frombuffer(b"".join(strings), np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> bytes:
+        start = self.ends[row - 1] if row else 0
+        return self.data[start : self.ends[row]].tobytes()
+
+    def keep(self, kept: np.ndarray) -> "Texts":
+        """Those where `kept` (N,) bool."""
+        lengths = np.diff(self.ends, prepend=0)
+        return Texts(self.data[np.repeat(kept, lengths)], np.cumsum(lengths[kept]))
+
+    @classmethod
+    def join(cls, parts: Sequence["Texts"]) -> "Texts":
+        bases = np.cumsum([0, *(len(part.data) for part in parts)])
+        ends = [part.ends + base for part, base in zip(parts, bases, strict=False)]
+        return cls(np.concatenate([part.data for part in parts]), np.concatenate(ends))
+
+
+def id_keys(ids: Any) -> np.ndarray:
+    """Numbers by which ids are looked up, (N,) uint64: integers themselves, 64 bits of a hash of texts."""
+    if isinstance(ids, np.ndarray) or (ids and isinstance(ids[0], int)):
+        return np.asarray(ids, np.int64).view(np.uint64)
+    hashes = (hashlib.blake2b(id.encode(), digest_size=8).digest() for id in ids)
+    return np.frombuffer(b"".join(hashes), np.dtype("<u8")).astype(np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """
+    Some items of an index, row by row.
+
+    Args:
+        starts (V + 1,) int64, documents (entries,) int32, weights (entries,) float32: the postings, word by word; the
+            rows of a word ascend.
+        common (C,) int32 ascending, columns (C, R) float32, R = N rounded up to whole blocks: words of so many items
+            that their weights are kept row by row, which is faster to add up; they have no postings.
+        counts (V,) int32: rows of every word.
+        keys (N,) uint64 ascending, key_rows (N,) int32: rows by the key of their id.
+        ids: (N,) int64 or `Texts`. ascending: whether ids ascend with rows.
+        metadata: JSON lines, None where no item has any.
+        deleted: (D,) int32, rows that no longer count.
+        name, files: of the segment on the disk, and what the manifest says of its files.
+    """
+
+    starts: np.ndarray
+    documents: np.ndarray
+    weights: np.ndarray
+    common: np.ndarray
+    columns: np.ndarray
+    counts: np.ndarray
+    keys: np.ndarray
+    key_rows: np.ndarray
+    ids: np.ndarray | Texts
+    ascending: bool
+    metadata: Texts | None = None
+    deleted: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    name: str = ""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Items, deleted ones too."""
+        return len(self.key_rows)
+
+    @property
+    def alive(self) -> int:
+        return self.rows - len(self.deleted)
+
+    @property
+    def entries(self) -> int:
+        """Pairs of an item and a word."""
+        return int(self.counts.sum(dtype=np.int64))
+
+    def id(self, row: int) -> Any:
+        return self.ids[row].decode() if isinstance(self.ids, Texts) else int(self.ids[row])
+
+    def item_metadata(self, row: int) -> dict[str, Any]:
+        return {} if self.metadata is None else json.loads(self.metadata[row])
+
+    def slots(self, words: np.ndarray) -> np.ndarray:
+        """Which of the columns each word is, (len(words),) int64; -1 for those that have postings."""
+        places = np.searchsorted(self.common, words)
+        found = places < len(self.common)
+        found[found] = self.common[places[found]] == words[found]
+        return np.where(found, places, -1)
+
+    def posting(self, word: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and weights of a word."""
+        slot = int(self.slots(np.array([word]))[0])
+        if slot >= 0:
+            rows = np.flatnonzero(self.columns[slot]).astype(np.int32)
+            return rows, self.columns[slot, rows]
+        part = slice(int(self.starts[word]), int(self.starts[word + 1]))
+        return self.documents[part], self.weights[part]
+
+    def weights_of(self, words: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Of each word in each row, (len(words), len(rows)) float32; 0 where it is not."""
+        found = np.zeros((len(words), len(rows)), np.float32)
+        for place, (word, slot) in enumerate(zip(words.tolist(), self.slots(words).tolist(), strict=True)):
+            if slot >= 0:
+                found[place] = self.columns[slot, rows]
+                continue
+            documents, weights = self.posting(word)
+            if len(documents):
+                entries = np.minimum(np.searchsorted(documents, rows), len(documents) - 1)
+                found[place] = np.where(documents[entries] == rows, weights[entries], 0)
+        return found
+
+    def kept(self) -> np.ndarray:
+        """(N,) bool: not deleted."""
+        kept = np.ones(self.rows, bool)
+        kept[self.deleted] = False
+        return kept
+
+    def find(self, ids: Sequence[Any], keys: np.ndarray) -> np.ndarray:
+        """Rows (len(ids),) of items that count, -1 where there is none."""
+        found = np.full(len(ids), -1, np.int32)
+        first, last = (np.searchsorted(self.keys, keys, side) for side in ("left", "right"))
+        for place in np.flatnonzero(first < last).tolist():
+            for row in self.key_rows[first[place] : last[place]].tolist():
+                if self.id(row) == ids[place]:
+                    found[place] = row
+        if len(self.deleted):
+            found[np.isin(found, self.deleted)] = -1
+        return found
+
+    def without(self, rows: np.ndarray) -> "Segment":
+        """The segment with these rows deleted besides; the arrays are shared."""
+        return replace(self, deleted=np.union1d(self.deleted, rows).astype(np.int32))
+
+    def to_csr(self) -> sparse.csr_matrix:
+        """(N, V), deleted rows too."""
+        parts = [self.posting(word) for word in np.flatnonzero(self.counts).tolist()]
+        words = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
+        rows, weights = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else (words, words)
+        return sparse.csr_matrix((weights, (rows, words)), shape=(self.rows, len(self.counts)), dtype=np.float32)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What the safetensors file holds."""
+        names = ("documents", "weights", "common", "columns", "keys", "key_rows")
+        found = {name: getattr(self, name) for name in names}
+        found["words"] = np.flatnonzero(self.counts).astype(np.int32)  # few, in a small segment
+        found["word_counts"] = self.counts[found["words"]]
+        if isinstance(self.ids, Texts):
+            found |= {"id_text": self.ids.data, "id_ends": self.ids.ends}
+        else:
+            found["id_numbers"] = self.ids
+        if self.metadata is not None:
+            found["metadata_ends"] = self.metadata.ends
+        return found
+
+    def save(self, folder: Path) -> "Segment":
+        """Write the segment under a new name, and read it from there."""
+        name = secrets.token_hex(8)
+        files = {f"{name}.safetensors": write_file(folder / f"{name}.safetensors", tensor_parts(self.tensors()))}
+        if self.metadata is not None:
+            files[f"{name}.jsonl"] = write_file(folder / f"{name}.jsonl", [self.metadata.data.data])
+        entry = {"name": name, "ascending": self.ascending, "deleted": to_ranges(self.deleted), "files": files}
+        return Segment.load(folder, entry, len(self.counts), verify=False)
+
+    @classmethod
+    def load(cls, folder: Path, entry: dict[str, Any], vocab_size: int, verify: bool = True) -> "Segment":
+        """
+        Map a segment.
+
+        Args:
+            entry: of the manifest. vocab_size: V.
+            verify: compare checksums, which reads the files once; else sizes alone.
+        """
+        for name, expected in entry["files"].items():
+            check_file(folder / name, expected, verify)
+        tensors = map_tensors(folder / f"{entry['name']}.safetensors")
+        numbers, ends = tensors.pop("id_numbers", None), tensors.pop("metadata_ends", None)
+        ids = numbers if numbers is not None else Texts(tensors.pop("id_text"), tensors.pop("id_ends"))
+        metadata = None
+        if ends is not None:
+            lines = np.memmap(folder / f"{entry['name']}.jsonl", dtype=np.uint8, mode="r")
+            metadata = Texts(np.asarray(lines), ends)
+        counts = np.zeros(vocab_size, np.int32)
+        counts[tensors.pop("words")] = tensors.pop("word_counts")
+        own = {"name": entry["name"], "ascending": entry["ascending"], "files": entry["files"]}
+        own |= {"counts": counts, "starts": _starts(counts, tensors["common"])}
+        return cls(**tensors, ids=ids, metadata=metadata, deleted=from_ranges(entry["deleted"]), **own)
+
+    def to_entry(self) -> dict[str, Any]:
+        """Its line of the manifest."""
+        entry = {"name": self.name, "rows": self.rows, "entries": self.entries, "ascending": self.ascending}
+        return entry | {"deleted": to_ranges(self.deleted), "files": self.files}
+
+
+def to_ranges(rows: np.ndarray) -> str:
+    """Ascending numbers as text, runs joined: `3-14 20`."""
+    if not len(rows):
+        return ""
+    breaks = np.flatnonzero(np.diff(rows) != 1)
+    first, last = rows[np.concatenate([[0], breaks + 1])], rows[np.concatenate([breaks, [len(rows) - 1]])]
+    return " ".join(f"{a}-{b}" if a < b else str(a) for a, b in zip(first.tolist(), last.tolist(), strict=True))
+
+
+def from_ranges(text: str) -> np.ndarray:
+    """Inverse of `to_ranges`, int32."""
+    bounds = [[int(bound) for bound in part.split("-")] for part in text.split()]
+    return np.concatenate([np.zeros(0, np.int32), *(np.arange(b[0], b[-1] + 1, dtype=np.int32) for b in bounds)])
+
+
+# --------------------------------------------------------------------------------------------------- making segments
+
+
+def inverse_norms(matrix: sparse.csr_matrix) -> np.ndarray:
+    """1 / Euclidean length of every row, (N,) float64; 0 for an empty one."""
+    inverse = np.zeros(matrix.shape[0])
+    filled = np.flatnonzero(np.diff(matrix.indptr))
+    if len(filled):
+        squares = np.square(matrix.data.astype(np.float64))
+        inverse[filled] = 1 / np.sqrt(np.add.reduceat(squares, matrix.indptr[filled]))
+    return inverse
+
+
+def common_words(counts: np.ndarray, rows: int) -> np.ndarray:
+    """
+    Words to keep as columns, ascending: the most frequent ones, as long as adding up a column of zeros and weights is
+    faster than adding up postings, and all together take hardly more bytes than postings alone.
+
+    Args:
+        counts: (V,) rows of every word. rows: rounded up to whole blocks.
+    """
+    order = np.argsort(-counts, kind="stable")[: COLUMN_SHARE * 1000]
+    more_bytes = np.cumsum(4 * rows - 8 * counts[order].astype(np.int64))
+    worth = (counts[order] * COLUMN_SHARE > rows) & (more_bytes <= COLUMN_BYTES * 8 * counts.sum(dtype=np.int64))
+    return np.sort(order[: len(order) if worth.all() else int(worth.argmin())]).astype(np.int32)
+
+
+def _starts(counts: np.ndarray, common: np.ndarray) -> np.ndarray:
+    """(V + 1,) int64: where the postings of each word begin, when those of common words are columns."""
+    own = counts.copy()
+    own[common] = 0
+    return np.concatenate([[0], np.cumsum(own, dtype=np.int64)])
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Postings that become part of a segment: `starts`, `rows`, `weights`, and those of some words apart."""
+
+    starts: np.ndarray
+    rows: np.ndarray
+    weights: np.ndarray
+    apart: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    def counts(self) -> np.ndarray:
+        counts = np.diff(self.starts)
+        for word, (rows, _) in self.apart.items():
+            counts[word] += len(rows)
+        return counts
+
+
+def _assemble(parts: Iterable[_Part], counts: np.ndarray, rows: int) -> dict[str, Any]:
+    """
+    Arrays of a segment, filled part by part so that nothing is there twice.
+
+    Args:
+        parts: in the order of their rows. counts: (V,) rows of every word in all of them. rows: N of the segment.
+    """
+    if rows > MAX_ROWS:
+        raise ValueError(f"a segment holds at most {MAX_ROWS} items, got {rows}: add them in several calls")
+    padded = -(-rows // BLOCK) * BLOCK
+    common = common_words(counts, padded)
+    slots = {word: slot for slot, word in enumerate(common.tolist())}
+    starts = _starts(counts, common)
+    columns = np.zeros((len(common), padded), np.float32)
+    documents, weights = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+    free = starts[:-1].copy()
+    for part in parts:
+        singles = sorted({*slots, *part.apart})
+        for word in singles:
+            own = slice(part.starts[word], part.starts[word + 1])
+            found, values = part.apart.get(word, (part.rows[own], part.weights[own]))
+            if word in slots:
+                columns[slots[word], found] = values
+            else:
+                place = slice(free[word], free[word] + len(found))
+                documents[place], weights[place] = found, values
+                free[word] += len(found)
+        # The words between them, some entries at a time, as each needs a place of 64 bits.
+        steps = np.searchsorted(part.starts, np.arange(0, len(part.rows), _CHUNK))
+        edges = np.unique([0, len(free), *steps.tolist(), *singles, *(word + 1 for word in singles)])
+        known = set(singles)
+        for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            some = slice(int(part.starts[first]), int(part.starts[last]))
+            if first in known or some.start == some.stop:
+                continue
+            lengths = np.diff(part.starts[first : last + 1])
+            places = np.repeat(free[first:last] - part.starts[first:last], lengths)
+            places += np.arange(some.start, some.stop)
+            documents[places], weights[places] = part.rows[some], part.weights[some]
+            free[first:last] += lengths
+    arrays = {"starts": starts, "documents": documents, "weights": weights, "common": common, "columns": columns}
+    return arrays | {"counts": counts.astype(np.int32)}
+
+
+def make_segment(matrix: sparse.csr_matrix, ids: Any, metadata: Sequence[dict] | None) -> Segment:
+    """
+    Vectors as postings of rows of length 1.
+
+    Args:
+        matrix: (N, V) canonical float32 CSR, entries above zero, N > 0. ids: (N,) int64, or N texts.
+        metadata: N dictionaries that JSON can hold.
+    """
+    keys = id_keys(ids)
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    lines = None
+    if metadata is not None and any(metadata):
+        lines = Texts.of([json.dumps(item, ensure_ascii=False).encode() + b"\n" for item in metadata])
+    numbers = isinstance(ids, np.ndarray)
+    return Segment(
+        **_assemble(_row_parts(matrix), _word_counts(matrix), matrix.shape[0]),
+        keys=keys[order],
+        key_rows=order,
+        ids=ids if numbers else Texts.of([id.encode() for id in ids]),
+        ascending=bool((np.diff(ids) > 0).all())
+        if numbers
+        else all(map(operator.lt, ids, itertools.islice(ids, 1, None))),
+        metadata=lines,
+    )
+
+
+def _word_counts(matrix: sparse.csr_matrix) -> np.ndarray:
+    counts = np.zeros(matrix.shape[1], np.int64)
+    for start in range(0, matrix.nnz, _CHUNK):
+        counts += np.bincount(matrix.indices[start : start + _CHUNK], minlength=len(counts))
+    return counts
+
+
+def _row_parts(matrix: sparse.csr_matrix) -> Iterator[_Part]:
+    start = 0
+    while start < matrix.shape[0]:
+        stop = int(np.searchsorted(matrix.indptr, int(matrix.indptr[start]) + _CHUNK))
+        stop = min(max(stop, start + 1), matrix.shape[0])
+        rows = matrix[start:stop]
+        inverse = inverse_norms(rows)
+        columns = rows.tocsc()
+        weights = (columns.data * inverse[columns.indices]).astype(np.float32)  # rounded once
+        yield _Part(columns.indptr.astype(np.int64), columns.indices + np.int32(start), weights)
+        start = stop
+
+
+def merge_segments(segments: Sequence[Segment]) -> Segment:
+    """One segment of the items that count of several, in their order. Nothing is rounded: weights are copied."""
+    kept = [segment.kept() for segment in segments]
+    bases = np.cumsum([0, *(int(mask.sum()) for mask in kept)])
+    row_numbers = [
+        np.where(mask, np.cumsum(mask) - 1 + base, -1).astype(np.int32)
+        for mask, base in zip(kept, bases, strict=False)
+    ]
+    parts = [_surviving(segment, numbers) for segment, numbers in zip(segments, row_numbers, strict=True)]
+    arrays = _assemble(parts, np.sum([part.counts() for part in parts], axis=0), int(bases[-1]))
+    keys = np.empty(int(bases[-1]), np.uint64)
+    for segment, numbers in zip(segments, row_numbers, strict=True):
+        rows = numbers[segment.key_rows]
+        keys[rows[rows >= 0]] = segment.keys[rows >= 0]
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    lines = None
+    if any(segment.metadata is not None for segment in segments):
+        lines = _join([segment.metadata or Texts.of([NO_METADATA] * segment.rows) for segment in segments], kept)
+    ends = [np.flatnonzero(mask)[[0, -1]].tolist() for mask in kept]
+    ends_of = [[segment.id(row) for row in rows] for segment, rows in zip(segments, ends, strict=True)]
+    in_order = all(a[1] < b[0] for a, b in itertools.pairwise(ends_of))
+    return Segment(
+        **arrays,
+        keys=keys[order],
+        key_rows=order,
+        ids=_join([segment.ids for segment in segments], kept),
+        ascending=in_order and all(segment.ascending for segment in segments),
+        metadata=lines,
+    )
+
+
+def _surviving(segment: Segment, row_numbers: np.ndarray) -> _Part:
+    """The postings of rows whose number is not -1."""
+    apart = {}
+    for word in segment.common.tolist():
+        rows, values = segment.posting(word)
+        numbers = row_numbers[rows]
+        apart[word] = numbers[numbers >= 0], values[numbers >= 0]
+    rows = row_numbers[segment.documents]
+    if not len(segment.deleted):
+        return _Part(segment.starts, rows, segment.weights, apart)
+    left = rows >= 0
+    starts = np.concatenate([[0], np.cumsum(left, dtype=np.int64)])[segment.starts]
+    return _Part(starts, rows[left], segment.weights[left], apart)
+
+
+def _join(parts: Sequence[Any], kept: Sequence[np.ndarray]) -> Any:
+    if isinstance(parts[0], Texts):
+        return Texts.join([part.keep(mask) for part, mask in zip(parts, kept, strict=True)])
+    return np.concatenate([part[mask] for part, mask in zip(parts, kept, strict=True)])
+
+
+# ---------------------------------------------------------------------------------------------------------- manifest
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """
+    What an index holds at one moment.
+
+    Args:
+        vocab_size: V. segments: of at least one item that counts each.
+        id_kind: `"int"` or `"str"`, None before the first item. next_number: the id given next where none are.
+        model: folder or Hub name of the model that encodes queries.
+        processor: name of its folder, None without. processor_files: what the manifest says of its files.
+        generation: changes since the index was built. checksum: of the manifest, "" where it is on no disk.
+    """
+
+    vocab_size: int
+    segments: tuple[Segment, ...] = ()
+    id_kind: str | None = None
+    next_number: int = 0
+    model: str | None = None
+    processor: str | None = None
+    processor_files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    generation: int = 0
+    checksum: str = ""
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_manifest(folder: Path, state: State) -> State:
+    """Put a state in force; it is on the disk when this returns. Its files must be there already."""
+    names = ("vocab_size", "id_kind", "next_number", "model", "processor", "processor_files", "generation")
+    content: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION, "score": "cosine"}
+    content |= {name: getattr(state, name) for name in names}
+    content["segments"] = [segment.to_entry() for segment in state.segments]
+    checksum = _checksum(content)
+    aside = folder / f"{MANIFEST}.tmp"
+    write_file(aside, [json.dumps(content | {"sha256": checksum}, indent=1, ensure_ascii=False).encode() + b"\n"])
+    os.replace(aside, folder / MANIFEST)
+    sync_folder(folder)
+    return replace(state, checksum=checksum)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """
+    The manifest of an index.
+
+    Raises:
+        FileNotFoundError: there is none. IndexDamagedError: it was changed. ValueError: another format.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(folder)!r} holds no index (no {MANIFEST}): `lexmotion index build` makes one")
+    try:
+        content = json.loads(path.read_bytes())
+        expected = content.pop("sha256")
+        intact = expected == _checksum(content)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise IndexDamagedError(
+            f"{path} is damaged: it cannot be read ({error}); restore it or build again"
+        ) from error
+    if not intact:
+        raise IndexDamagedError(f"{path} is damaged: its checksum has changed; restore it or build again")
+    if (content.get("format"), content.get("version")) != (FORMAT, FORMAT_VERSION):
+        raise ValueError(
+            f"{path} is {content.get('format')} version {content.get('version')}, this reads {FORMAT} version "
+            f"{FORMAT_VERSION}: build the index again"
+        )
+    return content | {"checksum": expected}
+
+
+def open_state(folder: Path, verify: bool = True, known: State | None = None) -> State:
+    """
+    The state in force.
+
+    Args:
+        verify: compare the checksums of all files; else their sizes.
+        known: an earlier state, whose segments are not opened again.
+    """
+    content = read_manifest(folder)
+    while True:
+        try:
+            return _open(folder, content, verify, known)
+        except FileNotFoundError as error:
+            # A merge may have removed a file since the manifest was read; then there is another manifest.
+            newer = read_manifest(folder)
+            if newer["checksum"] == content["checksum"]:
+                name = error.filename or error
+                raise IndexDamagedError(f"{name} is missing; restore it or build the index again") from error
+            content = newer
+
+
+def _open(folder: Path, content: dict[str, Any], verify: bool, known: State | None) -> State:
+    if known is not None and known.checksum == content["checksum"]:
+        return known
+    opened = {} if known is None else {segment.name: segment for segment in known.segments}
+    segments = []
+    for entry in content.pop("segments"):
+        segment = opened.get(entry["name"])
+        if segment is None:
+            segment = Segment.load(folder / SEGMENTS, entry, content["vocab_size"], verify)
+        segments.append(replace(segment, deleted=from_ranges(entry["deleted"])))
+    if content["processor"] is not None and (known is None or known.processor != content["processor"]):
+        for name, expected in content["processor_files"].items():
+            check_file(folder / content["processor"] / name, expected, verify)
+    for name in ("format", "version", "score"):
+        content.pop(name)
+    return State(segments=tuple(segments), **content)
+
+
+def sweep(folder: Path, state: State) -> None:
+    """Remove what the state does not name. Files that the system still holds open stay for the next time."""
+    named = {file for segment in state.segments for file in segment.files}
+    for path in (folder / SEGMENTS).iterdir():
+        if path.name not in named:
+            with contextlib.suppress(OSError):
+                path.unlink()
+    for path in folder.glob(f"{PROCESSOR}*"):
+        if path.name != state.processor:
+            for file in path.iterdir():
+                with contextlib.suppress(OSError):
+                    file.unlink()
+            with contextlib.suppress(OSError):
+                path.rmdir()
+    with contextlib.suppress(FileNotFoundError):
+        (folder / f"{MANIFEST}.tmp").unlink()

@@ -1,0 +1,179 @@
+"""
+A folder of motion files, of any format that [`load_motion`] reads, with their captions in one table.
+
+    captions.csv     columns `file`, `caption`, optionally `split`, `start`, `end`; a row for each caption
+    captions.jsonl   or rows {"file": "...", "captions": ["...", ...], "split": "..."}
+    mapping.json     optional, or .yaml: which joints are which, see [`match_rig`]
+
+`file` is a path inside the folder. Without `split`, eight of ten motions are for training and one each for validation
+and test, by a hash of their names. Motions are brought to HumanML3D's joints, metres, Y up and frame rate.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..motion_features import mirror_positions, resample_positions
+from ..motion_io import load_motion
+from .folders import MIN_FRAMES, MIRROR_MODES, CorpusFolder, FolderLayout, base_id_of
+from .records import Skipped
+from .text_mirroring import mirror_caption
+
+MOTION_FILES = FolderLayout(name="files", skeleton_name="humanml3d")
+CAPTION_FILES = ("captions.csv", "captions.jsonl")
+MAPPING_FILES = ("mapping.json", "mapping.yaml", "mapping.yml")
+_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_TRAIN, _VALIDATION = 0.8, 0.9
+
+
+class MotionFilesFolder(CorpusFolder):
+    """
+    Read a folder of motion files, see the top of this file.
+
+    Args:
+        source, layout, mirror, min_frames, max_frames, name: as of [`CorpusFolder`].
+        splits (`Mapping`, *optional*): only these splits; without files, since the table says what they consist of.
+
+    Raises:
+        FileNotFoundError: the folder or its captions are missing.
+        ValueError: the table is malformed, or has not the splits.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        layout: FolderLayout = MOTION_FILES,
+        splits: Mapping[str, str | None] | None = None,
+        mirror: str = "listed",
+        min_frames: int = MIN_FRAMES,
+        max_frames: int | None = None,
+        name: str | None = None,
+    ):
+        self.source = Path(source)
+        self.layout, self.skeleton = layout, layout.skeleton
+        if mirror not in MIRROR_MODES:
+            raise ValueError(f"Unknown mirror mode {mirror!r}: choose one of {', '.join(MIRROR_MODES)}.")
+        self.mirror, self.min_frames, self.max_frames = mirror, min_frames, max_frames
+        self.name = name or self.source.resolve().name
+        self.source_clips: dict[str, str] = {}
+        self.skipped: list[Skipped] = []
+        captions_file = _first_of(self.source, CAPTION_FILES)
+        if captions_file is None:
+            raise FileNotFoundError(
+                f"{self.source} has neither {' nor '.join(CAPTION_FILES)}: is it the right folder?"
+            )
+        self.captions_file = captions_file
+        self.mapping_file = _first_of(self.source, MAPPING_FILES)
+        self.paths: dict[str, Path] = {}
+        self.captions: dict[str, dict[tuple[float, float], list[str]]] = {}
+        split_of: dict[str, str] = {}
+        for row in _read_table(self.captions_file):
+            self._add(row, split_of)
+        self.ids_of = {split: [key for key, of in split_of.items() if of == split] for split in split_of.values()}
+        for split, file in (splits or {}).items():
+            if file is not None or split not in self.ids_of:
+                raise ValueError(
+                    f"--split {split}{'' if file is None else '=' + file}: the column 'split' of {self.captions_file} "
+                    f"says what belongs where; it has {', '.join(self.ids_of)}."
+                )
+        order = [split for split in ("train", "validation", "test") if split in self.ids_of]
+        self.splits = {split: self.captions_file for split in order if not splits or split in splits}
+
+    def _add(self, row: Mapping[str, Any], split_of: dict[str, str]) -> None:
+        where = f"{self.captions_file}, line {row['line']}"
+        file, captions = str(row.get("file") or "").strip(), row.get("captions", row.get("caption"))
+        if not file or captions is None:
+            raise ValueError(f"{where}: a row needs 'file' and 'caption', got {', '.join(map(str, row))}.")
+        if None in row:
+            raise ValueError(f"{where}: more cells than columns: put captions with commas in quotes.")
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise ValueError(f"{where}: {file!r} must be a path inside the folder.")
+        # An M at the beginning of an id says that the motion is mirrored.
+        key = f"./{file}" if file.startswith("M") else file
+        split = str(row.get("split") or "").strip() or _split_by_hash(file)
+        if split not in _SPLITS:
+            raise ValueError(f"{where}: unknown split {split!r}: choose one of train, validation, test.")
+        if split_of.setdefault(key, _SPLITS[split]) != _SPLITS[split]:
+            raise ValueError(f"{where}: {file} is in the split {split_of[key]!r} as well: one motion, one split.")
+        try:
+            start, end = (float(row.get(name) or 0.0) for name in ("start", "end"))
+        except (TypeError, ValueError):
+            raise ValueError(f"{where}: start and end must be seconds.") from None
+        if (start, end) != (0.0, 0.0) and not 0.0 <= start < end < float("inf"):
+            raise ValueError(f"{where}: the range from {start:g} s to {end:g} s is empty.")
+        texts = [captions] if isinstance(captions, str) else captions
+        known = self.captions.setdefault(key, {}).setdefault((start, end), [])
+        known += [text for text in (" ".join(str(text).split()) for text in texts) if text]
+        self.paths[key] = self.source / file
+
+    def ids(self, split: str) -> list[str]:
+        ids = list(self.ids_of[split])
+        return ids + [f"M{key}" for key in ids] if self.mirror == "derive" and split == "train" else ids
+
+    def listing_files(self) -> Iterator[Path]:
+        yield from (path for path in (self.captions_file, self.mapping_file) if path is not None)
+
+    def files_of(self, motion_id: str) -> list[Path]:
+        found = self._motion_path(motion_id)
+        return [] if found is None else [found[0]]
+
+    def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
+        path = self.paths[base_id_of(motion_id)]
+        return (path, motion_id.startswith("M")) if path.is_file() else None
+
+    def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
+        return self.captions_file, motion_id.startswith("M")
+
+    def _read_captions(
+        self, motion_id: str, split: str, path: Path, mirror: bool
+    ) -> dict[tuple[float, float], list[str]]:
+        told = {crop: texts for crop, texts in sorted(self.captions[base_id_of(motion_id)].items()) if texts}
+        return {crop: [mirror_caption(text) for text in texts] if mirror else texts for crop, texts in told.items()}
+
+    def _read_positions(self, motion_id: str, split: str, path: Path, mirror: bool) -> np.ndarray | None:
+        try:
+            motion = load_motion(path, skeleton=self.skeleton.name, mapping=self._mapping_for(path))
+        except (ValueError, OSError, ImportError) as error:
+            return self._skip(split, motion_id, "unreadable motion file", str(error))
+        doubtful = [problem for problem in motion.problems if problem.severity == "warning"]
+        if doubtful:
+            return self._skip(split, motion_id, "doubtful motion file", str(doubtful[0]))
+        positions = resample_positions(torch.from_numpy(motion.positions), motion.fps, self.skeleton.fps)
+        return (mirror_positions(positions, self.skeleton) if mirror else positions).numpy()
+
+    def _mapping_for(self, path: Path) -> Path | None:
+        """Arrays have no joint names that a mapping could speak of."""
+        return self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None
+
+
+def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _split_by_hash(file: str) -> str:
+    place = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8]) / 2**64
+    return "train" if place < _TRAIN else "validation" if place < _VALIDATION else "test"
+
+
+def _read_table(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows with their `line`."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        if path.suffix == ".csv":
+            reader = csv.DictReader(stream, skipinitialspace=True)
+            for row in reader:
+                yield row | {"line": reader.line_num}
+            return
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                try:
+                    yield json.loads(line) | {"line": number}
+                except (ValueError, TypeError) as error:
+                    raise ValueError(
+                        f'{path}, line {number}: expected {{"file": "...", "captions": ["..."]}}, got {line[:60]!r}'
+                    ) from error
