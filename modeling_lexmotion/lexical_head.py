@@ -118,6 +118,28 @@ class LexicalHead(nn.Module):
         self.bias[self.active_ids] += shift
         return shift
 
+    @torch.no_grad()
+    def limit_frequency(self, scores: torch.Tensor, share: float) -> int:
+        """
+        Lower the biases of the words that are above zero in more than `share` of the rows, until they are not.
+
+        A word that most items light costs every search and tells nothing apart. What is subtracted is the same for all
+        items, so a word keeps its order among them.
+
+        Args:
+            scores: (B, A) pooled scores of a sample. share: in (0, 1).
+
+        Returns:
+            How many words were lowered.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"share must lie in (0, 1), got {share}")
+        allowed = int(share * scores.shape[0])
+        level = scores.float().topk(allowed + 1, dim=0).values[-1]  # (A,), the first row too many
+        excess = level.clamp(min=0.0)
+        self.bias[self.active_ids] -= excess.to(self.bias.dtype)
+        return int((excess > 0).sum())
+
     def transform(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., D), the state that meets the word embeddings."""
         if self.kind == "splade":

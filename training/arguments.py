@@ -297,6 +297,10 @@ class LexCMLPArguments(AlignmentArguments):
         None, "The finished model's captions have at least and at most so many words. None: all that are active."
     )
     motion_word_limits: list[int] | None = argument(None, "Likewise its motions.")
+    motion_word_share: float | None = argument(
+        None,
+        "No word of the finished model is active in more than this share of the training motions. None: no limit.",
+    )
     encoder_mask_ratio: float = argument(0.3, "Share of the words hidden in the masked LM.")
     mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
     mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
@@ -322,6 +326,8 @@ class LexCMLPArguments(AlignmentArguments):
             limits = getattr(self, name)
             if limits is not None and (len(limits) != 2 or not 0 <= limits[0] <= limits[1]):
                 raise ValueError(f"{name} is least, most with 0 <= least <= most, got {limits}")
+        if self.motion_word_share is not None and not 0 < self.motion_word_share < 1:
+            raise ValueError(f"motion_word_share must lie in (0, 1), got {self.motion_word_share}")
         if not 0 <= self.token_drop_ratio < 1:
             raise ValueError(f"token_drop_ratio must lie in [0, 1), got {self.token_drop_ratio}")
 

@@ -2,6 +2,7 @@
 
 import torch
 from scipy import sparse
+from transformers.utils import logging
 
 from lexmotion.lexical_head import LexicalHead
 
@@ -10,6 +11,8 @@ from .arguments import LexCMLPArguments
 from .collators import BagOfWords, BatchRandom, CaptionMasker, MotionMasker, PartMixer, Relatives, valid_tokens
 from .corpus import CaptionTable, TrainingCorpus
 from .event_swaps import SwappedCaptions
+
+logger = logging.get_logger(__name__)
 
 
 class LexCMLPTrainer(AlignmentTrainer):
@@ -170,8 +173,24 @@ class LexCMLPTrainer(AlignmentTrainer):
 
     def load_final_weights(self) -> None:
         super().load_final_weights()
+        if self.args.motion_word_share is not None:
+            self.limit_motion_words(self.args.motion_word_share)
         limits = (self.args.text_word_limits, self.args.motion_word_limits)
         self.model.set_word_limits(*(pair and (pair[0], pair[1]) for pair in limits))
+
+    @torch.no_grad()
+    def limit_motion_words(self, share: float) -> None:
+        """No word above zero in more than `share` of the training motions, as recorded."""
+
+        def motion_scores(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+            motion = self.model.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
+            return motion.motion_scores, motion.motion_scores[:0]
+
+        self.model.eval()
+        scores, _ = self.encode(self.train_corpus, motion_scores)
+        head = self.model.motion_model.lexical_head
+        lowered = head.limit_frequency(scores.to(head.bias.device), share)
+        logger.info(f"{lowered} words were active in over {share:.0%} of the training motions and were lowered")
 
     def acceptance(self) -> dict[str, float]:
         from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency

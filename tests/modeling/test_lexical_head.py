@@ -73,6 +73,20 @@ def test_rows_with_too_few_words_are_lifted_and_the_others_left_alone(least, see
     assert torch.equal(lifted.argsort(dim=1), scores.argsort(dim=1))
 
 
+def test_words_of_most_items_are_lowered_until_they_are_not_and_the_others_left_alone():
+    torch.manual_seed(0)
+    module = head()
+    torch.nn.init.zeros_(module.bias)
+    scores = torch.randn(20, 11) + torch.linspace(-2, 2, 11)
+    common = (scores > 0).sum(dim=0) > 8
+    assert module.limit_frequency(scores, 0.4) == int(common.sum()) > 0
+    lowered = scores + module.bias
+    assert ((lowered > 0).sum(dim=0)[common] == 8).all()
+    assert torch.equal(lowered[:, ~common], scores[:, ~common])
+    with pytest.raises(ValueError, match="share"):
+        module.limit_frequency(scores, 1.0)
+
+
 def test_vdr_form_has_unit_length_before_top_k():
     hidden, weight, mask = inputs()
     module = head("vdr")

@@ -7,10 +7,11 @@ import shutil
 import pytest
 import torch
 
+from lexmotion.training.arguments import run_arguments
 from lexmotion.training.comparison import runner
 from lexmotion.training.comparison.budget import plan_steps, time_phase
 from lexmotion.training.comparison.rows import GROUPS, ROWS, encoder_row, recipe_value, select_rows
-from lexmotion.training.comparison.runner import Comparison, difference, flat
+from lexmotion.training.comparison.runner import Comparison, difference, flat, mark
 from lexmotion.training.comparison.scoring import PROTOCOLS
 from lexmotion.training.comparison.tables import COLUMNS
 
@@ -275,7 +276,7 @@ def test_a_diverging_row_does_not_stop_the_others(compare, fake_training, monkey
 def test_the_difference_names_what_differs():
     was, wanted = {"a": {"b": 1, "c": []}, "d": None}, {"a": {"b": 2, "c": []}, "e": {}}
     assert flat(was) == {"a.b": 1, "a.c": [], "d": None}
-    assert difference(was, wanted) == "a.b was 1, is 2; d was None, is '(absent)'; e was '(absent)', is {}"
+    assert difference(was, wanted) == "a.b was 1, is 2; d was None, is '(default)'; e was '(default)', is {}"
     assert "and 2 more" in difference(dict.fromkeys("abcde", 0), dict.fromkeys("abcde", 1))
 
 
@@ -353,3 +354,12 @@ def test_another_text_encoder_brings_its_tokenizer(compare, text_model, data, tm
     variant = made.row_data(made.settled(encoder_row(str(folder))))
     assert len(variant.processor.tokenizer) == len(data.processor.tokenizer) + 1
     assert made.row_recipe(encoder_row(str(folder)))["text_model"] == str(folder)
+
+
+def test_a_result_outlives_an_argument_that_was_added_after_it_and_no_other_change():
+    now = {"kind": "lexmotion", "trainings": {"lexcmlp": run_arguments("lexcmlp", {"seed": 3}).defining()}}
+    before = json.loads(json.dumps(now))
+    del before["trainings"]["lexcmlp"]["motion_word_share"]
+    assert mark(before) == mark(now)
+    before["trainings"]["lexcmlp"]["seed"] = 4
+    assert mark(before) != mark(now)

@@ -294,6 +294,17 @@ def test_phase_four_starts_at_the_asked_number_of_active_words(make_trainer):
             assert (embeds > 0).sum(dim=1).float().mean().item() == pytest.approx(20, rel=0.2), side
 
 
+def test_phase_four_ends_with_no_word_in_too_many_motions(make_trainer):
+    trainer = make_trainer("lexcmlp", motion_word_share=0.3, motion_word_limits=[2, 9], load_best_model=False)
+    trainer.train()
+    with torch.no_grad():
+        _, motions = trainer.encode(trainer.train_corpus)
+    words = (motions > 0).sum(dim=1)
+    assert words.min() >= 2 and words.max() <= 9
+    # Rows that had too few words are lifted again, so this is a bound only for the others.
+    assert ((motions[words > 2] > 0).float().mean(dim=0) <= 0.3).all()
+
+
 def test_trackio_receives_the_log(make_trainer, tmp_path, monkeypatch):
     pytest.importorskip("trackio", reason="the extra `trackio` is not installed")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))

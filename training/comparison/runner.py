@@ -192,18 +192,18 @@ class Comparison:
             return None
         shares = {**SHARES, **((self.recipe.get("compare") or {}).get("shares") or {})}
         purpose = {**self.definition(row, 0, None), "shares": {name: shares.get(name) for name in row.trained}}
-        identity = digest(purpose)
+        identity = mark(purpose)
         own = self.output_dir / row.name / PLAN
         if own.is_file():
             plan = json.loads(own.read_text(encoding="utf-8"))
-            if plan["identity"] != identity:
+            if mark(plan["purpose"]) != identity:
                 raise ValueError(
                     f"{own} was made for another run: {difference(plan['purpose'], purpose)}. Delete "
                     f"{own.parent} to begin the row anew, restore the arguments, or choose another output folder."
                 )
             return plan
         for plan in self.known_plans():
-            if plan["identity"] == identity:
+            if mark(plan["purpose"]) == identity:
                 return plan
         if not make:
             raise LookupError(f"the row {row.name} is not planned")
@@ -264,7 +264,7 @@ class Comparison:
         wanted = self.definition(row, seed, plan)
         stored = self.stored()
         for _, result in stored:
-            if result["fingerprint"] == digest(wanted):
+            if mark(result["definition"]) == mark(wanted):
                 return {**result, "row": row.name, "label": row.label}
         for path, result in stored:
             if result["row"] == row.name and result["seed"] == seed:
@@ -277,7 +277,7 @@ class Comparison:
     def collect(self) -> dict[str, list[dict[str, Any]]]:
         """Row -> its finished results under this recipe, corpus and budget, seeds in order. Others are left out."""
         stored = self.stored()
-        of_fingerprint = {result["fingerprint"]: result for _, result in reversed(stored)}
+        of_mark = {mark(result["definition"]): result for _, result in reversed(stored)}
         seeds = sorted({result["seed"] for _, result in stored})
         encoders = {result["text_encoder"]: None for _, result in stored if result.get("text_encoder")}
         used: set[str] = set()
@@ -286,15 +286,15 @@ class Comparison:
             try:
                 row = self.settled(row)
                 plan = self.plan(row, make=False)
-                marks = {seed: digest(self.definition(row, seed, plan)) for seed in self.seeds(row, seeds)}
+                marks = {seed: mark(self.definition(row, seed, plan)) for seed in self.seeds(row, seeds)}
             except (ValueError, LookupError):  # not planned, of another run, or of an option that is not there
                 continue
-            results = [of_fingerprint[mark] for mark in marks.values() if mark in of_fingerprint]
+            results = [of_mark[one] for one in marks.values() if one in of_mark]
             if results:
                 found[row.name] = [{**result, "row": row.name, "label": row.label} for result in results]
-                used.update(result["fingerprint"] for result in results)
+                used.update(mark(result["definition"]) for result in results)
         for path, result in stored:
-            if result["fingerprint"] not in used:
+            if mark(result["definition"]) not in used:
                 logger.warning(f"{path} is of another recipe, corpus or budget and is left out of the tables")
         return found
 
@@ -371,7 +371,7 @@ class Comparison:
             "row": row.name,
             "label": row.label,
             "seed": seed,
-            "fingerprint": digest(definition),
+            "fingerprint": mark(definition),
             "split": self.split,
             "text_encoder": row.text_encoder,
             "changes": dict(row.overrides),
@@ -457,11 +457,32 @@ def read_curve(log: Path) -> list[dict[str, float]]:
     return points
 
 
+def essential(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    A definition without the arguments that have their defaults: a result outlives the arguments added after it.
+
+    A result keeps its whole definition: where a default changes, the old value is no default any more and tells the
+    two apart.
+    """
+    trainings = {}
+    for name, values in definition.get("trainings", {}).items():
+        defaults = json.loads(json.dumps(run_arguments(name, {}).defining()))
+        trainings[name] = {
+            key: value for key, value in values.items() if key not in defaults or defaults[key] != value
+        }
+    return {**definition, "trainings": trainings}
+
+
+def mark(definition: Mapping[str, Any]) -> str:
+    """What tells the definitions of two runs apart."""
+    return digest(essential(definition))
+
+
 def difference(was: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
     """Where two definitions differ, in words: the first few dotted keys with both values."""
-    old, new = flat(was), flat(wanted)
+    old, new = flat(essential(was)), flat(essential(wanted))
     keys = [key for key in {**old, **new} if not (key in old and key in new and old[key] == new[key])]
-    shown = [f"{key} was {old.get(key, '(absent)')!r}, is {new.get(key, '(absent)')!r}" for key in keys[:most]]
+    shown = [f"{key} was {old.get(key, '(default)')!r}, is {new.get(key, '(default)')!r}" for key in keys[:most]]
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
     return "; ".join(shown) + more or "something that is not recorded"
 
