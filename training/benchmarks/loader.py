@@ -241,11 +241,29 @@ class PlainLoader:
             "bow_weights": self.bags(rows, mirrored),
             **padded_captions([(self.tokens(text), []) for text in texts], "input_ids", "", "attention_mask", pad),
         }
+        if args.exclude_relatives:
+            batch |= self.relatives(rows, mirrored, captions)
         if args.mlm_weight > 0:
             ids = [self.tokens(chosen[0]) for chosen in captions]
             masked, _ = self.masked_captions(ids, [args.encoder_mask_ratio, 0.5], False, random)
             batch |= padded_captions(masked, "mlm_input_ids", "mlm_labels", "mlm_attention_mask", pad)
         return batch
+
+    def relatives(self, rows: list[int], mirrored: list[bool], captions: list[list[str]]) -> Batch:
+        most = max(len(texts) for texts in self.rows["captions"])
+        texts_share, motions_share = [], []
+        for row, turned, chosen in zip(rows, mirrored, captions, strict=True):
+            item = self.rows[row]
+            sides = self.told(row, False), self.told(row, True)
+            source = 3 * self.bases[str(item["base_id"])]
+            facing = source + 1 + (turned != str(item["id"]).startswith("M"))
+            for text in chosen:
+                place = sides[turned].index(text)
+                one_sided = caption_hash(sides[0][place]) != caption_hash(sides[1][place])
+                texts_share.append([facing if one_sided else source, caption_hash(text)])
+            own = [caption_hash(text) for text in sides[turned]]
+            motions_share.append([source, facing, *(own[number % len(own)] for number in range(most))])
+        return {"text_relative_ids": torch.tensor(texts_share), "motion_relative_ids": torch.tensor(motions_share)}
 
     # ---- clips --------------------------------------------------------------------------------------------------
 
