@@ -32,6 +32,7 @@ class LexMotionTextConfig(PreTrainedConfig):
         top_k (`int`, *optional*): keep only the k largest words of every embedding.
         min_words (`int`): an embedding with fewer words above zero has its scores lifted until there are so many.
         num_decoder_layers (`int`): depth of the weak decoder of LexMLM (2 in LexMAE and LexLIP).
+        lexicon_hash (`str`, *optional*): of the lexicon it was trained with; a processor with another one is refused.
     """
 
     model_type = "lexmotion_text"
@@ -44,6 +45,7 @@ class LexMotionTextConfig(PreTrainedConfig):
     top_k: int | None = None
     min_words: int = 0
     num_decoder_layers: int = 2
+    lexicon_hash: str | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
@@ -57,6 +59,10 @@ class LexMotionTextConfig(PreTrainedConfig):
     @property
     def vocab_size(self) -> int:
         return self.encoder_config.vocab_size
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        self.encoder_config.vocab_size = value
 
     @property
     def num_attention_heads(self) -> int:
@@ -84,11 +90,15 @@ class LexMotionMotionConfig(PreTrainedConfig):
         hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation, training only.
         vocab_size, word_embedding_size (`int`): shape of the word embeddings shared with the text tower.
         num_active_words, head_kind, top_k, min_words: as in [`LexMotionTextConfig`].
+        word_share (`float`, *optional*): no word is active in more than this share of the motions of the training; the
+            head then holds a threshold for every word ([`LexMotionModel.limit_motion_words`] sets both).
         decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers (`int`): decoders of CMMM and LexMMM.
         position_init (`str`): where the learned grid embeddings start: `"normal"` with std `initializer_range`, or
             `"sincos"`, sinusoids in time (Vaswani et al.) and unit normal parts, which short trainings gain by.
         contrast_size, contrast_hidden_size (`int`), contrast_temperature (`float`): projector of the CMMM contrast
         (CMAE).
+        lexicon_hash, statistics_hash (`str`, *optional*): of the lexicon and of the feature statistics it was trained
+            with; a processor with others is refused.
     """
 
     model_type = "lexmotion_motion"
@@ -114,6 +124,7 @@ class LexMotionMotionConfig(PreTrainedConfig):
     head_act: str = "gelu"
     top_k: int | None = None
     min_words: int = 0
+    word_share: float | None = None
     decoder_hidden_size: int = 384
     num_decoder_layers: int = 4
     num_feature_decoder_layers: int = 2
@@ -122,11 +133,15 @@ class LexMotionMotionConfig(PreTrainedConfig):
     contrast_hidden_size: int = 1536
     contrast_temperature: float = 0.07
     position_init: str = "normal"
+    lexicon_hash: str | None = None
+    statistics_hash: str | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         _check_head(self.head_kind, self.top_k, self.min_words)
+        if self.word_share is not None and not 0 < self.word_share < 1:
+            raise ValueError(f"word_share must lie in (0, 1), got {self.word_share}")
         if self.parts is None:
             self.parts = [list(range(self.num_features))]
         self.parts = [[int(column) for column in part] for part in self.parts]

@@ -142,6 +142,56 @@ class LinearMaps(TorchFunctionMode):
             return function(*map(self._cast, args), **(kwargs or {}))
 
 
+# ------------------------------------------------------------------------------------- which processor a model is for
+
+
+def _hashes(processor: Any) -> dict[str, str | None]:
+    """What a processor, tokenizer or feature extractor says of its lexicon and its statistics; None where it cannot."""
+    extractor, lexicon = getattr(processor, "feature_extractor", processor), getattr(processor, "lexicon", None)
+    return {
+        "lexicon_hash": getattr(lexicon, "hash", None),
+        "statistics_hash": getattr(extractor, "statistics_hash", None),
+    }
+
+
+def _with_towers(config: Any) -> list[Any]:
+    towers = (getattr(config, name, None) for name in ("text_config", "motion_config"))
+    return [config, *(tower for tower in towers if tower is not None)]
+
+
+def bind_processor(model: nn.Module, processor: Any) -> None:
+    """Write into a model's configurations which lexicon and which statistics it is trained with, so that others are
+    refused by [`check_processor`]."""
+    hashes = _hashes(processor)
+    for module in model.modules():
+        for config in _with_towers(getattr(module, "config", None)):
+            for name, value in hashes.items():
+                if hasattr(config, name) and value is not None:
+                    setattr(config, name, value)
+
+
+def check_processor(config: Any, processor: Any) -> None:
+    """
+    Refuse a processor whose words or whose normalisation are not those a model was trained with.
+
+    Args:
+        config: of the model. Those saved before hashes were kept have none and accept every processor.
+        processor: a `LexMotionProcessor`, or its tokenizer or feature extractor, of which only what it has is checked.
+
+    Raises:
+        ValueError: another lexicon or other statistics.
+    """
+    for name, found in _hashes(processor).items():
+        expected = {getattr(part, name, None) for part in _with_towers(config)} - {None}
+        if found is not None and expected and expected != {found}:
+            what = name.removesuffix("_hash")
+            raise ValueError(
+                f"the processor's {what} (hash {found[:12]}) is not the one this model was trained with (hash "
+                f"{' and '.join(sorted(value[:12] for value in expected))}): its vectors would mean something else. "
+                "Load the processor saved beside the model"
+            )
+
+
 # ---------------------------------------------------------------------------------------------------------- encoding
 
 
@@ -174,7 +224,7 @@ class _WordVectors:
         with exact_products() if self.dtype == torch.float32 else contextlib.nullcontext():
             scores, _ = max_pooled_projection(states, self.weight, self.bias, mask)  # (B, A)
         scores = scores.float()
-        if head.kind == "splade" and head.top_k is None and not head.min_words:
+        if head.kind == "splade" and head.top_k is None and not head.min_words and head.word_share is None:
             rows, places = (scores > 0).nonzero(as_tuple=True)
             weights = saturate(scores[rows, places], head.kind)
         else:
@@ -257,10 +307,12 @@ def _encode(
 
 class _WithProcessor:
     name_or_path: str
+    config: Any
 
     def _processor_part(self, processor: Any, name: str, auto_class: Any) -> Any:
         """The tokenizer or feature extractor: given alone or in a processor, else the one saved beside the weights."""
         if processor is not None:
+            check_processor(self.config, processor)
             return getattr(processor, name, processor)
         parts = self.__dict__.setdefault("_processor_parts", {})
         if name not in parts:
@@ -272,6 +324,7 @@ class _WithProcessor:
             # Whoever loaded the model's code from there trusted it.
             trusted = type(self).__module__.startswith("transformers_modules.")
             parts[name] = auto_class.from_pretrained(self.name_or_path, trust_remote_code=trusted or None)
+            check_processor(self.config, parts[name])
         return parts[name]
 
 

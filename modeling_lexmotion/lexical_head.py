@@ -55,9 +55,11 @@ class LexicalHead(nn.Module):
     Args:
         hidden_size: width D of the states and of the word embeddings.
         vocab_size: V. num_active_words: A <= V words that may be active; `active_ids` (A,) says which.
+        word_share: there are `thresholds` (V,) that keep every word to this share of the items (`limit_frequency`).
     """
 
     active_ids: torch.Tensor
+    thresholds: torch.Tensor
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class LexicalHead(nn.Module):
         top_k: int | None,
         layer_norm_eps: float = 1e-12,
         min_words: int = 0,
+        word_share: float | None = None,
     ):
         super().__init__()
         self.kind, self.top_k, self.min_words, self.vocab_size = kind, top_k, min_words, vocab_size
@@ -78,11 +81,40 @@ class LexicalHead(nn.Module):
         self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(vocab_size), requires_grad=kind == "splade")
         self.register_buffer("active_ids", torch.arange(num_active_words or vocab_size))
+        self.word_share = word_share
+        if word_share is not None:
+            self.register_buffer("thresholds", torch.zeros(vocab_size))
 
     def reset_parameters(self) -> None:
         """What no pretrained head can give: zero biases, the first A words active (until `set_active_words`)."""
         init.zeros_(self.bias)
         init.copy_(self.active_ids, torch.arange(self.active_ids.shape[0]))
+        if self.word_share is not None:
+            init.zeros_(self.thresholds)
+
+    @torch.no_grad()
+    def resize(self, vocab_size: int) -> None:
+        """
+        Follow word embeddings of another length: a new word has bias zero, and is active where all words were.
+
+        Args:
+            vocab_size: rows of the word embeddings now.
+
+        Raises:
+            ValueError: no active word would be left.
+        """
+        everything = self.active_ids.numel() == self.vocab_size
+        left = self.active_ids[self.active_ids < vocab_size]
+        if left.numel() == 0:
+            raise ValueError(
+                f"a vocabulary of {vocab_size} words holds none of the {self.active_ids.numel()} active ones, the "
+                f"first of which is {int(self.active_ids[0])}; call set_active_words first"
+            )
+        bias = self.bias.new_zeros(vocab_size)
+        bias[: self.vocab_size] = self.bias[:vocab_size]
+        self.bias = nn.Parameter(bias, requires_grad=self.bias.requires_grad)
+        self.active_ids = torch.arange(vocab_size, device=left.device) if everything else left
+        self.vocab_size = vocab_size
 
     def reset_to_identity(self) -> None:
         """An encoder without a masked-LM head keeps its geometry: identity transform, unit LayerNorm, zero biases."""
@@ -121,24 +153,37 @@ class LexicalHead(nn.Module):
     @torch.no_grad()
     def limit_frequency(self, scores: torch.Tensor, share: float) -> int:
         """
-        Lower the biases of the words that are above zero in more than `share` of the rows, until they are not.
+        From now on a word counts only where it scores higher than in all but `share` of the rows.
 
-        A word that most items light costs every search and tells nothing apart. What is subtracted is the same for all
-        items, so a word keeps its order among them.
+        A word that most items light costs every search and tells nothing apart. Where it stays, it keeps its weight,
+        and so its place among the first words of its item; a lower bias would take that too.
 
         Args:
-            scores: (B, A) pooled scores of a sample. share: in (0, 1).
+            scores: (B, A) pooled scores of a sample, before any threshold. share: in (0, 1).
 
         Returns:
-            How many words were lowered.
+            How many words have a threshold above zero.
+
+        Raises:
+            ValueError: the head is of another kind than `splade`, where no word is ever zero; share is out of range.
         """
+        if self.kind != "splade":
+            raise ValueError(f"only a head of kind 'splade' has words at zero to be limited, this is {self.kind!r}")
         if not 0 < share < 1:
             raise ValueError(f"share must lie in (0, 1), got {share}")
         allowed = int(share * scores.shape[0])
-        level = scores.float().topk(allowed + 1, dim=0).values[-1]  # (A,), the first row too many
-        excess = level.clamp(min=0.0)
-        self.bias[self.active_ids] -= excess.to(self.bias.dtype)
-        return int((excess > 0).sum())
+        level = scores.float().topk(allowed + 1, dim=0).values[-1].clamp(min=0.0)  # (A,), the first row too many
+        thresholds = torch.zeros(self.vocab_size, device=level.device).index_copy(0, self.active_ids, level)
+        self.word_share = share
+        self.register_buffer("thresholds", thresholds)
+        return int((level > 0).sum())
+
+    def gate(self, scores: torch.Tensor) -> torch.Tensor:
+        """(..., A) -> the same where a word passes its threshold, at most zero where it does not, nearest ones first."""
+        if self.word_share is None:
+            return scores
+        below = scores - self.thresholds[self.active_ids]
+        return torch.where(below > 0, scores, torch.minimum(scores, below))
 
     def transform(self, hidden: torch.Tensor) -> torch.Tensor:
         """(..., D) -> (..., D), the state that meets the word embeddings."""
@@ -172,6 +217,7 @@ class LexicalHead(nn.Module):
 
     def weigh(self, scores: torch.Tensor) -> torch.Tensor:
         """Pooled scores (B, A) -> weights of the active words (B, A), non-negative."""
+        scores = self.gate(scores)
         if self.min_words:
             scores = at_least(scores, min(self.min_words, scores.shape[-1] - 1))
         weights = saturate(scores, self.kind)

@@ -10,7 +10,7 @@ windows x body parts, time-major), D hidden size, E word-embedding size, V vocab
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +22,9 @@ from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
-from transformers.utils import ModelOutput, logging
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
 from .encoding_lexmotion import MotionEncodingMixin, TextEncodingMixin
@@ -51,6 +53,16 @@ LIKE_LENGTH, MINIMUM_GROUP = 0.75, 256  # rows run together: at least this share
 # ------------------------------------------------------------------------------------------------------------- outputs
 
 
+class WithLoss(ModelOutput):
+    """An output whose `*_loss` fields are parts of one loss."""
+
+    @property
+    def loss(self) -> torch.Tensor | None:
+        """The parts together, unweighted, where other libraries look for them; the trainers here weigh each part."""
+        parts = [value for name, value in self.items() if name.endswith("_loss")]
+        return sum(parts[1:], parts[0]) if parts else None
+
+
 @dataclass
 class LexMotionTextOutput(ModelOutput):
     """
@@ -62,6 +74,7 @@ class LexMotionTextOutput(ModelOutput):
         segment_scores (B, K, A): as `text_scores`, of every segment, on request.
         dense_embeds (B, d): the dense vector, of a `LexMotionModel` that has one.
         token_logits (B, L, A): word scores of every token, on request.
+        hidden_states (layers + 1) x (B, L, E), attentions (layers) x (B, heads, L, L): on request.
     """
 
     text_embeds: torch.FloatTensor | None = None
@@ -74,6 +87,11 @@ class LexMotionTextOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
+    @property
+    def pooler_output(self) -> torch.FloatTensor | None:
+        """`text_embeds`, by the name that any tower's pooled vector has in transformers."""
+        return self.text_embeds
+
 
 @dataclass
 class LexMotionMotionOutput(ModelOutput):
@@ -85,6 +103,8 @@ class LexMotionMotionOutput(ModelOutput):
         grid (Nt, Np): time windows and body parts; token n is window n // Np, part n % Np.
         motion_scores (B, A), winning_tokens (B, A), segment_scores (B, K, A), dense_embeds (B, d), token_logits
         (B, N, A): as in the text output.
+        hidden_states (layers + 1) x (B, n, D), attentions (layers) x (B, heads, n, n): on request. With a `token_mask`
+            n counts the seen tokens of the fullest row, seen ones first; the last hidden state is `last_hidden_state`.
     """
 
     motion_embeds: torch.FloatTensor | None = None
@@ -99,23 +119,31 @@ class LexMotionMotionOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
+    @property
+    def pooler_output(self) -> torch.FloatTensor | None:
+        """`motion_embeds`, by the name that any tower's pooled vector has in transformers."""
+        return self.motion_embeds
+
 
 @dataclass
-class LexMotionLexicalMaskedLMOutput(ModelOutput):
+class LexMotionLexicalMaskedLMOutput(WithLoss):
     """
     Args:
         encoder_loss, decoder_loss (): cross-entropy of the encoder and of the weak decoder at their masked words.
         importance (B, V): p, the softmax of the pooled word scores. bottleneck (B, E): b, what the decoder is told.
+        hidden_states, attentions: of the text tower, on request.
     """
 
     encoder_loss: torch.FloatTensor | None = None
     decoder_loss: torch.FloatTensor | None = None
     importance: torch.FloatTensor | None = None
     bottleneck: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
-class LexMotionContrastiveMaskedMotionOutput(ModelOutput):
+class LexMotionContrastiveMaskedMotionOutput(WithLoss):
     """
     Args:
         position_loss, velocity_loss (): squared error at the masked tokens, of values and of their frame differences.
@@ -123,6 +151,7 @@ class LexMotionContrastiveMaskedMotionOutput(ModelOutput):
         reconstruction (B, T', F): predicted values at masked tokens, zero elsewhere; T' is a whole number of windows.
             None while training.
         pooled (B, C): the student's projected feature, unit length.
+        hidden_states, attentions: of the student's encoder, seen tokens first, on request.
     """
 
     position_loss: torch.FloatTensor | None = None
@@ -130,15 +159,18 @@ class LexMotionContrastiveMaskedMotionOutput(ModelOutput):
     contrastive_loss: torch.FloatTensor | None = None
     reconstruction: torch.FloatTensor | None = None
     pooled: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
-class LexMotionLexicalMaskedMotionOutput(ModelOutput):
+class LexMotionLexicalMaskedMotionOutput(WithLoss):
     """
     Args:
         caption_loss (): masked words of the caption, read through the motion's words (reading A).
         motion_loss (): masked motion rebuilt through its words (reading B). bow_loss (): words of the captions.
         mlm_loss (): the text encoder's own masked words, when asked for. importance (B, V): p of the motion.
+        hidden_states, attentions: of the motion tower, on request.
     """
 
     caption_loss: torch.FloatTensor | None = None
@@ -146,10 +178,12 @@ class LexMotionLexicalMaskedMotionOutput(ModelOutput):
     bow_loss: torch.FloatTensor | None = None
     mlm_loss: torch.FloatTensor | None = None
     importance: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
-class LexMotionOutput(ModelOutput):
+class LexMotionOutput(WithLoss):
     """
     Args:
         contrastive_loss (): symmetric multi-positive InfoNCE between lexical vectors, segments blended in.
@@ -377,6 +411,26 @@ class LexMotionPreTrainedModel(PreTrainedModel):
                 init.normal_(module.part_embeddings, std=module.config.initializer_range)
             if isinstance(module, MotionTokenDecoder):
                 init.normal_(module.mask_token, std=module.config.initializer_range)
+        elif isinstance(module, LexMotionForContrastiveMaskedMotion):
+            for teacher, student in module.teacher_parameters():  # what a checkpoint lacks of the teacher
+                init.copy_(teacher, student)
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """
+        As in transformers, for a tokenizer that gained or lost words; the lexical vectors follow.
+
+        New words can be active where all words are (else `set_active_words` says so); a word that is gone is active no
+        more.
+        """
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        for tower in self.modules():
+            if isinstance(tower, LexMotionTextModel | LexMotionMotionModel):
+                head = tower.lexical_head
+                head.resize(embeddings.num_embeddings)
+                tower.config.vocab_size = head.vocab_size
+                if tower.config.num_active_words is not None:
+                    tower.config.num_active_words = head.active_ids.numel()
+        return embeddings
 
     def _use_active_words(self, heads: Sequence[LexicalHead], configs: Sequence, active_ids) -> None:
         ids = torch.as_tensor(active_ids, dtype=torch.int64, device=self.device).unique()
@@ -498,6 +552,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             model.set_active_words(active_ids)
         return model
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -508,7 +563,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         output_token_logits: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionTextOutput:
         """
         Args:
@@ -532,8 +587,8 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 inputs_embeds=inputs_embeds,
-                output_hidden_states=output_hidden_states,
-                output_attentions=output_attentions,
+                output_hidden_states=wants_layers,
+                output_attentions=wants_attentions,
                 return_dict=True,
             )
             hidden = states.last_hidden_state
@@ -560,7 +615,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         """(B, L), (B, L) -> the encoder's last states (B, L, E); those of padding mean nothing."""
 
         def run(mask, ids):
-            return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+            return self.encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
 
         return by_length(run, attention_mask, input_ids)
 
@@ -627,13 +682,16 @@ class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
         self.text_decoder = BottleneckedTextDecoder(config)
         self.post_init()
 
-    def bottleneck(self, input_ids, attention_mask) -> tuple[LexMotionTextOutput, torch.Tensor, torch.Tensor]:
+    def bottleneck(
+        self, input_ids, attention_mask, **kwargs
+    ) -> tuple[LexMotionTextOutput, torch.Tensor, torch.Tensor]:
         """(B, L) -> the tower's output, p (B, V), b (B, E)."""
-        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask)
+        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         head = self.text_model.lexical_head
         log_importance, bottleneck = head.bottleneck(output.text_scores, self.text_model.word_embeddings)
         return output, head.scatter(log_importance.exp()), bottleneck
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor,
@@ -641,12 +699,12 @@ class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
         labels: torch.LongTensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_labels: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionLexicalMaskedLMOutput:
         """All (B, L): x_e with its mask and labels, x_d with its labels (-100 = not asked). No labels, no loss."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        encoded, importance, bottleneck = self.bottleneck(input_ids, attention_mask)
+        encoded, importance, bottleneck = self.bottleneck(input_ids, attention_mask, **kwargs)
         encoder_loss = decoder_loss = None
         if labels is not None:
             encoder_loss = self.text_model.masked_lm_loss(encoded.last_hidden_state, labels)
@@ -655,7 +713,12 @@ class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
                 self.text_model, bottleneck, decoder_input_ids, attention_mask, decoder_labels
             )
         return LexMotionLexicalMaskedLMOutput(
-            encoder_loss=encoder_loss, decoder_loss=decoder_loss, importance=importance, bottleneck=bottleneck
+            encoder_loss=encoder_loss,
+            decoder_loss=decoder_loss,
+            importance=importance,
+            bottleneck=bottleneck,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
 
 
@@ -729,7 +792,7 @@ class LexMotionMotionEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = LexMotionMotionEmbeddings(config)
-        rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers).tolist()
+        rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu").tolist()
         self.layers = nn.ModuleList(
             [
                 LexMotionLayer(
@@ -748,14 +811,13 @@ class LexMotionMotionEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, motion_values, frame_mask, token_mask=None, output_hidden_states=False):
+    def forward(self, motion_values, frame_mask, token_mask=None):
         """
         Args:
             motion_values: (B, T, F). frame_mask: (B, T). token_mask: (B, N) bool, True = hidden from the encoder.
 
         Returns:
-            states (B, N, D), zero where unseen; seen (B, N) bool; valid (B, N) bool, seen or masked; (Nt, Np); and the
-            states of every layer when asked for.
+            states (B, N, D), zero where unseen; seen (B, N) bool; valid (B, N) bool, seen or masked; (Nt, Np).
         """
         grid, valid = self.embeddings(motion_values, frame_mask)  # (B, Nt, Np, D), (B, Nt, Np)
         shape = (grid.shape[1], grid.shape[2])
@@ -770,17 +832,13 @@ class LexMotionMotionEncoder(nn.Module):
         else:
             read = seen
         attention_mask = create_bidirectional_mask(self.config, inputs_embeds=tokens, attention_mask=read)
-        layer_states = []
         for layer in self.layers:
-            if output_hidden_states:
-                layer_states.append(tokens)
             tokens = layer(tokens, attention_mask)
         states = self.norm(tokens).masked_fill(~read[..., None], 0.0)
         if order is not None:
             full = states.new_zeros(*seen.shape, states.shape[-1])
             states = full.scatter(1, order[..., None].expand_as(states), states)
-        hidden_states = (*layer_states, states) if output_hidden_states else None
-        return states, seen, valid, shape, hidden_states
+        return states, seen, valid, shape
 
 
 class LexMotionMotionPreTrainedModel(MotionEncodingMixin, LexMotionPreTrainedModel):
@@ -808,6 +866,8 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
     ```
     """
 
+    _can_record_outputs = {"hidden_states": LexMotionLayer, "attentions": LexMotionAttention}
+
     def __init__(self, config: LexMotionMotionConfig):
         super().__init__(config)
         self.encoder = LexMotionMotionEncoder(config)
@@ -824,6 +884,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
             config.head_act,
             config.top_k,
             min_words=config.min_words,
+            word_share=config.word_share,
         )
         self.post_init()
 
@@ -844,6 +905,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         """Restrict the head to these vocabulary ids, in ascending order."""
         self._use_active_words([self.lexical_head], [self.config], active_ids)
 
+    @capture_outputs
     def forward(
         self,
         motion_values: torch.FloatTensor,
@@ -852,8 +914,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         freeze_words: bool = False,
         num_segments: int = 1,
         output_token_logits: bool = False,
-        output_hidden_states: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionMotionOutput:
         """
         Args:
@@ -865,9 +926,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         """
         if motion_attention_mask is None:
             motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
-        states, seen, _, grid, hidden_states = self.encoder(
-            motion_values, motion_attention_mask, token_mask, bool(output_hidden_states)
-        )
+        states, seen, _, grid = self.encoder(motion_values, motion_attention_mask, token_mask)
         words = self.projection_norm(self.projection(states))  # (B, N, E)
         head, word_embeddings = self.lexical_head, self.word_embeddings.weight
         if freeze_words:
@@ -887,7 +946,6 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
             winning_tokens=winners,
             segment_scores=segments,
             token_logits=head.token_logits(words, word_embeddings) if output_token_logits else None,
-            hidden_states=hidden_states,
         )
 
 
@@ -986,6 +1044,12 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
     L_con = 2 tau CE(q k / tau)  (CMAE).
     """
 
+    # The student's layers record themselves; the decoders' and the teacher's do not.
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(LexMotionLayer, layer_name="motion_model"),
+        "attentions": OutputRecorder(LexMotionAttention, index=1, layer_name="motion_model"),
+    }
+
     def __init__(self, config: LexMotionMotionConfig):
         super().__init__(config)
         self.motion_model = LexMotionMotionModel(config)
@@ -1006,45 +1070,48 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
         self.teacher_encoder = LexMotionMotionEncoder(config).requires_grad_(False)
         self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.post_init()
-        self.reset_teacher()
 
-    def _teacher_pairs(self):
-        yield self.teacher_encoder, self.motion_model.encoder
-        yield self.teacher_projector, self.projector
+    def teacher_parameters(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        """Each parameter of the teacher with the student's."""
+        yield from zip(self.teacher_encoder.parameters(), self.motion_model.encoder.parameters(), strict=True)
+        yield from zip(self.teacher_projector.parameters(), self.projector.parameters(), strict=True)
 
     @torch.no_grad()
     def reset_teacher(self) -> None:
-        """Start the teacher as a copy of the student; call after loading other student weights."""
-        for teacher, student in self._teacher_pairs():
-            teacher.load_state_dict(student.state_dict())
+        """Make the teacher a copy of the student, as it starts; call after loading other student weights."""
+        for teacher, student in self.teacher_parameters():
+            teacher.copy_(student)
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """Teacher <- momentum x teacher + (1 - momentum) x student, after every optimiser step."""
-        for teacher, student in self._teacher_pairs():
-            torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1.0 - momentum)
+        teachers, students = zip(*self.teacher_parameters(), strict=True)
+        torch._foreach_lerp_(list(teachers), list(students), 1.0 - momentum)
 
+    @capture_outputs
     def forward(
         self,
         motion_values: torch.FloatTensor,
-        motion_attention_mask: torch.Tensor,
-        token_mask: torch.BoolTensor,
+        motion_attention_mask: torch.Tensor | None = None,
+        token_mask: torch.BoolTensor | None = None,
         teacher_motion_values: torch.FloatTensor | None = None,
         teacher_motion_attention_mask: torch.Tensor | None = None,
         clip_ids: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionContrastiveMaskedMotionOutput:
         """
         Args:
             motion_values, motion_attention_mask: (B, T, F), (B, T), the student's crop.
-            token_mask: (B, N) bool, True = hidden.
+            token_mask: (B, N) bool, True = hidden; nothing is to be rebuilt without.
             teacher_motion_values, teacher_motion_attention_mask: the teacher's crop of the same clips; no contrast
                 without.
             clip_ids: (B,) equal for crops and mirror twins of one clip: they are not each other's negatives.
         """
-        states, seen, valid, _, _ = self.motion_model.encoder(motion_values, motion_attention_mask, token_mask)
+        if motion_attention_mask is None:
+            motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
+        states, seen, valid, _ = self.motion_model.encoder(motion_values, motion_attention_mask, token_mask)
         predictions = self.motion_decoder.predict(self.motion_decoder.decode(states, seen, valid))
-        hidden = valid & token_mask
+        hidden = valid & ~seen
         position_loss, velocity_loss = reconstruction_losses(
             self.motion_model.encoder, predictions, motion_values, motion_attention_mask, hidden
         )
@@ -1053,7 +1120,7 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
             features = self.feature_output(self.feature_decoder.decode(states, seen, valid))
             query = self.predictor(self.projector(_mean(features, valid)))  # (B, C)
             with torch.no_grad():
-                full, full_seen, _, _, _ = self.teacher_encoder(teacher_motion_values, teacher_motion_attention_mask)
+                full, full_seen, _, _ = self.teacher_encoder(teacher_motion_values, teacher_motion_attention_mask)
                 key = self.teacher_projector(_mean(full, full_seen))
             pooled, key = cosine(query.float()), gather(cosine(key.float()))
             tau = self.config.contrast_temperature
@@ -1171,6 +1238,22 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
             for holder in (config, tower.config, tower.lexical_head):
                 holder.min_words, holder.top_k = least, most
 
+    def limit_motion_words(self, motion_scores: torch.Tensor, share: float) -> int:
+        """
+        From now on no word is active in more than `share` of motions like these ([`LexicalHead.limit_frequency`]).
+
+        Args:
+            motion_scores: (B, A) `motion_scores` of a sample. share: in (0, 1).
+
+        Returns:
+            How many words were limited.
+        """
+        head = self.motion_model.lexical_head
+        limited = head.limit_frequency(motion_scores.to(head.bias.device), share)
+        for config in (self.config.motion_config, self.motion_model.config):
+            config.word_share = share
+        return limited
+
     @classmethod
     def from_towers(
         cls,
@@ -1200,7 +1283,8 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         model.text_model.load_state_dict(text_model.state_dict())
         if motion_model is not None:
             model.motion_model.encoder.load_state_dict(motion_model.encoder.state_dict())
-        model.motion_model.lexical_head.load_state_dict(text_model.lexical_head.state_dict())
+        head = model.motion_model.lexical_head
+        head.load_state_dict(head.state_dict() | text_model.lexical_head.state_dict())
         model.tie_weights()
         return model
 
@@ -1214,7 +1298,10 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         )
         return cls.from_towers(text_model, motion_config, **config_fields)
 
-    def get_text_features(self, input_ids=None, attention_mask=None, **kwargs) -> LexMotionTextOutput:
+    @can_return_tuple
+    def get_text_features(
+        self, input_ids=None, attention_mask=None, **kwargs: Unpack[TransformersKwargs]
+    ) -> LexMotionTextOutput:
         """(B, L) -> `text_embeds` (B, V), the rest of the tower's output, segments and the dense vector."""
         if self.config.num_segments > 1:
             kwargs = {
@@ -1222,18 +1309,23 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
                 "event_words": self.config.event_words,
                 **kwargs,
             }
-        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         if self.text_readout is not None:
             states = output.last_hidden_state  # (B, L, E)
             valid = states.new_ones(states.shape[:2]) if attention_mask is None else attention_mask
             output.dense_embeds = self.text_readout(_mean(states, valid))
         return output
 
-    def get_motion_features(self, motion_values=None, motion_attention_mask=None, **kwargs) -> LexMotionMotionOutput:
+    @can_return_tuple
+    def get_motion_features(
+        self, motion_values=None, motion_attention_mask=None, **kwargs: Unpack[TransformersKwargs]
+    ) -> LexMotionMotionOutput:
         """(B, T, F) -> `motion_embeds` (B, V), the rest of the tower's output, segments and the dense vector."""
         if self.config.num_segments > 1:
             kwargs = {"num_segments": self.config.num_segments, **kwargs}
-        output = self.motion_model(motion_values=motion_values, motion_attention_mask=motion_attention_mask, **kwargs)
+        output = self.motion_model(
+            motion_values=motion_values, motion_attention_mask=motion_attention_mask, return_dict=True, **kwargs
+        )
         if self.motion_readout is not None:
             output.dense_embeds = self.motion_readout(_mean(output.last_hidden_state, output.token_attention_mask))
         return output
@@ -1270,6 +1362,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         scale = (weight / segments.shape[1]) ** 0.5
         return torch.cat([(1 - weight) ** 0.5 * whole, scale * segments.flatten(1)], dim=1)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor,
@@ -1293,7 +1386,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         swapped_attention_mask: torch.Tensor | None = None,
         swapped_rows: torch.LongTensor | None = None,
         return_loss: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionOutput:
         """
         Args:
@@ -1312,8 +1405,10 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
                 from, -1 for a row that only fills the batch.
             return_loss: also return the parts of the loss, unweighted.
         """
-        text = self.get_text_features(input_ids, attention_mask)
-        motion = self.get_motion_features(motion_values, motion_attention_mask, token_mask=token_mask)
+        text = self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs)
+        motion = self.get_motion_features(
+            motion_values, motion_attention_mask, token_mask=token_mask, return_dict=True, **kwargs
+        )
         # Everything below sees the active words alone: the others are zero in every vector.
         text_head, motion_head = self.text_model.lexical_head, self.motion_model.lexical_head
         if not torch.equal(text_head.active_ids, motion_head.active_ids):
@@ -1337,7 +1432,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
             )
             parts = self._loss_parts(z_t, z_m, compared, pairing, bow_weights)
             if swapped_input_ids is not None:
-                swapped = self.get_text_features(swapped_input_ids, swapped_attention_mask)
+                swapped = self.get_text_features(swapped_input_ids, swapped_attention_mask, return_dict=True)
                 y_s = self._lexical_vectors(swapped)
                 own = swapped_rows if text_clip_ids is None else text_clip_ids[swapped_rows]
                 if motion_clip_ids is not None:
@@ -1435,6 +1530,8 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
     motion from b_m and a quarter of the grid (reading B);  L_bow: p_m speaks the captions' words (STAIR).
     """
 
+    main_input_name = "motion_values"
+
     def __init__(self, config: LexMotionConfig):
         super().__init__(config)
         self.model = LexMotionModel(config)
@@ -1445,18 +1542,21 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
         self.patch_states = LexMotionMotionEmbeddings(motion)  # the decoder's own eyes: no encoder context leaks in
         self.post_init()
 
-    def bottleneck(self, motion_values, motion_attention_mask, token_mask=None):
+    def bottleneck(self, motion_values, motion_attention_mask, token_mask=None, **kwargs):
         """(B, T, F) -> the motion tower's output, log p (B, A), p (B, V), b (B, E); no gradient reaches E."""
         tower = self.model.motion_model
-        output = tower(motion_values, motion_attention_mask, token_mask, freeze_words=True)
+        output = tower(
+            motion_values, motion_attention_mask, token_mask, freeze_words=True, return_dict=True, **kwargs
+        )
         head = tower.lexical_head
         log_importance, bottleneck = head.bottleneck(output.motion_scores, tower.word_embeddings.weight)
         return output, log_importance, head.scatter(log_importance.exp()), bottleneck
 
+    @can_return_tuple
     def forward(
         self,
         motion_values: torch.FloatTensor,
-        motion_attention_mask: torch.Tensor,
+        motion_attention_mask: torch.Tensor | None = None,
         token_mask: torch.BoolTensor | None = None,
         decoder_token_mask: torch.BoolTensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
@@ -1466,7 +1566,7 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
         mlm_input_ids: torch.LongTensor | None = None,
         mlm_attention_mask: torch.Tensor | None = None,
         mlm_labels: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionLexicalMaskedMotionOutput:
         """
         Args:
@@ -1476,7 +1576,11 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
             bow_weights: (B, V) IDF weights of the content words of all captions; no bag-of-words loss without.
             mlm_*: (Bx, L) masked captions for the text encoder's own loss.
         """
-        _, log_importance, importance, bottleneck = self.bottleneck(motion_values, motion_attention_mask, token_mask)
+        if motion_attention_mask is None:
+            motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
+        output, log_importance, importance, bottleneck = self.bottleneck(
+            motion_values, motion_attention_mask, token_mask, **kwargs
+        )
         losses = {}
         text_model = self.model.text_model
         if decoder_labels is not None:
@@ -1502,7 +1606,9 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
         if mlm_labels is not None:
             states = text_model.encode(mlm_input_ids, mlm_attention_mask)
             losses["mlm_loss"] = text_model.masked_lm_loss(states, mlm_labels)
-        return LexMotionLexicalMaskedMotionOutput(**losses, importance=importance)
+        return LexMotionLexicalMaskedMotionOutput(
+            **losses, importance=importance, hidden_states=output.hidden_states, attentions=output.attentions
+        )
 
 
 __all__ = [

@@ -188,9 +188,8 @@ class LexCMLPTrainer(AlignmentTrainer):
 
         self.model.eval()
         scores, _ = self.encode(self.train_corpus, motion_scores)
-        head = self.model.motion_model.lexical_head
-        lowered = head.limit_frequency(scores.to(head.bias.device), share)
-        logger.info(f"{lowered} words were active in over {share:.0%} of the training motions and were lowered")
+        limited = self.model.limit_motion_words(scores, share)
+        logger.info(f"{limited} words scored above zero in over {share:.0%} of the training motions and were limited")
 
     def acceptance(self) -> dict[str, float]:
         from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency

@@ -73,18 +73,35 @@ def test_rows_with_too_few_words_are_lifted_and_the_others_left_alone(least, see
     assert torch.equal(lifted.argsort(dim=1), scores.argsort(dim=1))
 
 
-def test_words_of_most_items_are_lowered_until_they_are_not_and_the_others_left_alone():
+def test_words_of_most_items_stay_where_they_are_strongest_with_their_weights():
     torch.manual_seed(0)
     module = head()
-    torch.nn.init.zeros_(module.bias)
     scores = torch.randn(20, 11) + torch.linspace(-2, 2, 11)
-    common = (scores > 0).sum(dim=0) > 8
+    before, common = module.weigh(scores), (scores > 0).sum(dim=0) > 8
     assert module.limit_frequency(scores, 0.4) == int(common.sum()) > 0
-    lowered = scores + module.bias
-    assert ((lowered > 0).sum(dim=0)[common] == 8).all()
-    assert torch.equal(lowered[:, ~common], scores[:, ~common])
+    after = module.weigh(scores)
+    assert ((after > 0).sum(dim=0)[common] == 8).all()
+    assert torch.equal(after[:, ~common], before[:, ~common])
+    kept = scores[:, common].argsort(dim=0, descending=True)[:8]
+    assert torch.equal(after[:, common].gather(0, kept), before[:, common].gather(0, kept))
+
+
+def test_a_row_with_too_few_words_is_lifted_by_those_nearest_to_their_thresholds():
+    module = LexicalHead(6, 3, None, "splade", "gelu", None, min_words=2)
+    module.limit_frequency(torch.tensor([[1.0, 5.0, -1.0], [1.0, 4.0, -1.0]]), 0.4)
+    weights = module.weigh(torch.tensor([[0.9, 3.0, -0.5]]))
+    assert (weights > 0).tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_none_or_all_is_refused(share):
     with pytest.raises(ValueError, match="share"):
-        module.limit_frequency(scores, 1.0)
+        head().limit_frequency(torch.randn(4, 11), share)
+
+
+def test_a_head_that_is_never_zero_has_no_words_to_limit():
+    with pytest.raises(ValueError, match="vdr"):
+        head("vdr").limit_frequency(torch.randn(4, 11), 0.5)
 
 
 def test_vdr_form_has_unit_length_before_top_k():

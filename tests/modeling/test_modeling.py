@@ -351,6 +351,23 @@ def test_word_limits_are_kept_by_both_towers_and_by_the_checkpoint(tmp_path):
             assert (one.get_motion_features(values, frames).motion_embeds > 0).sum(dim=1).max() == 3
 
 
+def test_a_limit_on_how_many_motions_a_word_is_in_is_kept_by_the_checkpoint(tmp_path):
+    model = tiny.dual_model(seed=1)
+    values, frames = tiny.motions(rows=10)
+    with torch.no_grad():
+        scores = model.get_motion_features(values, frames).motion_scores
+        assert model.limit_motion_words(scores, 0.3) > 0
+        embeds = model.get_motion_features(values, frames).motion_embeds
+    assert ((embeds > 0).sum(dim=0) <= 3).all() and (embeds > 0).any()
+    model.save_pretrained(tmp_path)
+    loaded = LexMotionModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded.get_motion_features(values, frames).motion_embeds, embeds)
+    tower = LexMotionMotionModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(tower(values, frames).motion_embeds, embeds)
+
+
 @pytest.mark.parametrize("limits", [(-1, 3), (4, 3), (0, 0)])
 def test_word_limits_that_no_vector_can_keep_are_refused(limits):
     with pytest.raises(ValueError, match=r"\(least, most\)"):
