@@ -1,0 +1,517 @@
+"""
+A frozen text encoder for motion generators: captions in, vectors of the generator's width out.
+
+    c = [LN(h_CLS) ; LN(E^T z / sum z)],  vector = P c
+
+h_CLS is the sentence state of the text tower and z its word weights, so that E^T z / sum z is the mean embedding of
+the words LexMotion reads in the caption. The paper says no more than that generators were given its representation;
+this form is ours.
+
+P is fixed. Generators freeze their text encoder, call it without gradients and map its vector by a linear layer of
+their own, so a trainable P would stay as it was drawn. It has orthonormal rows: angles between captions survive, and
+unit variance stays unit variance. `fit_projection` replaces it by the principal components of given captions.
+"""
+
+import copy
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import AutoTokenizer
+from transformers import initialization as init
+from transformers.configuration_utils import PreTrainedConfig
+
+from ..configuration_lexmotion import LexMotionConfig, LexMotionTextConfig
+from ..encoding_lexmotion import ACCELERATOR_BATCH, CPU_BATCH, LinearMaps
+from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel
+
+OUTPUTS = ("pooled", "tokens", "lexical")
+TOWERS = (LexMotionConfig.model_type, LexMotionTextConfig.model_type)
+CACHE_BYTES = 256 << 20
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+Texts = str | Sequence[str] | torch.Tensor
+TokenIds = tuple[int, ...]
+
+
+@strict
+class LexMotionTextConditionerConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`LexMotionTextConditioner`].
+
+    Args:
+        text_config: the text tower.
+        output (`str`): what a call returns: `"pooled"` (sentence and words), `"tokens"` or `"lexical"` (words alone).
+        dim (`int`, *optional*):
+            Width of a caption's vector, 512 as CLIP ViT-B/32 has. With `"lexical"` it may be `None`: the vector then
+            is the word weights themselves, one number for every word of the vocabulary.
+        token_dim (`int`): width of a token's vector, 768 as DistilBERT has.
+        max_length (`int`): tokens read of a caption.
+        projection_seed (`int`): of the projections, before one is fitted.
+    """
+
+    model_type = "lexmotion_text_conditioner"
+    sub_configs_defaults = {"text_config": LexMotionTextConfig}
+
+    text_config: dict | PreTrainedConfig | None = None
+    output: str = "pooled"
+    dim: int | None = 512
+    token_dim: int = 768
+    max_length: int = 77
+    projection_seed: int = 0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.output not in OUTPUTS:
+            raise ValueError(f"output must be one of {OUTPUTS}, got {self.output!r}")
+        if self.dim is None and self.output != "lexical":
+            raise ValueError(f"only output='lexical' has vectors without a dim; give dim for output={self.output!r}")
+        for name in ("dim", "token_dim"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be a positive width, got {value}")
+        if self.max_length < 3:
+            raise ValueError(f"max_length must leave room for a word between [CLS] and [SEP], got {self.max_length}")
+
+
+def orthogonal(rows: int, columns: int, seed: int) -> torch.Tensor:
+    """(rows, columns), orthonormal along the shorter side, the same for a seed on every machine."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
+    basis, triangle = torch.linalg.qr(numbers)
+    basis = basis * triangle.diagonal().sign()  # the signs of a QR are the library's choice
+    return (basis if rows >= columns else basis.T).float()
+
+
+class FixedProjection(nn.Module):
+    """
+    x -> W (x - center), kept in buffers: it is stored with the weights and never trained.
+
+    Input of unit variance has output of unit variance.
+    """
+
+    weight: torch.Tensor
+    center: torch.Tensor
+
+    def __init__(self, in_size: int, out_size: int, seed: int):
+        super().__init__()
+        self.seed = seed
+        self.register_buffer("weight", torch.empty(out_size, in_size))
+        self.register_buffer("center", torch.empty(in_size))
+
+    def reset_parameters(self) -> None:
+        out_size, in_size = self.weight.shape
+        init.copy_(self.weight, orthogonal(out_size, in_size, self.seed) * max(1.0, out_size / in_size) ** 0.5)
+        init.zeros_(self.center)
+
+    @torch.no_grad()
+    def fit(self, features: torch.Tensor) -> float:
+        """
+        Centre on `features` (N, in_size), and keep their principal components where there are more than `out_size`.
+
+        Returns:
+            The share of their variance that is kept.
+        """
+        out_size, in_size = self.weight.shape
+        features = features.double()
+        center = features.mean(dim=0)
+        variances, basis = torch.linalg.eigh((features - center).T @ (features - center) / len(features))
+        total = variances.sum()
+        if out_size < in_size:
+            variances, basis = variances[-out_size:].flip(0), basis[:, -out_size:].flip(1)  # largest first
+            weight = (basis * basis.gather(0, basis.abs().argmax(dim=0)[None]).sign()).T
+        else:
+            weight = orthogonal(out_size, in_size, self.seed).double()
+        kept = variances.sum()
+        self.center.copy_(center)
+        self.weight.copy_(weight * (out_size / kept.clamp(min=1e-12)).sqrt())  # unit variance, components unequal
+        return float(kept / total)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(features - self.center.to(features), self.weight.to(features))
+
+
+class VectorCache:
+    """
+    Least recently used vectors, up to so many bytes, on the CPU. A copy or a pickle of it is empty.
+
+    Args:
+        capacity: bytes; 0 keeps nothing.
+    """
+
+    def __init__(self, capacity: int = CACHE_BYTES):
+        self.capacity, self.bytes = capacity, 0
+        self._vectors: OrderedDict[tuple[str, TokenIds], torch.Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self):
+        return type(self), (self.capacity,)
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def get(self, key: tuple[str, TokenIds]) -> torch.Tensor | None:
+        with self._lock:
+            vector = self._vectors.get(key)
+            if vector is not None:
+                self._vectors.move_to_end(key)
+            return vector
+
+    def put(self, key: tuple[str, TokenIds], vector: torch.Tensor) -> None:
+        with self._lock:
+            if key not in self._vectors:
+                self._vectors[key] = vector
+                self.bytes += vector.nbytes
+            while self.bytes > self.capacity:
+                self.bytes -= self._vectors.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        with self._lock:
+            self._vectors.clear()
+            self.bytes = 0
+
+
+class LexMotionTextConditioner(LexMotionPreTrainedModel):
+    """
+    The text tower as generators call a text encoder: frozen, always in evaluation mode, with what it said before kept.
+
+    Args:
+        config: see [`LexMotionTextConditionerConfig`]. tokenizer: the tower's own.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from lexmotion import LexMotionTextConfig
+    >>> encoder = {"model_type": "bert", "vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 1,
+    ...            "num_attention_heads": 2, "intermediate_size": 64}
+    >>> config = LexMotionTextConditionerConfig(text_config=LexMotionTextConfig(encoder_config=encoder))
+    >>> conditioner = LexMotionTextConditioner(config)
+    >>> conditioner.encode_text(torch.tensor([[2, 17, 40, 3, 0, 0]])).shape
+    torch.Size([1, 512])
+
+    ```
+    """
+
+    config: LexMotionTextConditionerConfig
+    config_class = LexMotionTextConditionerConfig
+    base_model_prefix = "text_model"
+    input_modalities = ("text",)
+
+    def __init__(self, config: LexMotionTextConditionerConfig, tokenizer: Any = None):
+        super().__init__(config)
+        width = config.text_config.hidden_size
+        self.tokenizer = tokenizer
+        self.text_model = LexMotionTextModel(config.text_config)
+        self.text_projection = None
+        if config.dim is not None:
+            parts = 1 if config.output == "lexical" else 2
+            self.text_projection = FixedProjection(parts * width, config.dim, config.projection_seed)
+        self.token_projection = None
+        if config.token_dim != width:
+            self.token_projection = FixedProjection(width, config.token_dim, config.projection_seed)
+        self.cache = VectorCache()
+        self.post_init()
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, FixedProjection):
+            module.reset_parameters()
+
+    # ------------------------------------------------------------------------------------------- loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *inputs,
+        output: str | None = None,
+        dim: int | None = None,
+        tokenizer: Any = None,
+        **kwargs,
+    ) -> "LexMotionTextConditioner":
+        """
+        Args:
+            path: folder or Hub name of a `LexMotionModel`, a `LexMotionTextModel` or a saved conditioner.
+            output: `"pooled"` (the default), `"tokens"` or `"lexical"`.
+            dim: width of the output; None: 512 for `"pooled"`, 768 for `"tokens"`, the vocabulary for `"lexical"`.
+            tokenizer: None loads the one saved beside the weights.
+            kwargs: as `PreTrainedModel.from_pretrained` takes them.
+
+        Raises:
+            ValueError: there is no text tower or no tokenizer at `path`, or a saved conditioner is of another width.
+        """
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        kind = PreTrainedConfig.get_config_dict(path, **hub)[0].get("model_type")
+        if tokenizer is None:
+            tokenizer = cls._saved_tokenizer(path, hub)
+        if kind == cls.config_class.model_type:
+            loaded = super().from_pretrained(path, *inputs, **kwargs)
+            model = loaded[0] if isinstance(loaded, tuple) else loaded
+            width = model.config.token_dim if model.config.output == "tokens" else model.config.dim
+            if (output or model.config.output, dim or width) != (model.config.output, width):
+                raise ValueError(
+                    f"{path} was saved with output={model.config.output!r} and dim={width}, not output={output!r} and "
+                    f"dim={dim}: leave them out, or start from the LexMotionModel"
+                )
+            model.tokenizer = tokenizer
+            model.requires_grad_(False).eval()
+            return loaded
+        if kind not in TOWERS:
+            raise ValueError(
+                f"{path} is of model type {kind!r} and has no LexMotion text tower; known are {', '.join(TOWERS)}"
+            )
+        tower, info = LexMotionTextModel.from_pretrained(path, *inputs, **kwargs | {"output_loading_info": True})
+        if info["missing_keys"]:
+            raise ValueError(
+                f"{path} lacks {len(info['missing_keys'])} weights of the text tower, "
+                f"{sorted(info['missing_keys'])[0]} among them; give the folder of a LexMotionModel"
+            )
+        return cls.from_text_model(tower, tokenizer, output or "pooled", dim)
+
+    @classmethod
+    def from_text_model(
+        cls, text_model: LexMotionTextModel, tokenizer: Any, output: str = "pooled", dim: int | None = None
+    ) -> "LexMotionTextConditioner":
+        """A conditioner around a tower in memory, which becomes its own; arguments as in `from_pretrained`."""
+        widths: dict[str, int | None] = {"dim": dim or 512}
+        if output == "tokens":
+            widths = {"token_dim": dim or 768}
+        elif output == "lexical":
+            widths = {"dim": dim}
+        config = cls.config_class(text_config=copy.deepcopy(text_model.config), output=output, **widths)
+        model = cls(config, tokenizer)
+        model.text_model = text_model
+        model.name_or_path = text_model.name_or_path
+        return model.to(device=text_model.device, dtype=text_model.dtype).requires_grad_(False).eval()
+
+    @staticmethod
+    def _saved_tokenizer(path: str | Path, hub: dict) -> Any:
+        try:
+            return AutoTokenizer.from_pretrained(path, **hub)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path} has no tokenizer that can be read: save the model's processor there "
+                "(processor.save_pretrained), or pass tokenizer="
+            ) from error
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
+        """Weights, projections, configuration and tokenizer: all that `from_pretrained` reads."""
+        if kwargs.get("push_to_hub"):
+            raise ValueError("save_pretrained would push without the tokenizer: call push_to_hub(name)")
+        super().save_pretrained(save_directory, **kwargs)
+        if self.tokenizer is not None:
+            tokenizer = copy.deepcopy(self.tokenizer)
+            tokenizer._set_processor_class(None)  # else its readers would look for a LexMotionProcessor
+            tokenizer.save_pretrained(save_directory)
+
+    # ------------------------------------------------------------------------------------------ frozen, whatever comes
+
+    def train(self, mode: bool = True) -> "LexMotionTextConditioner":
+        """Stays in evaluation mode: a generator's `train()` reaches its submodules, dropout among them."""
+        return super().train(False)
+
+    def _apply(self, *args, **kwargs):
+        self.cache.clear()  # of another precision
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self.cache.clear()  # of other weights
+        return super()._load_from_state_dict(*args, **kwargs)
+
+    # -------------------------------------------------------------------------------------------------------- encoding
+
+    def forward(self, texts: Texts) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Captions -> what `config.output` says: `encode_tokens`, else `encode_text`."""
+        return self.encode_tokens(texts) if self.config.output == "tokens" else self.encode_text(texts)
+
+    def encode_text(self, texts: Texts) -> torch.Tensor:
+        """
+        One vector a caption.
+
+        Args:
+            texts: B captions, which may be empty; or their token ids (B, L), padded at the end with the tokenizer's
+                padding (0 in vocabularies of the BERT family).
+
+        Returns:
+            (B, `config.dim`), or (B, V) word weights, on the device and in the precision of the weights.
+
+        Raises:
+            ValueError: ids outside the vocabulary or longer than the tower reads, or captions and no tokenizer.
+        """
+        vectors = self._remembered("text", self._token_ids(texts))
+        return torch.stack(vectors).to(self.device, self.dtype)
+
+    def encode_tokens(self, texts: Texts) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        One vector a token.
+
+        Args:
+            texts: as in `encode_text`.
+
+        Returns:
+            (B, T, `config.token_dim`), zero in the padding, and a bool mask (B, T), True = token. T is the longest
+            caption of the batch.
+        """
+        states, mask = self._states(self._token_ids(texts))
+        if self.token_projection is not None:
+            with self._own_precision():
+                states = self.token_projection(states) * mask[..., None]
+        return states, mask
+
+    def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        One vector a word, the mean of its word pieces, for generators that count words.
+
+        Args:
+            sentences: B lists of words; of `tokenizer.unk_token`, where a word is not known.
+
+        Returns:
+            states (B, T, H) for the start of the sentence, each of its words and its end, in the tower's own width;
+            a bool mask (B, T), True = read (words past `config.max_length` tokens are not); and the vectors (B, D) of
+            `encode_text`. T is the longest sentence's number of words + 2.
+        """
+        tokenizer, counts = self._need_tokenizer(), [len(words) for words in sentences]
+        flat = [word for words in sentences for word in words]
+        pieces = iter(tokenizer(flat, add_special_tokens=False)["input_ids"] if flat else [])
+        rows, owners = [], []
+        for words in sentences:
+            ids, owner = [tokenizer.cls_token_id], [0]
+            for place in range(len(words)):
+                of_word = next(pieces) or [tokenizer.unk_token_id]
+                ids += of_word
+                owner += [place + 1] * len(of_word)
+            keep = self._longest() - 1
+            rows.append((*ids[:keep], tokenizer.sep_token_id))
+            owners.append(torch.tensor([*owner[:keep], len(words) + 1]))
+        states, _ = self._states(rows)  # (B, L, H)
+        slots = max(counts, default=0) + 2
+        word_of = nn.utils.rnn.pad_sequence(owners, batch_first=True, padding_value=slots).to(states.device)  # (B, L)
+        share = nn.functional.one_hot(word_of, slots + 1)[..., :slots].to(states)  # (B, L, T)
+        number = share.sum(dim=1)[..., None]  # (B, T, 1)
+        with self._own_precision():
+            means = share.mT @ states / number.clamp(min=1)
+        return means, number[..., 0] > 0, torch.stack(self._remembered("text", rows)).to(states)
+
+    @torch.no_grad()
+    def fit_projection(self, captions: Sequence[str]) -> float:
+        """
+        Fit the projection of `encode_text` to captions, those a generator trains on: their principal components.
+
+        Do it before the generator trains, and `save_pretrained` the result: a generator knows one projection.
+
+        Args:
+            captions: thousands, so that every direction is seen.
+
+        Returns:
+            The share of their variance that `config.dim` numbers keep.
+
+        Raises:
+            ValueError: fewer than two captions, or vectors that are not projected.
+        """
+        if self.text_projection is None:
+            raise ValueError("word weights are not projected: give dim to fit a projection of them")
+        if len(set(captions)) < 2:
+            raise ValueError(f"a projection is fitted to different captions, got {len(set(captions))}")
+        share = self.text_projection.fit(torch.stack(self._remembered("features", self._token_ids(captions))))
+        self.cache.clear()
+        return share
+
+    def _need_tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise ValueError("this conditioner has no tokenizer: load it with from_pretrained, or set .tokenizer")
+        return self.tokenizer
+
+    def _longest(self) -> int:
+        return min(self.config.max_length, self.text_model.encoder.config.max_position_embeddings)
+
+    def _token_ids(self, texts: Texts) -> list[TokenIds]:
+        """Captions or a padded table -> ids of every caption without its padding: what vectors are kept under."""
+        if not isinstance(texts, torch.Tensor):
+            texts = [texts] if isinstance(texts, str) else list(texts)
+            if not texts:
+                return []
+            ids = self._need_tokenizer()(texts, truncation=True, max_length=self._longest())["input_ids"]
+            return [tuple(row) for row in ids]
+        if texts.ndim != 2 or texts.is_floating_point():
+            raise ValueError(f"token ids must be integers (B, L), got {texts.dtype} of shape {tuple(texts.shape)}")
+        vocabulary, longest = self.config.text_config.vocab_size, self._longest()
+        pad = 0 if self.tokenizer is None else self.tokenizer.pad_token_id
+        rows = []
+        for row in texts.tolist():
+            while len(row) > 1 and row[-1] == pad:
+                row.pop()
+            if len(row) > longest or min(row) < 0 or max(row) >= vocabulary:
+                raise ValueError(
+                    f"got a caption of {len(row)} ids in {min(row)}..{max(row)}; the text tower reads at most "
+                    f"{longest} ids of {vocabulary} words: tokenize with the conditioner's own tokenizer"
+                )
+            rows.append(tuple(row))
+        return rows
+
+    def _states(self, rows: list[TokenIds]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token states (B, L, H), zero in the padding, and their mask (B, L)."""
+        states = nn.utils.rnn.pad_sequence(self._remembered("tokens", rows), batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = torch.arange(states.shape[1]) < lengths[:, None]
+        return states.to(self.device, self.dtype), mask.to(self.device)
+
+    def _remembered(self, kind: str, rows: list[TokenIds]) -> list[torch.Tensor]:
+        """What `_compute` returns for each of the rows, computed once for each that is not in the cache."""
+        if not rows:
+            raise ValueError("got no captions; a batch has at least one")
+        found = {row: vector for row in dict.fromkeys(rows) if (vector := self.cache.get((kind, row))) is not None}
+        missing = sorted((row for row in dict.fromkeys(rows) if row not in found), key=len, reverse=True)
+        size = CPU_BATCH if self.device.type == "cpu" else ACCELERATOR_BATCH
+        for start in range(0, len(missing), size):
+            batch = missing[start : start + size]
+            for row, vector in zip(batch, self._compute(kind, batch), strict=True):
+                found[row] = vector
+                self.cache.put((kind, row), vector)
+        return [found[row] for row in rows]
+
+    def _own_precision(self) -> torch.autocast:
+        """No autocast of the generator around."""
+        return torch.autocast(self.device.type, enabled=False)
+
+    def _compute(self, kind: str, rows: list[TokenIds]) -> list[torch.Tensor]:
+        """
+        Args:
+            kind: `"tokens"`: states (L, H) of each row; `"features"`: c before its projection; `"text"`: the vector.
+
+        Returns:
+            float32 on the CPU, each of its own memory.
+        """
+        device = self.device
+        # A generator may call first while it samples in inference mode: what is kept must serve its training as well.
+        with torch.inference_mode(False), torch.no_grad(), self._own_precision(), LinearMaps(self.dtype):
+            ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+            lengths = torch.tensor([len(row) for row in rows])
+            mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+            output = self.text_model(input_ids=ids.to(device), attention_mask=mask.to(device))
+            states = output.last_hidden_state.float()
+            if kind == "tokens":
+                return [row[:length].clone() for row, length in zip(states.cpu(), lengths.tolist(), strict=True)]
+            if kind == "text" and self.text_projection is None:
+                return list(output.text_embeds.float().cpu().clone().unbind())
+            head = self.text_model.lexical_head
+            weights = head.weigh(output.text_scores).float()  # (B, A)
+            rows_of_words = head.active_rows(self.text_model.word_embeddings).float()  # (A, H)
+            words = weights @ rows_of_words / weights.sum(dim=-1, keepdim=True).clamp(min=1e-6)  # (B, H)
+            parts = [words] if self.config.output == "lexical" else [states[:, 0], words]
+            features = torch.cat([nn.functional.layer_norm(part, part.shape[-1:]) for part in parts], dim=-1)
+            if kind == "text" and self.text_projection is not None:
+                features = self.text_projection(features)
+            return [row.clone() for row in features.cpu()]
+
+
+__all__ = ["FixedProjection", "LexMotionTextConditioner", "LexMotionTextConditionerConfig", "VectorCache"]
