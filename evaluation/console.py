@@ -159,8 +159,14 @@ def explanation_tables(explanation: Explanation, k: int) -> list[Table]:
         words.add_row(name, f"{item.weight:.2f}", item.part, f"{item.start:.1f} - {item.end:.1f}")
     if explanation.text is None:
         return [words]
-    title = f'Why it matches "{escape(explanation.text)}": cosine {explanation.score:.3f}'
-    why = Table(title=title, title_justify="left")
+    title = f'Why it matches "{escape(explanation.text)}": cosine of the words {explanation.score:.3f}'
+    caption = None
+    if explanation.model_score is not None:
+        caption = (
+            f"The model ranks by {explanation.model_score:.3f}: beside these words it compares those of parts of the "
+            "time, or dense vectors."
+        )
+    why = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
     for name, justify in (
         ("shared word", "left"),
         ("adds", "right"),
@@ -179,6 +185,9 @@ def explanation_tables(explanation: Explanation, k: int) -> list[Table]:
             item.part,
             f"{item.start:.1f} - {item.end:.1f}",
         )
+    rest = explanation.rest + sum(item.contribution for item in explanation.shared[k:])
+    if round(rest, 3):
+        why.add_row("[dim]all others[/]", f"{rest:.3f}", "", "", "", "")
     return [words, why]
 
 

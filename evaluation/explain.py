@@ -8,6 +8,8 @@ import torch
 
 from lexmotion.processing.skeletons import part_names
 
+from .scores import has_parts
+
 
 @dataclass
 class WordEvidence:
@@ -33,7 +35,9 @@ class Explanation:
     """
     Args:
         words: the motion's words, most important first. text_words: the caption's, (word, weight).
-        score: cosine of the two vectors, None without a caption. text: the caption.
+        score: cosine of the two word vectors, None without a caption. text: the caption.
+        model_score: what the model itself ranks by, where that is more than this cosine (words of segments, a dense
+            vector); words explain only the cosine. None where the two are the same, or without a caption.
         grid: (Nt, Np). maps: for each of `words`, the word's score at every grid cell, (Nt, Np), after saturation.
         window_seconds: length of a time window.
     """
@@ -45,6 +49,12 @@ class Explanation:
     text: str | None = None
     text_words: list[tuple[str, float]] = field(default_factory=list)
     score: float | None = None
+    model_score: float | None = None
+
+    @property
+    def rest(self) -> float:
+        """What pieces of words, which have no name of their own, add to `score`."""
+        return 0.0 if self.score is None else self.score - sum(word.contribution for word in self.words)
 
     @property
     def shared(self) -> list[WordEvidence]:
@@ -73,14 +83,17 @@ def explain(
     head = model.motion_model.lexical_head
     column = {int(word): number for number, word in enumerate(head.active_ids.cpu())}
     z_t = torch.zeros_like(z_m)
-    score = None
+    score = model_score = None
     text_words: list[tuple[str, float]] = []
     if text is not None:
         if not text.strip():
             raise ValueError("the caption is empty; leave --text out to see the motion's words alone")
         tokens = processor.tokenizer([text], return_tensors="pt", truncation=True).to(model.device)
-        z_t = model.get_text_features(tokens["input_ids"], tokens["attention_mask"]).text_embeds[0].float().cpu()
+        told = model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+        z_t = told.text_embeds[0].float().cpu()
         score = float(torch.nn.functional.cosine_similarity(z_m, z_t, dim=0))
+        if has_parts(model):
+            model_score = float((model.score_vectors(told) * model.score_vectors(tower)).sum())
         text_words = processor.top_words(z_t[None].numpy(), k)[0]
     product = z_m * z_t / (z_m.norm() * z_t.norm()).clamp(min=1e-6)
     chosen = [int(i) for i in z_m.argsort(descending=True) if z_m[i] > 0 and not lexicon.subword[i]][:k]
@@ -114,4 +127,5 @@ def explain(
         text=text,
         text_words=text_words,
         score=score,
+        model_score=model_score,
     )

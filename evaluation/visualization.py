@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> Path
         kind, {}
     )
     try:
-        with rc_context(FONT | {"svg.hashsalt": "lexmotion"}):
+        with rc_context(FONT | {"svg.hashsalt": "lexmotion", "pdf.fonttype": 42}):  # letters stay text in a PDF
             figure.savefig(unfinished, format=kind, dpi=dpi, metadata=metadata or None)
         os.replace(unfinished, path)
     finally:
@@ -128,6 +129,16 @@ def project(positions: np.ndarray, view: tuple[float, float] = VIEW) -> np.ndarr
     return np.stack([right, y * np.cos(tilt) - depth * np.sin(tilt), y * np.sin(tilt) + depth * np.cos(tilt)], axis=-1)
 
 
+def facing_front(positions: np.ndarray, skeleton: str) -> np.ndarray:
+    """Positions (T, J, 3) as pictures show them: on the floor, facing Z+ at the start, frames with NaN left out."""
+    import torch
+
+    from lexmotion.processing.motion_features import canonicalize
+
+    finite = np.isfinite(positions).all(axis=(1, 2))
+    return canonicalize(torch.from_numpy(positions[finite]), skeleton).numpy()
+
+
 def key_frames(positions: np.ndarray, num_poses: int) -> np.ndarray:
     """
     Frames to draw: the first, the last, and between them steps of equal time and movement, half by half.
@@ -175,8 +186,6 @@ def motion_strip(
     Raises:
         ValueError: the shape or the number of joints does not fit, or a position is NaN.
     """
-    from matplotlib.collections import LineCollection
-
     positions, layout = _positions_and_skeleton(positions, skeleton)
     fps = layout.fps if fps is None else fps
     if num_poses < 1 or not fps > 0:
@@ -184,7 +193,50 @@ def motion_strip(
     if ax is None:
         figure = new_figure(1.15 * num_poses, 2.0)
         ax = figure.add_subplot()
-    frames = key_frames(positions, num_poses)
+    draw_poses(ax, positions, key_frames(positions, num_poses), layout, fps, view)
+    return _root_figure(ax)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """
+    Where figures stand in a row, in the coordinates of its axes.
+
+    Args:
+        places (P,): of the figures. step: between two of them. floor: height of the line they stand on. height: of
+            the tallest.
+    """
+
+    places: np.ndarray
+    step: float
+    floor: float
+    height: float
+
+
+def draw_poses(
+    ax: Axes,
+    positions: Any,
+    frames: Sequence[int] | np.ndarray,
+    skeleton: str | Skeleton | None = None,
+    fps: float | None = None,
+    view: tuple[float, float] = VIEW,
+    seconds: bool = True,
+) -> Strip:
+    """
+    The stick figures of [`motion_strip`], of frames of your choice.
+
+    Args:
+        frames (`Sequence[int]`): which to draw, ascending. seconds (`bool`): write the time of each below it.
+        ax, positions, skeleton, fps, view: as in [`motion_strip`].
+
+    Returns:
+        `Strip`: where they stand; what belongs to a frame can be drawn above or below it.
+    """
+    from matplotlib.collections import LineCollection
+
+    positions, layout = _positions_and_skeleton(positions, skeleton)
+    fps = layout.fps if fps is None else fps
+    frames = np.asarray(frames)
     poses = positions[frames].copy()
     ground = positions[..., 1].min()
     poses[..., 1] -= ground
@@ -225,7 +277,7 @@ def motion_strip(
             )
     floor = min(float(seen[..., 1].min()), 0.0) - 0.03 * height
     ax.axhline(floor, color=LIGHT, lw=1.5, zorder=1)
-    for place, frame in zip(places, frames, strict=True):
+    for place, frame in zip(places, frames, strict=True) if seconds else ():
         ax.text(
             place, floor - 0.04 * height, f"{frame / fps:.1f} s", ha="center", va="top", color="#777777", fontsize=7
         )
@@ -233,7 +285,7 @@ def motion_strip(
     ax.set_ylim(floor - 0.16 * height, 1.14 * height)
     ax.set_aspect("equal", adjustable="datalim" if len(frames) == 1 else "box")
     ax.set_axis_off()
-    return _root_figure(ax)
+    return Strip(places, step, floor, height)
 
 
 def _head(skeleton: Skeleton) -> int:
@@ -248,6 +300,7 @@ def word_bars(
     ax: Axes | None = None,
     title: str | None = None,
     num_rows: int | None = None,
+    decimals: int = 2,
 ) -> Figure:
     """
     Words as horizontal bars, in the order given, highlighted ones blue and bold.
@@ -259,6 +312,7 @@ def word_bars(
         ax (`Axes`, *optional*): where to draw; unset, a new figure.
         title (`str`, *optional*): line above.
         num_rows (`int`, *optional*): rows to leave room for, so that lists side by side have bars alike.
+        decimals (`int`, *optional*, defaults to 2): of the weights written beside the bars.
 
     Returns:
         `Figure`: the figure drawn on.
@@ -276,7 +330,7 @@ def word_bars(
     values = np.asarray(weights, dtype=np.float64)
     longest = float(values.max(initial=0.0)) or 1.0
     ax.barh(places, values, height=0.72, color=[BLUE if word in stressed else GREY for word in words], linewidth=0)
-    ax.set_yticks(places, [_escape(word) for word in words])
+    ax.set_yticks(places, [escape_text(word) for word in words])
     for label, word in zip(ax.get_yticklabels(), words, strict=True):
         label.set_fontweight("bold" if word in stressed else "normal")
         label.set_color(BLUE if word in stressed else DARK)
@@ -284,7 +338,7 @@ def word_bars(
         ax.text(
             value + 0.02 * longest,
             place,
-            f"{value:.2f}",
+            f"{value:.{decimals}f}",
             va="center",
             ha="left",
             fontsize=7,
@@ -303,7 +357,7 @@ def word_bars(
     return _root_figure(ax)
 
 
-def _escape(text: str) -> str:
+def escape_text(text: str) -> str:
     """Text that matplotlib does not take for a formula."""
     return text.replace("$", r"\$")
 
@@ -359,7 +413,7 @@ def word_maps(
         )
         ax.set_title(title, color=DARK, fontsize=8)
         ax.tick_params(length=0, labelsize=7, colors="#777777")
-        ax.set_yticks(np.arange(len(words)), [_escape(word) for word in words])
+        ax.set_yticks(np.arange(len(words)), [escape_text(word) for word in words])
         ax.tick_params(axis="y", labelleft=number == 0)
         ax.set_yticks(np.arange(len(words) + 1) - 0.5, minor=True)
         ax.grid(which="minor", axis="y", color="white", lw=1.0)
@@ -425,7 +479,7 @@ def explanation_figure(
         motion_strip(positions, skeleton, fps, num_poses, ax=bands[0].add_subplot())
         if caption:
             line = f"“{caption.strip()}”" + (f"   similarity {score:.2f}" if score is not None else "")
-            figure.suptitle(_escape(textwrap.fill(line, 100)), fontsize=11, color=DARK, style="italic")
+            figure.suptitle(escape_text(textwrap.fill(line, 100)), fontsize=11, color=DARK, style="italic")
         columns = bands[1].subplots(1, 1 if text_words is None else 2, squeeze=False)[0]
         num_rows = max(len(motion_words), len(text_words or ()))
         word_bars(*_split(motion_words), shared, columns[0], "words of the motion", num_rows)
@@ -485,7 +539,7 @@ def readme_picture(
                 present = set("".join(c if c.isalnum() else " " for c in (caption or "").lower()).split())
                 highlight = [word for word, _ in words if word.lower() in present]
             if caption:
-                quoted = _escape(textwrap.fill(f"“{caption.strip()}”", 90))
+                quoted = escape_text(textwrap.fill(f"“{caption.strip()}”", 90))
                 left.set_title(quoted, fontsize=10, color=DARK, style="italic", loc="left")
             word_bars(*_split(words), highlight, right, num_rows=num_words)
         figure.supxlabel(

@@ -28,7 +28,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
 from .encoding_lexmotion import MotionEncodingMixin, TextEncodingMixin
-from .lexical_head import LexicalHead, saturate
+from .lexical_head import LexicalHead
 from .losses_lexmotion import (
     bag_of_words,
     caption_positives,
@@ -397,6 +397,12 @@ class LexMotionPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """As in transformers, of safetensors alone: the other format can run code when it is read."""
+        kwargs.setdefault("use_safetensors", True)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
@@ -411,9 +417,6 @@ class LexMotionPreTrainedModel(PreTrainedModel):
                 init.normal_(module.part_embeddings, std=module.config.initializer_range)
             if isinstance(module, MotionTokenDecoder):
                 init.normal_(module.mask_token, std=module.config.initializer_range)
-        elif isinstance(module, LexMotionForContrastiveMaskedMotion):
-            for teacher, student in module.teacher_parameters():  # what a checkpoint lacks of the teacher
-                init.copy_(teacher, student)
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         """
@@ -520,7 +523,9 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # what is missing is said below, in one line
         try:
-            masked_lm, info = AutoModelForMaskedLM.from_pretrained(path, output_loading_info=True, dtype=torch.float32)
+            masked_lm, info = AutoModelForMaskedLM.from_pretrained(
+                path, output_loading_info=True, dtype=torch.float32, use_safetensors=True
+            )
         finally:
             logging.set_verbosity(verbosity)
         encoder_config = copy.deepcopy(masked_lm.config)
@@ -576,9 +581,11 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         given = input_ids if input_ids is not None else inputs_embeds
         if attention_mask is None:
             attention_mask = torch.ones(given.shape[:2], dtype=torch.int64, device=given.device)
-        defaults = self.encoder.config
-        wants_layers = defaults.output_hidden_states if output_hidden_states is None else output_hidden_states
-        wants_attentions = defaults.output_attentions if output_attentions is None else output_attentions
+        wants_layers, wants_attentions = output_hidden_states, output_attentions
+        if wants_layers is None:
+            wants_layers = self.config.output_hidden_states or self.encoder.config.output_hidden_states
+        if wants_attentions is None:
+            wants_attentions = self.config.output_attentions or self.encoder.config.output_attentions
         if input_ids is not None and not wants_layers and not wants_attentions:
             states: dict | ModelOutput = {}
             hidden = self.encode(input_ids, attention_mask)  # (B, L, E)
@@ -1076,6 +1083,12 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
         yield from zip(self.teacher_encoder.parameters(), self.motion_model.encoder.parameters(), strict=True)
         yield from zip(self.teacher_projector.parameters(), self.projector.parameters(), strict=True)
 
+    def initialize_weights(self) -> None:
+        """As in transformers; what a checkpoint lacks of the teacher is the student's, so that it starts as a copy."""
+        super().initialize_weights()
+        for teacher, student in self.teacher_parameters():
+            init.copy_(teacher, student)
+
     @torch.no_grad()
     def reset_teacher(self) -> None:
         """Make the teacher a copy of the student, as it starts; call after loading other student weights."""
@@ -1357,7 +1370,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         whole = cosine(head.weigh(scores).float())
         if output.segment_scores is None:
             return whole
-        segments = cosine(saturate(output.segment_scores, head.kind).float())  # (B, K, A)
+        segments = cosine(head.weigh(output.segment_scores).float())  # (B, K, A)
         weight = self.config.segment_weight
         scale = (weight / segments.shape[1]) ** 0.5
         return torch.cat([(1 - weight) ** 0.5 * whole, scale * segments.flatten(1)], dim=1)

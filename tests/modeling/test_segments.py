@@ -102,9 +102,14 @@ def test_one_event_fills_every_segment():
     torch.testing.assert_close(output.segment_scores, output.text_scores[:, None].expand(-1, 3, -1))
 
 
-def test_the_score_is_the_blend_and_hears_order():
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_score_is_the_blend_and_hears_order(limited):
     model = segmented_model(2, segment_weight=0.25)
     output = model(**pairs())
+    if limited:  # the words of a segment keep to the limits of a vector, in the model's score as in its parts
+        model.set_word_limits(text=(2, 20), motion=(3, 30))
+        model.limit_motion_words(output.motion_model_output.motion_scores, 0.6)
+        output = model(**pairs())
     heads = {"text": model.text_model.lexical_head, "motion": model.motion_model.lexical_head}
     parts = {
         side: torch.nn.functional.normalize(head.weigh(output[f"{side}_model_output"].segment_scores), dim=-1)

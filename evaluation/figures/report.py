@@ -1,0 +1,543 @@
+"""
+`lexmotion report figures`: the paper's figures of a trained model on a prepared split, as files and as one page.
+
+    figure1.png, figure4_1.png, ...      and the same as .pdf
+    figures.json                         every number that is drawn
+    latency.json                         times of searches, measured once for the same vectors, so that all else is
+                                         the same file whenever it is made from the same input
+    index.html                           all pictures with their captions, in one file
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from lexmotion import LexMotionModel, LexMotionTextModel
+from lexmotion.baselines.retriever import RetrieverModel
+from lexmotion.encoding_lexmotion import usable_threads
+from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+from lexmotion.processing.skeletons import part_names
+from lexmotion.processing.text_models import resolve_text_model
+
+from ..encoding import EncodedSplit, encode_dataset, similarity
+from ..explain import explain
+from ..lexical_reports import MASS_CLASSES
+from ..scores import has_parts
+from ..visualization import facing_front, save_figure
+from . import clips, kept_words, representations, token_colors, word_importance
+from .page import Picture, Section, figures_page, write_whole
+from .words_over_time import timeline_of
+
+DPI = 300
+KINDS = (".png", ".pdf")
+UNTOUCHED, AFTER, FINISHED = "untouched text model", "after LexMLM", "after all phases"
+TIMELINE_WORDS = 14
+
+
+@dataclass
+class FiguresReport:
+    """
+    Args:
+        page: the HTML page. files: of all pictures. figures: every number drawn, as in `figures.json`.
+    """
+
+    page: Path
+    files: list[Path]
+    figures: dict[str, Any]
+
+
+def report_figures(
+    model: Any,
+    processor: Any,
+    dataset: str | Path,
+    output_dir: str | Path,
+    split: str = "test",
+    before: str | None = None,
+    lexmlm: str | None = None,
+    dense_model: str | None = None,
+    count: int = 4,
+    seed: int = 0,
+    latency_items: int = 100_000,
+    batch_size: int = 64,
+    model_name: str = "",
+    progress: bool = False,
+) -> FiguresReport:
+    """
+    Draw everything.
+
+    Args:
+        model: a `LexMotionModel`. processor: its `LexMotionProcessor`. model_name: what captions call it.
+        dataset: folder written by `lexmotion prepare`. split: one of its splits.
+        output_dir: folder of the pictures; files of the same names are replaced.
+        before: the untouched text model (folder, Hub name or minilm); None: the one the model remembers, if its
+            folder is still there. lexmlm: folder of phase i; None: `lexmlm` beside a model folder, if it is there.
+        dense_model: folder of a trained dense baseline, to compare with.
+        count: motions to show. seed: of the draw of candidates and of the queries that are timed.
+        latency_items: motions of the index that searches are timed in; 0 leaves times out.
+        batch_size: motions or captions encoded at a time.
+
+    Raises:
+        ValueError: the model is no `LexMotionModel`, the split is missing or too small, a text model has other words,
+            or `dense_model` is not dense.
+    """
+    if not isinstance(model, LexMotionModel):
+        raise ValueError(
+            f"figures are drawn of a LexMotionModel, this is a {type(model).__name__}; a baseline goes with "
+            "--dense-model"
+        )
+    rows = load_prepared(dataset, splits=[split])[split]
+    if not 1 <= count <= len(rows):
+        raise ValueError(f"{count} motions are to be shown, but {split} has {len(rows)}: choose from 1 to {len(rows)}")
+    towers = _text_towers(model, processor, before, lexmlm, model_name)
+    dense = None if dense_model is None else _dense_model(dense_model)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = PrepareReport.load(dataset)
+    work = _Work(model, processor, rows, folder, seed, latency_items, batch_size, progress)
+    with usable_threads(), tqdm(total=6, desc="figures", disable=not progress) as bar:
+        bar.set_postfix_str("encoding")
+        encoded = encode_dataset(model, processor, rows, batch_size, progress)
+        dense_vectors = None if dense is None else encode_dataset(*dense, rows, batch_size, progress)
+        work.choose(count)
+        bar.update()
+        sections, figures = [], {}
+        for name, draw in (
+            ("representations", lambda: work.representations(encoded, dense_vectors, _name(dense))),
+            ("tokens", work.tokens),
+            ("importance", lambda: work.importance(towers)),
+            ("kept_words", lambda: work.kept_words(encoded, dense_vectors, _name(dense))),
+            ("words_over_time", work.over_time),
+        ):
+            bar.set_postfix_str(name.replace("_", " "))
+            section, figures[name] = draw()
+            sections.append(section)
+            bar.update()
+    conditions = {
+        "data set": f"{prepared.source} ({prepared.layout} layout), fingerprint {prepared.fingerprint[:12]}",
+        "split": f"{split}: {len(rows)} motions, {sum(map(len, encoded.all_captions))} captions",
+        "model": model_name or type(model).__name__,
+        "shown motions": work.rule,
+        "queries": "the first caption of each motion",
+    }
+    told = {"conditions": conditions, "clips": work.ids, **figures}
+    write_whole(folder / "figures.json", json.dumps(told, indent=2, sort_keys=True) + "\n")
+    page = folder / "index.html"
+    write_whole(page, figures_page("Figures of a LexMotion model", conditions, sections))
+    files = [file for section in sections for picture in section.pictures for file in picture.files]
+    return FiguresReport(page, files, told)
+
+
+class _Work:
+    """What the figures of one report share."""
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        rows: Any,
+        folder: Path,
+        seed: int,
+        latency_items: int,
+        batch_size: int,
+        progress: bool,
+    ):
+        self.model, self.processor, self.rows, self.folder = model, processor, rows, folder
+        self.seed, self.latency_items, self.batch_size, self.progress = seed, latency_items, batch_size, progress
+        self.lexicon, self.extractor = processor.lexicon, processor.feature_extractor
+        self.words = [self.lexicon.word(id) for id in range(self.lexicon.vocab_size)]
+        self.window_seconds = model.config.motion_config.patch_frames / self.extractor.fps
+        self.captions = [list(texts) for texts in rows["captions"]]
+
+    def choose(self, count: int) -> None:
+        """The motions to show, and how they look."""
+        candidates = clips.drawn_candidates(len(self.rows), self.seed)
+        self.rule = clips.RULE.format(candidates=len(candidates), seed=self.seed)
+        steps = range(0, len(self.captions), 256)
+        bags = sparse.vstack(
+            [sparse.csr_array(self.lexicon.bow_weights(self.captions[start : start + 256])) for start in steps]
+        )
+        self.chosen = clips.representative(bags, min(count, len(candidates)), candidates).tolist()
+        self.ids = [str(self.rows[row]["id"]) for row in self.chosen]
+        clip = self.rows.select(self.chosen).with_format("numpy")[:]
+        self.rates = clip["fps"].tolist()
+        self.motions = [motion.reshape(len(motion), -1, 3) for motion in clip["motion"]]
+        # What the model does not read is not drawn.
+        lengths = [int(self.extractor.max_frames * rate / self.extractor.fps) for rate in self.rates]
+        self.bodies = [
+            facing_front(motion[:length], self.extractor.skeleton)
+            for motion, length in zip(self.motions, lengths, strict=True)
+        ]
+
+    def save(self, figure: Any, name: str, caption: str) -> Picture:
+        """A picture as files of every kind."""
+        return Picture([save_figure(figure, self.folder / f"{name}{kind}", DPI) for kind in KINDS], caption)
+
+    def places(self) -> Iterator[tuple[int, int, str]]:
+        """Number, row and first caption of every motion shown."""
+        for number, row in enumerate(self.chosen):
+            yield number, row, self.captions[row][0]
+
+    # ------------------------------------------------------------------------------------------------------ figures
+
+    def representations(
+        self, encoded: EncodedSplit, dense: EncodedSplit | None, dense_name: str
+    ) -> tuple[Section, dict[str, Any]]:
+        """Figures 1 and 4."""
+        own = similarity(encoded)
+        section = Section(
+            "Figures 1 and 4: a motion and its caption in words",
+            "Word weights of held-out motions and their captions. Blue words are in both vectors. The middle column "
+            "is what each shared word adds to the cosine: the product of its two weights over the lengths of the "
+            "vectors; the products sum to the cosine.",
+        )
+        panels, numbers = [], []
+        for number, row, caption in self.places():
+            text, motion = encoded.text_embeds[[row]], encoded.motion_embeds[[row]]
+            both = None
+            if dense is not None:
+                both = np.stack([dense.motion_embeds[row], dense.text_embeds[row]])
+            panels.append(representations.intensities(caption, text, motion, self.words, both))
+            pair = representations.lexical_pair(text, motion, self.words)
+            rank = int((encoded_row := own[row]).argsort(kind="stable")[::-1].tolist().index(row)) + 1
+            numbers.append(
+                {"id": self.ids[number], "caption": caption, "score": float(encoded_row[row]), "rank": rank}
+                | asdict(pair)
+            )
+            figure = representations.pair_figure(
+                self.bodies[number], caption, pair, self.rates[number], self.extractor.skeleton
+            )
+            ranked = f"The caption finds its motion at rank {rank} of {len(self.rows)}"
+            if has_parts(self.model):
+                ranked += f" by the model's own score of {encoded_row[row]:.2f}, which also compares parts of the time"
+            section.pictures.append(
+                self.save(
+                    figure,
+                    f"figure4_{number + 1}",
+                    f"Figure 4, motion {self.ids[number]}: the 20 heaviest words of motion and caption, and the "
+                    f"shared words by what they add to the cosine. {ranked}.",
+                )
+            )
+        first = representations.intensity_figure(panels[:3], dense_name)
+        shown = "" if dense is None else f" Above each: the same pair in {dense_name}, whose dimensions have no names."
+        caption = (
+            "Figure 1 (a): motion and caption as rows of colour over the words that are heavy on either side, each "
+            f"row over its heaviest word; bold blue words are shared.{shown}"
+        )
+        section.pictures.insert(0, self.save(first, "figure1", caption))
+        return section, {"pairs": numbers}
+
+    @torch.inference_mode()
+    def tokens(self) -> tuple[Section, dict[str, Any]]:
+        """Figure 3."""
+        model, kept = self.model, {}
+        moments = token_colors.TokenMoments(model.config.motion_config.hidden_size)
+        data = self.rows.select_columns(["motion", "fps"]).with_format("numpy")
+        starts = range(0, len(self.rows), self.batch_size)
+        for start in tqdm(starts, desc="tokens", disable=not self.progress, leave=False):
+            batch = data[start : start + self.batch_size]
+            motions = [motion.reshape(len(motion), -1, 3) for motion in batch["motion"]]
+            values = self.extractor(motions, fps=batch["fps"].tolist(), return_tensors="pt").to(model.device)
+            tower = model.get_motion_features(**values)
+            states, seen = tower.last_hidden_state.float().cpu().numpy(), tower.token_attention_mask.cpu().numpy()
+            windows, parts = tower.grid
+            window, part = np.divmod(np.arange(windows * parts), parts)
+            for place, (own, valid) in enumerate(zip(states, seen, strict=True)):
+                moments.add(own[valid], window[valid], part[valid])
+                if start + place in self.chosen:
+                    length = int(valid.reshape(windows, parts).any(axis=1).sum())
+                    kept[start + place] = own.reshape(windows, parts, -1)[:length]
+        pca = moments.fit()
+        names = part_names(len(model.config.motion_config.parts))
+        explained = f"{100 * pca.explained.sum():.0f} %"
+        section = Section(
+            "Figure 3: what the motion encoder sees, over time and body",
+            f"Principal components of the encoder's tokens (before any word), fitted on all {pca.tokens:,} tokens of "
+            f"the split; the first three hold {explained} of their variance. Of what they hold, "
+            f"{100 * pca.between_parts:.0f} % is between body parts and {100 * pca.between_windows:.0f} % between "
+            "time windows counted from the start, the same for every motion; the rest is this motion's.",
+        )
+        for number, row, caption in self.places():
+            figure = token_colors.token_figure(
+                self.bodies[number],
+                kept[row],
+                pca,
+                self.window_seconds,
+                names,
+                caption,
+                self.rates[number],
+                self.extractor.skeleton,
+            )
+            section.pictures.append(
+                self.save(
+                    figure,
+                    f"figure3_{number + 1}",
+                    f"Figure 3, motion {self.ids[number]}: each cell is a token, one body part over "
+                    f"{self.window_seconds:.1f} s. Above: components 1-3 as red, green, blue, from "
+                    f"{token_colors.SPREAD} standard deviations below the split's mean to as many above. Below: "
+                    "the first alone, for readers who do not tell these colours apart.",
+                )
+            )
+        return section, {
+            "tokens": pca.tokens,
+            "explained": pca.explained.tolist(),
+            "between_parts": pca.between_parts,
+            "between_windows": pca.between_windows,
+        }
+
+    def importance(self, towers: dict[str, Any]) -> tuple[Section, dict[str, Any]]:
+        """Figure 5."""
+        texts = [text for one in self.captions for text in one]
+        models = {}
+        for name, tower in towers.items():
+            models[name] = _importance(tower, self.processor, texts, self.batch_size, name, self.progress)
+        told = "" if UNTOUCHED in models else " The untouched text model is not at hand: name it with --before."
+        told += "" if AFTER in models else " The model of phase i is not at hand: name it with --lexmlm."
+        section = Section(
+            "Figure 5: which words are important, before and after LexMLM",
+            f"The importance p of every word (softmax of the pooled word scores) summed over all {len(texts)} "
+            "captions of the split. Stop words are function words and subjects; an expansion word is a content word "
+            f"that the caption does not have.{told}",
+        )
+        common = "Importance p summed over all captions of the split"
+        section.pictures.append(
+            self.save(
+                word_importance.words_figure(models, self.lexicon),
+                "figure5_words",
+                "Figure 5: the 120 most important words in the order of their importance, the larger the more "
+                f"important. {common}; a word's colour is the class that most of its importance belongs to.",
+            )
+        )
+        section.pictures.append(
+            self.save(
+                word_importance.ranked_figure(models, self.lexicon),
+                "figure5_ranked",
+                f"Figure 5, in figures: the 30 most important words, and all importance by class. {common}.",
+            )
+        )
+        shares = [["importance on", *(word_importance.CLASS_NAMES[kind] for kind in MASS_CLASSES)]]
+        for name, one in models.items():
+            shares.append([name, *(f"{100 * one.classes[kind]:.1f} %" for kind in MASS_CLASSES)])
+        section.tables.append(shares)
+        numbers = {
+            name: {
+                "classes": one.classes,
+                "captions": one.captions,
+                "words": [
+                    {"word": self.words[id], "mass": one.mass[id], "in_caption": one.present[id]}
+                    for id in word_importance.ranked(one, 200).tolist()
+                ],
+            }
+            for name, one in models.items()
+        }
+        return section, numbers
+
+    def kept_words(
+        self, encoded: EncodedSplit, dense: EncodedSplit | None, dense_name: str
+    ) -> tuple[Section, dict[str, Any]]:
+        """Figure 10."""
+        text, motion = encoded.text_embeds, encoded.motion_embeds
+        times: dict[str, float] = {}
+        if self.latency_items:
+            jobs: dict[str, Callable[[], float]] = {
+                str(k): lambda k=k: kept_words.lexical_milliseconds(  # type: ignore[misc]
+                    text, motion, k, self.latency_items, seed=self.seed
+                )
+                for k in kept_words.KEPT
+            }
+            key = kept_words.vectors_key(text, motion, self.latency_items, self.seed, list(jobs))
+            times = self.timed(key, jobs)
+        rows = kept_words.sweep(text, motion, encoded.ids, encoded.captions, milliseconds=times)
+        beside = None
+        if dense is not None:
+            took = {}
+            if self.latency_items:
+                pair = dense.text_embeds, dense.motion_embeds
+                key = kept_words.vectors_key(*pair, self.latency_items, self.seed)
+                job = {"dense": lambda: kept_words.dense_milliseconds(*pair, self.latency_items, seed=self.seed)}
+                took = self.timed(key, job)
+            beside = kept_words.dense_figures(
+                dense_name, dense.text_embeds, dense.motion_embeds, dense.ids, dense.captions, took.get("dense")
+            )
+        own = None
+        if has_parts(self.model):
+            own = kept_words.retrieval_figures(similarity(encoded), encoded.ids, encoded.captions)
+        gallery = len(encoded.ids)
+        section = Section(
+            "Figure 10: how many words are worth keeping",
+            f"Vectors of captions and motions cut to their k heaviest words, then searched by the cosine of the words "
+            f"(protocol {kept_words.PROTOCOL}, {gallery} queries in {gallery} motions; bands: 95 % of a binomial).",
+        )
+        caption = (
+            f"Figure 10: accuracy and cost against the number of words kept; {kept_words.PROTOCOL}. Postings take "
+            f"{kept_words.POSTING_BYTES} bytes each (row and weight)."
+        )
+        if own is not None:
+            caption += " Stars: the model's own score, with segments, of whole vectors."
+        if times:
+            caption += (
+                f" Times: median of 50 top-{kept_words.HITS} queries asked one by one on one machine, in an index of "
+                f"{self.latency_items:,} motions, the split's again and again with every weight changed by about "
+                "10 % (a large index runs compiled loops, a small one does not); the dense vectors by their product "
+                "with all motions, in NumPy."
+            )
+        picture = kept_words.kept_figure(rows, gallery, beside, own, self.latency_items)
+        section.pictures.append(self.save(picture, "figure10", caption))
+        section.tables.append(_kept_table(rows, beside, own))
+        return section, kept_words.to_json(rows, beside, own)
+
+    def timed(self, key: str, jobs: dict[str, Callable[[], float]]) -> dict[str, float]:
+        """Times of these jobs: those measured before of the same vectors, else measured now."""
+        path = self.folder / "latency.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if key not in known:
+            bar = tqdm(jobs.items(), desc="latency", disable=not self.progress, leave=False)
+            known[key] = {name: job() for name, job in bar}
+            write_whole(path, json.dumps(known, indent=2, sort_keys=True) + "\n")
+        return known[key]
+
+    def over_time(self) -> tuple[Section, dict[str, Any]]:
+        """When and where each word was read, and what it adds to the pair's score."""
+        section = Section(
+            "Words over time",
+            "The words that motion and caption share, by what they add to the cosine, then the motion's heaviest "
+            "other words. Colour is the word's score in a time window, of the body part named in it; the bold part "
+            "and window are where the word's weight comes from (the highest token).",
+        )
+        numbers = []
+        for number, _, caption in self.places():
+            found = explain(self.model, self.processor, self.motions[number], caption, self.rates[number])
+            numbers.append(
+                {
+                    "id": self.ids[number],
+                    "caption": caption,
+                    "cosine": found.score,
+                    "model_score": found.model_score,
+                    "shared": [asdict(word) for word in found.shared],
+                }
+            )
+            if not found.words:
+                continue
+            figure = timeline_of(
+                found, self.bodies[number], TIMELINE_WORDS, self.rates[number], self.extractor.skeleton
+            )
+            score = f"cosine {found.score:.2f}"
+            if found.model_score is not None:
+                score += f", own score {found.model_score:.2f}"
+            caption = f"Motion {self.ids[number]}: its words over time ({score}); blue words are shared."
+            section.pictures.append(self.save(figure, f"timeline_{number + 1}", caption))
+        return section, {"pairs": numbers}
+
+
+def _kept_table(
+    rows: Sequence[kept_words.Kept], dense: kept_words.Dense | None, own: dict[str, float] | None
+) -> list[list[str]]:
+    names = ("t2m/R1", "t2m/R10", "m2t/R1", "m2t/R10", "Rsum")
+    header = ["words kept", "T2M R@1", "R@10", "M2T R@1", "R@10", "Rsum", "words, motion", "words, caption"]
+    table = [[*header, "bytes a motion", "postings a query", "ms a query"]]
+
+    def told(value: float | None, form: str = ".1f") -> str:
+        return "" if value is None else format(value, form)
+
+    for row in rows:
+        accuracy = [told(row.retrieval[name]) for name in names]
+        size = [told(row.motion_words), told(row.text_words), told(row.bytes_a_motion, ".0f")]
+        label = "all" if row.k is None else str(row.k)
+        table.append([label, *accuracy, *size, told(row.postings, ",.0f"), told(row.milliseconds, ".2f")])
+    if own is not None:
+        table.append(["all, model's own score", *(told(own[name]) for name in names), *[""] * 5])
+    if dense is not None:
+        accuracy = [told(dense.retrieval[name]) for name in names]
+        label = f"{dense.name}, {dense.size} numbers"
+        table.append(
+            [label, *accuracy, "", "", told(dense.bytes_a_motion, ".0f"), "", told(dense.milliseconds, ".2f")]
+        )
+    return table
+
+
+# ------------------------------------------------------------------------------------------------------------- models
+
+
+def _text_towers(
+    model: LexMotionModel, processor: Any, before: str | None, lexmlm: str | None, model_name: str
+) -> dict[str, LexMotionTextModel]:
+    """Text models to compare, the earliest first; those that are not at hand and were not asked for are left out."""
+    if before is None:
+        remembered = getattr(model.config.text_config.encoder_config, "_name_or_path", "") or ""
+        before = remembered if (Path(remembered) / "config.json").is_file() else None
+    if lexmlm is None and model_name and (Path(model_name).parent / "lexmlm" / "model" / "config.json").is_file():
+        lexmlm = str(Path(model_name).parent / "lexmlm")
+    towers = {}
+    for name, source in ((UNTOUCHED, before), (AFTER, lexmlm)):
+        if source is not None:
+            towers[name] = _text_tower(source, model.text_model)
+    return towers | {FINISHED: model.text_model}
+
+
+def _text_tower(name: str, like: LexMotionTextModel) -> LexMotionTextModel:
+    """
+    A text tower that speaks the words of another.
+
+    Args:
+        name: folder or Hub name of a published text model, a phase's folder, or minilm.
+
+    Raises:
+        ValueError: its vocabulary or its active words are others.
+    """
+    folder = resolve_text_model(name)
+    if (Path(folder) / "model" / "config.json").is_file():
+        folder = str(Path(folder) / "model")
+    kind = AutoConfig.from_pretrained(folder).model_type
+    active = like.lexical_head.active_ids
+    tower: Any
+    if kind == "lexmotion":
+        tower = LexMotionModel.from_pretrained(folder).text_model
+    elif kind == "lexmotion_text":
+        tower = LexMotionTextModel.from_pretrained(folder)
+    else:
+        tower = LexMotionTextModel.from_text_pretrained(folder, active.cpu(), head_kind=like.lexical_head.kind)
+    theirs = tower.lexical_head.active_ids.to(active.device)
+    if tower.config.vocab_size != like.config.vocab_size or not torch.equal(theirs, active):
+        raise ValueError(
+            f"{name} has {tower.config.vocab_size} words, {len(theirs)} of them active, the model "
+            f"{like.config.vocab_size} and {len(active)}: give the text model that this one was trained from"
+        )
+    return tower.eval().to(active.device)
+
+
+def _dense_model(name: str) -> tuple[Any, Any]:
+    if not Path(name).is_dir():
+        raise FileNotFoundError(f"no model folder {name!r}; `lexmotion compare --rows motion_patches` trains one")
+    model, processor = AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    if not isinstance(model, RetrieverModel) or model.config.is_lexical:
+        raise ValueError(f"{name} holds no dense baseline but a {type(model).__name__} whose vectors are words")
+    return model, processor
+
+
+def _name(dense: tuple[Any, Any] | None) -> str:
+    return "" if dense is None else f"dense {type(dense[0]).__name__.removesuffix('Model')}"
+
+
+@torch.inference_mode()
+def _importance(
+    tower: LexMotionTextModel, processor: Any, texts: Sequence[str], batch_size: int, name: str, progress: bool
+) -> word_importance.WordImportance:
+    """Importance p = softmax(s) of the words for captions, summed."""
+    total = word_importance.ImportanceSum(processor.lexicon)
+    head = tower.lexical_head
+    for start in tqdm(range(0, len(texts), batch_size), desc=name, disable=not progress, leave=False):
+        batch = list(texts[start : start + batch_size])
+        tokens = processor(text=batch, return_tensors="pt").to(tower.device)
+        scores = tower(tokens["input_ids"], tokens["attention_mask"]).text_scores
+        importance = head.scatter(scores.float().softmax(dim=-1))
+        total.add(importance.cpu().numpy(), processor.lexicon.content_ids_of(batch))
+    return total.result()
