@@ -6,6 +6,7 @@ What an index is made of, in memory and on the disk.
     segments/NAME.jsonl         their metadata, a line an item
     processor-NAME/             tokenizer, or the whole processor, that the words are of
     writer.lock, writer.pid     who may write
+    rows-NAME.db                with an engine that keeps its rows in a file: these, in place of segments
 
 A file is on the disk before a manifest names it, and the manifest is on the disk before a change is acknowledged. What
 no manifest names is left over from a process that was killed, and the next writer removes it.
@@ -18,6 +19,7 @@ import json
 import operator
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +29,7 @@ import numpy as np
 from scipy import sparse
 
 FORMAT, FORMAT_VERSION = "lexmotion-index", 1
-MANIFEST, SEGMENTS, PROCESSOR = "manifest.json", "segments", "processor-"
+MANIFEST, SEGMENTS, PROCESSOR, ENGINE_ROWS = "manifest.json", "segments", "processor-", "rows-"
 BLOCK = 1024  # rows of which the best score is looked up first
 COLUMN_SHARE, COLUMN_BYTES = 6, 0.02  # adding up a column is six times as fast as postings; at most 2 % more bytes
 MAX_ROWS = 2**31 - BLOCK
@@ -575,6 +577,7 @@ class State:
         model: folder or Hub name of the model that encodes queries.
         processor: name of its folder, None without. processor_files: what the manifest says of its files.
         generation: changes since the index was built. checksum: of the manifest, "" where it is on no disk.
+        engine: what keeps the rows, when it is not these segments: its name, address and table.
     """
 
     vocab_size: int
@@ -586,6 +589,7 @@ class State:
     processor_files: dict[str, dict[str, Any]] = field(default_factory=dict)
     generation: int = 0
     checksum: str = ""
+    engine: dict[str, Any] | None = None
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -599,6 +603,8 @@ def write_manifest(folder: Path, state: State) -> State:
     content: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION, "score": "cosine"}
     content |= {name: getattr(state, name) for name in names}
     content["segments"] = [segment.to_entry() for segment in state.segments]
+    if state.engine is not None:
+        content["engine"] = state.engine
     checksum = _checksum(content)
     aside = folder / f"{MANIFEST}.tmp"
     write_file(aside, [json.dumps(content | {"sha256": checksum}, indent=1, ensure_ascii=False).encode() + b"\n"])
@@ -688,5 +694,11 @@ def sweep(folder: Path, state: State) -> None:
                     file.unlink()
             with contextlib.suppress(OSError):
                 path.rmdir()
+    for path in folder.glob(f"{ENGINE_ROWS}*"):
+        if path.name != (state.engine or {}).get("uri"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         (folder / f"{MANIFEST}.tmp").unlink()

@@ -8,6 +8,7 @@ over the postings of each, then the best of a thousand rows at a time, and a clo
 import contextlib
 import difflib
 import functools
+import importlib
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -37,6 +38,7 @@ from .index_storage import (
     make_segment,
     merge_segments,
     open_state,
+    read_manifest,
     sweep,
     sync_folder,
     write_manifest,
@@ -45,6 +47,7 @@ from .index_storage import (
 logger = logging.getLogger(__name__)
 
 LOCK, WRITER = "writer.lock", "writer.pid"
+EMBEDDED = "embedded"
 MERGE_FACTOR = 8  # so many segments of like size become one
 ACCELERATED_ENTRIES = 1 << 20  # below, compiling takes longer than it saves
 CARD = """---
@@ -66,6 +69,18 @@ for hit in index.search("a person kicks with the left leg", k=10):
 
 class IndexBusyError(OSError):
     """Somebody else writes the index."""
+
+
+class Found(Protocol):
+    """Rows that hits are among: a `Segment`, or what an engine returned."""
+
+    def weights_of(self, words: np.ndarray, rows: np.ndarray) -> np.ndarray: ...
+
+    def item_metadata(self, row: int) -> dict[str, Any]: ...
+
+
+# (minus score, id, place, row) of hits, best first; what they are rows of, by place; words and weights of the query.
+Ranked = tuple[list[tuple[float, Any, int, int]], Sequence[Found], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -177,6 +192,9 @@ class LexMotionIndex:
     one writes it, each the state it opened until `refresh`. The first change makes an index object the only writer of
     its folder, until `close`.
 
+    With an engine, the rows are in Milvus or in Postgres, and the folder says where; see `build`. Calls, results and
+    errors are the same.
+
     Example:
 
         >>> import numpy as np
@@ -202,6 +220,7 @@ class LexMotionIndex:
         self._guard = threading.RLock()
         self._scratch = threading.local()
         self._merging: threading.Thread | None = None
+        self._replaced: dict[str, Any] | None = None  # the engine of an index that was in the folder
         self._lock = None if folder is None else FileLock(folder / LOCK, thread_local=False)
 
     # ---------------------------------------------------------------------------------------------- made and saved
@@ -218,6 +237,8 @@ class LexMotionIndex:
         model: Any = None,
         accelerate: bool | None = None,
         overwrite: bool = False,
+        engine: str = EMBEDDED,
+        uri: str | None = None,
     ) -> "LexMotionIndex":
         """
         An index of vectors.
@@ -231,12 +252,36 @@ class LexMotionIndex:
             model: that encodes queries: a folder, a Hub name, or the model itself.
             accelerate: by numba; None: where it is installed and an index is large.
             overwrite: replace an index that is there.
+            engine: where the rows are: `"embedded"` in the folder; `"milvus"`, a file of Milvus Lite or a cluster;
+                `"postgres"`, any with pgvector of 0.7 or later. Each but the first is an extra of its name, and needs
+                a folder, which says where the rows are and holds the processor.
+            uri: of the engine. Milvus: a file that ends in .db, by default one in the folder, or
+                `http://HOST:19530`, with its token in LEXMOTION_MILVUS_TOKEN. Postgres: a connection string or
+                `postgresql://USER@HOST/DATABASE`. A password is used and not stored: later it is read from where
+                Postgres's clients do, PGPASSWORD or ~/.pgpass.
 
         Raises:
-            ValueError: ids are repeated, lengths differ, or the folder holds an index.
+            ValueError: ids are repeated, lengths differ, the folder holds an index, or there is no such engine.
+            ImportError: the engine is not installed. ConnectionError: it cannot be reached.
         """
+        if engine != EMBEDDED:
+            if folder is None:
+                raise ValueError(f"engine={engine!r} needs folder=..., which keeps the address and the processor")
+            return _engine_index().build_with(
+                engine,
+                uri,
+                Path(folder),
+                embeddings,
+                metadata,
+                ids,
+                processor=processor,
+                model=model,
+                overwrite=overwrite,
+            )
+        if uri is not None:
+            raise ValueError(f"uri={uri!r} is an engine's address: name it too, engine='milvus' or engine='postgres'")
         matrix = canonical(embeddings)
-        state = State(vocab_size=matrix.shape[1], model=_model_name(model))
+        state = State(vocab_size=matrix.shape[1], model=model_name(model))
         if folder is None:
             index = cls(state, None, model, processor, accelerate)
             segments, changes = index._new_segments(matrix, metadata, ids)
@@ -246,7 +291,7 @@ class LexMotionIndex:
         with index._writing(fresh=True, overwrite=overwrite):
             segments, changes = index._new_segments(matrix, metadata, ids)
             index._commit(tuple(index._stored(segments)), **changes, **index._stored_processor())
-            sweep(Path(folder), index._state)
+            index._sweep()
         return index
 
     @classmethod
@@ -260,6 +305,7 @@ class LexMotionIndex:
         accelerate: bool | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
+        uri: str | None = None,
     ) -> "LexMotionIndex":
         """
         Open an index; its postings stay on the disk and are read when they are used.
@@ -267,21 +313,28 @@ class LexMotionIndex:
         Args:
             name: folder, or Hub name. model, processor: instead of those named in the index and saved with it.
             verify: compare checksums, which reads all files once; else sizes alone. accelerate: as in `build`.
-            revision, token: of the Hub.
+            revision, token: of the Hub. uri: address of its engine instead of the one it names.
 
         Raises:
             FileNotFoundError: no index there. IndexDamagedError: a file is not what was written.
+            ConnectionError: its engine cannot be reached.
         """
         folder, writable = Path(name), True
         if not folder.is_dir() and str(name).count("/") == 1 and not str(name).startswith((".", "/", "~")):
             from huggingface_hub import snapshot_download
 
             folder, writable = Path(snapshot_download(str(name), revision=revision, token=token)), False
-        return cls(open_state(folder, verify), folder, model, processor, accelerate, writable)
+        state = open_state(folder, verify)
+        if state.engine is not None:
+            return _engine_index().open(state, folder, uri, model, processor, writable)
+        if uri is not None:
+            raise ValueError(f"{folder} holds its rows itself, so uri={uri!r} says nothing: leave it out")
+        return cls(state, folder, model, processor, accelerate, writable)
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """
         Write the index to another folder, replacing an index that is there in one step. This one stays where it is.
+        What an engine holds is copied into the folder, as an embedded index.
 
         Raises:
             IndexBusyError: somebody writes there.
@@ -323,7 +376,7 @@ class LexMotionIndex:
         other = type(self)(state, folder, processor=self.processor)
         with other._writing(fresh=True, overwrite=True):
             other._commit(tuple(other._stored(self._state.segments)), **other._stored_processor())
-            sweep(folder, other._state)
+            other._sweep()
         other.close()
 
     def __len__(self) -> int:
@@ -379,6 +432,13 @@ class LexMotionIndex:
             return sparse.csr_matrix((0, self.vocab_size), dtype=np.float32)
         return sparse.vstack(parts, format="csr")
 
+    def items(self) -> tuple[list[Any], sparse.csr_matrix, list[dict[str, Any]]]:
+        """Ids, rows as `to_csr` and metadata of all items: what another `build` takes."""
+        segments = self._state.segments
+        rows = [(segment, row) for segment in segments for row in np.flatnonzero(segment.kept()).tolist()]
+        metadata = [segment.item_metadata(row) for segment, row in rows]
+        return self.ids, self.to_csr(), metadata
+
     def info(self) -> dict[str, Any]:
         """Figures of the index: items, deleted ones not yet merged away, segments, entries, words in use, bytes."""
         segments = self._state.segments
@@ -386,6 +446,7 @@ class LexMotionIndex:
         entries = sum(segment.entries for segment in segments)
         return {
             "folder": None if self.folder is None else str(self.folder),
+            "engine": EMBEDDED,
             "items": len(self),
             "deleted": sum(len(segment.deleted) for segment in segments),
             "segments": len(segments),
@@ -450,8 +511,7 @@ class LexMotionIndex:
         Raises:
             ValueError: an id is not there; nothing is deleted then. IndexBusyError: somebody else writes the index.
         """
-        wanted = list(dict.fromkeys([ids] if isinstance(ids, str | int | np.integer) else ids))
-        wanted = [int(id) if isinstance(id, np.integer) else id for id in wanted]
+        wanted = listed_ids(ids)
         with self._writing():
             known = [id for id in wanted if isinstance(id, self.id_kind or ())]
             rows, found = self._find(known)
@@ -529,31 +589,35 @@ class LexMotionIndex:
                 raise ValueError(
                     f"{self.folder} holds an index: open it with from_pretrained, give another folder, or overwrite"
                 )
+            elif overwrite:
+                with contextlib.suppress(FileNotFoundError, ValueError):  # none, or a damaged one
+                    self._replaced = read_manifest(self.folder).get("engine")
             if not fresh:
                 sweep(self.folder, self._state)
         except BaseException:
             self._lock.release()
             raise
 
+    def _sweep(self) -> None:
+        """Remove what an index that was replaced has left, with its table where an engine kept it."""
+        assert self.folder is not None
+        if self._replaced is not None:
+            try:
+                _connect(self._replaced, self.folder).drop()
+            except (ImportError, OSError) as error:
+                logger.warning("table %s of the replaced index was left: %s", self._replaced["table"], error)
+            self._replaced = None
+        sweep(self.folder, self._state)
+
     def _new_segments(
         self, embeddings: Any, metadata: Sequence[dict] | None, ids: Any
     ) -> tuple[list[Segment], dict[str, Any]]:
         """Items as segments in memory, and what they change of the state."""
         matrix = canonical(embeddings, self.vocab_size)
-        count, state = matrix.shape[0], self._state
-        if metadata is not None and len(metadata) != count:
-            raise ValueError(f"got metadata of {len(metadata)} items for {count} vectors: pass one for each")
-        if ids is None:
-            if state.id_kind == "str":
-                raise ValueError("ids of this index are texts: pass ids of the new items too")
-            ids = np.arange(state.next_number, state.next_number + count)
-        else:
-            ids = _checked_ids(ids, count, self.id_kind)
-        if not count:
+        ids, next_number = checked_items(matrix.shape[0], metadata, ids, self.id_kind, self._state.next_number)
+        if not matrix.shape[0]:
             return [], {}
-        numbers = isinstance(ids, np.ndarray)
-        next_number = max(state.next_number, int(ids.max()) + 1) if numbers else 0
-        changes = {"id_kind": "int" if numbers else "str", "next_number": next_number}
+        changes = {"id_kind": "int" if isinstance(ids, np.ndarray) else "str", "next_number": next_number}
         return [make_segment(matrix, ids, metadata)], changes
 
     def _find(self, ids: Sequence[Any]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -834,15 +898,24 @@ class LexMotionIndex:
         k: int,
         must: Iterable[str | int],
         must_not: Iterable[str | int],
-    ) -> list[tuple[list[tuple[float, Any, int, int]], tuple[Segment, ...], tuple[np.ndarray, np.ndarray]]]:
-        """Of each query, (minus score, id, segment, row) of its hits; with the segments and the query itself."""
+    ) -> list[Ranked]:
+        """Of each query, its hits; see `Ranked`."""
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        segments = self._state.segments  # one state for all, whatever another thread changes
         wanted = [self.word_ids(word) for word in must]
         unwanted = [self.word_ids(word) for word in must_not]
+        return self._ranked(queries, k, wanted, unwanted)
+
+    def _ranked(
+        self,
+        queries: Sequence[tuple[np.ndarray, np.ndarray]],
+        k: int,
+        wanted: Sequence[list[int]],
+        unwanted: Sequence[list[int]],
+    ) -> list[Ranked]:
+        segments = self._state.segments  # one state for all, whatever another thread changes
         excluded = [_excluded(segment, wanted, unwanted) for segment in segments]
-        ranked = []
+        ranked: list[Ranked] = []
         for query in queries:
             parts = []
             for place, (segment, out) in enumerate(zip(segments, excluded, strict=True)):
@@ -885,7 +958,7 @@ class LexMotionIndex:
     def _hits(
         self,
         found: Sequence[tuple[float, Any, int, int]],
-        segments: Sequence[Segment],
+        segments: Sequence[Found],
         query: tuple[np.ndarray, np.ndarray],
     ) -> list[Hit]:
         shared: list[list[tuple[float, int]]] = [[] for _ in found]
@@ -904,10 +977,50 @@ class LexMotionIndex:
         return hits
 
 
-def _model_name(model: Any) -> str | None:
+def _engine_index() -> Any:
+    """The class of indexes with an engine, imported when there is one."""
+    return importlib.import_module(".engines.engine_index", __package__).EngineIndex
+
+
+def _connect(entry: dict[str, Any], folder: Path) -> Any:
+    return importlib.import_module(".engines", __package__).connect(entry, folder)
+
+
+def model_name(model: Any) -> str | None:
     if model is None or isinstance(model, str):
         return model
     return os.fspath(model) if isinstance(model, os.PathLike) else getattr(model, "name_or_path", None) or None
+
+
+def listed_ids(ids: Any) -> list[Any]:
+    """One id or several as a list, each once."""
+    wanted = dict.fromkeys([ids] if isinstance(ids, str | int | np.integer) else ids)
+    return list(dict.fromkeys(int(id) if isinstance(id, np.integer) else id for id in wanted))
+
+
+def checked_items(
+    count: int, metadata: Sequence[dict] | None, ids: Any, id_kind: type | None, next_number: int
+) -> tuple[Any, int]:
+    """
+    Ids of new items, and the number that is next after them.
+
+    Args:
+        count: of vectors. metadata, ids: as given. id_kind, next_number: of the index so far.
+
+    Raises:
+        ValueError: lengths differ, or ids are repeated or of another kind.
+    """
+    if metadata is not None and len(metadata) != count:
+        raise ValueError(f"got metadata of {len(metadata)} items for {count} vectors: pass one for each")
+    if ids is None:
+        if id_kind is str:
+            raise ValueError("ids of this index are texts: pass ids of the new items too")
+        ids = np.arange(next_number, next_number + count)
+    else:
+        ids = _checked_ids(ids, count, id_kind)
+    if count and isinstance(ids, np.ndarray):
+        next_number = max(next_number, int(ids.max()) + 1)
+    return ids, next_number
 
 
 def _checked_ids(ids: Any, count: int, kind: type | None) -> Any:
