@@ -1,10 +1,9 @@
 """Searching a corpus: its items for an index, and hits as a table and as a page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape as quoted
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from rich.markup import escape
@@ -15,6 +14,7 @@ from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.retrieval_lexmotion import Hit
 
 from .encode_shards import EncodeReport, load_encoded
+from .motion_views import page
 
 SHOWN_WORDS = 8
 
@@ -87,36 +87,12 @@ def told(metadata: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in metadata.items())
 
 
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light dark; --line: #8884; --bar: #2a7de1; --soft: #888; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin: 0; }
-h2 { font-size: 1rem; margin: 0; }
-.soft { color: var(--soft); }
-article { border-top: 1px solid var(--line); padding: 1rem 0; }
-.word { display: grid; grid-template-columns: 9rem 1fr 4rem; gap: .5rem; align-items: center; }
-.word i { display: block; height: .6rem; border-radius: .3rem; background: var(--bar); }
-.word b { font-weight: normal; text-align: right; overflow: hidden; text-overflow: ellipsis; }
-ul { margin: .3rem 0; padding-left: 1.2rem; }
-.score { float: right; font-variant-numeric: tabular-nums; }
-</style>
-</head>
-<body>
-<h1>$title</h1>
-<p class="soft">$conditions</p>
-<article><h2>Words of the query</h2>
-$query</article>
-$hits
-<p class="soft">The score is the cosine of query and item: the sum of what their shared words add.</p>
-</body>
-</html>
-""")
+def conditions_told(
+    k: int, must: Sequence[str] = (), must_not: Sequence[str] = (), boost: Mapping[str, float] | None = None
+) -> str:
+    """The conditions of a search in words: `10 best, must have kick, must not have right, left x 2`."""
+    parts = [f"{k} best", *(f"must have {word}" for word in must), *(f"must not have {word}" for word in must_not)]
+    return ", ".join([*parts, *(f"{word} x {factor:g}" for word, factor in (boost or {}).items())])
 
 
 def search_page(
@@ -124,6 +100,8 @@ def search_page(
     conditions: str,
     query_words: Sequence[tuple[str, float]],
     hits: Sequence[Hit],
+    views: Sequence[dict[str, Any] | None] = (),
+    skeleton: dict[str, Any] | None = None,
 ) -> str:
     """
     Hits as an HTML page that needs nothing else.
@@ -131,26 +109,32 @@ def search_page(
     Args:
         title: what was searched. conditions: the rest of the question, in words.
         query_words: (word, weight) of the query, heaviest first. hits: best first.
+        views: of each hit its motion and words as `explained_view` gives them, None where there is none; with them
+            hits move, and a click on a word shows where it was read. skeleton: theirs, see `skeleton_view`.
     """
     articles = []
-    for number, hit in enumerate(hits, 1):
+    for number, hit in enumerate(hits):
         captions = hit.metadata.get("captions") or [told(hit.metadata)]
         lines = "".join(f"<li>{quoted(str(caption))}</li>" for caption in captions if caption)
         articles.append(
-            f'<article><h2><span class="score">{hit.score:.3f}</span>{number}. {quoted(str(hit.id))}</h2>'
-            f"<ul>{lines}</ul>{_bars(hit.words)}</article>"
+            f'<article class="card" data-hit="{number}"><h2><span class="score">{hit.score:.3f}</span>{number + 1}. '
+            f'{quoted(str(hit.id))}</h2><ul class="captions">{lines}</ul><div class="bars">{_bars(hit.words)}</div>'
+            "</article>"
         )
-    return PAGE.substitute(
-        title=quoted(title),
+    return page(
+        "report",
+        title,
+        {"views": list(views), "skeleton": skeleton},
         conditions=quoted(conditions),
         query=_bars(query_words),
-        hits="\n".join(articles) or "<article>Nothing was found.</article>",
+        hits="\n".join(articles) or '<article class="card">Nothing was found.</article>',
     )
 
 
 def _bars(words: Sequence[tuple[str, float]]) -> str:
     widest = max((share for _, share in words), default=1.0)
     return "".join(
-        f'<div class="word"><b>{quoted(word)}</b><i style="width:{100 * share / widest:.1f}%"></i>{share:.3f}</div>\n'
+        f'<div class="word"><b>{quoted(word)}</b><i style="width:{100 * share / widest:.1f}%"></i>'
+        f"<span>{share:.3f}</span></div>\n"
         for word, share in words[: 2 * SHOWN_WORDS]
     )

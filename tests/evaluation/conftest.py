@@ -1,5 +1,7 @@
 """A processor fitted on a few smooth motions, and a random model of its size."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,35 @@ def model(configs, processor):
     model = LexMotionModel(LexMotionConfig(text_config=configs[0], motion_config=configs[1]))
     model.set_active_words(processor.lexicon.active_ids)
     return model.eval()
+
+
+class ListedMotions:
+    """Motions by id, for the demo."""
+
+    def __init__(self, motions):
+        self.motions = motions
+
+    def get(self, id, metadata):
+        return (self.motions[id], 20.0) if id in self.motions else None
+
+
+@pytest.fixture(scope="session")
+def bodies():
+    """Four people who move: (T, 22, 3) at 20 frames a second."""
+    from lexmotion.processing.corpora.synthetic import iterate_motions
+
+    motions = iterate_motions({"train": 20, "validation": 10, "test": 10}, seed=0)
+    return [positions for *_, positions, _ in itertools.islice(motions, 4)]
+
+
+@pytest.fixture(scope="session")
+def demo(model, processor, bodies, captions):
+    """The demo over `bodies`, ids clip0 to clip3."""
+    from lexmotion import LexMotionIndex
+    from lexmotion.evaluation.demo import Demo
+
+    ids = [f"clip{number}" for number in range(len(bodies))]
+    metadata = [{"split": "test", "captions": [caption]} for caption in captions]
+    embeds = model.encode_motion(bodies, 20.0, processor)
+    index = LexMotionIndex.build(embeds, metadata, ids, processor=processor, model=model)
+    return Demo(index, [ListedMotions(dict(zip(ids, bodies, strict=True)))])

@@ -1,0 +1,505 @@
+"""The demo without its page: questions asked of an index, and answers as plain data for a browser.
+
+`lexmotion demo` and the Space (`hub_cards/space/app.py`) put these answers on the web; everything here can be used,
+and is tested, without a browser and without gradio.
+"""
+
+import difflib
+import functools
+import hashlib
+import logging
+import os
+import re
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from tqdm.auto import tqdm
+
+from lexmotion.processing.motion_io import FORMATS, load_motion
+from lexmotion.retrieval_lexmotion import Hit, LexMotionIndex
+
+from .explain import explain
+from .motion_sources import STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions, shown
+from .motion_views import explained_view, page, preview, skeleton_view
+from .search import dataset_items, told
+
+logger = logging.getLogger(__name__)
+
+MODEL, INDEX = "model", "motions.index"  # folders of a Space, beside its motions
+SUGGESTED_WORDS = 4000
+EXAMPLES, EXAMPLE_LENGTHS = 3, (14, 44)  # letters
+HITS = 12
+UPLOADS = 32  # motions of visitors kept in memory; the oldest goes first
+UPLOAD_BYTES = 64 << 20
+UPLOAD_SECONDS = 120.0
+EXPLAINED_WORDS, QUERY_WORDS = 256, 40
+FACTORS = (0.0, 100.0)  # lowest and highest boost
+
+
+@dataclass(frozen=True)
+class Question:
+    """
+    What is looked for.
+
+    Args:
+        text: what happens. example: instead of a text, ("item", id) or ("upload", key): motions like this one.
+        must, must_not: words that every hit has, and that none has. boost: (word, factor) pairs.
+    """
+
+    text: str = ""
+    example: tuple[str, Any] | None = None
+    must: tuple[str, ...] = ()
+    must_not: tuple[str, ...] = ()
+    boost: tuple[tuple[str, float], ...] = ()
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Question":
+        """
+        Of JSON, in which `example` is {"kind", "id"} and `boost` {word: factor}.
+
+        Raises:
+            ValueError: a field of another kind.
+        """
+        text, example = content.get("text") or "", content.get("example")
+        lists = {name: content.get(name) or [] for name in ("must", "must_not")}
+        boost = content.get("boost") or {}
+        if not isinstance(text, str) or len(text) > 1000:
+            raise ValueError("text must be a sentence of at most 1,000 letters")
+        for name, words in lists.items():
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"{name} must be a list of words, got {words!r}")
+        numbers = isinstance(boost, dict) and all(isinstance(factor, int | float) for factor in boost.values())
+        if not numbers or not all(FACTORS[0] <= factor <= FACTORS[1] for factor in boost.values()):
+            raise ValueError(f"boost must give words a factor from {FACTORS[0]:g} to {FACTORS[1]:g}, got {boost!r}")
+        if example is not None:
+            if not isinstance(example, dict) or example.get("kind") not in ("item", "upload"):
+                raise ValueError(f"example must be of kind item or upload, got {example!r}")
+            if not isinstance(example.get("id"), str | int):
+                raise ValueError(f"the example's id must be a text or a number, got {example.get('id')!r}")
+            example = (example["kind"], example["id"])
+        return cls(text.strip(), example, tuple(lists["must"]), tuple(lists["must_not"]), tuple(boost.items()))
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A visitor's motion: its name, positions and frame rate, what the model gets, its vector (1, V), and remarks."""
+
+    name: str
+    clip: Clip
+    model_input: np.ndarray = field(repr=False)
+    vector: sparse.csr_matrix = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+
+class Demo:
+    """
+    Answers of one model and index.
+
+    Args:
+        index: with a model and its processor. sources: where positions of its items are found, asked in turn.
+        title: of the page.
+
+    Raises:
+        ValueError: the index has no items, no model, or a processor without lexicon.
+    """
+
+    def __init__(self, index: LexMotionIndex, sources: Sequence[MotionSource] = (), title: str = "LexMotion"):
+        if not len(index):
+            raise ValueError("the index is empty: there is nothing to search")
+        if index.model is None:
+            raise ValueError("the index names no model: give one, `lexmotion demo MODEL --index INDEX`")
+        if getattr(index.processor, "lexicon", None) is None:
+            raise ValueError("the index has no processor with a lexicon: build it with processor=...")
+        self.index, self.model, self.processor, self.title = index, index.model.eval(), index.processor, title
+        self.extractor = self.processor.feature_extractor
+        self.sources = [*sources, FileMotions(self.extractor.skeleton, self.extractor.fps)]
+        self._uploads: OrderedDict[str, Upload] = OrderedDict()
+        self._computing = threading.Lock()  # one query at a time: two would only share the cores
+        self._text_vector = functools.lru_cache(maxsize=512)(self._encode_text)
+        self._preview = functools.lru_cache(maxsize=2048)(self._make_preview)
+        self._explanation = functools.lru_cache(maxsize=128)(self._explain)
+
+    @functools.cached_property
+    def items(self) -> sparse.csr_matrix:
+        """Rows of the index, in the order of `rows`."""
+        return self.index.to_csr()
+
+    @functools.cached_property
+    def rows(self) -> dict[Any, int]:
+        """Ids of the items -> their rows."""
+        return {id: row for row, id in enumerate(self.index.ids)}
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        """Words of the lexicon that items have, the most frequent first."""
+        lexicon = self.processor.lexicon
+        counts = np.bincount(self.items.indices, minlength=self.index.vocab_size)
+        ids = np.flatnonzero((counts > 0) & lexicon.active & ~lexicon.subword)
+        return lexicon.words(ids[np.argsort(-counts[ids], kind="stable")].tolist())
+
+    @property
+    def skeleton(self) -> dict[str, Any]:
+        """The body, see `skeleton_view`."""
+        return skeleton_view(self.extractor.skeleton, len(self.model.config.motion_config.parts))
+
+    # ---------------------------------------------------------------------------------------------------- the page
+
+    def info(self) -> dict[str, Any]:
+        """What a page needs before any question: words to choose from, examples, the body."""
+        return {
+            "title": self.title,
+            "items": len(self.rows),
+            "words": self.words[:SUGGESTED_WORDS],
+            "wordCount": len(self.words),
+            "examples": self.examples(),
+            "skeleton": self.skeleton,
+            "formats": list(FORMATS),
+        }
+
+    def examples(self, count: int = EXAMPLES) -> list[str]:
+        """Short captions of items far apart; words of the index where items have no captions."""
+        found: dict[str, None] = {}
+        ids = list(self.rows)
+        for place in np.linspace(0, len(ids) - 1, min(8 * count, len(ids))).round().astype(int):
+            for text in self.index.metadata(ids[place]).get("captions") or ():
+                if EXAMPLE_LENGTHS[0] <= len(text) <= EXAMPLE_LENGTHS[1]:
+                    found.setdefault(text.strip().rstrip("."))
+        texts = list(found) or self.words[:count]
+        return [texts[place] for place in np.linspace(0, len(texts) - 1, min(count, len(texts))).astype(int)]
+
+    def page(self) -> str:
+        """The page, in one file; it asks `api/...` beside it."""
+        return page("demo", f"{self.title} · search motion by words", self.info())
+
+    # --------------------------------------------------------------------------------------------------- questions
+
+    def word(self, text: str) -> dict[str, Any]:
+        """Whether a word can be used to search: `word`, and where not `error` and `near` ones."""
+        text = text.strip().lower()
+        try:
+            self.index.word_ids(text)
+        except ValueError as error:
+            near = difflib.get_close_matches(text, self.words, n=3, cutoff=0.6)
+            return {"word": text, "error": str(error), "near": near}
+        return {"word": text}
+
+    def search(self, question: Question, k: int = HITS) -> dict[str, Any]:
+        """
+        The best k items.
+
+        Returns:
+            `hits` with `id`, `score`, `title`, `captions`, `facts`, `words` (word, share of the score) and a
+            `preview`; `query` (its words and weights); `milliseconds`.
+
+        Raises:
+            ValueError: there is no question, an unknown word, an unknown example.
+        """
+        started = time.perf_counter()
+        vector = self.vector(question)
+        conditions: dict[str, Any] = {"must": question.must, "must_not": question.must_not}
+        found = self.index.search(vector, min(max(k, 1), 100), **conditions)[0]
+        hits = []
+        for hit in found:
+            captions = [str(caption) for caption in hit.metadata.get("captions") or ()]
+            hits.append(
+                {
+                    "id": hit.id,
+                    "score": round(hit.score, 4),
+                    "title": told(hit.metadata) or str(hit.id),
+                    "captions": captions,
+                    "facts": {name: value for name, value in hit.metadata.items() if name != "captions"},
+                    "words": [[word, round(share, 4)] for word, share in hit.words[:8]],
+                    "preview": self._preview(hit.id),
+                }
+            )
+        took = 1000 * (time.perf_counter() - started)
+        words = [[word, round(weight, 4)] for word, weight in self.index.words_of(vector, QUERY_WORDS)]
+        return {"hits": hits, "query": words, "milliseconds": round(took, 1)}
+
+    def vector(self, question: Question, query: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
+        """
+        Words and weights that are searched, (1, V), boosts included.
+
+        Args:
+            query: instead of what the question's text or example gives, before it is boosted.
+
+        Raises:
+            ValueError: see `search`.
+        """
+        wanted = [*question.must, *(word for word, _ in question.boost)]
+        for word in (*wanted, *question.must_not):
+            self.index.word_ids(word)
+        if query is not None:
+            vector = query
+        elif question.example is not None:
+            vector = self._example_vector(*question.example)
+        elif question.text:
+            vector = self._text_vector(question.text)
+        elif wanted:
+            ids = sorted({id for word in wanted for id in self.index.word_ids(word)})
+            entries = (np.ones(len(ids), np.float32), (np.zeros(len(ids), np.int64), ids))
+            vector = sparse.csr_matrix(entries, shape=(1, self.index.vocab_size))
+        else:
+            raise ValueError("say what happens in the motion, add a word that must be there, or upload a motion")
+        if question.boost:
+            factors = np.ones(self.index.vocab_size, np.float32)
+            for word, factor in question.boost:
+                factors[self.index.word_ids(word)] = factor
+            vector = sparse.csr_matrix(vector.multiply(factors))
+            vector.eliminate_zeros()
+        return vector
+
+    def _example_vector(self, kind: str, id: Any) -> sparse.csr_matrix:
+        if kind == "upload":
+            return self.upload_of(id).vector
+        if id not in self.rows:
+            raise ValueError(f"there is no motion {id!r} in this index")
+        return self.items[self.rows[id]]
+
+    def _encode_text(self, text: str) -> sparse.csr_matrix:
+        with self._computing:
+            return self.index.encode(text=text)
+
+    # ----------------------------------------------------------------------------------------------------- motions
+
+    def clip(self, id: Any) -> Clip | None:
+        """
+        Positions and frame rate of an item; None where no source has it.
+
+        Raises:
+            ValueError: there is no such item.
+        """
+        if id not in self.index:
+            raise ValueError(f"there is no motion {id!r} in this index")
+        metadata = self.index.metadata(id)
+        for source in self.sources:
+            clip = source.get(id, metadata)
+            if clip is not None:
+                return clip
+        return None
+
+    def _make_preview(self, id: Any) -> dict[str, Any] | None:
+        clip = self.clip(id)
+        return None if clip is None else preview(shown(clip[0], self.extractor.skeleton), clip[1])
+
+    def view(self, kind: str, id: Any, question: Question | None = None) -> dict[str, Any]:
+        """
+        A motion with its words, and why it answers a question.
+
+        Args:
+            kind, id: ("item", id) or ("upload", key). question: None shows the motion's words alone.
+
+        Returns:
+            See `explained_view`; `score` is the cosine, None without a question.
+
+        Raises:
+            ValueError: an unknown motion, or its positions are not at hand.
+        """
+        query = None if question is None else self.vector(question)
+        content = self.explained(kind, id, query)
+        if content is None:
+            raise ValueError(f"the positions of {id!r} are not at hand: start the demo with --dataset")
+        return content | {"kind": kind, "id": id}
+
+    def explained(
+        self, kind: str, id: Any, query: sparse.csr_matrix | None = None, hit: Hit | None = None
+    ) -> dict[str, Any] | None:
+        """
+        A motion beside a query (1, V), see `view`; None where its positions are not at hand.
+
+        Args:
+            hit: what a search with this query found, where the motion is one; it is compared anew without.
+        """
+        clip = self.upload_of(id).clip if kind == "upload" else self.clip(id)
+        if clip is None:
+            return None
+        asked: list[tuple[str, float]] = []
+        contributions: dict[str, float] = {}
+        score = None
+        if hit is not None:
+            contributions, score = dict(hit.words), hit.score
+        elif query is not None:
+            own = self._example_vector(kind, id)
+            product = query.multiply(own) / max(sparse.linalg.norm(query) * sparse.linalg.norm(own), 1e-9)
+            contributions, score = dict(self.index.words_of(product)), float(product.sum())
+        if query is not None:
+            asked = self.index.words_of(query, QUERY_WORDS)
+        explanation = self._explanation(kind, id)
+        content = explained_view(shown(clip[0], self.extractor.skeleton), clip[1], explanation, asked, contributions)
+        return content | {"score": None if score is None else round(score, 4)}
+
+    def _explain(self, kind: str, id: Any) -> Any:
+        upload = self.upload_of(id) if kind == "upload" else None
+        motion, fps = (upload.model_input, upload.clip[1]) if upload else self.clip(id)  # type: ignore[misc]
+        with self._computing:
+            return explain(self.model, self.processor, motion, fps=fps, k=EXPLAINED_WORDS)
+
+    # ----------------------------------------------------------------------------------------------------- uploads
+
+    def upload(self, name: str, content: bytes, fps: float | None = None) -> dict[str, Any]:
+        """
+        Take a visitor's motion file; it is kept in memory alone.
+
+        Args:
+            name: of the file, its ending says the format. content: its bytes. fps: frames a second; None: what the
+                file says, else the model's own.
+
+        Returns:
+            `key` (the motion's name in questions), `name`, `seconds`, `notes` (doubts while reading).
+
+        Raises:
+            ValueError: the file cannot be read as a motion of the model's skeleton; the message is one line.
+        """
+        name = re.sub(r"[^\w .()+-]", "_", re.split(r"[\\/]", name)[-1])[-100:].lstrip(".") or "motion"
+        if len(content) > UPLOAD_BYTES:
+            raise ValueError(f"{name} has {len(content) >> 20} MB, at most {UPLOAD_BYTES >> 20} are taken")
+        motion = self._read(name, content, fps)
+        rate = motion.fps if motion.fps_is_known else self.extractor.fps
+        frames = int(UPLOAD_SECONDS * rate)
+        vector = self._encode_motion(motion.model_input[:frames], rate)
+        notes = [str(problem) for problem in motion.problems if problem.severity == "warning"]
+        if len(motion.positions) > frames:
+            notes.append(f"Only the first {UPLOAD_SECONDS:g} seconds are shown.")
+        digest = hashlib.sha256(content + f"{name}\0{fps}".encode())
+        upload = Upload(name, (motion.positions[:frames], rate), motion.model_input[:frames], vector, tuple(notes))
+        key = digest.hexdigest()[:24]
+        self._uploads[key] = upload
+        self._uploads.move_to_end(key)
+        while len(self._uploads) > UPLOADS:
+            self._uploads.popitem(last=False)
+        return {"key": key, "name": name, "seconds": round(len(upload.clip[0]) / rate, 2), "notes": notes}
+
+    def _read(self, name: str, content: bytes, fps: float | None) -> Any:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            path.write_bytes(content)
+            try:
+                return load_motion(path, fps, self.extractor.skeleton)
+            except (ValueError, OSError, ImportError) as error:
+                raise ValueError(" ".join(str(error).replace(str(path), name).split())) from error
+
+    def _encode_motion(self, motion: np.ndarray, fps: float) -> sparse.csr_matrix:
+        with self._computing:
+            return self.index.encode(motion=motion, fps=fps)
+
+    def upload_of(self, key: Any) -> Upload:
+        """
+        A visitor's motion.
+
+        Raises:
+            ValueError: it is not there any more.
+        """
+        if key not in self._uploads:
+            raise ValueError("this upload is not kept any more: upload the file again")
+        return self._uploads[key]
+
+    # ------------------------------------------------------------------------------------------------------- saving
+
+    def clips(self, progress: bool = False) -> Iterator[tuple[Any, Clip]]:
+        """(id, positions and frame rate) of all items whose motion is at hand."""
+        for id in tqdm(self.rows, desc="motions", disable=not progress, leave=False):
+            clip = self.clip(id)
+            if clip is not None:
+                yield id, (shown(clip[0], self.extractor.skeleton), clip[1])
+
+    def save_pretrained(self, folder: str | os.PathLike, progress: bool = False) -> None:
+        """Write model, index and motions to a folder that `open_demo` opens anywhere."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder / MODEL)
+        self.processor.save_pretrained(folder / MODEL)
+        state = [self.index.metadata(id) for id in self.rows]
+        # A folder of this machine would lead nowhere on another, and files can hold names that are nobody's business.
+        metadata = [{name: value for name, value in item.items() if name != "file"} for item in state]
+        LexMotionIndex.build(
+            self.items, metadata, list(self.rows), folder=folder / INDEX, processor=self.processor, overwrite=True
+        ).close()
+        StoredMotions.save(folder / STORED, self.clips(progress))
+
+
+def open_demo(
+    source: str | os.PathLike | None = None,
+    index: str | os.PathLike | None = None,
+    dataset: str | os.PathLike | None = None,
+    splits: Sequence[str] | None = None,
+    device: str | None = None,
+    progress: bool = False,
+) -> Demo:
+    """
+    A demo of what is at hand.
+
+    Args:
+        source: output of `lexmotion quickstart` (its test motions are searched), a model (folder or Hub name), or a
+            folder written by `Demo.save_pretrained`. None: the index names its model.
+        index: folder or Hub name; None: motions of the dataset are encoded now.
+        dataset: prepared corpus, for positions, and for the index where there is none.
+        splits: of the dataset; None: test where an index is made, else all.
+        device: where to compute; None takes a GPU where there is one.
+
+    Raises:
+        FileNotFoundError: `source` is no folder of these. ValueError: neither index nor dataset.
+    """
+    sources: list[MotionSource] = []
+    name: str | None = None if source is None else os.fspath(source)
+    if name is not None and Path(name).is_dir():
+        folder = Path(name)
+        if (folder / STORED).is_file():
+            index, sources = index or folder / INDEX, [StoredMotions(folder / STORED)]
+        if dataset is None and (folder / "prepared").is_dir():
+            dataset = folder / "prepared"
+        name = str(folder / MODEL if (folder / MODEL / "config.json").is_file() else folder)
+    if index is not None and not sources:
+        sources = stored_beside(index)
+    if index is None and dataset is None:
+        raise ValueError(
+            "there is nothing to search: give --index DIR or --dataset DIR, or the output folder of "
+            "`lexmotion quickstart`"
+        )
+    if index is None and splits is None:
+        splits = ["test"]
+    model, processor = _loaded(name, device) if name is not None else (None, None)
+    if dataset is not None:
+        sources.append(DatasetMotions(dataset, splits))
+    if index is not None:
+        opened = LexMotionIndex.from_pretrained(index, model=model, accelerate=False)
+        if model is None:
+            named = opened.info()["model"]
+            if named is None:
+                raise ValueError(f"the index {index} names no model: give one, `lexmotion demo MODEL --index {index}`")
+            opened = LexMotionIndex.from_pretrained(
+                index, model=_loaded(named, device)[0], verify=False, accelerate=False
+            )
+        return Demo(opened, sources)
+    if model is None:
+        raise ValueError("--dataset needs a model, which encodes its motions: `lexmotion demo MODEL --dataset DIR`")
+    items = dataset_items(model, processor, str(dataset), splits, progress)
+    made = LexMotionIndex.build(
+        items.embeds, items.metadata, items.ids, processor=processor, model=model, accelerate=False
+    )
+    return Demo(made, sources)
+
+
+def stored_beside(index: str | os.PathLike) -> list[MotionSource]:
+    """The motions that lie beside an index's folder, if any do."""
+    file = Path(index).parent / STORED
+    return [StoredMotions(file)] if Path(index).is_dir() and file.is_file() else []
+
+
+def _loaded(name: str, device: str | None) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoProcessor
+
+    if Path(name).is_dir() and not Path(name, "config.json").is_file():
+        raise FileNotFoundError(f"{name} holds no model: give the output of `lexmotion quickstart` or a model folder")
+    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"no model folder {name!r}; `lexmotion quickstart` writes one")
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return AutoModel.from_pretrained(name).eval().to(place), AutoProcessor.from_pretrained(name)

@@ -1,0 +1,136 @@
+"""Where the joint positions of an index's items come from: a prepared corpus, one compact file, or motion files."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.processing.motion_features import canonicalize
+from lexmotion.processing.motion_io import load_motion
+
+STORED = "motions.safetensors"
+
+Clip = tuple[np.ndarray, float]  # positions (T, J, 3) float32 in metres, Y up; frames a second
+
+
+class MotionSource(Protocol):
+    """Anything that knows motions by the ids of an index."""
+
+    def get(self, id: Any, metadata: Mapping[str, Any]) -> Clip | None:
+        """The motion of an item, None where this source does not have it."""
+
+
+class DatasetMotions:
+    """
+    Motions of a prepared corpus, read from its memory-mapped file when they are asked for.
+
+    Args:
+        dataset: folder written by `lexmotion prepare`. splits: whose motions; all by default.
+    """
+
+    def __init__(self, dataset: str | os.PathLike, splits: Sequence[str] | None = None):
+        self.rows: dict[Any, tuple[Any, int]] = {}
+        for split in load_prepared(Path(dataset), splits=splits).values():
+            motions = split.select_columns(["motion", "fps"]).with_format("numpy")
+            self.rows |= {id: (motions, number) for number, id in enumerate(split["id"])}
+
+    def get(self, id: Any, metadata: Mapping[str, Any]) -> Clip | None:
+        if id not in self.rows:
+            return None
+        split, number = self.rows[id]
+        row = split[number]
+        return row["motion"].reshape(len(row["motion"]), -1, 3), float(row["fps"])
+
+
+class StoredMotions:
+    """
+    Motions of one file: roots in float32, the other joints from there in float16, which is good to a millimetre.
+
+    Args:
+        file: written by `save`.
+
+    Raises:
+        ValueError: another kind of file.
+    """
+
+    def __init__(self, file: str | os.PathLike):
+        self.file = safe_open(file, framework="np")
+        facts = self.file.metadata() or {}
+        if "lexmotion_motion_ids" not in facts:
+            raise ValueError(f"{file} holds no motions: make it with `lexmotion demo --export FOLDER`")
+        self.rows = {id: number for number, id in enumerate(json.loads(facts["lexmotion_motion_ids"]))}
+        self.starts, self.fps = self.file.get_tensor("starts"), self.file.get_tensor("fps")
+
+    @staticmethod
+    def save(file: str | os.PathLike, clips: Iterable[tuple[Any, Clip]]) -> int:
+        """
+        Write motions in one step.
+
+        Args:
+            clips: (id, (positions, fps)) of each, all of one skeleton.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ValueError: there is none.
+        """
+        ids, roots, joints, fps = [], [], [], []
+        for id, (positions, rate) in clips:
+            ids.append(id)
+            fps.append(rate)
+            roots.append(positions[:, 0].astype(np.float32))
+            joints.append((positions - positions[:, :1]).astype(np.float16))
+        if not ids:
+            raise ValueError("there are no motions to store: give the corpus of the index with --dataset")
+        tensors: dict[str, np.ndarray] = {
+            "roots": np.concatenate(roots),
+            "joints": np.concatenate(joints),
+            "starts": np.cumsum([0, *map(len, roots)]).astype(np.int64),
+            "fps": np.array(fps, np.float32),
+        }
+        partial = Path(f"{file}.partial")
+        save_file(tensors, partial, metadata={"lexmotion_motion_ids": json.dumps(ids)})
+        os.replace(partial, file)
+        return len(ids)
+
+    def get(self, id: Any, metadata: Mapping[str, Any]) -> Clip | None:
+        number = self.rows.get(id)
+        if number is None:
+            return None
+        span = slice(int(self.starts[number]), int(self.starts[number + 1]))
+        roots = self.file.get_slice("roots")[span]
+        joints = self.file.get_slice("joints")[span].astype(np.float32)
+        return joints + roots[:, None], float(self.fps[number])
+
+
+class FileMotions:
+    """
+    Motions that `lexmotion index add` took from files, where these are still there.
+
+    Args:
+        skeleton: of the model. fps: of files that name none.
+    """
+
+    def __init__(self, skeleton: str, fps: float):
+        self.skeleton, self.fps = skeleton, fps
+
+    def get(self, id: Any, metadata: Mapping[str, Any]) -> Clip | None:
+        file = metadata.get("file")
+        if not isinstance(file, str) or not Path(file).is_file():
+            return None
+        motion = load_motion(file, skeleton=self.skeleton)
+        return motion.positions, motion.fps if motion.fps_is_known else self.fps
+
+
+def shown(positions: np.ndarray, skeleton: str) -> np.ndarray:
+    """Positions (T, J, 3) as pictures show them: on the floor, facing Z+ at the start, frames with NaN left out."""
+    finite = np.isfinite(positions).all(axis=(1, 2))
+    return canonicalize(torch.from_numpy(np.ascontiguousarray(positions[finite])), skeleton).numpy()

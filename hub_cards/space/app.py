@@ -1,0 +1,117 @@
+"""Search motions by words and see why: the demo of LexMotion, a gradio Space.
+
+Run by itself it opens what lies beside it (`model`, `motions.index`, `motions.safetensors`, written by `lexmotion demo
+--export`), or what the environment names: LEXMOTION_MODEL and LEXMOTION_INDEX, folders or Hub names, LEXMOTION_DATASET
+and LEXMOTION_SPLIT, a prepared corpus, and LEXMOTION_TITLE.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from lexmotion.evaluation.demo import UPLOAD_BYTES, Demo, Question, open_demo  # noqa: E402
+
+
+def server(demo: Demo) -> Any:
+    """
+    The web application: a page at `/`, its answers under `/api/`, and `search` for clients of gradio.
+
+    Mistakes of the user come back as {"error": one line}, with status 200: they are answers.
+
+    Args:
+        demo: what is searched.
+
+    Returns:
+        `gradio.Server`; `launch()` starts it.
+
+    Raises:
+        ImportError: gradio is not installed.
+    """
+    try:
+        from gradio import Server
+    except ImportError as error:
+        raise ImportError("the demo needs gradio: run `pip install lexmotion[demo]`") from error
+    from fastapi import Request
+    from fastapi.concurrency import run_in_threadpool
+    from fastapi.responses import HTMLResponse, JSONResponse
+
+    app = Server(title=demo.title)
+    page = demo.page()
+
+    async def answered(function: Any, *arguments: Any) -> JSONResponse:
+        try:
+            return JSONResponse(await run_in_threadpool(function, *arguments))
+        except ValueError as error:
+            return JSONResponse({"error": " ".join(str(error).split())})
+
+    def content_of(body: bytes) -> dict[str, Any]:
+        content = json.loads(body or b"{}")
+        if not isinstance(content, dict):
+            raise ValueError(f"expected a JSON object, got {type(content).__name__}")
+        return content
+
+    @app.get("/", response_class=HTMLResponse)
+    async def show_page() -> str:
+        return page
+
+    def one_word(body: bytes) -> dict[str, Any]:
+        return demo.word(str(content_of(body).get("word", "")))
+
+    def hits(body: bytes) -> dict[str, Any]:
+        return demo.search(Question.from_dict(content_of(body)))
+
+    def motion(body: bytes) -> dict[str, Any]:
+        content = content_of(body)
+        asked = content.get("question")
+        question = None if asked is None else Question.from_dict(asked)
+        return demo.view(content.get("kind", "item"), content.get("id"), question)
+
+    @app.post("/api/word")
+    async def word(request: Request) -> JSONResponse:
+        return await answered(one_word, await request.body())
+
+    @app.post("/api/search")
+    async def search(request: Request) -> JSONResponse:
+        return await answered(hits, await request.body())
+
+    @app.post("/api/view")
+    async def view(request: Request) -> JSONResponse:
+        return await answered(motion, await request.body())
+
+    @app.post("/api/upload")
+    async def upload(request: Request, name: str, fps: float | None = None) -> JSONResponse:
+        taken = bytearray()
+        async for part in request.stream():
+            taken += part
+            if len(taken) > UPLOAD_BYTES:
+                break
+        return await answered(demo.upload, name, bytes(taken), fps)
+
+    @app.api(name="search")
+    def search_by_words(text: str, must: str = "", must_not: str = "", k: int = 10) -> list:
+        """Motions for a text; words of `must` and `must_not` with commas. Hits with id, score and matching words."""
+        lists = {name: [word.strip() for word in words.split(",") if word.strip()]
+                 for name, words in (("must", must), ("must_not", must_not))}  # fmt: skip
+        hits = demo.search(Question.from_dict({"text": text, **lists}), k)["hits"]
+        return [{name: value for name, value in hit.items() if name != "preview"} for hit in hits]
+
+    return app
+
+
+def demo_of_environment() -> Demo:
+    """What the variables name, else what lies beside this file."""
+    variables = {name: os.environ.get(f"LEXMOTION_{name}") or None for name in ("MODEL", "INDEX", "DATASET")}
+    splits = os.environ.get("LEXMOTION_SPLIT")
+    source = variables["MODEL"]
+    if source is None and variables["INDEX"] is None:
+        source = str(Path(__file__).resolve().parent)
+    demo = open_demo(source, variables["INDEX"], variables["DATASET"], splits.split(",") if splits else None)
+    demo.title = os.environ.get("LEXMOTION_TITLE") or demo.title
+    return demo
+
+
+if __name__ == "__main__":
+    server(demo_of_environment()).launch()

@@ -1,0 +1,213 @@
+"""The demo as visitors meet it: its addresses, its Space folder, and its page driven in a real Chromium."""
+
+import re
+import shutil
+import socket
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gradio", reason="gradio (extra `demo`) is not installed")
+
+from lexmotion.evaluation.demo import UPLOAD_BYTES
+from lexmotion.hub_cards.space import app as space
+from lexmotion.hub_cards.space_folder import write_space
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+# No network, and nothing left behind: the profile is new and deleted by playwright.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+SECONDS = 20_000  # milliseconds a step may take on a busy machine
+
+
+@pytest.fixture(scope="module")
+def client(demo):
+    from starlette.testclient import TestClient
+
+    return TestClient(space.server(demo))
+
+
+def test_addresses_answer(client, tmp_path, bodies):
+    assert "<canvas" not in (page := client.get("/")).text and "LEXMOTION_DATA" in page.text
+    hits = client.post("/api/search", json={"text": "a person kicks"}).json()["hits"]
+    view = client.post("/api/view", json={"kind": "item", "id": hits[0]["id"], "question": {"text": "kicks"}})
+    assert view.json()["motion"]["joints"] == 22
+    np.save(tmp_path / "own.npy", bodies[0])
+    taken = client.post("/api/upload?name=own.npy", content=(tmp_path / "own.npy").read_bytes()).json()
+    assert set(taken) == {"key", "name", "seconds", "notes"}
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("search", b"{}", "say what happens"),
+        ("search", b"[1]", "expected a JSON object"),
+        ("search", b"no json", "Expecting value"),
+        ("view", b'{"id": "nowhere"}', "no motion 'nowhere'"),
+        ("view", b'{"id": ["x"]}', "no motion"),
+        ("word", b'{"word": "kickss"}', "does not have the word"),
+        ("upload?name=a.npy", b"no array", "a.npy"),
+        ("upload?name=a.npy&fps=-1", b"no array", "fps must be"),
+        ("upload?name=a.npy", b"0" * (UPLOAD_BYTES + 1), "at most 64 are taken"),
+    ],
+)
+def test_mistakes_are_answers(client, path, content, message):
+    reply = client.post(f"/api/{path}", content=content)
+    assert reply.status_code == 200 and message in reply.json()["error"] and "\n" not in reply.json()["error"]
+
+
+def test_a_space_folder_opens_by_what_lies_in_it(demo, tmp_path, monkeypatch):
+    folder = write_space(demo, tmp_path / "space")
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"app.py", "README.md", "requirements.txt", "model", "motions.index", "motions.safetensors"}
+    assert "app_file: app.py" in (folder / "README.md").read_text()
+    monkeypatch.setattr(space, "__file__", str(folder / "app.py"))
+    for name in ("MODEL", "INDEX", "DATASET", "SPLIT"):
+        monkeypatch.delenv(f"LEXMOTION_{name}", raising=False)
+    monkeypatch.setenv("LEXMOTION_TITLE", "My motions")
+    opened = space.demo_of_environment()
+    assert opened.title == "My motions" and opened.clip("clip0") is not None
+    monkeypatch.setenv("LEXMOTION_MODEL", str(folder / "model"))
+    monkeypatch.setenv("LEXMOTION_INDEX", str(folder / "motions.index"))
+    assert space.demo_of_environment().clip("clip3") is not None
+    write_space(demo, folder)  # again, over the old one
+
+
+def test_a_folder_of_something_else_is_left_alone(demo, tmp_path):
+    (tmp_path / "precious.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="not empty"):
+        write_space(demo, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def address(demo):
+    app = space.server(demo)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    _, url, _ = app.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    yield url
+    app.get_blocks().close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright (extra `test`) is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed: `apt-get install chromium`")
+    with playwright.sync_playwright() as run:
+        opened = run.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A page whose console must stay silent, and which asks nobody but the demo."""
+    opened = browser.new_page(viewport={"width": 1400, "height": 1000})
+    opened.set_default_timeout(SECONDS)
+    faults = []
+    opened.on("console", lambda message: faults.append(message.text) if message.type in ("error", "warning") else None)
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("requestfailed", lambda request: faults.append(request.url))
+    opened.on(
+        "request", lambda request: None if request.url.startswith((address, "data:")) else faults.append(request.url)
+    )
+    opened.goto(address)
+    yield opened
+    opened.close()
+    assert faults == []
+
+
+def body(page):
+    """What the canvas shows: how many pixels have a colour of their own (left, right, heat)."""
+    return page.evaluate(
+        """() => {
+            const canvas = document.querySelector("#viewer canvas");
+            const copy = new OffscreenCanvas(canvas.width, canvas.height);
+            const pen = copy.getContext("2d", { willReadFrequently: true });
+            pen.drawImage(canvas, 0, 0);
+            const { data } = pen.getImageData(0, 0, copy.width, copy.height);
+            const style = getComputedStyle(canvas);
+            const count = (name) => {
+                const [r, g, b] = style.getPropertyValue(name).match(/[0-9a-f]{2}/gi).map((hex) => parseInt(hex, 16));
+                let found = 0;
+                for (let at = 0; at < data.length; at += 4) {
+                    found += Math.hypot(data[at] - r, data[at + 1] - g, data[at + 2] - b) < 60 && data[at + 3] > 200;
+                }
+                return found;
+            };
+            return { left: count("--lm-left"), right: count("--lm-right"), heat: count("--lm-heat") };
+        }"""
+    )
+
+
+def test_a_visitor_searches_watches_and_steers(page, tmp_path, bodies):
+    page.fill("#text", "a person kicks with the left leg")
+    page.click("#search button[type=submit]")
+    page.wait_for_selector(".hit >> nth=3")
+    page.wait_for_selector(".lm-words .lm-row")
+    assert page.locator(".hit .lm-viewer canvas").count() == 4
+    page.wait_for_function("document.querySelector('#viewer canvas').width > 300")
+    page.wait_for_timeout(300)
+    still = body(page)
+    assert still["left"] > 200 and still["right"] > 200 and not still["heat"]
+
+    frame = "Number(document.querySelector('#viewer .lm-scrub').value)"
+    assert page.evaluate(frame) == 0
+    page.click("#viewer .lm-play")
+    page.wait_for_function(f"{frame} > 5")
+    page.click("#viewer .lm-play")
+    stopped = page.evaluate(frame)
+    page.wait_for_timeout(200)
+    assert page.evaluate(frame) == stopped
+
+    page.click(".lm-words .lm-word:enabled >> nth=0")
+    page.wait_for_selector(".lm-timeline .lm-chosen + .lm-part")
+    page.wait_for_timeout(200)
+    word = page.get_attribute(".lm-word[aria-pressed=true]", "data-word")
+    assert page.locator(".lm-timeline .lm-chosen .lm-word").inner_text() == word
+    lit = body(page)
+    assert lit["heat"] > 100 and not lit["left"] and not lit["right"]
+
+    box = page.locator("#viewer canvas").bounding_box()
+    before = page.evaluate("document.querySelector('#viewer canvas').toDataURL()")
+    page.mouse.move(box["x"] + 200, box["y"] + 150)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 320, box["y"] + 170, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.querySelector('#viewer canvas').toDataURL()") != before
+
+    page.fill("#word", word)
+    page.click("#adder .must")
+    page.wait_for_selector(f".chip.must[data-word='{word}']")
+    page.fill("#word", "kickss")
+    page.click("#adder .not")
+    page.wait_for_selector("#message:not([hidden])")
+    assert "kicks" in page.locator("#message button").all_inner_texts()
+
+    np.save(tmp_path / "own.npy", bodies[1])
+    page.set_input_files("#file", tmp_path / "own.npy")
+    page.wait_for_selector("#example:not([hidden])")
+    page.wait_for_function("document.querySelector('#title').textContent === 'own.npy'")
+    assert "own.npy" in page.inner_text("#example") and page.inner_text("#facts").startswith("your motion")
+    page.wait_for_selector(".lm-words .lm-shared")
+
+    (tmp_path / "broken.bvh").write_text("HIERARCHY")
+    page.set_input_files("#file", tmp_path / "broken.bvh")
+    page.wait_for_selector("#message:has-text('broken.bvh')")
+
+
+def test_the_page_fits_a_phone_and_goes_dark(browser, address):
+    page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page.set_default_timeout(SECONDS)
+    page.goto(address)
+    page.wait_for_selector(".hit")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    colors = [page.evaluate("getComputedStyle(document.body).backgroundColor")]
+    page.click("#theme")
+    colors.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    dark, light = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors)
+    assert dark < 150 and light > 600
+    page.close()
