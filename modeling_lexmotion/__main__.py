@@ -26,6 +26,10 @@ evaluate_app = typer.Typer(help="Measure a trained model on a prepared dataset."
 app.add_typer(evaluate_app, name="evaluate")
 index_app = typer.Typer(help="Make and change an index of motions, to search them by words.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
+export_app = typer.Typer(help="Write a trained model in the format of another library.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+report_app = typer.Typer(help="Pictures and pages of a trained model.", no_args_is_help=True)
+app.add_typer(report_app, name="report")
 
 # Mistakes a user can make and repair; anything else is a defect and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
@@ -59,6 +63,12 @@ KeyOption = Annotated[str | None, typer.Option(help="Array of an .npz file. Exam
 BodyModelOption = Annotated[
     Path | None,
     typer.Option(help="Your SMPL-H model, for AMASS files: a .npz file or its folder. Example: --body-model smplh"),
+]
+UriOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the index's Milvus or Postgres is now, if it has moved. Example: --uri http://HOST:19530"
+    ),
 ]
 
 
@@ -684,7 +694,7 @@ def inspect(
         for table in inspection_tables(found):
             console.print(table)
     if figure is not None and found.motion is not None:
-        from lexmotion.evaluation.visualization import motion_strip, save_figure
+        from lexmotion.evaluation.visualization import facing_front, motion_strip, save_figure
 
         motion = found.motion
         picture = motion_strip(facing_front(motion.positions, motion.skeleton), motion.skeleton, motion.fps)
@@ -723,6 +733,12 @@ def explain(
     figure: Annotated[
         Path | None, typer.Option(help="Picture to write (.png, .svg or .pdf). Example: --figure words.png")
     ] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture of the words over time, with the body part each was seen in. Example: --timeline time.png"
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
     ] = None,
@@ -747,7 +763,7 @@ def explain(
     for table in explanation_tables(explanation, top_k):
         console.print(table)
     if figure is not None:
-        from lexmotion.evaluation.visualization import explanation_figure, save_figure
+        from lexmotion.evaluation.visualization import explanation_figure, facing_front, save_figure
 
         shown = explanation.words[:top_k]
         picture = explanation_figure(
@@ -761,6 +777,105 @@ def explain(
             score=explanation.score,
         )
         console.print(f"picture: {escape(str(save_figure(picture, figure)))}", highlight=False)
+    if timeline is not None:
+        from lexmotion.evaluation.figures.words_over_time import timeline_of
+        from lexmotion.evaluation.visualization import facing_front, save_figure
+
+        picture = timeline_of(explanation, facing_front(read.positions, read.skeleton), top_k, rate)
+        console.print(f"picture: {escape(str(save_figure(picture, timeline)))}", highlight=False)
+
+
+@report_app.callback()
+def report() -> None:
+    """Pictures and pages of a trained model."""
+
+
+@report_app.command("figures")
+def report_figures(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False
+        ),
+    ],
+    dataset: Annotated[
+        Path,
+        typer.Option(
+            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
+        ),
+    ],
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder of the pictures. Example: --output-dir figures", show_default=False)
+    ],
+    split: Annotated[
+        str, typer.Option(help="train, val, test or another prepared one. Example: --split val")
+    ] = "test",
+    before: Annotated[
+        str | None,
+        typer.Option(
+            help="Text model before any training (folder, Hub name or minilm); unset, the one the model remembers, "
+            "where its folder still is. Example: --before minilm"
+        ),
+    ] = None,
+    lexmlm: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the finished phase i; unset, `lexmlm` beside the model. "
+            "Example: --lexmlm runs/small/lexmlm"
+        ),
+    ] = None,
+    dense_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of a trained dense baseline to compare with. Example: --dense-model runs/patches/model"
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Motions to show. Example: --count 6")] = 4,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the motions to choose from and of the queries timed. Example: --seed 1")
+    ] = 0,
+    latency_items: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Motions of the index that searches are timed in, 0: none. Example: --latency-items 0"
+        ),
+    ] = 100_000,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")
+    ] = 64,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
+    ] = None,
+) -> None:
+    """Draw the paper's figures of a model: PNG with 300 dots an inch, PDF, and one HTML page with all of them.
+
+    Words of motions and captions side by side (1, 4), principal components of the motion tokens (3), important words
+    before and after LexMLM (5), accuracy and cost against the words kept (10), and words over time. The same input
+    makes the same files; times are measured once and kept in latency.json.
+
+    Example: [bold]lexmotion report figures --model runs/small/model --dataset prepared/kit --output-dir figures[/]
+    """
+    begin()
+    from lexmotion.evaluation.figures.report import report_figures as run
+
+    made = run(
+        *load_model(model, device),
+        dataset,
+        output_dir,
+        split=SPLIT_NAMES.get(split, split),
+        before=before,
+        lexmlm=lexmlm,
+        dense_model=dense_model,
+        count=count,
+        seed=seed,
+        latency_items=latency_items,
+        batch_size=batch_size,
+        model_name=model,
+        progress=True,
+    )
+    console = Console(highlight=False)
+    console.print(f"{len(made.files)} files in {escape(str(output_dir))}")
+    console.print(f"page: {escape(str(made.page))}")
 
 
 @app.command()
@@ -853,6 +968,20 @@ def index_build(
         Path | None,
         typer.Option(help="Or a prepared dataset, encoded now. Example: --dataset prepared/humanml3d"),
     ] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option("--index", help="Or another index, copied, whatever its engine. Example: --index motions.index"),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="Where the rows are: embedded, milvus or postgres. Example: --engine postgres")
+    ] = "embedded",
+    uri: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the engine: postgresql://USER@HOST/DATABASE, http://HOST:19530, or a .db file of Milvus "
+            "Lite; unset, such a file in INDEX. Passwords are not stored. Example: --uri postgresql://me@db/motions"
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -872,35 +1001,46 @@ def index_build(
 ) -> None:
     """Make an index of the motions of a corpus.
 
-    Takes the vectors of `lexmotion encode`, or encodes a prepared dataset. Captions are kept as metadata.
+    Takes the vectors of `lexmotion encode`, or encodes a prepared dataset. Captions are kept as metadata. `--index OLD
+    --engine postgres --uri ...` moves an index to another engine, or back.
 
     Example: [bold]lexmotion index build INDEX --dataset prepared/humanml3d --model runs/small/model[/]
     """
-    if (vectors is None) == (dataset is None):
-        raise ValueError("give --vectors DIR or --dataset DIR, one of the two: what is to be indexed")
-    if vectors is None and model is None:
+    if sum(source is not None for source in (vectors, dataset, other)) != 1:
+        raise ValueError("give --vectors DIR or --dataset DIR or --index DIR, one of them: what is to be indexed")
+    if dataset is not None and model is None:
         raise ValueError("--dataset needs --model, which encodes its motions")
+    if other is not None and split is not None:
+        raise ValueError("--index takes a whole index, so leave out --split")
     begin()
     from lexmotion import LexMotionIndex
     from lexmotion.evaluation.encode_shards import EncodeReport
-    from lexmotion.evaluation.search import dataset_items, encoded_items
+    from lexmotion.evaluation.search import CorpusItems, dataset_items, encoded_items
 
     splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     started = time.perf_counter()
-    name = str(model) if vectors is None or model else EncodeReport.load(vectors).model
-    if vectors is not None:
+    name = model
+    if other is not None:
+        with LexMotionIndex.from_pretrained(other) as old:
+            name, processor = model or old.info()["model"], old.processor
+            ids, embeds, metadata = old.items()
+        items = CorpusItems(ids, embeds, metadata)
+    elif vectors is not None:
+        name = model or EncodeReport.load(vectors).model
         items, processor = encoded_items(vectors, splits), load_processor(name)
     else:
-        loaded, processor = load_model(name, device)
+        loaded, processor = load_model(str(model), device)
         items = dataset_items(loaded, processor, str(dataset), splits, progress=True)
     with LexMotionIndex.build(
         items.embeds,
         items.metadata,
-        items.ids,
+        items.ids or None,
         folder=index_dir,
         processor=processor,
-        model=os.path.abspath(name) if Path(name).is_dir() else name,
+        model=os.path.abspath(name) if name is not None and Path(name).is_dir() else name,
         overwrite=overwrite,
+        engine=engine,
+        uri=uri,
     ) as made:
         took = time.perf_counter() - started
         Console(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
@@ -921,6 +1061,7 @@ def index_add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace motions of the same id. Example: --replace")
     ] = False,
+    uri: UriOption = None,
     fps: FpsOption = None,
     units: UnitsOption = None,
     up: UpOption = None,
@@ -943,7 +1084,7 @@ def index_add(
     begin()
     from lexmotion.evaluation.search import encoded_items
 
-    with open_index(index_dir, device=device) as index:
+    with open_index(index_dir, device=device, uri=uri) as index:
         if vectors is not None:
             items = encoded_items(vectors, None if split is None else [SPLIT_NAMES.get(name, name) for name in split])
             added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
@@ -963,6 +1104,7 @@ def index_delete(
     missing_ok: Annotated[
         bool, typer.Option("--missing-ok", help="Pass over ids that are not there. Example: --missing-ok")
     ] = False,
+    uri: UriOption = None,
 ) -> None:
     """Delete motions by their ids.
 
@@ -970,7 +1112,7 @@ def index_delete(
     """
     from lexmotion.retrieval_lexmotion import LexMotionIndex
 
-    with LexMotionIndex.from_pretrained(index_dir) as index:
+    with LexMotionIndex.from_pretrained(index_dir, uri=uri) as index:
         numbers = index.id_kind is int and all(id.removeprefix("-").isdigit() for id in ids)
         gone = index.delete([int(id) for id in ids] if numbers else ids, missing_ok=missing_ok)
         Console(highlight=False).print(f"{gone} motions deleted, {len(index)} in {escape(str(index_dir))}")
@@ -980,14 +1122,16 @@ def index_delete(
 def index_info(
     index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON. Example: --json")] = False,
+    uri: UriOption = None,
 ) -> None:
-    """Check every file of an index against its checksum, and say what it holds.
+    """Check every file of an index against its checksum, and say what it holds and where.
 
     Example: [bold]lexmotion index info INDEX[/]
     """
     from lexmotion.retrieval_lexmotion import LexMotionIndex
 
-    info = LexMotionIndex.from_pretrained(index_dir).info()
+    with LexMotionIndex.from_pretrained(index_dir, uri=uri) as index:
+        info = index.info()
     if as_json:
         print(json.dumps(info, indent=2))
         return
@@ -1030,6 +1174,13 @@ def search(
     html: Annotated[
         Path | None, typer.Option(help="Page to write, which needs no other file. Example: --html report.html")
     ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prepared dataset the hits are in: on the page they move then. Example: --dataset prepared/humanml3d"
+        ),
+    ] = None,
+    uri: UriOption = None,
     device: Annotated[
         str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
     ] = None,
@@ -1046,9 +1197,9 @@ def search(
     if motion is not None and not motion.is_file():
         raise FileNotFoundError(f"no motion file {str(motion)!r}; give a .npy, .npz, .bvh or .csv file")
     begin()
-    from lexmotion.evaluation.search import hits_table, search_page
+    from lexmotion.evaluation.search import conditions_told, hits_table, search_page
 
-    index = open_index(index_dir, model, device)
+    index = open_index(index_dir, model, device, uri)
     conditions = {"k": k, "must": must or [], "must_not": must_not or [], "boost": factors}
     if text is not None:
         query, title = index.encode(text=text), text
@@ -1060,16 +1211,245 @@ def search(
         query, title = None, " ".join(dict.fromkeys([*(must or []), *factors]))
     found = index.search(query, **conditions)
     hits = found if query is None else found[0]
-    told = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in conditions.items() if value)
+    told = conditions_told(k, must or [], must_not or [], factors)
     words = [] if query is None else index.words_of(query)
     if as_json:
         print(json.dumps({"query": title, **conditions, "hits": [hit.to_dict() for hit in hits]}, indent=2))
     else:
         Console().print(hits_table(hits, f"{title} ({told})"))
     if html is not None:
-        write_text(html, search_page(title, f"{told}; {len(index)} motions in {index_dir}", words, hits))
+        moving = moving_hits(index, index_dir, hits, query, conditions, dataset) if hits else {}
+        write_text(html, search_page(title, f"{told}; {len(index)} motions in {index_dir}", words, hits, **moving))
         if not as_json:
             Console(highlight=False).print(f"page: {escape(str(html))}")
+
+
+@app.command()
+def demo(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            help="Output of `lexmotion quickstart`, a model (folder or Hub name), or a folder of --export; unset, "
+            "./quickstart where there is one.",
+            show_default=False,
+        ),
+    ] = None,
+    index: Annotated[
+        str | None,
+        typer.Option(help="Index to search, folder or Hub name; unset, the dataset's. Example: --index motions.index"),
+    ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Prepared dataset with the motions of the hits. Example: --dataset prepared/humanml3d"),
+    ] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Split of the dataset, repeatable; unset, test, with --index every one. Example: --split test"
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page. Example: --port 7860")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address to serve at; 0.0.0.0 lets other machines in. Example: --host 0.0.0.0")
+    ] = "127.0.0.1",
+    share: Annotated[
+        bool, typer.Option("--share/--no-share", help="Open a public address through gradio. Example: --share")
+    ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Do not start, but write a folder that is a Space, or replace one. Example: --export space"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
+    ] = None,
+) -> None:
+    """Search motions in the browser, by words and by example, and see why each was found.
+
+    Needs `pip install lexmotion[demo]`. Nothing leaves this machine, and nothing is loaded from elsewhere.
+
+    Example: [bold]lexmotion demo quickstart --port 7860[/]
+    """
+    if source is None and index is None and Path("quickstart", "model").is_dir():
+        source = "quickstart"
+    begin()
+    from lexmotion.evaluation.demo import open_demo
+
+    splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
+    console = Console(highlight=False)
+    opened = open_demo(source, index, dataset, splits, device, progress=True)
+    if export is not None:
+        from lexmotion.hub_cards.space_folder import write_space
+
+        place = write_space(opened, export, progress=True)
+        console.print(f"Space of {len(opened.rows)} motions: {escape(str(place))}")
+        return
+    from lexmotion.hub_cards.space.app import server
+
+    console.print(f"{len(opened.rows)} motions, {len(opened.words)} words; stop with Ctrl+C")
+    server(opened).launch(server_name=host, server_port=port or None, share=share)
+
+
+@app.command()
+def card(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Folder of a trained model.", show_default=False)],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name on the Hub; unset, the one the card has, else the folder's. Example: --name user/model"
+        ),
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of `lexmotion evaluate ... --output`, repeatable; unset, results beside the model, else those "
+            "of the card. Example: --results results.json"
+        ),
+    ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prepared corpus whose motions are shown with their words; unset, the one it was trained on. "
+            "Example: --dataset prepared/humanml3d"
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of these motions. Example: --split test")] = "test",
+    picture: Annotated[
+        bool, typer.Option("--picture/--no-picture", help="Draw three motions beside their words. Example: --picture")
+    ] = True,
+    corpus: Annotated[
+        str | None, typer.Option(help="Name of the corpus; unset, as recorded. Example: --corpus HumanML3D")
+    ] = None,
+    corpus_license: Annotated[
+        str | None,
+        typer.Option(help='Its licence, in words; unset, as known. Example: --corpus-license "own recordings"'),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="Licence id of the weights; unset, as the corpus allows. Example: --license apache-2.0"),
+    ] = None,
+) -> None:
+    """Write the model card again, of the run record and of results: README.md, card.json and recipe.yaml.
+
+    The same record and results give the same card. Three held-out motions are drawn beside the words the model reads
+    in them. Changes made by hand to README.md are lost: change the options instead.
+
+    Example: [bold]lexmotion card runs/small/model --name user/small --results results.json[/]
+    """
+    begin()
+    from lexmotion.hub_cards.model_card import ModelCard, corpus_folder
+
+    earlier = ModelCard.of_folder(model)
+    evaluations = [json.loads(file.read_text(encoding="utf-8")) for file in results or ()]
+    named = {"corpus": corpus, "corpus_license": corpus_license}
+    choices = {option: value for option, value in named.items() if value is not None}
+    told = name or (model.resolve().name if earlier is None else earlier.name)
+    made = ModelCard.collect(model, told, evaluations, **choices)
+    if license is not None:
+        made = made.relicensed(license)
+    console = Console(highlight=False)
+    if picture:
+        shown = dataset or corpus_folder(model)
+        if shown is None:
+            console.print("[yellow]no motions to show:[/] the corpus is not where it was; name it with --dataset")
+        else:
+            from lexmotion.evaluation.examples import draw_examples
+            from lexmotion.processing.corpora.prepare import load_prepared
+
+            split = SPLIT_NAMES.get(split, split)
+            rows = load_prepared(shown, splits=[split])[split]
+            examples = draw_examples(*load_model(str(model), "cpu"), rows, model / "words.png")
+            made.picture = "words.png"
+            made.words = [(example["caption"], [word for word, _ in example["words"]]) for example in examples]
+    console.print(f"card: {escape(str(made.save(model)))}", soft_wrap=True)
+
+
+@app.command()
+def push(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL_DIR", help="Trained model, or prepared corpus.", show_default=False),
+    ],
+    repo_id: Annotated[str, typer.Argument(metavar="USER/NAME", help="Repository.", show_default=False)],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private. Example: --private")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, made when it is not there; unset, main. Example: --revision v1")
+    ] = None,
+    include_code: Annotated[
+        bool,
+        typer.Option(
+            "--include-code",
+            help="Add the code, so that it loads with trust_remote_code=True where lexmotion is not installed. "
+            "Example: --include-code",
+        ),
+    ] = False,
+    license: Annotated[
+        str | None,
+        typer.Option(help="Licence id, instead of the one that goes with the corpus. Example: --license apache-2.0"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would go, send nothing. Example: --dry-run")
+    ] = False,
+) -> None:
+    """Upload a model, or a prepared corpus, to the Hub in one commit.
+
+    A model goes with its processor, lexicon and card. Pushing the same again changes nothing; an upload that broke off
+    goes on with what had not arrived. Log in with `hf auth login` or HF_TOKEN first.
+
+    Example: [bold]lexmotion push runs/small/model user/small --private --include-code[/]
+    """
+    if repo_id.count("/") != 1:
+        raise ValueError(f"a repository is named USER/NAME, got {repo_id!r}")
+    begin()
+    from lexmotion.hub_cards.push import pack
+    from lexmotion.hub_cards.push import push as run
+
+    parcel = pack(folder, repo_id, include_code, license)
+    console = Console(highlight=False, soft_wrap=True)
+    sizes = parcel.sizes
+    for path, size in sizes.items():
+        console.print(f"{size:>14,}  {escape(path)}")
+    console.print(f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files, as a {parcel.repo_type}")
+    for path in parcel.left:
+        console.print(f"[dim]{'stays here':>14}  {escape(path)}[/]")
+    for note in [*parcel.notes, *([parcel.restricted] if parcel.restricted else [])]:
+        console.print(f"[yellow]{escape(note)}[/]")
+    if dry_run:
+        console.print("nothing was sent (--dry-run)")
+        return
+    sent = run(parcel, repo_id, private=private or None, revision=revision)
+    state = "pushed" if sent.changed else "already there"
+    console.print(f"{state}: {escape(sent.url)} (commit {sent.commit[:12]})")
+
+
+@export_app.command("sentence-transformers")
+def export_sentence_transformers(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model: folder or Hub name.", show_default=False)],
+    output_dir: Annotated[
+        Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder to write, new or empty.", show_default=False)
+    ],
+) -> None:
+    """Write the text tower for `sentence_transformers.SparseEncoder(OUTPUT_DIR)`, which then gives the same vectors.
+
+    Needs sentence-transformers. Both are compared before the folder appears.
+
+    Example: [bold]lexmotion export sentence-transformers runs/small/model exported/text[/]
+    """
+    begin()
+    from lexmotion.masked_lm_export import save_sparse_encoder
+
+    loaded, processor = load_model(model, "cpu")
+    text_model = getattr(loaded, "text_model", loaded)
+    if not hasattr(text_model, "lexical_head"):
+        raise ValueError(f"{model} is a {type(loaded).__name__}, which has no lexical text tower to export")
+    difference = save_sparse_encoder(text_model, getattr(processor, "tokenizer", processor), output_dir)
+    console = Console(highlight=False)
+    console.print(f"written: {escape(str(output_dir))}; word weights differ by {difference:.1g} at most")
+    parts = {"num_segments": "segments", "dense_size": "the dense vector"}
+    left = [what for name, what in parts.items() if (getattr(loaded.config, name, None) or 0) > 1]
+    if left:
+        console.print(f"The words of the whole caption only: the model's own score also has {' and '.join(left)}.")
 
 
 @app.command()
@@ -1139,14 +1519,19 @@ def load_model(name: str, device: str | None) -> tuple[Any, Any]:
 
     Raises:
         FileNotFoundError: `name` looks like a folder and is none.
+        ValueError: the processor is another model's.
     """
     import torch
     from transformers import AutoModel, AutoProcessor
 
+    from lexmotion.encoding_lexmotion import check_processor
+
     if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"no model folder {name!r}; `lexmotion train` writes one as OUTPUT_DIR/model")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return AutoModel.from_pretrained(name).eval().to(place), AutoProcessor.from_pretrained(name)
+    model, processor = AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    check_processor(model.config, processor)
+    return model.to(place), processor
 
 
 def load_processor(name: str) -> Any:
@@ -1158,22 +1543,41 @@ def load_processor(name: str) -> Any:
     return AutoProcessor.from_pretrained(name)
 
 
-def open_index(name: str | Path, model: str | None = None, device: str | None = None) -> Any:
+def open_index(name: str | Path, model: str | None = None, device: str | None = None, uri: str | None = None) -> Any:
     """An index with its model.
 
     Args:
         name: Folder or Hub name. model: Instead of the one the index names. device: As of `load_model`.
+        uri: Of its engine, instead of the one the index names.
     """
     from lexmotion import LexMotionIndex
 
-    index = LexMotionIndex.from_pretrained(name, accelerate=False)  # one query is answered before numba has started
+    # One query is answered before numba has started.
+    index = LexMotionIndex.from_pretrained(name, accelerate=False, uri=uri)
     named = model or index.info()["model"]
     if named is not None:
+        index.close()
         loaded, processor = load_model(named, device)
         index = LexMotionIndex.from_pretrained(
-            name, model=loaded, processor=processor if model else None, verify=False, accelerate=False
+            name, model=loaded, processor=processor if model else None, verify=False, accelerate=False, uri=uri
         )
     return index
+
+
+def moving_hits(
+    index: Any, name: str, hits: list[Any], query: Any, conditions: dict[str, Any], dataset: Path | None
+) -> dict[str, Any]:
+    """What `search_page` needs to show hits in motion; nothing where no model could explain them."""
+    from lexmotion.evaluation.demo import Demo, Question, stored_beside
+    from lexmotion.evaluation.motion_sources import DatasetMotions
+
+    if index.model is None or getattr(index.processor, "lexicon", None) is None:
+        return {}
+    shown = Demo(index, [*stored_beside(name), *([DatasetMotions(dataset)] if dataset is not None else [])])
+    steering = {key: conditions[key] for key in ("must", "must_not", "boost")}
+    vector = shown.vector(Question.from_dict(steering), query)
+    views = [shown.explained("item", hit.id, vector, hit) for hit in hits]
+    return {"views": views, "skeleton": shown.skeleton} if any(views) else {}
 
 
 def read_motion_for(processor: Any, path: Path, fps: float | None = None, **options: Any) -> tuple[Any, float]:
@@ -1193,17 +1597,6 @@ def read_motion_for(processor: Any, path: Path, fps: float | None = None, **opti
         if problem.severity == "warning":
             Console(stderr=True).print(f"[yellow]{escape(str(problem))}[/]", highlight=False)
     return motion, motion.fps if motion.fps_is_known else processor.feature_extractor.fps
-
-
-def facing_front(positions: Any, skeleton: str) -> Any:
-    """Positions (T, J, 3) as pictures show them: on the floor, facing Z+ at the start, frames with NaN left out."""
-    import numpy as np
-    import torch
-
-    from lexmotion.processing.motion_features import canonicalize
-
-    finite = np.isfinite(positions).all(axis=(1, 2))
-    return canonicalize(torch.from_numpy(positions[finite]), skeleton).numpy()
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

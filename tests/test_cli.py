@@ -42,10 +42,11 @@ def run(*words, **environment):
 
 def test_the_promised_verbs_are_there():
     verbs = {" ".join(path) for path, _ in LEAVES}
-    named = "quickstart, prepare, train, compare, inspect, explain, encode, benchmark"
+    named = "quickstart, prepare, train, compare, inspect, explain, report figures, encode, demo, benchmark"
+    sharing = "card, push, export sentence-transformers"
     measures = "evaluate retrieval, evaluate ridge-floor, evaluate order"
     searching = "search, index build, index add, index delete, index info"
-    assert {*named.split(", "), *measures.split(", "), *searching.split(", ")} == verbs
+    assert {*named.split(", "), *measures.split(", "), *searching.split(", "), *sharing.split(", ")} == verbs
 
 
 @pytest.mark.parametrize(("path", "command"), LEAVES, ids=[" ".join(path) for path, _ in LEAVES])
@@ -109,6 +110,12 @@ MISTAKES = [
     (["index", "add", "out", "kick.bvh"], "no motion file 'kick.bvh'"),
     (["index", "delete", "out", "kick"], "'out' holds no index"),
     (["index", "info", "out"], "'out' holds no index"),
+    (["push", "nowhere", "user/name"], "nowhere holds neither a model (config.json) nor a prepared corpus"),
+    (["push", "nowhere", "name"], "a repository is named USER/NAME, got 'name'"),
+    (["card", "nowhere"], "nowhere has no config.json"),
+    (["demo"], "there is nothing to search"),
+    (["demo", "./nowhere"], "there is nothing to search"),
+    (["demo", "./nowhere", "--dataset", "nowhere"], "no model folder './nowhere'"),
 ]
 
 

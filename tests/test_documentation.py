@@ -20,7 +20,7 @@ ROOMS = ("processing", "training", "evaluation", "hub_cards")
 def module_names():
     """Every module of the package, found in the folders of the rooms."""
     names = [f"lexmotion.{module.name}" for module in pkgutil.iter_modules(lexmotion.__path__)]
-    for room in ("baselines", *ROOMS):
+    for room in ("baselines", "generators", *ROOMS):
         package = importlib.import_module(f"lexmotion.{room}")
         names += [module.name for module in pkgutil.walk_packages(package.__path__, f"lexmotion.{room}.")]
     return sorted(name for name in names if not name.endswith("__main__"))

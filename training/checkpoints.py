@@ -1,7 +1,7 @@
 """
 Checkpoints that survive a crash at any moment: written aside, sealed with a manifest of hashes, then renamed.
 
-`checkpoint-<step>/` holds `model.safetensors`, `optimizer.pt`, `ema.safetensors` when weights are averaged,
+`checkpoint-<step>/` holds `model.safetensors`, `optimizer.safetensors`, `ema.safetensors` when weights are averaged,
 `trainer_state.json` and `manifest.json`. A folder whose manifest does not match its files is passed over with a
 warning and the one before it is used.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
@@ -119,7 +120,7 @@ class CheckpointFolder:
         aside.mkdir()
         save_file(model, aside / "model.safetensors")
         if optimizer is not None:
-            torch.save(optimizer, aside / "optimizer.pt")
+            save_optimizer(optimizer, aside)
         if average is not None:
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in average.items()},
@@ -142,6 +143,8 @@ class CheckpointFolder:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             return f"no readable {MANIFEST} ({error})"
+        if "optimizer.pt" in manifest:
+            return "its optimizer.pt is a pickle of an earlier version, which is no longer read"
         for name, digest in manifest.items():
             if not (folder / name).is_file():
                 return f"{name} is missing"
@@ -180,5 +183,31 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(folder / name)
 
 
+def save_optimizer(state: dict[str, Any], folder: Path) -> None:
+    """
+    An optimizer's state dict as safetensors: tensors as `<parameter>.<name>`, everything else as JSON in the header.
+
+    Args:
+        state: of `torch.optim.Optimizer.state_dict`. folder: where `optimizer.safetensors` is written.
+    """
+    tensors, plain = {}, {}
+    for parameter, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{parameter}.{name}"] = value.detach().cpu().contiguous()
+            else:
+                plain[f"{parameter}.{name}"] = value
+    header = {"param_groups": json.dumps(state["param_groups"]), "plain": json.dumps(plain)}
+    save_file(tensors, folder / "optimizer.safetensors", metadata=header)
+
+
 def read_optimizer(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
+    """Inverse of `save_optimizer`, on the CPU."""
+    with safe_open(folder / "optimizer.safetensors", framework="pt") as file:
+        header = file.metadata()
+        values = json.loads(header["plain"]) | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in values.items():
+        parameter, name = key.split(".", 1)
+        state.setdefault(int(parameter), {})[name] = value
+    return {"state": state, "param_groups": json.loads(header["param_groups"])}

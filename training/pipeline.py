@@ -30,6 +30,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from lexmotion import LexMotionModel
+from lexmotion.encoding_lexmotion import bind_processor
+from lexmotion.evaluation.benchmarks.harness import machine
 from lexmotion.processing.corpora.prepare import PrepareReport
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 
@@ -88,6 +90,7 @@ BUILDERS: dict[str, Callable[[RunArguments, Any], PreTrainedModel]] = {
 # Where the result of a phase enters the later ones, and which those are: phases i and ii know nothing of each other.
 HANDED_ON = {"lexmlm": "init_text", "cmmm": "init_motion", "lexmmm": "init_model"}
 STARTS_FROM = {"lexmlm": (), "cmmm": (), "lexmmm": ("lexmlm", "cmmm"), "lexcmlp": ("lexmlm", "cmmm", "lexmmm")}
+CORPUS_FACTS = ("source", "layout", "fingerprint", "skeleton", "fps", "options")  # of the report, kept in the record
 RECORDED_PACKAGES = ("lexmotion", "torch", "transformers", "accelerate", "datasets", "numpy", "safetensors")
 
 
@@ -266,8 +269,10 @@ def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[s
     train_corpus = data.corpus(arguments.data.train_split, arguments.data.max_text_length)
     eval_corpus = data.corpus(arguments.data.eval_split, arguments.data.max_text_length)
     processor = data.processor_for(arguments.data.representation)
+    model = BUILDERS[phase](arguments, processor)
+    bind_processor(model, processor)
     trainer = TRAINERS[phase](
-        BUILDERS[phase](arguments, processor),
+        model,
         arguments,
         processor,
         train_corpus,
@@ -335,7 +340,7 @@ def train(
             phase_arguments[phase] = run_arguments(phase, values)  # all are checked before the first one runs
     if not phase_arguments:
         raise ValueError(f"the recipe {content['name']!r} skips every phase")
-    data = PreparedData.read(dataset)
+    data, report = PreparedData.read(dataset), PrepareReport.load(Path(dataset))
     started = datetime.now(UTC).isoformat(timespec="seconds")
     record: dict[str, Any] = {
         "format": 1,
@@ -344,12 +349,14 @@ def train(
         "dataset": {
             "folder": str(dataset),
             "fingerprint": data.fingerprint,
+            "report": {name: getattr(report, name) for name in CORPUS_FACTS},
             "rows": {
                 split: sum(pq.read_metadata(file).num_rows for file in files) for split, files in data.splits.items()
             },
         },
         "versions": versions(),
         "commit": commit(),
+        "machine": machine(),
         "started": started,
         "finished": None,
         "phases": {},
@@ -375,7 +382,9 @@ def train(
             on_phase(phase, result)
     if main_process:
         processor = data.processor_for(phase_arguments[list(done)[-1]].data.representation)
-        final_model(done, phase_arguments, processor).save_pretrained(output_dir / "model")
+        model = final_model(done, phase_arguments, processor)
+        bind_processor(model, processor)
+        model.save_pretrained(output_dir / "model")
         processor.save_pretrained(output_dir / "model")
         record["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(previous, record)

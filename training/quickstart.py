@@ -28,6 +28,7 @@ from transformers import AutoModel, AutoProcessor
 
 from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_table, words_table
 from lexmotion.evaluation.criteria import Criterion, judge
+from lexmotion.evaluation.examples import read_words, spread
 from lexmotion.evaluation.model_report import report_model
 from lexmotion.evaluation.visualization import readme_picture
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
@@ -108,9 +109,8 @@ def _quickstart(
     model, processor = AutoModel.from_pretrained(model_folder).eval(), AutoProcessor.from_pretrained(model_folder)
     test = load_prepared(prepared, splits=["test"])["test"]
     report, encoded = report_model(model, processor, test, seed=seed)
-    shown = np.linspace(0, len(encoded.ids) - 1, min(SHOWN_MOTIONS, len(encoded.ids))).round().astype(int).tolist()
-    examples = read_words(processor, encoded, shown)
-    drawn = [np.load(corpus / "new_joints" / f"{example['id']}.npy") for example in examples]
+    examples = read_words(processor, encoded, spread(len(encoded.ids), SHOWN_MOTIONS), SHOWN_WORDS)
+    drawn = [np.load(corpus / "new_joints" / f"{example['id']}.npy", allow_pickle=False) for example in examples]
     np.save(output_dir / "example.npy", drawn[0])
     readme_picture(
         [
@@ -177,24 +177,6 @@ def claim(output_dir: Path, settings: dict[str, Any]) -> None:
         raise FileExistsError(f"{output_dir} is no quickstart folder and not empty; choose another --output-dir")
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
-
-
-def read_words(processor: Any, encoded: Any, rows: list[int]) -> list[dict[str, Any]]:
-    """Top words of some motions, and which of them stand in the caption."""
-    tops = processor.top_words(encoded.motion_embeds[rows].toarray(), k=SHOWN_WORDS)
-    lexicon = processor.lexicon
-    examples = []
-    for row, top in zip(rows, tops, strict=True):
-        said = {lexicon.word(word) for word in lexicon.ids(encoded.captions[row])}
-        examples.append(
-            {
-                "id": encoded.ids[row],
-                "caption": encoded.captions[row],
-                "words": [[word, round(float(weight), 4)] for word, weight in top],
-                "shared": [word for word, _ in top if word in said],
-            }
-        )
-    return examples
 
 
 def promises(record: dict[str, Any], report: dict[str, Any]) -> list[Criterion]:

@@ -6,8 +6,10 @@ import torch
 from lexmotion.training.checkpoints import (
     CheckpointFolder,
     load_unique_state,
+    read_optimizer,
     read_state,
     read_tensors,
+    save_optimizer,
     unique_state,
     write_json,
 )
@@ -21,8 +23,11 @@ class Tied(torch.nn.Module):
         self.output.weight = self.embedding.weight
 
 
+EMPTY = {"state": {}, "param_groups": []}
+
+
 def save(folder, step):
-    return folder.save(step, {"step": step}, {"weight": torch.full((2,), float(step))}, {"state": {}})
+    return folder.save(step, {"step": step}, {"weight": torch.full((2,), float(step))}, EMPTY)
 
 
 def test_oldest_checkpoints_are_dropped(tmp_path):
@@ -101,3 +106,38 @@ def test_json_is_replaced_whole(tmp_path):
     write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 2}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_an_optimizer_goes_on_to_the_bit(tmp_path, kind):
+    def fresh():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+        groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[1].parameters(), "lr": 0.03}]
+        options = {"betas": (0.9, 0.95)} if kind is torch.optim.AdamW else {"momentum": 0.9}
+        return model, kind(groups, **options)
+
+    def steps(model, optimizer, count):
+        for step in range(count):
+            optimizer.zero_grad()
+            model(torch.full((1, 3), 0.1 + step)).square().sum().backward()
+            optimizer.step()
+
+    model, optimizer = fresh()
+    steps(model, optimizer, 3)
+    save_optimizer(optimizer.state_dict(), tmp_path)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    other, resumed = fresh()
+    other.load_state_dict(weights)
+    resumed.load_state_dict(read_optimizer(tmp_path))
+    steps(model, optimizer, 2)
+    steps(other, resumed, 2)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_a_pickled_optimizer_is_passed_over(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    path = save(folder, 1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"optimizer.pt": "0"}))
+    assert "pickle" in folder.fault(1) and folder.latest() is None

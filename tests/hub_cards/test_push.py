@@ -1,0 +1,211 @@
+"""Pushing to a Hub of our own through the real client: one commit, repeatable, resumable, only what should go."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.utils import _http
+
+from lexmotion.hub_cards import push as room
+from lexmotion.hub_cards.push import pack, push
+
+NAME = "user/lexmotion-tiny"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(room, "PAUSE", 0.0)
+    monkeypatch.setattr(_http.time, "sleep", lambda _: None)
+
+
+def repository(hub, kind="model"):
+    return hub.repositories[kind, NAME]
+
+
+def test_a_parcel_holds_the_model_and_nothing_of_this_machine(model_dir):
+    (model_dir / "notes.txt").write_text("mine")
+    (model_dir / "optimizer.pt").write_bytes(b"\x80\x04")
+    parcel = pack(model_dir, NAME)
+    named = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "README.md", "card.json"}
+    assert named <= set(parcel.files) and sorted(parcel.left) == ["notes.txt", "optimizer.pt"]
+    assert not [path for path in parcel.files if path.endswith((".py", ".pt"))]
+    assert parcel.sizes["model.safetensors"] == (model_dir / "model.safetensors").stat().st_size
+    for path, content in parcel.files.items():
+        text = content if isinstance(content, bytes) else content.read_bytes()
+        assert str(model_dir.parents[1]).encode() not in text and b"_name_or_path" not in text, path
+
+
+def test_code_is_flat_and_named_in_both_configurations(model_dir):
+    parcel = pack(model_dir, NAME, include_code=True)
+    code = {path for path in parcel.files if path.endswith(".py")}
+    assert {"modeling_lexmotion.py", "processing_lexmotion.py", "skeletons.py"} <= code and "__init__.py" not in code
+    config, processor = (json.loads(parcel.files[name]) for name in ("config.json", "processor_config.json"))
+    assert config["auto_map"]["AutoModel"] == "modeling_lexmotion.LexMotionModel"
+    assert config["text_config"]["auto_map"]["AutoModel"] == "modeling_lexmotion.LexMotionTextModel"
+    assert processor["auto_map"] == {"AutoProcessor": "processing_lexmotion.LexMotionProcessor"}
+    assert "trust_remote_code=True" in parcel.files["README.md"].decode()
+    assert "auto_map" not in json.loads(pack(model_dir, NAME).files["config.json"])
+
+
+def test_one_commit_then_none(model_dir, hub, api):
+    sent = push(pack(model_dir, NAME), NAME, api=api)
+    assert sent.changed and repository(hub).messages == ["initial commit", "Upload model"]
+    files = repository(hub).commits[sent.commit]
+    assert files["model.safetensors"] == (model_dir / "model.safetensors").read_bytes()
+    again = push(pack(model_dir, NAME), NAME, api=api)
+    assert (again.commit, again.changed) == (sent.commit, False)
+    assert hub.asked_for("POST", "/commit/") == 1 and hub.asked_for("PUT", "/lfs/") == 1
+
+
+def test_a_changed_card_does_not_send_the_weights_again(model_dir, hub, api):
+    push(pack(model_dir, NAME), NAME, api=api)
+    (model_dir / "README.md").write_text("---\nlicense: mit\n---\n# by hand\n")
+    parcel = pack(model_dir, NAME)
+    assert "by hand" in parcel.notes[0]
+    sent = push(parcel, NAME, api=api)
+    assert sent.changed and hub.asked_for("PUT", "/lfs/") == 1
+    assert repository(hub).commits[sent.commit]["README.md"].endswith(b"# by hand\n")
+
+
+def test_weights_of_an_earlier_push_do_not_stay_beside_new_ones(model_dir, hub, api):
+    shutil.copy(model_dir / "model.safetensors", model_dir / "model-00001-of-00001.safetensors")
+    push(pack(model_dir, NAME), NAME, api=api)
+    (model_dir / "model-00001-of-00001.safetensors").unlink()
+    sent = push(pack(model_dir, NAME), NAME, api=api)
+    kept = repository(hub).commits[sent.commit]
+    assert "model-00001-of-00001.safetensors" not in kept and {"model.safetensors", ".gitattributes"} <= set(kept)
+
+
+def test_a_branch_and_a_tag(model_dir, hub, api, tmp_path):
+    first = push(pack(model_dir, NAME), NAME, api=api)
+    api.create_tag(NAME, tag="v1")
+    (model_dir / "README.md").write_text("---\nlicense: mit\n---\nnew\n")
+    second = push(pack(model_dir, NAME), NAME, revision="next", api=api)
+    assert second.url.endswith("/tree/next") and repository(hub).branches["main"] == first.commit
+    for revision, text in (("v1", "lexmotion-tiny"), ("next", "new")):
+        path = Path(api.hf_hub_download(NAME, "README.md", revision=revision, cache_dir=tmp_path))
+        assert text in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("where", ["upload", "commit"])
+def test_a_connection_that_breaks_is_taken_up_again(model_dir, hub, api, where):
+    hub.drop[where] = 1
+    sent = push(pack(model_dir, NAME), NAME, api=api)
+    assert repository(hub).branches["main"] == sent.commit and len(repository(hub).messages) == 2
+    assert "model.safetensors" in repository(hub).commits[sent.commit]
+
+
+def test_a_push_that_failed_goes_on_with_what_is_missing(model_dir, hub, api):
+    (model_dir / "words.png").write_bytes(b"a picture")  # goes as a large file too
+    hub.drop["upload"] = 10**6
+    with pytest.raises(ConnectionError, match="push again to go on"):
+        push(pack(model_dir, NAME), NAME, api=api)
+    assert repository(hub).messages == ["initial commit"]
+    hub.drop["upload"] = 0
+    arrived = hashlib.sha256(b"a picture").hexdigest()
+    hub.objects[arrived] = b"a picture"
+    hub.asked.clear()
+    assert push(pack(model_dir, NAME), NAME, api=api).changed
+    assert hub.asked_for("PUT", arrived) == 0 and hub.asked_for("PUT", "/lfs/") == 1
+
+
+@pytest.mark.parametrize("token", ["hf_wrong", False])
+def test_whoever_is_not_logged_in_is_told_how(model_dir, hub, token):
+    with pytest.raises(PermissionError, match="hf auth login"):
+        push(pack(model_dir, NAME), NAME, api=HfApi(endpoint=hub.url, token=token))
+    assert hub.repositories == {}
+
+
+def test_a_repository_that_is_not_there(api):
+    with pytest.raises(RepositoryNotFoundError):
+        api.model_info("user/nothing")
+
+
+def test_private_is_private(model_dir, hub, api):
+    push(pack(model_dir, NAME), NAME, private=True, api=api)
+    assert repository(hub).private
+    with pytest.raises(RepositoryNotFoundError):
+        HfApi(endpoint=hub.url, token=False).model_info(NAME)
+
+
+def damage(folder, case):
+    if case == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif case == "pickled weights":
+        (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    elif case == "cut weights":
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    elif case == "no processor":
+        (folder / "processor_config.json").unlink()
+    else:
+        content = json.loads((folder / "config.json").read_text())
+        content["motion_config"]["statistics_hash"] = "0" * 64
+        (folder / "config.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("no weights", "no weights"),
+        ("pickled weights", "can run code"),
+        ("cut weights", "damaged"),
+        ("no processor", "no processor"),
+        ("another processor", "not the one this model was trained with"),
+    ],
+)
+def test_what_would_be_no_use_is_not_packed(model_dir, case, message):
+    damage(model_dir, case)
+    with pytest.raises(ValueError, match=message):
+        pack(model_dir, NAME)
+
+
+def test_a_folder_of_something_else(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither a model"):
+        pack(tmp_path, NAME)
+
+
+def test_the_command_lists_without_a_network(model_dir, monkeypatch, capsys):
+    from lexmotion import __main__ as cli
+
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["push", str(model_dir), NAME, "--dry-run", "--include-code"])
+    printed = capsys.readouterr().out
+    size = (model_dir / "model.safetensors").stat().st_size
+    assert stop.value.code == 0 and f"{size:,}  model.safetensors" in printed and "nothing was sent" in printed
+    assert "modeling_lexmotion.py" in printed and not (model_dir / "README.md").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------- datasets
+
+
+def test_a_prepared_corpus_goes_and_comes_back(trained, hub, api, tmp_path):
+    from lexmotion.processing.corpora.prepare import load_prepared
+
+    parcel = pack(trained / "prepared", NAME)
+    assert parcel.restricted is None and not [path for path in parcel.files if path.startswith("cache/")]
+    sent = push(parcel, NAME, api=api)
+    assert sent.url.endswith(f"/datasets/{NAME}") and not push(pack(trained / "prepared", NAME), NAME, api=api).changed
+    api.snapshot_download(NAME, repo_type="dataset", local_dir=tmp_path / "back")
+    ours, theirs = load_prepared(trained / "prepared"), load_prepared(tmp_path / "back", cache_dir=tmp_path / "cache")
+    assert ours["test"][0] == theirs["test"][0] and set(theirs) == {"train", "validation", "test"}
+
+
+def test_a_corpus_under_somebody_elses_terms_is_not_published(trained, hub, api, tmp_path):
+    folder = tmp_path / "prepared"
+    shutil.copytree(trained / "prepared", folder, ignore=shutil.ignore_patterns("cache"))
+    report = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps(report | {"source": "humanml3d"}))
+    with pytest.raises(ValueError, match="--private"):
+        push(pack(folder, NAME), NAME, api=api)
+    assert hub.repositories == {}
+    assert push(pack(folder, NAME), NAME, private=True, api=api).changed
+    repository(hub, "dataset").private = False
+    with pytest.raises(ValueError, match="public already"):
+        push(pack(folder, NAME), NAME, private=True, api=api)
+    assert pack(folder, NAME, license="cc-by-4.0").restricted is None
