@@ -36,6 +36,27 @@ USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 DEBUG_VARIABLE = "LEXMOTION_DEBUG"
 SPLIT_NAMES = {"val": "validation"}
 
+# What many commands take.
+DatasetOption = Annotated[
+    Path,
+    typer.Option(
+        help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
+    ),
+]
+RecipeOption = Annotated[
+    str, typer.Option(help="tiny, small, base, or a YAML file of your own. Example: --recipe my_recipe.yaml")
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False),
+]
+SplitOption = Annotated[str, typer.Option(help="train, val, test or another prepared one. Example: --split test")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
+]
+IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)]
+
 # How to read a motion file, wherever a command takes one.
 FpsOption = Annotated[
     float | None,
@@ -286,21 +307,14 @@ def prepare(
 
 @app.command()
 def train(
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
-        ),
-    ],
+    dataset: DatasetOption,
     output_dir: Annotated[
         Path,
         typer.Option(
             help="Folder for checkpoints, the model and run.json. Example: --output-dir runs/small", show_default=False
         ),
     ],
-    recipe: Annotated[
-        str, typer.Option(help="tiny, small, base, or a YAML file of your own. Example: --recipe my_recipe.yaml")
-    ] = "small",
+    recipe: RecipeOption = "small",
     override: Annotated[
         list[str] | None,
         typer.Option(
@@ -335,21 +349,14 @@ def train(
 
 @app.command()
 def compare(
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
-        ),
-    ],
+    dataset: DatasetOption,
     output_dir: Annotated[
         Path,
         typer.Option(
             help="Folder for trainings, results and tables. Example: --output-dir runs/compare", show_default=False
         ),
     ],
-    recipe: Annotated[
-        str, typer.Option(help="tiny, small, base, or a YAML file of your own. Example: --recipe my_recipe.yaml")
-    ] = "small",
+    recipe: RecipeOption = "small",
     rows: Annotated[
         str,
         typer.Option(
@@ -457,21 +464,9 @@ def evaluate() -> None:
 
 @evaluate_app.command("retrieval")
 def evaluate_retrieval(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False
-        ),
-    ],
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
-        ),
-    ],
-    split: Annotated[
-        str, typer.Option(help="train, val, test or another prepared one. Example: --split test")
-    ] = "val",
+    model: ModelOption,
+    dataset: DatasetOption,
+    split: SplitOption = "val",
     protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -495,12 +490,8 @@ def evaluate_retrieval(
             help="File of ids, one a line: the gallery of the protocol dissimilar. Example: --dissimilar-ids ids.txt"
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")
-    ] = 64,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    batch_size: BatchSizeOption = 64,
+    device: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the protocols that draw. Example: --seed 1")] = 0,
 ) -> None:
     """Retrieval in both directions: R@1,2,3,5,10, MedR and Rsum, each row under a named protocol.
@@ -555,31 +546,15 @@ def evaluate_retrieval(
 
 @evaluate_app.command("order")
 def evaluate_order(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False
-        ),
-    ],
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
-        ),
-    ],
-    split: Annotated[
-        str, typer.Option(help="train, val, test or another prepared one. Example: --split test")
-    ] = "val",
+    model: ModelOption,
+    dataset: DatasetOption,
+    split: SplitOption = "val",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON. Example: --json")] = False,
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the results. Example: --output order.json")
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")
-    ] = 64,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    batch_size: BatchSizeOption = 64,
+    device: DeviceOption = None,
 ) -> None:
     """Whether order is heard: how often a caption beats itself with its events exchanged, with its own motion.
 
@@ -606,12 +581,7 @@ def evaluate_order(
 
 @evaluate_app.command("ridge-floor")
 def evaluate_ridge_floor(
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
-        ),
-    ],
+    dataset: DatasetOption,
     split: Annotated[str, typer.Option(help="Split to measure on. Example: --split test")] = "val",
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the results. Example: --output floor.json")
@@ -707,12 +677,7 @@ def inspect(
 
 @app.command()
 def explain(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False
-        ),
-    ],
+    model: ModelOption,
     motion: Annotated[
         Path,
         typer.Option(
@@ -739,9 +704,7 @@ def explain(
             help="Picture of the words over time, with the body part each was seen in. Example: --timeline time.png"
         ),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Show the words a model sees in a motion; with a text, why the two match.
 
@@ -792,24 +755,12 @@ def report() -> None:
 
 @report_app.command("figures")
 def report_figures(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False
-        ),
-    ],
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
-        ),
-    ],
+    model: ModelOption,
+    dataset: DatasetOption,
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the pictures. Example: --output-dir figures", show_default=False)
     ],
-    split: Annotated[
-        str, typer.Option(help="train, val, test or another prepared one. Example: --split val")
-    ] = "test",
+    split: SplitOption = "test",
     before: Annotated[
         str | None,
         typer.Option(
@@ -840,12 +791,8 @@ def report_figures(
             min=0, help="Motions of the index that searches are timed in, 0: none. Example: --latency-items 0"
         ),
     ] = 100_000,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")
-    ] = 64,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    batch_size: BatchSizeOption = 64,
+    device: DeviceOption = None,
 ) -> None:
     """Draw the paper's figures of a model: PNG with 300 dots an inch, PDF, and one HTML page with all of them.
 
@@ -880,18 +827,8 @@ def report_figures(
 
 @app.command()
 def encode(
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False
-        ),
-    ],
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
-        ),
-    ],
+    model: ModelOption,
+    dataset: DatasetOption,
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the shards. Example: --output-dir vectors/humanml3d", show_default=False)
     ],
@@ -913,9 +850,7 @@ def encode(
             "Example: --precision fp32"
         ),
     ] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Write the sparse vectors of a corpus as Parquet shards.
 
@@ -960,7 +895,7 @@ def index() -> None:
 
 @index_app.command("build")
 def index_build(
-    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
+    index_dir: IndexArgument,
     vectors: Annotated[
         Path | None, typer.Option(help="Folder written by `lexmotion encode`. Example: --vectors vectors/humanml3d")
     ] = None,
@@ -995,9 +930,7 @@ def index_build(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an index that is there. Example: --overwrite")
     ] = False,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Make an index of the motions of a corpus.
 
@@ -1048,7 +981,7 @@ def index_build(
 
 @index_app.command("add")
 def index_add(
-    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
+    index_dir: IndexArgument,
     motions: Annotated[
         list[Path] | None, typer.Argument(metavar="[MOTION]...", help="Motion files, named by their stems.")
     ] = None,
@@ -1068,9 +1001,7 @@ def index_add(
     mapping: MappingOption = None,
     key: KeyOption = None,
     body_model: BodyModelOption = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Add motion files, or more vectors. What was added stays, whatever happens afterwards.
 
@@ -1099,7 +1030,7 @@ def index_add(
 
 @index_app.command("delete")
 def index_delete(
-    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
+    index_dir: IndexArgument,
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Motions to delete.", show_default=False)],
     missing_ok: Annotated[
         bool, typer.Option("--missing-ok", help="Pass over ids that are not there. Example: --missing-ok")
@@ -1120,7 +1051,7 @@ def index_delete(
 
 @index_app.command("info")
 def index_info(
-    index_dir: Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)],
+    index_dir: IndexArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON. Example: --json")] = False,
     uri: UriOption = None,
 ) -> None:
@@ -1181,9 +1112,7 @@ def search(
         ),
     ] = None,
     uri: UriOption = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Find motions by words, or by a motion, and see which words matched.
 
@@ -1259,9 +1188,7 @@ def demo(
         Path | None,
         typer.Option(help="Do not start, but write a folder that is a Space, or replace one. Example: --export space"),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
-    ] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Search motions in the browser, by words and by example, and see why each was found.
 
@@ -1429,6 +1356,14 @@ def export_sentence_transformers(
     output_dir: Annotated[
         Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder to write, new or empty.", show_default=False)
     ],
+    drop_minimum: Annotated[
+        bool,
+        typer.Option(
+            "--drop-minimum",
+            help="Leave out the least number of words a vector has, which SparseEncoder cannot compute. "
+            "Example: --drop-minimum",
+        ),
+    ] = False,
 ) -> None:
     """Write the text tower for `sentence_transformers.SparseEncoder(OUTPUT_DIR)`, which then gives the same vectors.
 
@@ -1443,10 +1378,13 @@ def export_sentence_transformers(
     text_model = getattr(loaded, "text_model", loaded)
     if not hasattr(text_model, "lexical_head"):
         raise ValueError(f"{model} is a {type(loaded).__name__}, which has no lexical text tower to export")
-    difference = save_sparse_encoder(text_model, getattr(processor, "tokenizer", processor), output_dir)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    difference = save_sparse_encoder(text_model, tokenizer, output_dir, drop_minimum)
     console = Console(highlight=False)
     console.print(f"written: {escape(str(output_dir))}; word weights differ by {difference:.1g} at most")
     parts = {"num_segments": "segments", "dense_size": "the dense vector"}
+    if text_model.lexical_head.min_words:
+        console.print(f"Captions with fewer than {text_model.lexical_head.min_words} words above zero keep those.")
     left = [what for name, what in parts.items() if (getattr(loaded.config, name, None) or 0) > 1]
     if left:
         console.print(f"The words of the whole caption only: the model's own score also has {' and '.join(left)}.")

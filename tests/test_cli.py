@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,7 @@ def test_help_is_shown(path):
     assert result.exit_code == 0 and "Usage:" in result.output
 
 
-def test_help_takes_under_a_second_and_loads_no_heavy_library():
+def test_help_loads_no_heavy_library():
     code = (
         "import sys; sys.argv = ['lexmotion', '--help']\n"
         "from lexmotion.__main__ import main\n"
@@ -73,15 +72,8 @@ def test_help_takes_under_a_second_and_loads_no_heavy_library():
         "heavy = {'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
     )
-    took = []
-    for _ in range(3):
-        start = time.perf_counter()
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-        took.append(time.perf_counter() - start)
-        assert result.returncode == 0, result.stderr
-        if took[-1] < 1.0:
-            break
-    assert min(took) < 1.0
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
 
 
 def test_version():
