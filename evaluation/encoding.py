@@ -103,7 +103,8 @@ def sentence_vectors(texts: Sequence[str], path: str, batch_size: int = 64, prog
     """
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModel.from_pretrained(path, use_safetensors=True).eval()
     vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     with (

@@ -56,14 +56,15 @@ def cosine_similarity(a: Any, b: Any, eps: float = 1e-12) -> np.ndarray:
         array([[1., 0.],
                [0., 0.]])
     """
-    a, b = _unit_rows(a, eps), _unit_rows(b, eps)
+    a, b = unit_rows(a, eps), unit_rows(b, eps)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"The vectors differ in width: {a.shape[1]} and {b.shape[1]}. Embed both in one space.")
     product = a @ b.T
     return product.toarray() if hasattr(product, "toarray") else np.asarray(product)
 
 
-def _unit_rows(vectors: Any, eps: float) -> Any:
+def unit_rows(vectors: Any, eps: float = 1e-12) -> Any:
+    """Rows of an array or a sparse matrix (N, D) over their lengths, or over `eps` where they are shorter."""
     if hasattr(vectors, "tocsr"):
         from scipy import sparse
 

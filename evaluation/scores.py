@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from lexmotion.baselines.retriever import RetrieverModel
 from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
 
-from .retrieval import cosine_similarity, evaluate_retrieval
+from .retrieval import cosine_similarity, evaluate_retrieval, unit_rows
 
 HYBRID_WEIGHTS = tuple(round(0.05 * step, 2) for step in range(20))  # below 1: the words always count
 
@@ -149,6 +149,26 @@ def blend(texts: ScoreParts, motions: ScoreParts, segment_weight: float, hybrid_
     if texts.dense is not None and motions.dense is not None and hybrid_weight:
         scores = (1 - hybrid_weight) * scores + hybrid_weight * (texts.dense @ motions.dense.T)
     return scores.astype(np.float32, copy=False)
+
+
+def score_vectors(parts: ScoreParts, segment_weight: float, hybrid_weight: float) -> Any:
+    """
+    Vectors whose products are the scores of [`blend`], for whoever takes one vector an item.
+
+    Args:
+        parts: N captions or N motions. segment_weight, hybrid_weight: as of `blend`.
+
+    Returns:
+        (N, S) float32, CSR where the words are: the unit vector of the words, then the segments', then the dense one,
+        each times the root of its weight.
+    """
+    w = 0.0 if parts.segments is None else segment_weight
+    h = 0.0 if parts.dense is None else hybrid_weight
+    weighted = (((1 - h) * (1 - w), unit_rows(parts.words)), ((1 - h) * w, parts.segments), (h, parts.dense))
+    columns = [float(weight) ** 0.5 * vectors for weight, vectors in weighted if weight]
+    if not sparse.issparse(columns[0]):
+        return np.hstack(columns).astype(np.float32, copy=False)
+    return sparse.hstack([sparse.csr_matrix(vectors) for vectors in columns], format="csr", dtype=np.float32)
 
 
 def best_hybrid_weight(

@@ -146,7 +146,7 @@ class LinearMaps(TorchFunctionMode):
 
 
 def _hashes(processor: Any) -> dict[str, str | None]:
-    """What a processor, tokenizer or feature extractor says of its lexicon and its statistics; None where it cannot."""
+    """Hashes of the lexicon and the statistics of a processor or a part of it; None where it has none."""
     extractor, lexicon = getattr(processor, "feature_extractor", processor), getattr(processor, "lexicon", None)
     return {
         "lexicon_hash": getattr(lexicon, "hash", None),
@@ -182,7 +182,8 @@ def check_processor(config: Any, processor: Any) -> None:
         ValueError: another lexicon or other statistics.
     """
     for name, found in _hashes(processor).items():
-        expected = {getattr(part, name, None) for part in _with_towers(config)} - {None}
+        kept = (getattr(part, name, None) for part in _with_towers(config))
+        expected = {value for value in kept if value is not None}
         if found is not None and expected and expected != {found}:
             what = name.removesuffix("_hash")
             raise ValueError(

@@ -95,7 +95,8 @@ class LexicalHead(nn.Module):
     @torch.no_grad()
     def resize(self, vocab_size: int) -> None:
         """
-        Follow word embeddings of another length: a new word has bias zero, and is active where all words were.
+        Follow word embeddings of another length: a new word has bias and threshold zero, and is active where all
+        words were.
 
         Args:
             vocab_size: rows of the word embeddings now.
@@ -110,9 +111,14 @@ class LexicalHead(nn.Module):
                 f"a vocabulary of {vocab_size} words holds none of the {self.active_ids.numel()} active ones, the "
                 f"first of which is {int(self.active_ids[0])}; call set_active_words first"
             )
-        bias = self.bias.new_zeros(vocab_size)
-        bias[: self.vocab_size] = self.bias[:vocab_size]
-        self.bias = nn.Parameter(bias, requires_grad=self.bias.requires_grad)
+
+        def resized(values: torch.Tensor) -> torch.Tensor:
+            kept = values[:vocab_size]
+            return nn.functional.pad(kept, (0, vocab_size - kept.shape[0]))
+
+        self.bias = nn.Parameter(resized(self.bias), requires_grad=self.bias.requires_grad)
+        if self.word_share is not None:
+            self.thresholds = resized(self.thresholds)
         self.active_ids = torch.arange(vocab_size, device=left.device) if everything else left
         self.vocab_size = vocab_size
 
@@ -179,7 +185,7 @@ class LexicalHead(nn.Module):
         return int((level > 0).sum())
 
     def gate(self, scores: torch.Tensor) -> torch.Tensor:
-        """(..., A) -> the same where a word passes its threshold, at most zero where it does not, nearest ones first."""
+        """(..., A) -> the same where a word passes its threshold, at most zero where it does not, nearest first."""
         if self.word_share is None:
             return scores
         below = scores - self.thresholds[self.active_ids]

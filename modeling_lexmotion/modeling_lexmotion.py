@@ -1558,9 +1558,7 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
     def bottleneck(self, motion_values, motion_attention_mask, token_mask=None, **kwargs):
         """(B, T, F) -> the motion tower's output, log p (B, A), p (B, V), b (B, E); no gradient reaches E."""
         tower = self.model.motion_model
-        output = tower(
-            motion_values, motion_attention_mask, token_mask, freeze_words=True, return_dict=True, **kwargs
-        )
+        output = tower(motion_values, motion_attention_mask, token_mask, freeze_words=True, return_dict=True, **kwargs)
         head = tower.lexical_head
         log_importance, bottleneck = head.bottleneck(output.motion_scores, tower.word_embeddings.weight)
         return output, log_importance, head.scatter(log_importance.exp()), bottleneck

@@ -39,9 +39,8 @@ class FrameMoments(NamedTuple):
 
 
 class LexMotionMotionKwargs(TypedDict, total=False):
-    """How motions are prepared: the arguments of calling [`LexMotionFeatureExtractor`]."""
+    """How motions are prepared: the arguments of calling [`LexMotionFeatureExtractor`] that can have a default."""
 
-    fps: float | list[float] | None
     return_tensors: str | None
     padding: bool | str
     truncation: bool | str

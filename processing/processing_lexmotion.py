@@ -1,12 +1,12 @@
 """Motion and words together: feature extractor, tokenizer and lexicon in one saved folder."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from transformers import BatchFeature
-from transformers.processing_utils import ImagesKwargs, ProcessingKwargs, ProcessorMixin, TextKwargs, VideosKwargs
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 
 from .feature_extraction_lexmotion import LexMotionMotionKwargs
 from .lexicon import Lexicon
@@ -14,12 +14,16 @@ from .lexicon import Lexicon
 MOTION_TRUNCATIONS = ("start", "center")
 
 
+class NoKwargs(TypedDict, total=False):
+    """Arguments of a modality this processor does not have."""
+
+
 class LexMotionProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Arguments of calling [`LexMotionProcessor`], by use. Motion stands where transformers has audio."""
 
     text_kwargs: TextKwargs
-    images_kwargs: ImagesKwargs
-    videos_kwargs: VideosKwargs
+    images_kwargs: NoKwargs
+    videos_kwargs: NoKwargs
     audio_kwargs: LexMotionMotionKwargs
     _defaults = {
         "text_kwargs": {"padding": True, "truncation": True, "return_token_type_ids": False},
@@ -89,8 +93,9 @@ class LexMotionProcessor(ProcessorMixin):
         """
         if text is None and motion is None:
             raise ValueError("Pass text, motion or both.")
-        if "motion_kwargs" in kwargs:
-            kwargs["audio_kwargs"] = {**kwargs.get("audio_kwargs", {}), **kwargs.pop("motion_kwargs")}
+        given = {**kwargs.pop("audio_kwargs", {}), **kwargs.pop("motion_kwargs", {})}
+        fps = given.pop("fps", None) if fps is None else fps
+        kwargs["audio_kwargs"] = given
         truncation = kwargs.get("truncation")
         if isinstance(truncation, str):
             modality = "audio_kwargs" if truncation in MOTION_TRUNCATIONS else "text_kwargs"

@@ -323,7 +323,7 @@ class RetrieverModel(LexMotionPreTrainedModel):
             config.encoder_config = AutoConfig.from_pretrained(path)
             config.num_active_words, head = None, None
             config.check_encoder()
-            encoder = AutoModelForTextEncoding.from_pretrained(path, **_no_pooler(config))
+            encoder = AutoModelForTextEncoding.from_pretrained(path, use_safetensors=True, **_no_pooler(config))
         model = cls(config)  # type: ignore[call-arg]  # a baseline knows its widths
         model.text_encoder.load_state_dict(encoder.state_dict())
         for readout in (model.text_readout, model.motion_readout):
