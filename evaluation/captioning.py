@@ -1,0 +1,203 @@
+"""Metrics of motion captioning: BLEU, ROUGE-L and CIDEr of coco-caption, and BERTScore with a model of your own.
+
+Everything here takes texts; no captioner is ever called. The scores are those of `pycocoevalcap`, from 0 to 1 (CIDEr:
+to 10), where published tables print them times 100. Its PTB tokenizer, a Java program, is not used: texts are split as
+`tokenizer` says, and the result names it, since scores of two tokenisations cannot be compared.
+
+Two protocols are in use for HumanML3D under the names of the same metrics:
+
+* MotionGPT (Jiang et al. 2023): clips of 40 to 199 frames of the test split, every raw caption of a clip is a
+  reference, scored with `nlg-metricverse`; BERTScore is F1, rescaled and weighted by idf.
+* TM2T (Guo et al. 2022): three references of lower-cased, lemmatised words without punctuation, scored with
+  `nlg-eval`, which runs the same coco-caption scorers on text split at white space.
+
+Lemmatise predictions and references yourself for the second. CIDEr weighs n-grams by the references of the whole test
+set: it depends on which clips are scored together, and is 0 for a single one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
+# whitespace: as it stands; words: lower-cased and without punctuation, near to what the PTB tokenizer leaves.
+TOKENIZERS: dict[str, Callable[[str], Sequence[str]]] = {"whitespace": str.split, "words": _words}
+
+
+def evaluate_captions(
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
+    tokenizer: str | Callable[[str], Sequence[str]] = "whitespace",
+    bertscore_model: str | os.PathLike[str] | None = None,
+    bertscore_layers: int | None = None,
+) -> dict[str, Any]:
+    """
+    BLEU-1 to 4, ROUGE-L and CIDEr of generated captions, and BERTScore where a model is given.
+
+    Args:
+        predictions (`Sequence[str]` of length N):
+            the generated caption of each motion; an empty one scores 0.
+        references (`Sequence[Sequence[str]]` of length N):
+            the captions of each motion, at least one. MotionGPT's protocol takes all raw captions.
+        tokenizer (`str` or `Callable`, *optional*, defaults to `"whitespace"`):
+            how texts are split: `"whitespace"` (as they stand), `"words"` (lower-cased, punctuation dropped), or a
+            function from a text to its tokens, such as one that lemmatises. BERTScore has its own.
+        bertscore_model (`str` or `PathLike`, *optional*):
+            local folder of a `transformers` model, `roberta-large` in the literature. Nothing is downloaded.
+        bertscore_layers (`int`, *optional*):
+            layer whose states are compared. Unset, the layer that `bert-score` chose for a model with the name of the
+            folder, or the last one.
+
+    Returns:
+        `dict`, JSON-safe: `BLEU_1`, ..., `BLEU_4`, `ROUGE_L`, `CIDEr`, then `tokenizer`, `implementation`,
+        `num_captions`, `num_references` (of all), `num_empty` (empty predictions). With a model `BERTScore` (mean F1
+        over the captions, weighted by idf, the best reference counts), `bertscore_model` (name of the folder),
+        `bertscore_layers` and `bertscore_rescaled`: whether `bert-score` has a baseline for that name.
+
+    Raises:
+        ValueError: no predictions, lengths differ, a caption has no reference or an empty one, the tokenizer is
+            unknown, or the model is no local folder.
+        ImportError: `pycocoevalcap`, or `bert-score` with a model, is missing; the message gives the pip line.
+
+    Example:
+
+        >>> texts = ["a person walks forward", "a man kicks twice"]
+        >>> evaluate_captions(texts, [[texts[0]], [texts[1], "someone kicks"]])["BLEU_1"]  # doctest: +ELLIPSIS
+        0.99999...
+    """
+    predictions, references = _check_texts(predictions, references)
+    split, tokenizer_name = _tokenizer(tokenizer)
+    _require("pycocoevalcap")
+    if bertscore_model is not None:
+        _require("bert_score")
+        bertscore_model = _model_folder(bertscore_model)
+    hypotheses = {place: [" ".join(split(text))] for place, text in enumerate(predictions)}
+    truths = {place: [" ".join(split(text)) for text in group] for place, group in enumerate(references)}
+    for place, group in truths.items():
+        if "" in group:
+            text = references[place][group.index("")]
+            raise ValueError(f"Caption {place} has a reference without a word, {text!r}: drop it.")
+    result: dict[str, Any] = _coco_scores(hypotheses, truths)
+    result |= {
+        "tokenizer": tokenizer_name,
+        "implementation": "pycocoevalcap",
+        "num_captions": len(predictions),
+        "num_references": sum(map(len, references)),
+        "num_empty": sum(not text for (text,) in hypotheses.values()),
+    }
+    if bertscore_model is not None:
+        result |= _bertscore(predictions, references, Path(bertscore_model), bertscore_layers)
+    return result
+
+
+def _check_texts(predictions: Any, references: Any) -> tuple[list[str], list[list[str]]]:
+    if isinstance(predictions, str) or isinstance(references, str):
+        raise ValueError("Predictions are a list of texts and references a list of lists of texts, not one text.")
+    predictions, references = list(predictions), list(references)
+    if not predictions:
+        raise ValueError("There are no predictions: give one caption for each motion.")
+    if len(predictions) != len(references):
+        raise ValueError(
+            f"{len(predictions)} predictions and {len(references)} lists of references: give one of each a motion."
+        )
+    for place, (text, group) in enumerate(zip(predictions, references, strict=True)):
+        if not isinstance(text, str):
+            raise ValueError(f"Prediction {place} must be one text, got {type(text).__name__}.")
+        if isinstance(group, str) or not all(isinstance(reference, str) for reference in group):
+            raise ValueError(f"References {place} must be a list of texts, such as [{group!r}], got {group!r}.")
+        if not len(group):
+            raise ValueError(f"Caption {place} has no reference: drop it or add its captions.")
+    return predictions, [list(group) for group in references]
+
+
+def _tokenizer(tokenizer: str | Callable[[str], Sequence[str]]) -> tuple[Callable[[str], Sequence[str]], str]:
+    if callable(tokenizer):
+        return tokenizer, getattr(tokenizer, "__name__", type(tokenizer).__name__)
+    if tokenizer not in TOKENIZERS:
+        raise ValueError(
+            f"Unknown tokenizer {tokenizer!r}: choose one of {', '.join(TOKENIZERS)}, or give a function."
+        )
+    return TOKENIZERS[tokenizer], tokenizer
+
+
+def _require(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(
+            f"Captioning metrics need {package.replace('_', '-')}: run `pip install 'lexmotion[captioning]'`."
+        )
+
+
+def _model_folder(model: str | os.PathLike[str]) -> Path:
+    folder = Path(model).expanduser()
+    if not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{os.fspath(model)!r} is not a local folder with a model: BERTScore downloads nothing, so save the model "
+            "there with `save_pretrained`, its tokenizer beside it."
+        )
+    return folder
+
+
+def _coco_scores(hypotheses: dict[int, list[str]], references: dict[int, list[str]]) -> dict[str, float]:
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    if len(hypotheses) == 1:
+        logger.warning("CIDEr of a single caption is 0: it weighs words by how few of the references hold them.")
+    bleu, _ = Bleu(4).compute_score(references, hypotheses, verbose=0)
+    return {
+        **{f"BLEU_{order}": float(score) for order, score in enumerate(bleu, start=1)},
+        "ROUGE_L": float(Rouge().compute_score(references, hypotheses)[0]),
+        "CIDEr": float(Cider().compute_score(references, hypotheses)[0]),
+    }
+
+
+def _bertscore(
+    predictions: list[str], references: list[list[str]], folder: Path, layers: int | None
+) -> dict[str, Any]:
+    import bert_score
+    from bert_score.utils import model2layers
+    from transformers import AutoConfig, AutoTokenizer
+
+    if layers is None:
+        layers = model2layers.get(folder.name) or AutoConfig.from_pretrained(folder).num_hidden_layers
+    if AutoTokenizer.from_pretrained(folder).model_max_length > 1 << 30:
+        raise ValueError(f"The tokenizer in {folder} has no `model_max_length`: set it and save the tokenizer again.")
+    baseline = Path(bert_score.__file__).parent / "rescale_baseline" / "en" / f"{folder.name}.tsv"
+    scores = np.zeros(len(predictions))  # bert-score does not take an empty text
+    filled = [place for place, text in enumerate(predictions) if text.strip()]
+    if filled:
+        _, _, f1 = bert_score.score(
+            [predictions[place] for place in filled],
+            [references[place] for place in filled],
+            model_type=str(folder),
+            num_layers=layers,
+            idf=True,
+            nthreads=0,
+            lang="en",
+            rescale_with_baseline=baseline.is_file(),
+            baseline_path=str(baseline) if baseline.is_file() else None,
+        )
+        scores[filled] = f1.double().numpy()
+    return {
+        "BERTScore": float(scores.mean()),
+        "bertscore_model": folder.name,
+        "bertscore_layers": layers,
+        "bertscore_rescaled": baseline.is_file(),
+    }
