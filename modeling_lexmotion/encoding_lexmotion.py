@@ -160,9 +160,20 @@ def _with_towers(config: Any) -> list[Any]:
 
 
 def bind_processor(model: nn.Module, processor: Any) -> None:
-    """Write into a model's configurations which lexicon and which statistics it is trained with, so that others are
-    refused by [`check_processor`]."""
-    hashes = _hashes(processor)
+    """
+    Write into a model's configurations which lexicon and which statistics it is trained with, so that others are
+    refused by [`check_processor`].
+
+    Raises:
+        ValueError: the active words of the model are not those of the lexicon.
+    """
+    hashes, lexicon = _hashes(processor), getattr(processor, "lexicon", None)
+    for module in model.modules() if lexicon is not None else ():
+        if isinstance(module, LexicalHead) and module.active_ids.tolist() != list(map(int, lexicon.active_ids)):
+            raise ValueError(
+                f"the model has {module.active_ids.numel()} active words, which are not the {len(lexicon.active_ids)} of "
+                "the corpus's lexicon: start from a model trained with this corpus's processor"
+            )
     for module in model.modules():
         for config in _with_towers(getattr(module, "config", None)):
             for name, value in hashes.items():

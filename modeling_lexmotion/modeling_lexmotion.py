@@ -58,7 +58,7 @@ class WithLoss(ModelOutput):
 
     @property
     def loss(self) -> torch.Tensor | None:
-        """The parts together, unweighted, where other libraries look for them; the trainers here weigh each part."""
+        """The parts together, unweighted, as an attribute (no field); the trainers here weigh each part."""
         parts = [value for name, value in self.items() if name.endswith("_loss")]
         return sum(parts[1:], parts[0]) if parts else None
 
@@ -1290,14 +1290,14 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         motion_config.num_active_words = text_config.num_active_words
         motion_config.head_kind = text_config.head_kind
         motion_config.top_k = text_config.top_k
+        motion_config.word_share = None  # the copied head knows no thresholds for motions
         encoder_config = text_config.encoder_config
         motion_config.head_act = getattr(encoder_config, "hidden_act", None) or encoder_config.activation
         model = cls(LexMotionConfig(text_config=text_config, motion_config=motion_config, **config_fields))
         model.text_model.load_state_dict(text_model.state_dict())
         if motion_model is not None:
             model.motion_model.encoder.load_state_dict(motion_model.encoder.state_dict())
-        head = model.motion_model.lexical_head
-        head.load_state_dict(head.state_dict() | text_model.lexical_head.state_dict())
+        model.motion_model.lexical_head.load_state_dict(text_model.lexical_head.state_dict())
         model.tie_weights()
         return model
 

@@ -119,7 +119,9 @@ def build_cmmm(arguments: RunArguments, processor: Any) -> LexMotionForContrasti
     seed_weights(arguments, "cmmm")
     text = initial_text_model(arguments.model, processor).config
     seed_weights(arguments, "cmmm")
-    return LexMotionForContrastiveMaskedMotion(motion_config(arguments.model, processor, text))
+    model = LexMotionForContrastiveMaskedMotion(motion_config(arguments.model, processor, text))
+    model.motion_model.set_active_words(processor.lexicon.active_ids)  # unused in this phase, and saved with it
+    return model
 
 
 def model_fields(arguments: RunArguments, processor: Any) -> dict[str, Any]:

@@ -557,6 +557,13 @@ class PhaseTrainer:
     def resume(self) -> None:
         """Continue from the newest sound checkpoint; without one, start the log anew."""
         folder = self.checkpoints.latest() if self.args.resume else None
+        if folder is None and self.args.resume and self.checkpoints.steps():
+            step = self.checkpoints.steps()[-1]
+            raise ValueError(
+                f"{self.checkpoints.path(step)} cannot be resumed from: {self.checkpoints.fault(step)}; nor can an "
+                "earlier one. Nothing was changed: put a sound copy back, choose another output_dir, or give it up with "
+                "resume: false"
+            )
         if folder is not None:
             saved = read_state(folder)
             ours = json.loads(json.dumps(self.arguments.defining()))

@@ -89,12 +89,13 @@ class ClipShim(types.ModuleType):
             RuntimeError: a caption is longer and `truncate` is off (the type of error is clip's).
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        ids = self._tokenizer(texts, truncation=truncate, max_length=context_length)["input_ids"]
+        longest = min(context_length, self._conditioner.longest)
+        ids = self._tokenizer(texts, truncation=truncate, max_length=longest)["input_ids"]
         table = torch.zeros(len(texts), context_length, dtype=torch.int32)
         for place, row in enumerate(ids):
-            if len(row) > context_length:
+            if len(row) > longest:
                 raise RuntimeError(
-                    f"{texts[place]!r} has {len(row)} tokens, the context length is {context_length}: pass "
+                    f"{texts[place]!r} has {len(row)} tokens, the context length is {longest}: pass "
                     "truncate=True"
                 )
             table[place, : len(row)] = torch.tensor(row, dtype=torch.int32)

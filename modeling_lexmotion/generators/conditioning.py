@@ -217,6 +217,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         if config.token_dim != width:
             self.token_projection = FixedProjection(width, config.token_dim, config.projection_seed)
         self.cache = VectorCache()
+        self._mark: tuple | None = None
         self.post_init()
         self.requires_grad_(False)
         self.eval()
@@ -258,7 +259,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             loaded = super().from_pretrained(path, *inputs, **kwargs)
             model = loaded[0] if isinstance(loaded, tuple) else loaded
             width = model.config.token_dim if model.config.output == "tokens" else model.config.dim
-            if (output or model.config.output, dim or width) != (model.config.output, width):
+            if (output or model.config.output, width if dim is None else dim) != (model.config.output, width):
                 raise ValueError(
                     f"{path} was saved with output={model.config.output!r} and dim={width}, not output={output!r} and "
                     f"dim={dim}: leave them out, or start from the LexMotionModel"
@@ -283,9 +284,9 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         cls, text_model: LexMotionTextModel, tokenizer: Any, output: str = "pooled", dim: int | None = None
     ) -> "LexMotionTextConditioner":
         """A conditioner around a tower in memory, which becomes its own; arguments as in `from_pretrained`."""
-        widths: dict[str, int | None] = {"dim": dim or 512}
+        widths: dict[str, int | None] = {"dim": 512 if dim is None else dim}
         if output == "tokens":
-            widths = {"token_dim": dim or 768}
+            widths = {"token_dim": 768 if dim is None else dim}
         elif output == "lexical":
             widths = {"dim": dim}
         config = cls.config_class(text_config=copy.deepcopy(text_model.config), output=output, **widths)
@@ -390,7 +391,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
                 of_word = next(pieces) or [tokenizer.unk_token_id]
                 ids += of_word
                 owner += [place + 1] * len(of_word)
-            keep = self._longest() - 1
+            keep = self.longest - 1
             rows.append((*ids[:keep], tokenizer.sep_token_id))
             owners.append(torch.tensor([*owner[:keep], len(words) + 1]))
         states, _ = self._states(rows)  # (B, L, H)
@@ -431,7 +432,9 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             raise ValueError("this conditioner has no tokenizer: load it with from_pretrained, or set .tokenizer")
         return self.tokenizer
 
-    def _longest(self) -> int:
+    @property
+    def longest(self) -> int:
+        """Tokens read of a caption."""
         return min(self.config.max_length, self.text_model.encoder.config.max_position_embeddings)
 
     def _token_ids(self, texts: Texts) -> list[TokenIds]:
@@ -440,11 +443,11 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             texts = [texts] if isinstance(texts, str) else list(texts)
             if not texts:
                 return []
-            ids = self._need_tokenizer()(texts, truncation=True, max_length=self._longest())["input_ids"]
+            ids = self._need_tokenizer()(texts, truncation=True, max_length=self.longest)["input_ids"]
             return [tuple(row) for row in ids]
         if texts.ndim != 2 or texts.is_floating_point():
             raise ValueError(f"token ids must be integers (B, L), got {texts.dtype} of shape {tuple(texts.shape)}")
-        vocabulary, longest = self.config.text_config.vocab_size, self._longest()
+        vocabulary, longest = self.config.text_config.vocab_size, self.longest
         pad = 0 if self.tokenizer is None else self.tokenizer.pad_token_id
         rows = []
         for row in texts.tolist():
@@ -465,10 +468,21 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         mask = torch.arange(states.shape[1]) < lengths[:, None]
         return states.to(self.device, self.dtype), mask.to(self.device)
 
+    def _forget_another_state(self) -> None:
+        """Empty the cache when a weight, a buffer or a limit on the words is another than when it was filled."""
+        head = self.text_model.lexical_head
+        tensors = (*self.parameters(), *self.buffers())
+        versions = tuple((id(tensor), tensor._version) for tensor in tensors if not tensor.is_inference())
+        mark = (versions, head.top_k, head.min_words, head.word_share)
+        if mark != self._mark:
+            self.cache.clear()
+            self._mark = mark
+
     def _remembered(self, kind: str, rows: list[TokenIds]) -> list[torch.Tensor]:
         """What `_compute` returns for each of the rows, computed once for each that is not in the cache."""
         if not rows:
             raise ValueError("got no captions; a batch has at least one")
+        self._forget_another_state()
         found = {row: vector for row in dict.fromkeys(rows) if (vector := self.cache.get((kind, row))) is not None}
         missing = sorted((row for row in dict.fromkeys(rows) if row not in found), key=len, reverse=True)
         size = CPU_BATCH if self.device.type == "cpu" else ACCELERATOR_BATCH

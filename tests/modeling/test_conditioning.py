@@ -60,6 +60,20 @@ def test_the_vector_is_the_projected_sentence_state_and_words(conditioner):
     torch.testing.assert_close(conditioner.encode_text(CAPTIONS), expected, atol=1e-3, rtol=1e-3)
 
 
+def test_what_was_said_before_is_forgotten_when_the_encoder_changes(conditioner):
+    before = conditioner.encode_text(CAPTIONS)
+    with torch.no_grad():
+        conditioner.text_projection.weight.mul_(2.0)
+    torch.testing.assert_close(conditioner.encode_text(CAPTIONS), 2.0 * before)
+    conditioner.text_model.lexical_head.top_k = 1
+    assert not torch.allclose(conditioner.encode_text(CAPTIONS), 2.0 * before)
+
+
+def test_a_width_of_nothing_is_refused(folder):
+    with pytest.raises(ValueError, match="dim must be a positive width, got 0"):
+        LexMotionTextConditioner.from_pretrained(folder, dim=0)
+
+
 @pytest.mark.parametrize(
     ("output", "dim", "shape"),
     [("pooled", None, 512), ("pooled", 24, 24), ("lexical", None, 99), ("lexical", 16, 16), ("tokens", 512, 512)],

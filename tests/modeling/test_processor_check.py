@@ -14,7 +14,7 @@ class Processor:
     """What is asked of one."""
 
     def __init__(self, lexicon="a" * 64, statistics="b" * 64):
-        self.lexicon = type("Lexicon", (), {"hash": lexicon})()
+        self.lexicon = type("Lexicon", (), {"hash": lexicon, "active_ids": range(10, 90)})()
         self.feature_extractor = type("Extractor", (), {"statistics_hash": statistics})()
         self.tokenizer = object()
 
@@ -35,6 +35,11 @@ def test_the_hashes_are_saved_with_every_tower(bound, tmp_path):
             check_processor(config, Processor(lexicon="c" * 64))
     with pytest.raises(ValueError, match="processor's statistics .hash dddd.*saved beside the model"):
         check_processor(LexMotionMotionModel.from_pretrained(tmp_path).config, Processor(statistics="d" * 64))
+
+
+def test_a_lexicon_of_other_words_is_not_written_onto_a_model():
+    with pytest.raises(ValueError, match="79 active words, which are not the 80"):
+        bind_processor(dual_model(active=range(10, 89)), Processor())
 
 
 def test_encoding_checks_what_it_is_given(bound):

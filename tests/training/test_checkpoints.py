@@ -135,7 +135,7 @@ def test_an_optimizer_goes_on_to_the_bit(tmp_path, kind):
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_a_pickled_optimizer_is_passed_over(tmp_path):
+def test_a_pickled_optimizer_is_not_read(tmp_path):
     folder = CheckpointFolder(tmp_path)
     path = save(folder, 1)
     manifest = json.loads((path / "manifest.json").read_text())

@@ -124,6 +124,18 @@ def test_a_damaged_newest_checkpoint_costs_steps_not_exactness(make_trainer, rea
     assert CheckpointFolder(again.output_dir).fault(6) is None
 
 
+def test_a_run_none_of_whose_checkpoints_is_sound_is_left_as_it_is(make_trainer):
+    trainer = make_trainer("cmmm", "part", save_steps=3)
+    trainer.train()
+    for step in CheckpointFolder(trainer.output_dir).steps():
+        (trainer.output_dir / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"torn")
+    before = sorted(trainer.output_dir.rglob("*"))
+    (trainer.output_dir / "result.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="model.safetensors does not match its hash.*resume: false"):
+        make_trainer("cmmm", "part", save_steps=3).train()
+    assert sorted(trainer.output_dir.rglob("*")) == [path for path in before if path.name != "result.json"]
+
+
 def test_checkpoints_rotate_beside_the_best(make_trainer):
     trainer = make_trainer("cmmm", save_steps=1, eval_steps=2, save_total_limit=2)
     result = trainer.train()
