@@ -168,12 +168,14 @@ def bind_processor(model: nn.Module, processor: Any) -> None:
         ValueError: the active words of the model are not those of the lexicon.
     """
     hashes, lexicon = _hashes(processor), getattr(processor, "lexicon", None)
-    for module in model.modules() if lexicon is not None else ():
-        if isinstance(module, LexicalHead) and module.active_ids.tolist() != list(map(int, lexicon.active_ids)):
-            raise ValueError(
-                f"the model has {module.active_ids.numel()} active words, which are not the {len(lexicon.active_ids)} of "
-                "the corpus's lexicon: start from a model trained with this corpus's processor"
-            )
+    if lexicon is not None:
+        words = [int(word) for word in lexicon.active_ids]
+        for head in (module for module in model.modules() if isinstance(module, LexicalHead)):
+            if head.active_ids.tolist() != words:
+                raise ValueError(
+                    f"the model has {head.active_ids.numel()} active words, which are not the {len(words)} of the "
+                    "corpus's lexicon: start from a model trained with this corpus's processor"
+                )
     for module in model.modules():
         for config in _with_towers(getattr(module, "config", None)):
             for name, value in hashes.items():

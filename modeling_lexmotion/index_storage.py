@@ -683,7 +683,7 @@ def _open(folder: Path, content: dict[str, Any], verify: bool, known: State | No
 def sweep(folder: Path, state: State) -> None:
     """Remove what the state does not name. Files that the system still holds open stay for the next time."""
     named = {file for segment in state.segments for file in segment.files}
-    for path in (folder / SEGMENTS).iterdir():
+    for path in (folder / SEGMENTS).glob("*"):  # a copy may have left out an empty folder
         if path.name not in named:
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -264,9 +264,9 @@ class LexMotionIndex:
             ValueError: ids are repeated, lengths differ, the folder holds an index, or there is no such engine.
             ImportError: the engine is not installed. ConnectionError: it cannot be reached.
         """
+        check_engine(engine, uri, folder)
         if engine != EMBEDDED:
-            if folder is None:
-                raise ValueError(f"engine={engine!r} needs folder=..., which keeps the address and the processor")
+            assert folder is not None
             return _engine_index().build_with(
                 engine,
                 uri,
@@ -278,8 +278,6 @@ class LexMotionIndex:
                 model=model,
                 overwrite=overwrite,
             )
-        if uri is not None:
-            raise ValueError(f"uri={uri!r} is an engine's address: name it too, engine='milvus' or engine='postgres'")
         matrix = canonical(embeddings)
         state = State(vocab_size=matrix.shape[1], model=model_name(model))
         if folder is None:
@@ -313,10 +311,12 @@ class LexMotionIndex:
         Args:
             name: folder, or Hub name. model, processor: instead of those named in the index and saved with it.
             verify: compare checksums, which reads all files once; else sizes alone. accelerate: as in `build`.
-            revision, token: of the Hub. uri: address of its engine instead of the one it names.
+            revision, token: of the Hub. uri: address of its engine instead of the one it names; needed for an index
+                of the Hub that has one, as whoever uploaded it would choose where passwords are sent.
 
         Raises:
             FileNotFoundError: no index there. IndexDamagedError: a file is not what was written.
+            ValueError: an index of the Hub has an engine, and no `uri` is given.
             ConnectionError: its engine cannot be reached.
         """
         folder, writable = Path(name), True
@@ -326,6 +326,12 @@ class LexMotionIndex:
             folder, writable = Path(snapshot_download(str(name), revision=revision, token=token)), False
         state = open_state(folder, verify)
         if state.engine is not None:
+            if not writable and uri is None:
+                raise ValueError(
+                    f"{str(name)!r} of the Hub keeps its rows in {state.engine.get('engine')!r} at "
+                    f"{state.engine.get('uri')!r}, an address that its author chose, which your passwords would be "
+                    "sent to: if you trust it, give it as uri=... or --uri"
+                )
             return _engine_index().open(state, folder, uri, model, processor, writable)
         if uri is not None:
             raise ValueError(f"{folder} holds its rows itself, so uri={uri!r} says nothing: leave it out")
@@ -564,10 +570,7 @@ class LexMotionIndex:
 
     def _become_writer(self, fresh: bool, overwrite: bool) -> None:
         assert self.folder is not None and self._lock is not None
-        if not self.writable:
-            raise IndexBusyError(
-                f"{self.folder} was downloaded and is not changed: save_pretrained(folder) makes an index of your own"
-            )
+        self._check_writable()
         if fresh:
             (self.folder / SEGMENTS).mkdir(parents=True, exist_ok=True)
             sync_folder(self.folder.parent)
@@ -597,6 +600,12 @@ class LexMotionIndex:
         except BaseException:
             self._lock.release()
             raise
+
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise IndexBusyError(
+                f"{self.folder} was downloaded and is not changed: save_pretrained(folder) makes an index of your own"
+            )
 
     def _sweep(self) -> None:
         """Remove what an index that was replaced has left, with its table where an engine kept it."""
@@ -753,7 +762,8 @@ class LexMotionIndex:
         active = None if lexicon is None else lexicon.active
         unknown = [id for id in ids if id == tokenizer.unk_token_id or (active is not None and not active[id])]
         if unknown or not ids:
-            words = self._words(np.flatnonzero(self._used()).tolist())
+            used = np.flatnonzero(self._used())
+            words = self._words((used if active is None else used[active[used]]).tolist())
             near = difflib.get_close_matches(text.lower(), words, n=3, cutoff=0.6)
             hint = f"; near it are {', '.join(near)}" if near else ""
             raise ValueError(f"the vocabulary of this index does not have the word {text!r}{hint}")
@@ -790,10 +800,12 @@ class LexMotionIndex:
             (N, V) CSR.
 
         Raises:
-            ValueError: the index has no model, or neither or both are given.
+            ValueError: the index has no model, a text is empty, or neither or both are given.
         """
         if (text is None) == (motion is None):
             raise ValueError("pass a text or a motion, and not both")
+        if any(not one.strip() for one in ([text] if isinstance(text, str) else text or ())):
+            raise ValueError("the query is empty: say what happens in the motion, or give words that must be there")
         if self.model is None:
             raise ValueError("this index names no model: pass model=... when it is built or loaded, or search vectors")
         if text is not None:
@@ -984,6 +996,22 @@ def _engine_index() -> Any:
 
 def _connect(entry: dict[str, Any], folder: Path) -> Any:
     return importlib.import_module(".engines", __package__).connect(entry, folder)
+
+
+def check_engine(engine: str, uri: str | None = None, folder: str | os.PathLike | None = None) -> None:
+    """
+    Whether `LexMotionIndex.build` can use an engine, asked before anything is encoded; makes nothing.
+
+    Raises:
+        As `LexMotionIndex.build`.
+    """
+    if engine == EMBEDDED:
+        if uri is not None:
+            raise ValueError(f"uri={uri!r} is an engine's address: name it too, engine='milvus' or engine='postgres'")
+        return
+    if folder is None:
+        raise ValueError(f"engine={engine!r} needs folder=..., which keeps the address and the processor")
+    _connect({"engine": engine, "uri": uri}, Path(folder)).close()
 
 
 def model_name(model: Any) -> str | None:

@@ -25,7 +25,7 @@ def connect(entry: dict[str, Any], folder: Path) -> IndexEngine:
 
     Raises:
         ValueError: no such engine, or no address for it. ImportError: its packages are not installed.
-        ConnectionError: nobody answers at the address.
+        FileNotFoundError: no folder for its file. ConnectionError: nobody answers at the address.
     """
     name = entry["engine"]
     if name not in ENGINES:
@@ -36,4 +36,6 @@ def connect(entry: dict[str, Any], folder: Path) -> IndexEngine:
         raise ImportError(
             f"engine {name!r} needs more packages ({error}): run `pip install lexmotion[{name}]`"
         ) from error
-    return getattr(module, ENGINES[name])(entry.get("uri"), entry.get("table"), folder)
+    engine: IndexEngine = getattr(module, ENGINES[name])(entry.get("uri"), entry.get("table"), folder)
+    engine.check()
+    return engine

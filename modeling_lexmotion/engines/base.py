@@ -66,14 +66,19 @@ class IndexEngine(Protocol):
     """
     Keeps the rows of one index, and finds those with the largest inner products.
 
-    An engine is made from an address, a table and the index's folder, see `connect`, and is connected at once: it
-    raises `ConnectionError` with the address when nobody answers.
+    An engine is made from an address, a table and the index's folder, see `connect`, and connects when it is asked
+    for something first: it raises `ConnectionError` with the address when nobody answers.
 
     Attributes:
         most: rows that `nearest` can return.
+        transactions: whether `change` keeps other writers out; else the index's folder is locked.
     """
 
     most: ClassVar[int]
+    transactions: ClassVar[bool]
+
+    def check(self) -> None:
+        """Whether the address can be used. Makes nothing: a file, and the index's folder, need not be there yet."""
 
     def entry(self) -> dict[str, Any]:
         """What the index's folder says of the engine, `connect` takes it; never a password."""

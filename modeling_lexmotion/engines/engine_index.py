@@ -1,6 +1,7 @@
 """An index whose rows an engine keeps: the same calls, results and errors as of the embedded one."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..retrieval_lexmotion import (
     model_name,
 )
 from . import connect
-from .base import IndexEngine, Rows
+from .base import Books, IndexEngine, Rows
 
 MARGIN = 16  # rows asked for beyond k, among which equals are put in order
 ROUNDING = 1e-5  # engines sum in other orders; scores are at most 1
@@ -29,8 +30,11 @@ class EngineIndex(LexMotionIndex):
 
     The engine says which rows may be the best, and how these score is computed here, as the embedded index does: the
     scores are the same to the last bit, and of equal scores smaller ids come first, as long as no more than
-    `engine.most` rows are as good as the last hit to rounding. Nothing in the folder changes after it was built, so
-    copies of it work elsewhere. The index is always as the engine has it, `refresh` has nothing to do.
+    `engine.most` rows are as good as the last hit to rounding. What the folder says stays as it was built, so copies
+    of it work elsewhere. The index is always as the engine has it, `refresh` has nothing to do.
+
+    Postgres takes any number of writers, in turns. For Milvus, which has no transactions, the first change makes the
+    index the only writer of its folder until `close`; writers through copies of the folder are not kept out.
 
     Args:
         engine: connected. Others as of `LexMotionIndex`.
@@ -76,7 +80,7 @@ class EngineIndex(LexMotionIndex):
                 index._sweep()
             finally:
                 assert index._lock is not None
-                index._lock.release()  # the engine takes care of its writers
+                index._lock.release()  # taken again by the next change, where the engine needs it
         return index
 
     @classmethod
@@ -158,7 +162,7 @@ class EngineIndex(LexMotionIndex):
         replace: bool = False,
     ) -> list[Any]:
         matrix = canonical(embeddings, self.vocab_size)
-        with self._guard, self.engine.change() as books:
+        with self._changing() as books:
             kind = None if books.id_kind is None else {"int": int, "str": str}[books.id_kind]
             given, books.next_number = checked_items(matrix.shape[0], metadata, ids, kind, books.next_number)
             if not len(given):
@@ -176,9 +180,17 @@ class EngineIndex(LexMotionIndex):
             self.engine.put(Rows(added, vectors, list(metadata or [{}] * len(added))), bool(there))
         return added
 
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Books]:
+        """A change of the engine, alone among writers."""
+        self._check_writable()
+        alone: contextlib.AbstractContextManager[Any] = self._guard if self.engine.transactions else self._writing()
+        with alone, self.engine.change() as books:
+            yield books
+
     def delete(self, ids: Any, missing_ok: bool = False) -> int:
         wanted = listed_ids(ids)
-        with self._guard, self.engine.change() as books:
+        with self._changing() as books:
             there = self.engine.present([id for id in wanted if type(id).__name__ == books.id_kind])
             missing = [id for id in wanted if id not in there]
             if missing and not missing_ok:
@@ -194,14 +206,15 @@ class EngineIndex(LexMotionIndex):
         self.engine.optimize()
 
     def close(self) -> None:
-        """Disconnect. The index can still be used, and connects again."""
+        """Disconnect, and let others write. The index can still be used, and connects again."""
         self.engine.close()
+        super().close()
 
     def refresh(self) -> bool:
         return False
 
     def _used(self) -> np.ndarray:
-        """(V,) bool: all that have a name; which of them an item has, an engine cannot tell quickly."""
+        """(V,) bool: all of them; which ones an item has, an engine cannot tell quickly."""
         return np.ones(self.vocab_size, bool)
 
     def _ranked(

@@ -3,8 +3,9 @@ Rows in Milvus: a file of Milvus Lite by default, or a server or cluster through
 
 A collection has id, vector (sparse, inner product, an exact inverted index), words (an array, for must and must_not)
 and metadata (JSON); the next number and the kind of ids are among its properties. Milvus has no transactions: a
-change that is killed half way may be there in part, one that has returned is whole. One process writes at a time, and
-Milvus Lite lets one process alone have its file open.
+change that is killed half way may be there in part, one that has returned is whole. The lock of the index's folder
+keeps a second writer out, but not one that has a copy of the folder: do not write through two copies at once. Milvus
+Lite lets one process alone have its file open.
 """
 
 import contextlib
@@ -47,6 +48,7 @@ class MilvusEngine:
     """
 
     most: ClassVar[int] = 16384  # Milvus's limit
+    transactions: ClassVar[bool] = False
 
     def __init__(self, uri: str | None, table: str | None, folder: Path):
         uri = uri or f"{ENGINE_ROWS}{secrets.token_hex(4)}.db"
@@ -68,7 +70,19 @@ class MilvusEngine:
         self._open: MilvusClient | None = None
         self._words: int | None = None  # width of the vectors
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, with its own stack
-        self._client()
+
+    def check(self) -> None:
+        if self._path is not None:
+            try:
+                import milvus_lite  # noqa: F401
+            except ImportError as error:
+                raise ImportError(
+                    f"the file {self._path} is opened by milvus-lite: run `pip install lexmotion[milvus]`"
+                ) from error
+            if not self._own and not self._path.parent.is_dir():
+                raise FileNotFoundError(f"there is no folder {str(self._path.parent)!r} for the file of Milvus Lite")
+        if self._path is None or self._path.exists():
+            self._client()
 
     def entry(self) -> dict[str, Any]:
         return {"engine": "milvus", "uri": self.uri, "table": self.table}
@@ -92,14 +106,6 @@ class MilvusEngine:
             ) from error
 
     def _open_file(self, path: Path) -> MilvusClient:
-        try:
-            import milvus_lite  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                f"the file {path} is opened by milvus-lite: run `pip install lexmotion[milvus]`"
-            ) from error
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"there is no folder {str(path.parent)!r} for the file of Milvus Lite")
         logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
         with _guard:
             try:

@@ -43,6 +43,7 @@ class PostgresEngine:
     """
 
     most: ClassVar[int] = 1 << 20
+    transactions: ClassVar[bool] = True
 
     def __init__(self, uri: str | None, table: str | None, folder: Path):
         if not uri:
@@ -62,6 +63,8 @@ class PostgresEngine:
         self._open: psycopg.Connection | None = None
         self._width: int | None = None  # known as soon as there is a table of rows
         self._named = {"rows": sql.Identifier(self.table), "books": sql.Identifier(f"{self.table}_books")}
+
+    def check(self) -> None:
         with self._errors():
             self._connection()
 

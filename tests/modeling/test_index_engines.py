@@ -13,7 +13,7 @@ from postgres_server import PostgresServer, server_folder
 
 from lexmotion import LexMotionIndex
 from lexmotion import __main__ as cli
-from lexmotion.index_storage import read_manifest
+from lexmotion.index_storage import State, read_manifest, write_manifest
 from lexmotion.retrieval_lexmotion import IndexBusyError
 
 V = 30
@@ -231,6 +231,52 @@ def test_an_engine_that_is_not_installed(name, tmp_path, monkeypatch):
         LexMotionIndex.build(rows(1), folder=tmp_path / "index", engine=name)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--engine", "postgers"], "no engine 'postgers'"),
+        (["--engine", "postgres"], "needs the address of a server"),
+        (["--uri", "x.db"], "name it too"),
+        (["--engine", "milvus", "--uri", "nowhere/rows.db"], "no folder"),
+        (["--engine", "milvus", "--uri", "http://127.0.0.1:9"], "cannot be reached"),
+    ],
+)
+def test_an_engine_is_tried_before_anything_is_read_or_made(options, message, tmp_path, monkeypatch, capsys):
+    for name in PACKAGES.get(options[1], ()):
+        pytest.importorskip(name, reason=f"lexmotion[{options[1]}] is not installed")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["index", "build", "made", "--vectors", "absent", *options])
+    assert stop.value.code == 1 and message in capsys.readouterr().err.replace("\n", " ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_of_the_hub_does_not_choose_who_is_connected_to(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    from lexmotion.engines import engine_index
+
+    asked = []
+    (tmp_path / "hub").mkdir()
+    entry = {"engine": "postgres", "uri": "host=foreign", "table": "theirs"}
+    write_manifest(tmp_path / "hub", State(vocab_size=V, engine=entry))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "hub"))
+
+    def connect(entry, folder):
+        asked.append(entry["uri"])
+        raise ConnectionError
+
+    monkeypatch.setattr(engine_index, "connect", connect)
+    with pytest.raises(ValueError, match="someone/index.*host=foreign.*--uri"):
+        LexMotionIndex.from_pretrained("someone/index")
+    assert asked == []
+    with pytest.raises(ConnectionError):
+        LexMotionIndex.from_pretrained("someone/index", uri="host=mine")
+    with pytest.raises(ConnectionError):
+        LexMotionIndex.from_pretrained(tmp_path / "hub")  # a folder of one's own
+    assert asked == ["host=mine", "host=foreign"]
+
+
 def test_a_server_that_is_not_there(tmp_path):
     pytest.importorskip("psycopg", reason="lexmotion[postgres] is not installed")
     with pytest.raises(ConnectionError, match=f"host={tmp_path}.* cannot be reached.*--uri") as caught:
@@ -314,6 +360,21 @@ def test_milvus_lite_is_open_in_one_process_and_is_given_back(tmp_path):
         assert pipe.recv() == 3
     assert len(index) == 3
     index.close()
+
+
+def test_one_writes_to_milvus_until_it_is_closed(tmp_path):
+    pytest.importorskip("milvus_lite", reason="lexmotion[milvus] is not installed")
+    pytest.importorskip("pymilvus", reason="lexmotion[milvus] is not installed")
+    LexMotionIndex.build(rows(2), folder=tmp_path / "index", engine="milvus").close()
+    one, two = (LexMotionIndex.from_pretrained(tmp_path / "index") for _ in range(2))
+    assert one.add(rows(1)) == [2]
+    for change in (lambda: two.add(rows(1)), lambda: two.delete(0)):
+        with pytest.raises(IndexBusyError, match="open for writing elsewhere"):
+            change()
+    assert len(two) == 3
+    one.close()
+    assert two.delete(0) == 1 and two.add(rows(1)) == [3]
+    two.close()
 
 
 def test_two_write_to_postgres_at_once(server, tmp_path):

@@ -300,6 +300,7 @@ def test_texts_and_motions_are_encoded_by_the_model(tiny_tokenizer):
         (lambda index, query: index.search(query, 0), "k must be at least 1, got 0"),
         (lambda index, query: index.search(query, text="walk"), "got query and text: pass one query"),
         (lambda index, query: index.search("walk"), "names no model"),
+        (lambda index, query: index.search(" "), "the query is empty: say what happens"),
         (lambda index, query: index.search(query[:-1]), "the index has .* words: encode with its model"),
         (lambda index, query: index.search(-query), "at least zero, got -"),
         (lambda index, query: index.search(np.full_like(query, np.inf)), "must be finite"),
@@ -333,6 +334,10 @@ def test_words_that_are_not_active_are_unknown(tiny_tokenizer):
     index = LexMotionIndex.build(bags(tiny_tokenizer, [{"knee": 1}]), processor=processor)
     with pytest.raises(ValueError, match="does not have the word 'the'"):
         index.word_ids("the")
+    index._used = lambda: np.ones(len(tiny_tokenizer), bool)  # as of an engine
+    with pytest.raises(ValueError, match="'thee'") as caught:
+        index.word_ids("thee")
+    assert "the" not in str(caught.value).partition("near it are ")[2].split(", ")
     assert index.word_ids("knee") == [tiny_tokenizer.convert_tokens_to_ids("knee")]
 
 
