@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -22,6 +22,8 @@ from .rendering import render, write_text
 
 RECORD = "card.json"
 RECIPE = "recipe.yaml"
+CHOICES = ("corpus", "corpus_license", "license")  # which a user's word decides, over the record of the run
+WHOLE = "lexmotion"  # model type of both towers together
 TASKS = {
     "text_to_motion": "text to motion",
     "motion_to_text": "motion to text",
@@ -133,6 +135,25 @@ def read_results(evaluation: Mapping[str, Any]) -> list[Result]:
     return rows
 
 
+def load_evaluation(path: str | os.PathLike) -> dict[str, Any]:
+    """
+    The content of a result file, see [`read_results`].
+
+    Raises:
+        ValueError: it is no such file; with its name.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a JSON {type(content).__name__}, not an object")
+        read_results(content)
+    except KeyError as error:
+        raise ValueError(f"{path} has no results to show: a row lacks {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has no results to show: {error}") from error
+    return content
+
+
 def _metric_keys(direction: str) -> dict[str, str]:
     return {f"{direction}/{metric}": title for metric, title in METRICS.items()} | {"Rsum": "Rsum"}
 
@@ -158,6 +179,8 @@ class ModelCard:
         words: captions with the top words of their motion. picture: file beside the card that shows them.
         license: id of the licence of the weights; license_name and license_link where that is `other`.
         remote_code: the code travels with the weights.
+        chosen: what the user said in place of what was found (see `CHOICES`); later cards of the model keep it.
+        model_type: `lexmotion`, `lexmotion_text` or `lexmotion_motion`: which code the card shows.
 
     Example:
         >>> card = ModelCard("user/lexmotion-tiny", "tiny", "synthetic", "lexmotion quickstart")
@@ -188,6 +211,11 @@ class ModelCard:
     license_name: str | None = None
     license_link: str | None = None
     remote_code: bool = False
+    chosen: dict[str, str] = field(default_factory=dict)
+    model_type: str = WHOLE
+
+    def __post_init__(self):
+        self.recipe_content = _without_folders(self.recipe_content)  # also of cards written before they were
 
     @classmethod
     def from_run_record(
@@ -220,7 +248,7 @@ class ModelCard:
             "license_name": terms.name,
             "license_link": terms.link,
             "prepare_command": None if report is None or "options" not in report else prepare_command(report),
-            "fingerprint": dataset["fingerprint"],
+            "fingerprint": (report or {}).get("fingerprint", dataset["fingerprint"]),  # as the corpus's card has it
             "corpus_rows": dict(dataset["rows"]),
             "seeds": [record["seed"]],
             "versions": dict(record["versions"]),
@@ -245,7 +273,7 @@ class ModelCard:
         Args:
             folder: the model. name: of the model. evaluations: see [`read_results`]; none keeps those of the folder
                 above, else of the earlier card.
-            choices: any other field of the card; wins over everything found.
+            choices: any other field of the card; wins over everything found. Of `CHOICES`, later cards keep it.
 
         Raises:
             ValueError: neither a run record nor an earlier card is there.
@@ -256,7 +284,10 @@ class ModelCard:
         evaluations = list(evaluations) or _results_around(folder)
         if not evaluations and earlier is not None:
             kept["results"] = earlier.results
-        choices = {**kept, **describe(folder), **_quickstart_of(folder), **choices}
+        chosen = {**(earlier.chosen if earlier else {}), **{key: choices[key] for key in CHOICES if key in choices}}
+        terms = {"license_name": None, "license_link": None} if "license" in chosen else {}
+        found = {**describe(folder), **_quickstart_of(folder)}
+        choices = {**kept, **found, **terms, **chosen, **choices, "chosen": chosen}
         record = _run_record(folder)
         if record is not None:
             return cls.from_run_record(record, name, evaluations, **choices)
@@ -294,7 +325,8 @@ class ModelCard:
 
     def relicensed(self, id: str) -> "ModelCard":
         """The same card with another licence of the weights."""
-        return replace(self, license=id, license_name=None, license_link=None)
+        chosen = {**self.chosen, "license": id}
+        return replace(self, license=id, license_name=None, license_link=None, chosen=chosen)
 
     def data(self) -> ModelCardData:
         """The YAML head of the card, `model-index` included."""
@@ -355,25 +387,29 @@ def corpus_folder(folder: str | os.PathLike) -> Path | None:
 
 
 def describe(folder: str | os.PathLike) -> dict[str, Any]:
-    """`facts` and `fps` of a saved model and its processor, read from their files without loading either."""
+    """`facts`, `fps` and `model_type` of a saved model and its processor, read from their files; neither is loaded."""
     folder = Path(folder)
-    config, processor = _read(folder / "config.json"), _read(folder / "processor_config.json")
-    motion, text = config.get("motion_config", config), config.get("text_config", config)
+    config = _read(folder / "config.json")
+    kind = config.get("model_type", WHOLE)
+    file = folder / "processor_config.json"
+    processor = _read(file) if kind == WHOLE or file.is_file() else {}  # a tower may come with a tokenizer alone
+    motion = config.get("motion_config", {} if kind == "lexmotion_text" else config)
+    text = config.get("text_config", {} if kind == "lexmotion_motion" else config)
     extractor, lexicon = processor.get("feature_extractor", {}), processor.get("lexicon") or {}
     facts = {
         "parameters": sum(_parameters(path) for path in sorted(folder.glob("*.safetensors"))),
         "words": lexicon.get("vocab_size"),
-        "active words": text.get("num_active_words") or lexicon.get("vocab_size"),
+        "active words": (text or motion).get("num_active_words") or lexicon.get("vocab_size"),
         "text encoder": (text.get("encoder_config") or {}).get("model_type"),
-        "motion layers x width": f"{motion.get('num_hidden_layers')} x {motion.get('hidden_size')}",
-        "input": extractor.get("representation"),
-        "skeleton": extractor.get("skeleton"),
-        "frames": extractor.get("max_frames"),
-        "parts of the time": config.get("num_segments", 1),
+        "motion layers x width": f"{motion['num_hidden_layers']} x {motion['hidden_size']}" if motion else None,
+        "input": extractor.get("representation") if motion else None,
+        "skeleton": extractor.get("skeleton") if motion else None,
+        "frames": extractor.get("max_frames") if motion else None,
+        "parts of the time": config.get("num_segments", 1) if kind == WHOLE else None,
         "dense vector": config.get("dense_size"),
     }
     found = {name: value for name, value in facts.items() if value is not None}
-    return {"facts": found, "fps": extractor.get("fps", 20.0)}
+    return {"facts": found, "fps": extractor.get("fps", 20.0), "model_type": kind}
 
 
 def _parameters(path: Path) -> int:
@@ -392,15 +428,25 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _run_record(folder: Path) -> dict[str, Any] | None:
     """The record of the run that a model came from, where `lexmotion train` or `lexmotion quickstart` put it."""
-    places = (folder.parent / "run.json", folder.parent / "run" / "run.json")
+    above = _above(folder)
+    if above is None:
+        return None
+    places = [above / "run.json", *([above / "run" / "run.json"] if (above / "settings.json").is_file() else [])]
     return next((_read(place) for place in places if place.is_file()), None)
+
+
+def _above(folder: Path) -> Path | None:
+    """The folder whose run, results and settings are those of this model; None where they may be another model's."""
+    place = Path(os.path.abspath(folder))
+    return place.parent if place.name == "model" else None
 
 
 def _quickstart_of(folder: Path) -> dict[str, Any]:
     """The commands of a model that `lexmotion quickstart` made: it writes and prepares its corpus itself."""
-    settings, corpus = folder.parent / "settings.json", folder.parent / "corpus" / "corpus.json"
-    if not (settings.is_file() and corpus.is_file()):
+    above = _above(folder)
+    if above is None or not ((above / "settings.json").is_file() and (above / "corpus" / "corpus.json").is_file()):
         return {}
+    settings = above / "settings.json"
     content = _read(settings)
     if content["overrides"]:
         return {}  # the command has no option for them
@@ -410,7 +456,10 @@ def _quickstart_of(folder: Path) -> dict[str, Any]:
 
 def _results_around(folder: Path) -> list[dict[str, Any]]:
     """Results that `lexmotion quickstart` or `lexmotion compare` left above a model."""
-    places = (folder.parent / "results.json", folder.parent.parent / "result.json")
+    above = _above(folder)
+    if above is None:
+        return []
+    places = [above / "results.json", *([above.parent / "result.json"] if above.name == "run" else [])]
     found = [_read(place) for place in places if place.is_file()]
     return [content for content in found if "retrieval" in content]
 
@@ -421,6 +470,22 @@ def _report_of(dataset: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return dataset["report"]
     path = Path(dataset["folder"]) / "report.json"
     return _read(path) if path.is_file() else None
+
+
+def _without_folders(content: Any) -> Any:
+    """A recipe whose files and folders have only their last name: where they lie is this machine's own affair."""
+    if isinstance(content, Mapping):
+        return {name: _without_folders(part) for name, part in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_folders(part) for part in content]
+    if isinstance(content, os.PathLike):
+        return Path(content).name
+    if not isinstance(content, str):
+        return content
+    local = PurePosixPath(content).is_absolute() or PureWindowsPath(content).is_absolute() or content.startswith("~")
+    if local or ("/" in content and os.path.exists(content)):
+        return PureWindowsPath(content).name or content  # which knows both kinds of slashes
+    return content
 
 
 def _hardware(record: Mapping[str, Any]) -> str:

@@ -11,12 +11,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, metadata_load
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 from .dataset_card import DatasetCard
 from .licenses import chosen, license_of
@@ -36,9 +37,14 @@ DATASET_FILES = (
     "report.json",
     *CARD,
 )
+PLACES = ("_name_or_path",)  # the folder a part was loaded from, which is this machine's own affair
+WITH_AUTO_MAP = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 # Left over from an earlier push, these would be read instead of, or beside, the new ones.
-STALE = {"model": WEIGHTS, "dataset": ("data/*.parquet", "text/*.parquet")}
+STALE = {
+    "model": ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
+    "dataset": ("data/*.parquet", "text/*.parquet"),
+}
 # Model type -> configuration and model, by the names under which `lexmotion` exports them.
 REMOTE_CLASSES = {
     "lexmotion": ("LexMotionConfig", "LexMotionModel"),
@@ -84,11 +90,25 @@ class Pushed:
     Args:
         url (`str`): of the repository at its revision. commit (`str`): the newest one there.
         changed (`bool`): False: everything was there already, and no commit was made.
+        deleted (`tuple[str, ...]`): files of an earlier push that are there no more.
     """
 
     url: str
     commit: str
     changed: bool
+    deleted: tuple[str, ...] = ()
+
+
+def check_repo_id(repo_id: str) -> None:
+    """
+    Check the name of a repository without asking the Hub.
+
+    Raises:
+        ValueError: it is not `user/name` in the Hub's letters.
+    """
+    if repo_id.count("/") != 1 or not all(repo_id.split("/")):
+        raise ValueError(f"a repository is named USER/NAME, got {repo_id!r}")
+    validate_repo_id(repo_id)
 
 
 def pack(folder: str | os.PathLike, name: str, include_code: bool = False, license: str | None = None) -> Parcel:
@@ -118,16 +138,25 @@ def pack(folder: str | os.PathLike, name: str, include_code: bool = False, licen
     return _pack_model(folder, name, include_code, license)
 
 
+def _is_named(path: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a path matches; fnmatch's * also matches slashes, so a pattern must have as many as the path."""
+    return any(path.count("/") == name.count("/") and fnmatch.fnmatchcase(path, name) for name in patterns)
+
+
 def _collect(folder: Path, repo_type: str, patterns: tuple[str, ...]) -> Parcel:
     parcel = Parcel(repo_type)
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         path = file.relative_to(folder).as_posix()
-        # fnmatch's * also matches slashes, so a pattern must have as many as the path.
-        if any(path.count("/") == name.count("/") and fnmatch.fnmatch(path, name) for name in patterns):
+        if _is_named(path, patterns):
             parcel.files[path] = file
         else:
             parcel.left.append(path)
     return parcel
+
+
+def _license_in(folder: Path) -> str | None:
+    """What the head of a folder's own README.md says."""
+    return (metadata_load(folder / "README.md") or {}).get("license")
 
 
 def _pack_model(folder: Path, name: str, include_code: bool, license: str | None) -> Parcel:
@@ -140,11 +169,17 @@ def _pack_model(folder: Path, name: str, include_code: bool, license: str | None
     for path in weights:
         _check_weights(folder / path)
     _check_processor(folder)
-    config = _without_paths(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    parcel.files["config.json"] = _json(_add_code(parcel, folder, config) if include_code else config)
+    config = without(PLACES, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    if include_code:
+        parcel.files["config.json"] = _json(_add_code(parcel, folder, config))
+    else:
+        parcel.files["config.json"] = _json(config)
+        _leave_out_auto_map(parcel)
     card = ModelCard.of_folder(folder)
     if "README.md" in parcel.files and (card is None or not card.is_in(folder)):
         parcel.notes.append("README.md was written or changed by hand: it goes as it is")
+        if license is not None and _license_in(folder) != license:
+            parcel.notes.append(f"--license {license} is not in it: write `license: {license}` into its head")
     else:
         if card is None or "README.md" not in parcel.files:
             card = ModelCard.collect(folder, name)
@@ -163,6 +198,11 @@ def _pack_dataset(folder: Path, name: str, license: str | None) -> Parcel:
     missing = sorted(set(report["files"]) - set(parcel.files))
     if missing:
         raise ValueError(f"{folder} lacks {missing[0]}, which its report.json names; run `lexmotion prepare` again")
+    if "README.md" in parcel.files and license is not None and _license_in(folder) != license:
+        raise ValueError(
+            f"{folder / 'README.md'} has the licence {_license_in(folder)!r}, --license says {license!r}: write "
+            f"`license: {license}` into its head, or delete it, and a card is made"
+        )
     if "README.md" not in parcel.files:
         parcel.files["README.md"] = DatasetCard.from_report(report, name, license).render().encode()
     terms = chosen(license, license_of(report))
@@ -171,17 +211,33 @@ def _pack_dataset(folder: Path, name: str, license: str | None) -> Parcel:
     return parcel
 
 
-def _without_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the folders its parts were loaded from, which are this machine's own affair."""
+def without(names: tuple[str, ...], config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration, and those nested in it, without some of its entries."""
     return {
-        name: _without_paths(part) if isinstance(part, dict) else part
+        name: without(names, part) if isinstance(part, dict) else part
         for name, part in config.items()
-        if name != "_name_or_path"
+        if name not in names
     }
 
 
+def _leave_out_auto_map(parcel: Parcel) -> None:
+    """A model that was loaded with its code names files that do not go: it could then not be loaded at all."""
+    for path in (path for path in WITH_AUTO_MAP if path in parcel.files):
+        content = parcel.files[path]
+        config = json.loads(content if isinstance(content, bytes) else content.read_bytes())
+        cleaned = without(("auto_map",), config)
+        if cleaned != config:
+            parcel.files[path] = _json(cleaned)
+            parcel.notes.append(f"{path} goes without its auto_map, whose code stays here; --include-code sends both")
+
+
+def to_json(content: dict[str, Any]) -> str:
+    """A configuration as `save_pretrained` writes it."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
 def _json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+    return to_json(content).encode()
 
 
 def _check_weights(path: Path) -> None:
@@ -280,14 +336,15 @@ def push(
 
     Args:
         parcel: of [`pack`]. repo_id: `user/name`; made when it does not exist.
-        private: whether only you can see it; None as your account has it. Of a repository that exists, unchanged.
+        private: whether only you can see it; None as your account has it. A repository that exists stays as it is:
+            where it is public and this is True, nothing is sent.
         revision: branch; made when it does not exist. None: `main`.
         api: client to use, with its endpoint and token.
 
     Raises:
         PermissionError: nobody is logged in, or the account may not write there.
         ConnectionError: the Hub cannot be reached.
-        ValueError: the parcel is restricted and the repository would be public.
+        ValueError: the parcel is restricted or `private`, and the repository would be, or is, public.
     """
     if parcel.restricted and not private:
         raise ValueError(
@@ -296,8 +353,10 @@ def push(
         )
     api = api or HfApi()
     message = commit_message or f"Upload {parcel.repo_type}"
+    deleted: set[str] = set()  # over all attempts: the answer to one that succeeded may be lost
     try:
-        return _retried(lambda: _push_once(parcel, repo_id, private, revision, message, api))
+        sent = _retried(lambda: _push_once(parcel, repo_id, private, revision, message, api, deleted))
+        return replace(sent, deleted=tuple(sorted(deleted)))
     except HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
@@ -308,22 +367,55 @@ def push(
         raise
 
 
+def would_delete(
+    parcel: Parcel, repo_id: str, revision: str | None = None, api: HfApi | None = None
+) -> list[str] | None:
+    """Files that [`push`] would delete there; None where the repository cannot be asked. It waits 10 s at most."""
+    api = api or HfApi()
+    for asked in dict.fromkeys((revision, None)):  # a branch that is not there is made of main
+        try:
+            found = api.repo_info(repo_id, repo_type=parcel.repo_type, revision=asked, timeout=10)
+        except RevisionNotFoundError:
+            continue
+        except RepositoryNotFoundError:
+            return []
+        except Exception as error:
+            if isinstance(error, HfHubHTTPError) or _is_broken_connection(error):
+                return None
+            raise
+        return _stale(parcel, found)
+    return []
+
+
+def _stale(parcel: Parcel, found: Any) -> list[str]:
+    """Files of a repository that would be read instead of, or beside, those of the parcel."""
+    paths = (file.rfilename for file in found.siblings or ())
+    return [path for path in paths if path not in parcel.files and _is_named(path, STALE[parcel.repo_type])]
+
+
 def _push_once(
-    parcel: Parcel, repo_id: str, private: bool | None, revision: str | None, message: str, api: HfApi
+    parcel: Parcel,
+    repo_id: str,
+    private: bool | None,
+    revision: str | None,
+    message: str,
+    api: HfApi,
+    deleted: set[str],
 ) -> Pushed:
     kind = {"repo_id": repo_id, "repo_type": parcel.repo_type}
     url = api.create_repo(**kind, private=private, exist_ok=True)
+    before = api.repo_info(**kind)
+    if private and not before.private:
+        reason = f", and {parcel.restricted}" if parcel.restricted else "; --private makes only new ones private"
+        raise ValueError(
+            f"the repository {repo_id!r} is public already{reason}: make it private in its settings on the Hub, or "
+            "choose another name; nothing was sent"
+        )
     if revision is not None:
         api.create_branch(**kind, branch=revision, exist_ok=True)
-    before = api.repo_info(**kind, revision=revision)
-    if parcel.restricted and not before.private:
-        raise ValueError(f"the repository {repo_id!r} is public already, and {parcel.restricted}: make it private")
-    stale = [
-        file.rfilename
-        for file in before.siblings or ()
-        if file.rfilename not in parcel.files
-        and any(fnmatch.fnmatch(file.rfilename, pattern) for pattern in STALE[parcel.repo_type])
-    ]
+        before = api.repo_info(**kind, revision=revision)
+    stale = _stale(parcel, before)
+    deleted.update(stale)
     operations = [
         *(CommitOperationDelete(path_in_repo=path) for path in stale),
         *(CommitOperationAdd(path, content) for path, content in sorted(parcel.files.items())),

@@ -12,14 +12,69 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from lexmotion.evaluation.demo import UPLOAD_BYTES, Demo, Question, open_demo  # noqa: E402
+from lexmotion.evaluation.demo import UPLOAD_BYTES, Demo, MalformedError, Question, open_demo  # noqa: E402
+
+JSON_BYTES = 64_000
+CLOSED = ("/gradio_api/upload", "/gradio_api/process_recording")  # gradio would write any file to the disk
+
+
+def gradio_server() -> Any:
+    """
+    The class `gradio.Server`.
+
+    Raises:
+        ImportError: gradio is not installed.
+    """
+    try:
+        from gradio import Server
+    except ImportError as error:
+        raise ImportError("the demo needs gradio: run `pip install lexmotion[demo]`") from error
+    return Server
+
+
+class Limits:
+    """
+    ASGI middleware: 404 for gradio's own uploads, 413 for bodies of more than `JSON_BYTES`, except for motion files.
+
+    Args:
+        app: what is behind it.
+    """
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        from fastapi import HTTPException
+        from fastapi.responses import JSONResponse
+
+        path = scope.get("path", "").rstrip("/")
+        if scope["type"] != "http" or path.endswith("/api/upload"):
+            return await self.app(scope, receive, send)
+        if path.endswith(CLOSED):
+            return await JSONResponse({"error": "not found"}, 404)(scope, receive, send)
+        too_long = {"error": f"a question has at most {JSON_BYTES // 1000} kB"}
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > JSON_BYTES:
+            return await JSONResponse(too_long, 413)(scope, receive, send)
+        taken = 0
+
+        async def counted() -> Any:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > JSON_BYTES:  # sent in chunks, without a length
+                raise HTTPException(413, too_long["error"])
+            return message
+
+        await self.app(scope, counted, send)
 
 
 def server(demo: Demo) -> Any:
     """
     The web application: a page at `/`, its answers under `/api/`, and `search` for clients of gradio.
 
-    Mistakes of the user come back as {"error": one line}, with status 200: they are answers.
+    Mistakes of the user come back as {"error": one line}, with status 200: they are answers. Requests of a wrong form
+    have status 400, too long ones 413.
 
     Args:
         demo: what is searched.
@@ -30,27 +85,30 @@ def server(demo: Demo) -> Any:
     Raises:
         ImportError: gradio is not installed.
     """
-    try:
-        from gradio import Server
-    except ImportError as error:
-        raise ImportError("the demo needs gradio: run `pip install lexmotion[demo]`") from error
+    server_class = gradio_server()
     from fastapi import Request
     from fastapi.concurrency import run_in_threadpool
     from fastapi.responses import HTMLResponse, JSONResponse
 
-    app = Server(title=demo.title)
+    app = server_class(title=demo.title)
+    app.add_middleware(Limits)
     page = demo.page()
 
     async def answered(function: Any, *arguments: Any) -> JSONResponse:
         try:
             return JSONResponse(await run_in_threadpool(function, *arguments))
         except ValueError as error:
-            return JSONResponse({"error": " ".join(str(error).split())})
+            status = 400 if isinstance(error, MalformedError) else 200
+            return JSONResponse({"error": " ".join(str(error).split())}, status)
 
     def content_of(body: bytes) -> dict[str, Any]:
-        content = json.loads(body or b"{}")
+        try:
+            content = json.loads(body or b"{}")
+            json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair cannot be answered
+        except (ValueError, RecursionError) as error:
+            raise MalformedError(f"expected a JSON object: {error}") from error
         if not isinstance(content, dict):
-            raise ValueError(f"expected a JSON object, got {type(content).__name__}")
+            raise MalformedError(f"expected a JSON object, got {type(content).__name__}")
         return content
 
     @app.get("/", response_class=HTMLResponse)

@@ -140,12 +140,19 @@ class MotionFilesFolder(CorpusFolder):
         try:
             motion = load_motion(path, skeleton=self.skeleton.name, mapping=self._mapping_for(path))
         except (ValueError, OSError, ImportError) as error:
-            return self._skip(split, motion_id, "unreadable motion file", str(error))
+            return self._skip(split, motion_id, "unreadable motion file", self._without_folders(str(error), path))
         doubtful = [problem for problem in motion.problems if problem.severity == "warning"]
         if doubtful:
-            return self._skip(split, motion_id, "doubtful motion file", str(doubtful[0]))
+            detail = self._without_folders(str(doubtful[0]), path)
+            return self._skip(split, motion_id, "doubtful motion file", detail)
         positions = resample_positions(torch.from_numpy(motion.positions), motion.fps, self.skeleton.fps)
         return (mirror_positions(positions, self.skeleton) if mirror else positions).numpy()
+
+    def _without_folders(self, detail: str, path: Path) -> str:
+        """A message with the names of files alone: the report may be published."""
+        for file in (path, self.mapping_file):
+            detail = detail if file is None else detail.replace(str(file), file.name)
+        return detail
 
     def _mapping_for(self, path: Path) -> Path | None:
         """Arrays have no joint names that a mapping could speak of."""

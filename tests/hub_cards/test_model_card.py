@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from lexmotion.hub_cards.dataset_card import DatasetCard
-from lexmotion.hub_cards.model_card import ModelCard, Result, read_results
+from lexmotion.hub_cards.model_card import ModelCard, Result, load_evaluation, read_results
 
 HERE = Path(__file__).parent
 REGENERATE = os.environ.get("LEXMOTION_REGENERATE_GOLDEN")  # =1 writes the expected files anew; look at the difference
@@ -168,7 +168,8 @@ def test_a_run_record_fills_the_card(record):
 
 
 def test_weights_follow_the_terms_of_their_corpus(record):
-    record["dataset"]["report"]["source"] = "humanml3d"
+    record["dataset"]["report"] |= {"source": "humanml3d", "fingerprint": "f00d"}
+    assert ModelCard.from_run_record(record, "user/model").fingerprint == "f00d"  # as on the card of the corpus
     head = ModelCard.from_run_record(record, "user/model").data()
     assert (head.license, head.license_name) == ("other", "humanml3d-amass") and head.license_link
     assert ModelCard.from_run_record(record, "user/model").relicensed("mit").data().license_name is None
@@ -186,6 +187,21 @@ def test_an_unknown_task_and_an_empty_file_are_refused():
         Result("sideways", "test", "all-strict", {})
     with pytest.raises(ValueError, match="no results"):
         read_results({"split": "test"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1]", "JSON list"),
+        ('{"retrieval": ', "Expecting value"),
+        ('{"retrieval": {"all-strict": {"Rsum": 1.0}}}', "lacks 'gallery_size'"),
+        ('{"retrieval": [1]}', "no attribute"),
+    ],
+)
+def test_a_file_without_results_is_named(content, message, tmp_path):
+    (tmp_path / "figures.json").write_text(content)
+    with pytest.raises(ValueError, match=f"figures.json has no results to show: .*{message}"):
+        load_evaluation(tmp_path / "figures.json")
 
 
 def test_saving_keeps_all_that_the_card_needs(card, tmp_path):
@@ -222,6 +238,36 @@ def test_the_command_writes_it_again_from_the_run_or_from_the_card(model_dir, tm
     run("card", moved, "--no-picture", "--license", "mit", "--corpus", "mine")
     again = ModelCard.of_folder(moved)
     assert (again.license, again.corpus, again.picture) == ("mit", "mine", "words.png")
+
+
+def test_what_the_user_chose_is_kept(model_dir):
+    run("card", model_dir, "--no-picture", "--license", "mit", "--corpus-license", "own recordings")
+    run("card", model_dir, "--no-picture", "--corpus", "mine")  # the run record says otherwise
+    card = ModelCard.of_folder(model_dir)
+    assert (card.license, card.corpus_license, card.corpus) == ("mit", "own recordings", "mine")
+
+
+def test_the_run_beside_another_folder_is_another_models(model_dir):
+    with_run = model_dir.parent
+    (with_run / "results.json").write_text("not even read")
+    shutil.copytree(model_dir, with_run / "downloaded")
+    with pytest.raises(ValueError, match="no run record"):
+        ModelCard.collect(with_run / "downloaded", "user/model")
+    shutil.copytree(model_dir, with_run.parent / "model")  # beside run/run.json, but no output of quickstart
+    with pytest.raises(ValueError, match="no run record"):
+        ModelCard.collect(with_run.parent / "model", "user/model")
+
+
+def test_a_text_tower_alone_tells_only_what_it_has(model_dir):
+    from lexmotion import LexMotionModel
+
+    LexMotionModel.from_pretrained(model_dir).text_model.save_pretrained(model_dir)
+    card = ModelCard.collect(model_dir, "user/words")
+    text = card.render()
+    assert {"words", "text encoder"} <= set(card.facts) and not {"skeleton", "motion layers x width"} & set(card.facts)
+    assert "None" not in text and "get_motion_features" not in text
+    code = text.split("```python\n")[1].split("```")[0].replace("user/words", str(model_dir))
+    exec(compile(code, "card", "exec"), {})
 
 
 def test_a_model_from_nowhere_gets_no_card(model_dir, tmp_path):

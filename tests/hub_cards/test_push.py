@@ -29,14 +29,20 @@ def repository(hub, kind="model"):
 def test_a_parcel_holds_the_model_and_nothing_of_this_machine(model_dir):
     (model_dir / "notes.txt").write_text("mine")
     (model_dir / "optimizer.pt").write_bytes(b"\x80\x04")
+    record = json.loads((model_dir.parent / "run.json").read_text())
+    base = model_dir.parents[2]  # of all tests: the corpus and the first run lie in a folder beside this one
+    record["recipe"]["text_model"] = str(base / "encoders" / "bert")
+    record["recipe"]["phases"]["lexmlm"] = {"extra_captions": [str(base / "more.jsonl")], "num_steps": 2}
+    (model_dir.parent / "run.json").write_text(json.dumps(record))
     parcel = pack(model_dir, NAME)
+    assert b"text_model: bert" in parcel.files["recipe.yaml"] and b"- more.jsonl" in parcel.files["recipe.yaml"]
     named = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "README.md", "card.json"}
     assert named <= set(parcel.files) and sorted(parcel.left) == ["notes.txt", "optimizer.pt"]
     assert not [path for path in parcel.files if path.endswith((".py", ".pt"))]
     assert parcel.sizes["model.safetensors"] == (model_dir / "model.safetensors").stat().st_size
     for path, content in parcel.files.items():
         text = content if isinstance(content, bytes) else content.read_bytes()
-        assert str(model_dir.parents[1]).encode() not in text and b"_name_or_path" not in text, path
+        assert str(base).encode() not in text and b"_name_or_path" not in text, path
 
 
 def test_code_is_flat_and_named_in_both_configurations(model_dir):
@@ -49,6 +55,16 @@ def test_code_is_flat_and_named_in_both_configurations(model_dir):
     assert processor["auto_map"] == {"AutoProcessor": "processing_lexmotion.LexMotionProcessor"}
     assert "trust_remote_code=True" in parcel.files["README.md"].decode()
     assert "auto_map" not in json.loads(pack(model_dir, NAME).files["config.json"])
+
+
+def test_without_its_code_a_model_names_none(model_dir):
+    whole = pack(model_dir, NAME, include_code=True)
+    for name in ("config.json", "processor_config.json"):
+        (model_dir / name).write_bytes(whole.files[name])  # as it is after a download
+    parcel = pack(model_dir, NAME)
+    files = [content if isinstance(content, bytes) else content.read_bytes() for content in parcel.files.values()]
+    assert not any(b"auto_map" in content for content in files)
+    assert any("--include-code" in note for note in parcel.notes)
 
 
 def test_one_commit_then_none(model_dir, hub, api):
@@ -65,7 +81,8 @@ def test_a_changed_card_does_not_send_the_weights_again(model_dir, hub, api):
     push(pack(model_dir, NAME), NAME, api=api)
     (model_dir / "README.md").write_text("---\nlicense: mit\n---\n# by hand\n")
     parcel = pack(model_dir, NAME)
-    assert "by hand" in parcel.notes[0]
+    assert "by hand" in parcel.notes[0] and pack(model_dir, NAME, license="mit").notes == parcel.notes
+    assert "--license apache-2.0 is not in it" in pack(model_dir, NAME, license="apache-2.0").notes[1]
     sent = push(parcel, NAME, api=api)
     assert sent.changed and hub.asked_for("PUT", "/lfs/") == 1
     assert repository(hub).commits[sent.commit]["README.md"].endswith(b"# by hand\n")
@@ -78,6 +95,26 @@ def test_weights_of_an_earlier_push_do_not_stay_beside_new_ones(model_dir, hub, 
     sent = push(pack(model_dir, NAME), NAME, api=api)
     kept = repository(hub).commits[sent.commit]
     assert "model-00001-of-00001.safetensors" not in kept and {"model.safetensors", ".gitattributes"} <= set(kept)
+
+
+def test_other_weights_of_the_repository_stay(model_dir, hub, api):
+    parcel = pack(model_dir, NAME)
+    push(parcel, NAME, api=api)
+    others = [
+        "onnx/weights.safetensors",
+        "adapters/de/model.safetensors",
+        "motions.safetensors",
+        "model.fp16.safetensors",
+    ]
+    files = repository(hub).commits[repository(hub).branches["main"]]
+    files |= dict.fromkeys([*others, "model-00001-of-00002.safetensors"], b"others")
+    (model_dir / "README.md").write_text("---\nlicense: mit\n---\nnew\n")
+    parcel = pack(model_dir, NAME)
+    told = room.would_delete(parcel, NAME, "not-there-yet", api=api)
+    sent = push(parcel, NAME, api=api)
+    assert told == list(sent.deleted) == ["model-00001-of-00002.safetensors"]
+    assert set(others) <= set(repository(hub).commits[sent.commit])
+    assert room.would_delete(parcel, "user/nothing", api=api) == []
 
 
 def test_a_branch_and_a_tag(model_dir, hub, api, tmp_path):
@@ -132,6 +169,15 @@ def test_private_is_private(model_dir, hub, api):
         HfApi(endpoint=hub.url, token=False).model_info(NAME)
 
 
+def test_private_does_not_publish_in_a_repository_that_is_public(model_dir, hub, api):
+    push(pack(model_dir, NAME), NAME, api=api)
+    before = dict(repository(hub).branches)
+    (model_dir / "README.md").write_text("---\nlicense: mit\n---\nsecret\n")
+    with pytest.raises(ValueError, match="public already.*in its settings"):
+        push(pack(model_dir, NAME), NAME, private=True, revision="next", api=api)
+    assert repository(hub).branches == before
+
+
 def damage(folder, case):
     if case == "no weights":
         (folder / "model.safetensors").unlink()
@@ -181,6 +227,15 @@ def test_the_command_lists_without_a_network(model_dir, monkeypatch, capsys):
     assert "modeling_lexmotion.py" in printed and not (model_dir / "README.md").exists()
 
 
+@pytest.mark.parametrize("name", ["/x", "user/", "user/bad name!", "user/a/b", "user--x/y", "name"])
+def test_a_wrong_name_fails_before_anything_is_sent(name, model_dir, capsys):
+    from lexmotion import __main__ as cli
+
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["push", str(model_dir), name, "--dry-run"])
+    assert stop.value.code and repr(name) in "".join(capsys.readouterr())
+
+
 # ----------------------------------------------------------------------------------------------------------- datasets
 
 
@@ -208,4 +263,9 @@ def test_a_corpus_under_somebody_elses_terms_is_not_published(trained, hub, api,
     repository(hub, "dataset").private = False
     with pytest.raises(ValueError, match="public already"):
         push(pack(folder, NAME), NAME, private=True, api=api)
+    assert pack(folder, NAME, license="cc-by-4.0").restricted is None
+    (folder / "README.md").write_text("---\nlicense: other\n---\nresearch only\n")
+    with pytest.raises(ValueError, match="has the licence 'other', --license says 'cc-by-4.0'"):
+        pack(folder, NAME, license="cc-by-4.0")
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nours\n")
     assert pack(folder, NAME, license="cc-by-4.0").restricted is None

@@ -113,6 +113,8 @@ def test_what_cannot_be_used_is_reported(tmp_path):
         "missing.npy": "missing motion file",
         "huge.npy": "doubtful motion file",
     }
+    details = {skipped.id: skipped.detail for skipped in reader.skipped}
+    assert "broken.npy" in details["broken.npy"] and str(tmp_path) not in str(details)
     assert "--units" in next(skipped.detail for skipped in reader.skipped if skipped.id == "huge.npy")
 
 
