@@ -13,6 +13,7 @@ import re
 import tempfile
 import threading
 import time
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +25,15 @@ import torch
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.processing.motion_io import FORMATS, load_motion
 from lexmotion.retrieval_lexmotion import Hit, LexMotionIndex
 
 from .explain import explain
-from .motion_sources import STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions, shown
+from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
 from .motion_views import explained_view, page, preview, skeleton_view
-from .search import dataset_items, told
+from .search import captions_of, dataset_items
+from .visualization import facing_front
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +43,15 @@ EXAMPLES, EXAMPLE_LENGTHS = 3, (14, 44)  # letters
 HITS = 12
 UPLOADS = 32  # motions of visitors kept in memory; the oldest goes first
 UPLOAD_BYTES = 64 << 20
+TOO_LARGE = f"{{name}} is larger than {UPLOAD_BYTES >> 20} MB"
 UPLOAD_SECONDS = 120.0
 EXPLAINED_WORDS, QUERY_WORDS = 256, 40
+KINDS = ("item", "upload")  # of motions that are looked at
 FACTORS = (0.0, 100.0)  # lowest and highest boost
+
+
+class MalformedError(ValueError):
+    """A question of a form that no page would send."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +76,28 @@ class Question:
         Of JSON, in which `example` is {"kind", "id"} and `boost` {word: factor}.
 
         Raises:
-            ValueError: a field of another kind.
+            MalformedError: a field of another kind.
         """
+        if not isinstance(content, Mapping):
+            raise MalformedError(f"a question must be a JSON object, got {type(content).__name__}")
         text, example = content.get("text") or "", content.get("example")
         lists = {name: content.get(name) or [] for name in ("must", "must_not")}
         boost = content.get("boost") or {}
         if not isinstance(text, str) or len(text) > 1000:
-            raise ValueError("text must be a sentence of at most 1,000 letters")
+            raise MalformedError("text must be a sentence of at most 1,000 letters")
         for name, words in lists.items():
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                raise ValueError(f"{name} must be a list of words, got {words!r}")
+                raise MalformedError(f"{name} must be a list of words, got {words!r}")
         numbers = isinstance(boost, dict) and all(isinstance(factor, int | float) for factor in boost.values())
         if not numbers or not all(FACTORS[0] <= factor <= FACTORS[1] for factor in boost.values()):
-            raise ValueError(f"boost must give words a factor from {FACTORS[0]:g} to {FACTORS[1]:g}, got {boost!r}")
+            raise MalformedError(
+                f"boost must give words a factor from {FACTORS[0]:g} to {FACTORS[1]:g}, got {boost!r}"
+            )
         if example is not None:
-            if not isinstance(example, dict) or example.get("kind") not in ("item", "upload"):
-                raise ValueError(f"example must be of kind item or upload, got {example!r}")
+            if not isinstance(example, dict) or example.get("kind") not in KINDS:
+                raise MalformedError(f"example must be of kind {' or '.join(KINDS)}, got {example!r}")
             if not isinstance(example.get("id"), str | int):
-                raise ValueError(f"the example's id must be a text or a number, got {example.get('id')!r}")
+                raise MalformedError(f"the example's id must be a text or a number, got {example.get('id')!r}")
             example = (example["kind"], example["id"])
         return cls(text.strip(), example, tuple(lists["must"]), tuple(lists["must_not"]), tuple(boost.items()))
 
@@ -109,7 +122,7 @@ class Demo:
         title: of the page.
 
     Raises:
-        ValueError: the index has no items, no model, or a processor without lexicon.
+        ValueError: the index has no items, no model, a processor without lexicon, or another model's vectors.
     """
 
     def __init__(self, index: LexMotionIndex, sources: Sequence[MotionSource] = (), title: str = "LexMotion"):
@@ -119,11 +132,19 @@ class Demo:
             raise ValueError("the index names no model: give one, `lexmotion demo MODEL --index INDEX`")
         if getattr(index.processor, "lexicon", None) is None:
             raise ValueError("the index has no processor with a lexicon: build it with processor=...")
+        check_processor(index.model.config, index.processor)
+        words = index.model.config.motion_config.vocab_size
+        if index.vocab_size != words:
+            raise ValueError(
+                f"the index has {index.vocab_size} words, its model {words}: give the model that encoded the index"
+            )
         self.index, self.model, self.processor, self.title = index, index.model.eval(), index.processor, title
         self.extractor = self.processor.feature_extractor
-        self.sources = [*sources, FileMotions(self.extractor.skeleton, self.extractor.fps)]
+        self.files = FileMotions(self.extractor.skeleton, self.extractor.fps)
+        self.sources = [self.files, *sources]  # a file is what its item was made of, whatever else has its id
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
         self._computing = threading.Lock()  # one query at a time: two would only share the cores
+        self._reading = threading.Lock()  # one file at a time: a large one takes memory enough
         self._text_vector = functools.lru_cache(maxsize=512)(self._encode_text)
         self._preview = functools.lru_cache(maxsize=2048)(self._make_preview)
         self._explanation = functools.lru_cache(maxsize=128)(self._explain)
@@ -170,7 +191,7 @@ class Demo:
         found: dict[str, None] = {}
         ids = list(self.rows)
         for place in np.linspace(0, len(ids) - 1, min(8 * count, len(ids))).round().astype(int):
-            for text in self.index.metadata(ids[place]).get("captions") or ():
+            for text in captions_of(self.index.metadata(ids[place])):
                 if EXAMPLE_LENGTHS[0] <= len(text) <= EXAMPLE_LENGTHS[1]:
                     found.setdefault(text.strip().rstrip("."))
         texts = list(found) or self.words[:count]
@@ -197,31 +218,30 @@ class Demo:
         The best k items.
 
         Returns:
-            `hits` with `id`, `score`, `title`, `captions`, `facts`, `words` (word, share of the score) and a
-            `preview`; `query` (its words and weights); `milliseconds`.
+            `hits` with `id`, `score`, `title`, `captions`, `words` (word, share of the score) and a `preview`; other
+            metadata stays here, as it can hold paths; `query` (its words and weights); `milliseconds` of the index.
 
         Raises:
             ValueError: there is no question, an unknown word, an unknown example.
         """
-        started = time.perf_counter()
         vector = self.vector(question)
         conditions: dict[str, Any] = {"must": question.must, "must_not": question.must_not}
+        started = time.perf_counter()
         found = self.index.search(vector, min(max(k, 1), 100), **conditions)[0]
+        took = 1000 * (time.perf_counter() - started)
         hits = []
         for hit in found:
-            captions = [str(caption) for caption in hit.metadata.get("captions") or ()]
+            captions = captions_of(hit.metadata)
             hits.append(
                 {
                     "id": hit.id,
                     "score": round(hit.score, 4),
-                    "title": told(hit.metadata) or str(hit.id),
+                    "title": captions[0] if captions else str(hit.id),
                     "captions": captions,
-                    "facts": {name: value for name, value in hit.metadata.items() if name != "captions"},
                     "words": [[word, round(share, 4)] for word, share in hit.words[:8]],
                     "preview": self._preview(hit.id),
                 }
             )
-        took = 1000 * (time.perf_counter() - started)
         words = [[word, round(weight, 4)] for word, weight in self.index.words_of(vector, QUERY_WORDS)]
         return {"hits": hits, "query": words, "milliseconds": round(took, 1)}
 
@@ -289,7 +309,7 @@ class Demo:
 
     def _make_preview(self, id: Any) -> dict[str, Any] | None:
         clip = self.clip(id)
-        return None if clip is None else preview(shown(clip[0], self.extractor.skeleton), clip[1])
+        return None if clip is None else preview(facing_front(clip[0], self.extractor.skeleton), clip[1])
 
     def view(self, kind: str, id: Any, question: Question | None = None) -> dict[str, Any]:
         """
@@ -302,8 +322,13 @@ class Demo:
             See `explained_view`; `score` is the cosine, None without a question.
 
         Raises:
-            ValueError: an unknown motion, or its positions are not at hand.
+            MalformedError: another kind, or an id of another type. ValueError: an unknown motion, or its positions are
+                not at hand.
         """
+        if kind not in KINDS:
+            raise MalformedError(f"kind must be {' or '.join(KINDS)}, got {kind!r}")
+        if not isinstance(id, str | int):
+            raise MalformedError(f"the id of a motion must be a text or a number, got {id!r}")
         query = None if question is None else self.vector(question)
         content = self.explained(kind, id, query)
         if content is None:
@@ -334,12 +359,19 @@ class Demo:
         if query is not None:
             asked = self.index.words_of(query, QUERY_WORDS)
         explanation = self._explanation(kind, id)
-        content = explained_view(shown(clip[0], self.extractor.skeleton), clip[1], explanation, asked, contributions)
+        content = explained_view(
+            facing_front(clip[0], self.extractor.skeleton), clip[1], explanation, asked, contributions
+        )
         return content | {"score": None if score is None else round(score, 4)}
 
     def _explain(self, kind: str, id: Any) -> Any:
-        upload = self.upload_of(id) if kind == "upload" else None
-        motion, fps = (upload.model_input, upload.clip[1]) if upload else self.clip(id)  # type: ignore[misc]
+        if kind == "upload":
+            upload = self.upload_of(id)
+            motion, fps = upload.model_input, upload.clip[1]
+        elif (read := self.files.read(self.index.metadata(id))) is not None:
+            motion, fps = read[0].model_input, read[1]
+        else:
+            motion, fps = self.clip(id)  # type: ignore[misc]
         with self._computing:
             return explain(self.model, self.processor, motion, fps=fps, k=EXPLAINED_WORDS)
 
@@ -361,16 +393,19 @@ class Demo:
         """
         name = re.sub(r"[^\w .()+-]", "_", re.split(r"[\\/]", name)[-1])[-100:].lstrip(".") or "motion"
         if len(content) > UPLOAD_BYTES:
-            raise ValueError(f"{name} has {len(content) >> 20} MB, at most {UPLOAD_BYTES >> 20} are taken")
-        motion = self._read(name, content, fps)
+            raise ValueError(TOO_LARGE.format(name=name))
+        with self._reading:
+            motion = self._read(name, content, fps)
         rate = motion.fps if motion.fps_is_known else self.extractor.fps
-        frames = int(UPLOAD_SECONDS * rate)
-        vector = self._encode_motion(motion.model_input[:frames], rate)
+        frames = max(int(UPLOAD_SECONDS * rate), 1)
+        # Copies, as a view would keep all of a long motion in memory.
+        positions, model_input = motion.positions[:frames].copy(), motion.model_input[:frames].copy()
+        vector = self._encode_motion(model_input, rate)
         notes = [str(problem) for problem in motion.problems if problem.severity == "warning"]
         if len(motion.positions) > frames:
             notes.append(f"Only the first {UPLOAD_SECONDS:g} seconds are shown.")
         digest = hashlib.sha256(content + f"{name}\0{fps}".encode())
-        upload = Upload(name, (motion.positions[:frames], rate), motion.model_input[:frames], vector, tuple(notes))
+        upload = Upload(name, (positions, rate), model_input, vector, tuple(notes))
         key = digest.hexdigest()[:24]
         self._uploads[key] = upload
         self._uploads.move_to_end(key)
@@ -383,8 +418,12 @@ class Demo:
             path = Path(folder, name)
             path.write_bytes(content)
             try:
+                if zipfile.is_zipfile(path):
+                    with zipfile.ZipFile(path) as archive:
+                        if sum(member.file_size for member in archive.infolist()) > UPLOAD_BYTES:
+                            raise ValueError(TOO_LARGE.format(name=f"{name}, unpacked,"))
                 return load_motion(path, fps, self.extractor.skeleton)
-            except (ValueError, OSError, ImportError) as error:
+            except (ValueError, OSError, ImportError, MemoryError, zipfile.BadZipFile) as error:
                 raise ValueError(" ".join(str(error).replace(str(path), name).split())) from error
 
     def _encode_motion(self, motion: np.ndarray, fps: float) -> sparse.csr_matrix:
@@ -409,21 +448,21 @@ class Demo:
         for id in tqdm(self.rows, desc="motions", disable=not progress, leave=False):
             clip = self.clip(id)
             if clip is not None:
-                yield id, (shown(clip[0], self.extractor.skeleton), clip[1])
+                yield id, (facing_front(clip[0], self.extractor.skeleton), clip[1])
 
-    def save_pretrained(self, folder: str | os.PathLike, progress: bool = False) -> None:
-        """Write model, index and motions to a folder that `open_demo` opens anywhere."""
+    def save_pretrained(self, folder: str | os.PathLike, progress: bool = False) -> int:
+        """Write model, index and motions to a folder that `open_demo` opens anywhere. Returns how many motions."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder / MODEL)
         self.processor.save_pretrained(folder / MODEL)
         state = [self.index.metadata(id) for id in self.rows]
         # A folder of this machine would lead nowhere on another, and files can hold names that are nobody's business.
-        metadata = [{name: value for name, value in item.items() if name != "file"} for item in state]
+        metadata = [{name: value for name, value in item.items() if name not in (FILE, READ)} for item in state]
         LexMotionIndex.build(
             self.items, metadata, list(self.rows), folder=folder / INDEX, processor=self.processor, overwrite=True
         ).close()
-        StoredMotions.save(folder / STORED, self.clips(progress))
+        return StoredMotions.save(folder / STORED, self.clips(progress))
 
 
 def open_demo(
@@ -460,6 +499,10 @@ def open_demo(
     if index is not None and not sources:
         sources = stored_beside(index)
     if index is None and dataset is None:
+        if name is not None and not Path(name).is_dir() and not _is_hub_name(name):
+            raise FileNotFoundError(
+                f"the folder {name!r} does not exist: give the output folder of `lexmotion quickstart`"
+            )
         raise ValueError(
             "there is nothing to search: give --index DIR or --dataset DIR, or the output folder of "
             "`lexmotion quickstart`"
@@ -494,12 +537,16 @@ def stored_beside(index: str | os.PathLike) -> list[MotionSource]:
     return [StoredMotions(file)] if Path(index).is_dir() and file.is_file() else []
 
 
+def _is_hub_name(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
 def _loaded(name: str, device: str | None) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoProcessor
 
     if Path(name).is_dir() and not Path(name, "config.json").is_file():
         raise FileNotFoundError(f"{name} holds no model: give the output of `lexmotion quickstart` or a model folder")
-    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+    if not Path(name).is_dir() and not _is_hub_name(name):
         raise FileNotFoundError(f"no model folder {name!r}; `lexmotion quickstart` writes one")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return AutoModel.from_pretrained(name).eval().to(place), AutoProcessor.from_pretrained(name)

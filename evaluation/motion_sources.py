@@ -1,21 +1,24 @@
 """Where the joint positions of an index's items come from: a prepared corpus, one compact file, or motion files."""
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from lexmotion.processing.corpora.prepare import load_prepared
-from lexmotion.processing.motion_features import canonicalize
-from lexmotion.processing.motion_io import load_motion
+from lexmotion.processing.motion_io import Motion, load_motion
+
+logger = logging.getLogger(__name__)
 
 STORED = "motions.safetensors"
+FILE, READ = "file", "read"  # in the metadata of items that are motion files
+READ_OPTIONS = ("fps", "units", "up", "mapping", "key", "body_model")  # of `load_motion`
 
 Clip = tuple[np.ndarray, float]  # positions (T, J, 3) float32 in metres, Y up; frames a second
 
@@ -113,7 +116,7 @@ class StoredMotions:
 
 class FileMotions:
     """
-    Motions that `lexmotion index add` took from files, where these are still there.
+    Motions that `lexmotion index add` took from files, where these are still there, read as they were then.
 
     Args:
         skeleton: of the model. fps: of files that name none.
@@ -123,14 +126,34 @@ class FileMotions:
         self.skeleton, self.fps = skeleton, fps
 
     def get(self, id: Any, metadata: Mapping[str, Any]) -> Clip | None:
-        file = metadata.get("file")
+        found = self.read(metadata)
+        return None if found is None else (found[0].positions, found[1])
+
+    def read(self, metadata: Mapping[str, Any]) -> tuple[Motion, float] | None:
+        """The motion of an item's file and its frame rate; None, with a warning, where it cannot be read."""
+        file, options = metadata.get(FILE), metadata.get(READ) or {}
         if not isinstance(file, str) or not Path(file).is_file():
             return None
-        motion = load_motion(file, skeleton=self.skeleton)
-        return motion.positions, motion.fps if motion.fps_is_known else self.fps
+        try:
+            known = {name: options[name] for name in READ_OPTIONS if name in options}
+            motion = load_motion(file, skeleton=self.skeleton, **known)
+        except (ValueError, OSError, ImportError) as error:
+            logger.warning("%s cannot be shown: %s", file, error)
+            return None
+        return motion, motion.fps if motion.fps_is_known else self.fps
 
 
-def shown(positions: np.ndarray, skeleton: str) -> np.ndarray:
-    """Positions (T, J, 3) as pictures show them: on the floor, facing Z+ at the start, frames with NaN left out."""
-    finite = np.isfinite(positions).all(axis=(1, 2))
-    return canonicalize(torch.from_numpy(np.ascontiguousarray(positions[finite])), skeleton).numpy()
+def file_metadata(file: str | os.PathLike, **options: Any) -> dict[str, Any]:
+    """
+    Of an item that is a motion file: what `FileMotions` needs to read it again, from any folder.
+
+    Args:
+        options: of `load_motion`; None is left out.
+    """
+    told = {name: value for name, value in options.items() if value is not None}
+    if "body_model" in told:
+        told["body_model"] = os.path.abspath(told["body_model"])
+    if os.path.isfile(told.get("mapping", "")):  # else the name of a built-in one
+        told["mapping"] = os.path.abspath(told["mapping"])
+    metadata: dict[str, Any] = {FILE: os.path.abspath(file)}
+    return metadata | ({READ: told} if told else {})

@@ -78,12 +78,17 @@ def hits_table(hits: Sequence[Hit], title: str) -> Table:
     return table
 
 
+def captions_of(metadata: Mapping[str, Any]) -> list[str]:
+    """Captions of an item, whether its metadata have a list of them or one text."""
+    found = metadata.get("captions") or metadata.get("caption") or ()
+    return [found] if isinstance(found, str) else [str(caption) for caption in found]
+
+
 def told(metadata: dict[str, Any]) -> str:
     """One line on an item: its first caption, else its file, else everything known."""
-    for name in ("captions", "caption", "file"):
-        value = metadata.get(name)
-        if value:
-            return str(value if isinstance(value, str) else value[0])
+    for first in (captions_of(metadata)[:1], [metadata.get("file")]):
+        if any(first):
+            return str(first[0])
     return ", ".join(f"{name} {value}" for name, value in metadata.items())
 
 
@@ -114,8 +119,8 @@ def search_page(
     """
     articles = []
     for number, hit in enumerate(hits):
-        captions = hit.metadata.get("captions") or [told(hit.metadata)]
-        lines = "".join(f"<li>{quoted(str(caption))}</li>" for caption in captions if caption)
+        captions = captions_of(hit.metadata) or [told(hit.metadata)]
+        lines = "".join(f"<li>{quoted(caption)}</li>" for caption in captions if caption)
         articles.append(
             f'<article class="card" data-hit="{number}"><h2><span class="score">{hit.score:.3f}</span>{number + 1}. '
             f'{quoted(str(hit.id))}</h2><ul class="captions">{lines}</ul><div class="bars">{_bars(hit.words)}</div>'

@@ -482,9 +482,9 @@ def explanation_figure(
             figure.suptitle(escape_text(textwrap.fill(line, 100)), fontsize=11, color=DARK, style="italic")
         columns = bands[1].subplots(1, 1 if text_words is None else 2, squeeze=False)[0]
         num_rows = max(len(motion_words), len(text_words or ()))
-        word_bars(*_split(motion_words), shared, columns[0], "words of the motion", num_rows)
+        word_bars(*split_pairs(motion_words), shared, columns[0], "words of the motion", num_rows)
         if text_words is not None:
-            word_bars(*_split(text_words), shared, columns[1], "words of the caption", num_rows)
+            word_bars(*split_pairs(text_words), shared, columns[1], "words of the caption", num_rows)
         if has_maps:
             num_parts = np.shape(maps)[-1]
             axes = list(bands[2].subplots(1, num_parts, sharey=True, squeeze=False)[0])
@@ -492,7 +492,8 @@ def explanation_figure(
     return figure
 
 
-def _split(words: Words) -> tuple[list[str], list[float]]:
+def split_pairs(words: Words) -> tuple[list[str], list[float]]:
+    """Words, and their weights."""
     return [word for word, _ in words], [float(weight) for _, weight in words]
 
 
@@ -541,7 +542,7 @@ def readme_picture(
             if caption:
                 quoted = escape_text(textwrap.fill(f"“{caption.strip()}”", 90))
                 left.set_title(quoted, fontsize=10, color=DARK, style="italic", loc="left")
-            word_bars(*_split(words), highlight, right, num_rows=num_words)
+            word_bars(*split_pairs(words), highlight, right, num_rows=num_words)
         figure.supxlabel(
             "body: right side orange, left side blue  ·  words: the model's, blue where the caption has them",
             fontsize=8,

@@ -928,7 +928,12 @@ def index_build(
         list[str] | None, typer.Option(help="Split to take, repeatable; unset, every one. Example: --split test")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an index that is there. Example: --overwrite")
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace an index that is there; the table of Milvus or Postgres that its folder names is dropped, "
+            "which a copy of an index shares with the original. Example: --overwrite",
+        ),
     ] = False,
     device: DeviceOption = None,
 ) -> None:
@@ -949,7 +954,9 @@ def index_build(
     from lexmotion import LexMotionIndex
     from lexmotion.evaluation.encode_shards import EncodeReport
     from lexmotion.evaluation.search import CorpusItems, dataset_items, encoded_items
+    from lexmotion.retrieval_lexmotion import check_engine
 
+    check_engine(engine, uri, index_dir)
     splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     started = time.perf_counter()
     name = model
@@ -1013,6 +1020,7 @@ def index_add(
     if missing:
         raise FileNotFoundError(f"no motion file {str(missing[0])!r}; give .npy, .npz, .bvh or .csv files")
     begin()
+    from lexmotion.evaluation.motion_sources import file_metadata
     from lexmotion.evaluation.search import encoded_items
 
     with open_index(index_dir, device=device, uri=uri) as index:
@@ -1023,7 +1031,7 @@ def index_add(
             options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
             read = [read_motion_for(index.processor, path, fps, **options) for path in motions or ()]
             embeds = index.encode(motion=[motion.model_input for motion, _ in read], fps=[rate for _, rate in read])
-            metadata = [{"file": str(path)} for path in motions or ()]
+            metadata = [file_metadata(path, fps=fps, **options) for path in motions or ()]
             added = index.add(embeds, metadata, [path.stem for path in motions or ()], replace=replace)
         Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
 
@@ -1125,6 +1133,8 @@ def search(
         raise ValueError("give a text or --motion, and not both")
     if motion is not None and not motion.is_file():
         raise FileNotFoundError(f"no motion file {str(motion)!r}; give a .npy, .npz, .bvh or .csv file")
+    if dataset is not None and not dataset.is_dir():
+        raise FileNotFoundError(f"no dataset {str(dataset)!r}; --dataset takes what `lexmotion prepare` wrote")
     begin()
     from lexmotion.evaluation.search import conditions_told, hits_table, search_page
 
@@ -1148,6 +1158,8 @@ def search(
         Console().print(hits_table(hits, f"{title} ({told})"))
     if html is not None:
         moving = moving_hits(index, index_dir, hits, query, conditions, dataset) if hits else {}
+        from lexmotion.hub_cards.rendering import write_text
+
         write_text(html, search_page(title, f"{told}; {len(index)} motions in {index_dir}", words, hits, **moving))
         if not as_json:
             Console(highlight=False).print(f"page: {escape(str(html))}")
@@ -1203,17 +1215,25 @@ def demo(
 
     splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     console = Console(highlight=False)
+    if export is None:
+        from lexmotion.hub_cards.space.app import gradio_server, server
+
+        gradio_server()  # a package that is not there is told now, and not after a corpus was encoded
     opened = open_demo(source, index, dataset, splits, device, progress=True)
     if export is not None:
         from lexmotion.hub_cards.space_folder import write_space
 
-        place = write_space(opened, export, progress=True)
-        console.print(f"Space of {len(opened.rows)} motions: {escape(str(place))}")
+        moving = write_space(opened, export, progress=True)
+        console.print(f"Space of {len(opened.rows)} motions, {moving} with positions: {escape(str(export))}")
         return
-    from lexmotion.hub_cards.space.app import server
-
     console.print(f"{len(opened.rows)} motions, {len(opened.words)} words; stop with Ctrl+C")
-    server(opened).launch(server_name=host, server_port=port or None, share=share)
+    try:
+        server(opened).launch(server_name=host, server_port=port or None, share=share)
+    except OSError as error:
+        raise OSError(
+            f"cannot serve at {host}:{port}: the port is taken, or the address is not this machine's; choose another "
+            "with --port or --host"
+        ) from error
 
 
 @app.command()
@@ -1263,16 +1283,14 @@ def card(
     Example: [bold]lexmotion card runs/small/model --name user/small --results results.json[/]
     """
     begin()
-    from lexmotion.hub_cards.model_card import ModelCard, corpus_folder
+    from lexmotion.hub_cards.model_card import ModelCard, corpus_folder, load_evaluation
 
     earlier = ModelCard.of_folder(model)
-    evaluations = [json.loads(file.read_text(encoding="utf-8")) for file in results or ()]
-    named = {"corpus": corpus, "corpus_license": corpus_license}
+    evaluations = [load_evaluation(file) for file in results or ()]
+    named = {"corpus": corpus, "corpus_license": corpus_license, "license": license}
     choices = {option: value for option, value in named.items() if value is not None}
     told = name or (model.resolve().name if earlier is None else earlier.name)
     made = ModelCard.collect(model, told, evaluations, **choices)
-    if license is not None:
-        made = made.relicensed(license)
     console = Console(highlight=False)
     if picture:
         shown = dataset or corpus_folder(model)
@@ -1326,11 +1344,11 @@ def push(
 
     Example: [bold]lexmotion push runs/small/model user/small --private --include-code[/]
     """
-    if repo_id.count("/") != 1:
-        raise ValueError(f"a repository is named USER/NAME, got {repo_id!r}")
     begin()
-    from lexmotion.hub_cards.push import pack
+    from lexmotion.hub_cards.push import check_repo_id, pack, would_delete
     from lexmotion.hub_cards.push import push as run
+
+    check_repo_id(repo_id)
 
     parcel = pack(folder, repo_id, include_code, license)
     console = Console(highlight=False, soft_wrap=True)
@@ -1343,9 +1361,16 @@ def push(
     for note in [*parcel.notes, *([parcel.restricted] if parcel.restricted else [])]:
         console.print(f"[yellow]{escape(note)}[/]")
     if dry_run:
+        stale = would_delete(parcel, repo_id, revision)
+        if stale is None:
+            console.print("[dim]the Hub cannot be asked which files of an earlier push would be deleted[/]")
+        for path in stale or ():
+            console.print(f"[yellow]{'deleted there':>14}  {escape(path)}[/]")
         console.print("nothing was sent (--dry-run)")
         return
     sent = run(parcel, repo_id, private=private or None, revision=revision)
+    for path in sent.deleted:
+        console.print(f"[yellow]{'deleted there':>14}  {escape(path)}[/]")
     state = "pushed" if sent.changed else "already there"
     console.print(f"{state}: {escape(sent.url)} (commit {sent.commit[:12]})")
 
@@ -1506,15 +1531,21 @@ def moving_hits(
     index: Any, name: str, hits: list[Any], query: Any, conditions: dict[str, Any], dataset: Path | None
 ) -> dict[str, Any]:
     """What `search_page` needs to show hits in motion; nothing where no model could explain them."""
+    from tqdm.auto import tqdm
+
     from lexmotion.evaluation.demo import Demo, Question, stored_beside
     from lexmotion.evaluation.motion_sources import DatasetMotions
 
     if index.model is None or getattr(index.processor, "lexicon", None) is None:
         return {}
     shown = Demo(index, [*stored_beside(name), *([DatasetMotions(dataset)] if dataset is not None else [])])
-    steering = {key: conditions[key] for key in ("must", "must_not", "boost")}
-    vector = shown.vector(Question.from_dict(steering), query)
-    views = [shown.explained("item", hit.id, vector, hit) for hit in hits]
+    must, must_not, boost = (conditions[key] for key in ("must", "must_not", "boost"))
+    steering = Question(must=tuple(must), must_not=tuple(must_not), boost=tuple(boost.items()))
+    vector = shown.vector(steering, query)
+    views = [
+        shown.explained("item", hit.id, vector, hit)
+        for hit in tqdm(hits, desc="motions explained", disable=None, leave=False)
+    ]
     return {"views": views, "skeleton": shown.skeleton} if any(views) else {}
 
 
@@ -1539,15 +1570,9 @@ def read_motion_for(processor: Any, path: Path, fps: float | None = None, **opti
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write `content` in one step, so that an interrupted command leaves no half file."""
+    from lexmotion.hub_cards.rendering import write_text
+
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:

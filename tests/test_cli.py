@@ -95,6 +95,7 @@ MISTAKES = [
     (["search", "./nowhere", "a person kicks", "--boost", "left=much"], "--boost takes WORD=NUMBER, got left=much"),
     (["search", "./nowhere", "a person kicks", "--motion", "kick.bvh"], "give a text or --motion, and not both"),
     (["search", "./nowhere", "--motion", "kick.bvh"], "no motion file 'kick.bvh'"),
+    (["search", "./nowhere", "a person kicks", "--dataset", "absent"], "no dataset 'absent'"),
     (["index", "build", "out"], "give --vectors DIR or --dataset DIR"),
     (["index", "build", "out", "--dataset", "nowhere"], "--dataset needs --model"),
     (["index", "build", "out", "--vectors", "nowhere"], "nowhere holds no finished vectors"),
@@ -106,7 +107,7 @@ MISTAKES = [
     (["push", "nowhere", "name"], "a repository is named USER/NAME, got 'name'"),
     (["card", "nowhere"], "nowhere has no config.json"),
     (["demo"], "there is nothing to search"),
-    (["demo", "./nowhere"], "there is nothing to search"),
+    (["demo", "./nowhere"], "the folder './nowhere' does not exist"),
     (["demo", "./nowhere", "--dataset", "nowhere"], "no model folder './nowhere'"),
 ]
 

@@ -252,8 +252,9 @@ def test_an_index_is_built_searched_and_changed(journey, tmp_path, run):
     words = [word for word, _ in found["hits"][0]["words"]]
     without = json.loads(run("search", place, "a person walks forward", "--not", words[0], "--json"))
     assert all(words[0] not in dict(hit["words"]) for hit in without["hits"])
-    shown = run("search", place, "--must", words[0], "--boost", f"{words[1]}=2")
-    assert words[0] in shown and "must" in shown
+    shown = run("search", place, "--must", words[0], "--boost", f"{words[1]}=200", "--html", page,
+                "--dataset", folder / "prepared")  # fmt: skip
+    assert words[0] in shown and "must" in shown and f"{words[1]} x 200" in page.read_text(encoding="utf-8")
 
     assert "1 motions added, 13" in run("index", "add", place, motion, "--fps", "20", "--device", "cpu")
     by_example = json.loads(run("search", place, "--motion", motion, "--fps", "20", "-k", "1", "--json"))

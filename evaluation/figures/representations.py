@@ -18,6 +18,7 @@ from ..visualization import (
     escape_text,
     motion_strip,
     new_figure,
+    split_pairs,
     word_bars,
 )
 
@@ -124,15 +125,10 @@ def pair_figure(
             escape_text(textwrap.fill(f"“{caption.strip()}”", 95)), fontsize=9.5, color=DARK, style="italic"
         )
         columns = bottom.subplots(1, 3)
-        word_bars(*split(pair.motion_words[:k]), shared, columns[0], "words of the motion", longest)
+        word_bars(*split_pairs(pair.motion_words[:k]), shared, columns[0], "words of the motion", longest)
         word_bars(names, values, shared, columns[1], f"what they share: cosine {pair.cosine:.2f}", longest, 3)
-        word_bars(*split(pair.text_words[:k]), shared, columns[2], "words of the caption", longest)
+        word_bars(*split_pairs(pair.text_words[:k]), shared, columns[2], "words of the caption", longest)
     return figure
-
-
-def split(pairs: Sequence[tuple[str, float]]) -> tuple[list[str], list[float]]:
-    """Words, and weights."""
-    return [word for word, _ in pairs], [weight for _, weight in pairs]
 
 
 @dataclass(frozen=True)

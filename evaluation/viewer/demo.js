@@ -27,17 +27,17 @@
     },
   );
 
-  /** Ask the server; an `error` in the answer is the user's to read. */
-  async function ask(path, content, options = {}) {
+  /** Ask the server; an `error` in the answer is the user's to read, unless another question came since: `late`. */
+  async function ask(path, content, { late = () => false, ...options } = {}) {
     let reply;
     try {
       reply = await fetch(`api/${path}`, { method: "POST", body: JSON.stringify(content), ...options });
       const answer = await reply.json();
-      if (answer.error && !answer.near) say(answer.error);
+      if (answer.error && !answer.near && !late()) say(answer.error);
       return answer;
     } catch {
       const error = reply ? `The server answered with an error (${reply.status}).` : "The server cannot be reached.";
-      say(error);
+      if (!late()) say(error);
       return { error };
     }
   }
@@ -107,11 +107,8 @@
       $("status").textContent = "";
       return $("hits").replaceChildren();
     }
-    document.body.classList.add("busy");
-    const answer = await ask("search", asked());
-    if (number !== latest) return;
-    document.body.classList.remove("busy");
-    if (answer.error) return;
+    const answer = await ask("search", asked(), { late: () => number !== latest });
+    if (number !== latest || answer.error) return;
     const { hits } = answer;
     $("status").textContent = hits.length
       ? `${hits.length} best of ${info.items.toLocaleString("en")} motions in ${Math.max(answer.milliseconds, 1).toFixed(0)} ms`
@@ -139,7 +136,7 @@
     shownHit = hit;
     const kind = hit.kind || "item";
     for (const row of $("hits").querySelectorAll(".hit")) row.setAttribute("aria-current", String(kind === "item" && row.dataset.id === String(hit.id)));
-    const view = await ask("view", { kind, id: hit.id, question: isEmpty() ? null : asked() });
+    const view = await ask("view", { kind, id: hit.id, question: isEmpty() ? null : asked() }, { late: () => shownHit !== hit });
     if (shownHit !== hit) return;
     $("title").textContent = hit.title;
     const facts = [kind === "upload" ? "your motion" : `motion ${hit.id}`];

@@ -7,15 +7,19 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from scipy import sparse
 
 from lexmotion import LexMotionIndex
+from lexmotion.evaluation import demo as demos
 from lexmotion.evaluation.demo import UPLOADS, Demo, Question, open_demo
-from lexmotion.evaluation.motion_sources import STORED, StoredMotions
+from lexmotion.evaluation.motion_sources import STORED, FileMotions, StoredMotions, file_metadata
 from lexmotion.evaluation.motion_views import bone_parts, packed_motion, page, preview, skeleton_view
 from lexmotion.evaluation.search import search_page
+from lexmotion.processing.motion_features import positions_to_features
 from lexmotion.processing.motion_io import save_bvh
 from lexmotion.processing.skeletons import BODY_PARTS, HUMANML3D, JOINT_PARTS, KIT_ML
 
@@ -154,6 +158,58 @@ def test_a_file_that_cannot_be_read_is_told_in_one_line(demo, name, content, mes
     with pytest.raises(ValueError, match=re.escape(message)) as told:
         demo.upload(name, content)
     assert "\n" not in str(told.value) and "/tmp" not in str(told.value)
+
+
+def test_a_packed_file_must_not_unpack_to_more_than_is_taken(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(demos, "UPLOAD_BYTES", 20_000)
+    np.savez_compressed(tmp_path / "own.npz", positions=np.zeros((200, 22, 3), np.float32))
+    content = (tmp_path / "own.npz").read_bytes()
+    assert len(content) < 20_000
+    with pytest.raises(ValueError, match="own.npz, unpacked, is larger than"):
+        demo.upload("own.npz", content)
+
+
+def test_a_motion_file_is_read_again_as_it_was(demo, bodies, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    turned = bodies[0][..., [0, 2, 1]] * [100, -100, 100]  # centimetres, Z up
+    np.savez("own.npz", first=np.zeros(3), own=turned.astype(np.float32))
+    options = {"fps": 60.0, "units": "cm", "up": "z", "key": "own", "mapping": None, "body_model": None}
+    metadata = json.loads(json.dumps(file_metadata("own.npz", **options)))
+    monkeypatch.chdir("/")
+    files = FileMotions(demo.extractor.skeleton, 20.0)
+    positions, fps = files.get("own", metadata)
+    assert fps == 60.0 and np.allclose(np.ptp(positions, axis=(0, 1)), np.ptp(bodies[0], axis=(0, 1)), atol=1e-4)
+    (tmp_path / "own.npz").write_bytes(b"nothing")
+    assert files.get("own", metadata) is None and "cannot be shown" in caplog.text
+
+
+def test_features_of_a_file_are_explained(model, processor, bodies, tmp_path, monkeypatch):
+    features = positions_to_features(torch.from_numpy(bodies[0])).numpy()
+    np.save(tmp_path / "own.npy", features)
+    embeds = model.encode_motion(bodies[:1], 20.0, processor)
+    metadata = [file_metadata(tmp_path / "own.npy", fps=20.0)]
+    demo = Demo(LexMotionIndex.build(embeds, metadata, processor=processor, model=model))
+    given = []
+    monkeypatch.setattr(demos, "explain", lambda model, processor, motion, **_: given.append(motion))
+    demo._explanation("item", 0)
+    assert np.array_equal(given[0], features) and demo.clip(0)[0].shape[1:] == (22, 3)
+
+
+def test_an_index_of_another_model_is_refused(model, processor, bodies):
+    width = model.config.motion_config.vocab_size + 1
+    index = LexMotionIndex.build(sparse.identity(width, format="csr")[:2], processor=processor, model=model)
+    with pytest.raises(ValueError, match=f"the index has {width} words"):
+        Demo(index)
+
+
+def test_only_captions_of_an_item_are_told(model, processor, bodies):
+    metadata = [{"captions": "kicks a ball"}] + [{"file": f"/home/me/{number}.npy"} for number in (1, 2, 3)]
+    embeds = model.encode_motion(bodies, 20.0, processor)
+    demo = Demo(LexMotionIndex.build(embeds, metadata, processor=processor, model=model))
+    found = demo.search(Question(text="a person kicks"))
+    captions = {hit["id"]: (hit["title"], hit["captions"]) for hit in found["hits"]}
+    assert captions == {0: ("kicks a ball", ["kicks a ball"]), 1: ("1", []), 2: ("2", []), 3: ("3", [])}
+    assert "/home/me" not in json.dumps(found)
 
 
 def test_the_oldest_upload_is_forgotten(model, processor, bodies, tmp_path):

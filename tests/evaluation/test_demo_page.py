@@ -41,14 +41,11 @@ def test_addresses_answer(client, tmp_path, bodies):
     ("path", "content", "message"),
     [
         ("search", b"{}", "say what happens"),
-        ("search", b"[1]", "expected a JSON object"),
-        ("search", b"no json", "Expecting value"),
         ("view", b'{"id": "nowhere"}', "no motion 'nowhere'"),
-        ("view", b'{"id": ["x"]}', "no motion"),
         ("word", b'{"word": "kickss"}', "does not have the word"),
         ("upload?name=a.npy", b"no array", "a.npy"),
         ("upload?name=a.npy&fps=-1", b"no array", "fps must be"),
-        ("upload?name=a.npy", b"0" * (UPLOAD_BYTES + 1), "at most 64 are taken"),
+        ("upload?name=a.npy", b"0" * (UPLOAD_BYTES + 1), "larger than 64 MB"),
     ],
 )
 def test_mistakes_are_answers(client, path, content, message):
@@ -56,8 +53,45 @@ def test_mistakes_are_answers(client, path, content, message):
     assert reply.status_code == 200 and message in reply.json()["error"] and "\n" not in reply.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "message"),
+    [
+        ("search", b"[1]", "expected a JSON object"),
+        ("search", b"no json", "Expecting value"),
+        ("search", b"[" * 60_000, "expected a JSON object"),
+        ("search", b'{"text": "\\ud800"}', "surrogates"),
+        ("view", b'{"id": ["x"]}', "must be a text or a number"),
+        ("view", b'{"id": "clip0", "kind": "bogus"}', "kind must be item or upload, got 'bogus'"),
+        ("view", b'{"id": "clip0", "question": []}', "a question must be a JSON object"),
+    ],
+)
+def test_requests_of_a_wrong_form_are_refused(client, path, content, message):
+    reply = client.post(f"/api/{path}", content=content)
+    assert reply.status_code == 400 and message in reply.json()["error"] and "\n" not in reply.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["word", "search", "view"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_long_questions_are_refused(client, name, chunked):
+    content = b'{"text": "' + b"a" * space.JSON_BYTES + b'"}'
+    assert client.post(f"/api/{name}", content=iter([content]) if chunked else content).status_code == 413
+
+
+@pytest.mark.parametrize("path", space.CLOSED)
+def test_gradios_own_uploads_are_closed(demo, path):
+    app = space.server(demo)
+    app.post(path)(lambda: "stored")  # as gradio adds it when it starts
+    from starlette.testclient import TestClient
+
+    client = TestClient(app)
+    assert {client.post(path + end, files={"files": b"x"}).status_code for end in ("", "/")} == {404}
+
+
 def test_a_space_folder_opens_by_what_lies_in_it(demo, tmp_path, monkeypatch):
-    folder = write_space(demo, tmp_path / "space")
+    folder = tmp_path / "space"
+    demo.model.config.text_config.encoder_config._name_or_path = str(tmp_path / "bert")
+    assert write_space(demo, folder) == 4
+    assert str(tmp_path) not in (folder / "model" / "config.json").read_text()
     names = {path.name for path in folder.iterdir()}
     assert names == {"app.py", "README.md", "requirements.txt", "model", "motions.index", "motions.safetensors"}
     assert "app_file: app.py" in (folder / "README.md").read_text()
