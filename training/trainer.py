@@ -561,8 +561,8 @@ class PhaseTrainer:
             step = self.checkpoints.steps()[-1]
             raise ValueError(
                 f"{self.checkpoints.path(step)} cannot be resumed from: {self.checkpoints.fault(step)}; nor can an "
-                "earlier one. Nothing was changed: put a sound copy back, choose another output_dir, or give it up with "
-                "resume: false"
+                "earlier one. Nothing was changed: put a sound copy back, choose another output_dir, or give it up "
+                "with resume: false"
             )
         if folder is not None:
             saved = read_state(folder)

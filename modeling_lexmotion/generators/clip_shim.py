@@ -95,8 +95,7 @@ class ClipShim(types.ModuleType):
         for place, row in enumerate(ids):
             if len(row) > longest:
                 raise RuntimeError(
-                    f"{texts[place]!r} has {len(row)} tokens, the context length is {longest}: pass "
-                    "truncate=True"
+                    f"{texts[place]!r} has {len(row)} tokens, the context length is {longest}: pass truncate=True"
                 )
             table[place, : len(row)] = torch.tensor(row, dtype=torch.int32)
         return table  # type: ignore[return-value]
