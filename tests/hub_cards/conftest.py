@@ -50,6 +50,12 @@ RECIPE = {
 
 
 @pytest.fixture(scope="session")
+def hub_recipe():
+    """The recipe of the model these tests push."""
+    return RECIPE
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """Folder with `prepared` (24, 6 and 6 motions) and `run/model`, after two steps of phase iv."""
     import torch

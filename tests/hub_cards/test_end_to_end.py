@@ -171,14 +171,12 @@ def run(code, *words, python=(), **environment):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(tmp_path_factory, hub_recipe):
     """Where the processes leave what they found, and the Hub as it is in the end."""
-    from conftest import RECIPE
-
     root = tmp_path_factory.mktemp("world")
     with LoopbackHub() as hub:
         client = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(root / "home")}
-        run(WITH_PACKAGE, root, json.dumps(RECIPE), **client)
+        run(WITH_PACKAGE, root, json.dumps(hub_recipe), **client)
         packages = os.pathsep.join(dict.fromkeys(sysconfig.get_paths()[name] for name in ("purelib", "platlib")))
         # -S passes over the .pth file that makes this checkout importable; the other packages come by PYTHONPATH.
         clean = {**client, "HF_HOME": str(root / "clean"), "HF_TOKEN": "", "PYTHONPATH": packages}
