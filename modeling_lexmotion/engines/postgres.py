@@ -62,7 +62,7 @@ class PostgresEngine:
         self.table = table or f"lexmotion_{secrets.token_hex(6)}"
         self._open: psycopg.Connection | None = None
         self._width: int | None = None  # known as soon as there is a table of rows
-        self._named = {"rows": sql.Identifier(self.table), "books": sql.Identifier(f"{self.table}_books")}
+        self._named: dict[str, Any] = {"rows": sql.Identifier(self.table), "books": sql.Identifier(f"{self.table}_books")}
 
     def check(self) -> None:
         with self._errors():
@@ -160,8 +160,8 @@ class PostgresEngine:
         return self._width
 
     def _create_rows(self, width: int, id_kind: str) -> None:
-        self._named["kind"] = KINDS[id_kind]  # type: ignore[assignment]
-        self._named["width"] = sql.Literal(width)  # type: ignore[assignment]
+        self._named["kind"] = KINDS[id_kind]
+        self._named["width"] = sql.Literal(width)
         self._run(
             "CREATE TABLE {rows} (id {kind} PRIMARY KEY, vector sparsevec({width}) NOT NULL, words int[] NOT NULL, "
             "metadata jsonb NOT NULL)"
