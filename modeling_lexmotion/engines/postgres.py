@@ -62,7 +62,10 @@ class PostgresEngine:
         self.table = table or f"lexmotion_{secrets.token_hex(6)}"
         self._open: psycopg.Connection | None = None
         self._width: int | None = None  # known as soon as there is a table of rows
-        self._named: dict[str, Any] = {"rows": sql.Identifier(self.table), "books": sql.Identifier(f"{self.table}_books")}
+        self._named: dict[str, Any] = {
+            "rows": sql.Identifier(self.table),
+            "books": sql.Identifier(f"{self.table}_books"),
+        }
 
     def check(self) -> None:
         with self._errors():
