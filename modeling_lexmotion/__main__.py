@@ -323,6 +323,16 @@ def train(
             "Example: --set seed=1 --set phases.lexcmlp.learning_rate=2e-4",
         ),
     ] = None,
+    reuse: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of another training, repeatable: a phase that it finished, the same in every respect, is "
+            "copied instead of trained again. Example: --reuse runs/small",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train the four phases in order: LexMLM, CMMM, LexMMM, LexCMLP.
 
@@ -343,6 +353,7 @@ def train(
         output_dir,
         overrides=override,
         on_phase=lambda phase, result: console.print(phase_table({phase: result})),
+        reuse=reuse or (),
     )
     console.print(f"model and processor: {escape(str(output_dir / 'model'))}", highlight=False)
 

@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -234,9 +235,15 @@ def folder_fingerprint(folder: str | os.PathLike) -> str:
     return digest([file_hash(file) for file in sorted(model.glob("*.safetensors"))])
 
 
-def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[str, Any]:
+def run_phase(
+    phase: str, arguments: RunArguments, data: PreparedData, reuse: Sequence[str | os.PathLike] = ()
+) -> dict[str, Any]:
     """
     Train one phase, or return the result it already has.
+
+    Args:
+        phase, arguments, data: what to train.
+        reuse: output folders of phases; one that finished the same training is copied instead of trained again.
 
     Returns:
         The content of `<output_dir>/result.json`: `phase`, `fingerprint`, `arguments`, `training`, `acceptance`.
@@ -257,15 +264,19 @@ def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[s
     start = digest([data.fingerprint, inherited])
     fingerprint = digest([start, arguments.defining()])
     result_path = output_dir / "result.json"
-    if arguments.phase.resume and result_path.is_file():
-        result = json.loads(result_path.read_text(encoding="utf-8"))
-        if result["fingerprint"] == fingerprint:
-            logger.info(f"{phase} is finished already")
-            return result
-        raise ValueError(
-            f"{output_dir} holds {phase} finished under other arguments, data or initial weights. Delete the folder "
-            "to train the phase again, or choose another output_dir."
-        )
+    if arguments.phase.resume:
+        if result_path.is_file():
+            result = json.loads(result_path.read_text(encoding="utf-8"))
+            if result["fingerprint"] == fingerprint:
+                logger.info(f"{phase} is finished already")
+                return result
+            raise ValueError(
+                f"{output_dir} holds {phase} finished under other arguments, data or initial weights. Delete the "
+                "folder to train the phase again, or choose another output_dir."
+            )
+        if (twin := finished_twin(reuse, fingerprint)) is not None:
+            logger.info(f"{phase} is finished already in {twin}")
+            return copy_phase(twin, output_dir)
     train_corpus = data.corpus(arguments.data.train_split, arguments.data.max_text_length)
     eval_corpus = data.corpus(arguments.data.eval_split, arguments.data.max_text_length)
     processor = data.processor_for(arguments.data.representation)
@@ -303,12 +314,38 @@ def run_phase(phase: str, arguments: RunArguments, data: PreparedData) -> dict[s
     return result
 
 
+def finished_twin(folders: Sequence[str | os.PathLike], fingerprint: str) -> Path | None:
+    """The first of these output folders of phases whose training was the same and whose model is still there."""
+    for folder in map(Path, folders):
+        result = folder / "result.json"
+        if result.is_file() and (folder / "model").is_dir():
+            if json.loads(result.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+                return folder
+    return None
+
+
+def copy_phase(finished: Path, output_dir: Path) -> dict[str, Any]:
+    """Copy a finished phase, its result last: a copy that was cut off is no finished phase. Returns the result."""
+    state = PartialState()
+    state.wait_for_everyone()  # every process has looked before there is a result to be found
+    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+    if state.is_main_process:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(finished / "model", output_dir / "model", dirs_exist_ok=True)
+        if (finished / "log.jsonl").is_file():
+            shutil.copy2(finished / "log.jsonl", output_dir / "log.jsonl")
+        write_json(output_dir / "result.json", result)
+    state.wait_for_everyone()
+    return result
+
+
 def train(
     recipe: str | os.PathLike | dict[str, Any],
     dataset: str | os.PathLike,
     output_dir: str | os.PathLike,
     overrides: dict[str, Any] | list[str] | None = None,
     on_phase: Callable[[str, dict[str, Any]], None] | None = None,
+    reuse: Sequence[str | os.PathLike] = (),
 ) -> dict[str, Any]:
     """
     Run all phases of a recipe in order; finished ones are kept, an interrupted one goes on at its last checkpoint.
@@ -319,6 +356,8 @@ def train(
         output_dir: see the module's docstring.
         overrides: see `apply_overrides`.
         on_phase: called with each phase's name and result, finished earlier or now.
+        reuse: other output_dirs; a phase that one of them finished, the same to its seed and to the weights it began
+            with, is copied instead of trained again.
 
     Returns:
         The run record, also in `output_dir/run.json`.
@@ -373,7 +412,7 @@ def train(
             name = HANDED_ON[earlier]
             if earlier in done and getattr(arguments.model, name) is None:
                 setattr(arguments.model, name, done[earlier])
-        result = run_phase(phase, arguments, data)
+        result = run_phase(phase, arguments, data, [Path(folder) / phase for folder in reuse])
         done[phase] = str(output_dir / phase)
         record["phases"][phase] = result
         if main_process:

@@ -1,6 +1,7 @@
 """Rows, budgets, resuming and results of `lexmotion compare`."""
 
 import copy
+import dataclasses
 import json
 import shutil
 
@@ -296,13 +297,13 @@ def test_rows_are_trained_scored_and_taken_up_again(compare, monkeypatch):
     stop = {"after": 1}
     whole = runner.train_recipe
 
-    def killed(content, dataset, output_dir):
+    def killed(content, dataset, output_dir, **options):
         phases = content["phases"]
         if stop:  # the first phase is finished, then the process dies
             stop.clear()
-            whole({**content, "phases": {**phases, "lexcmlp": False}}, dataset, output_dir)
+            whole({**content, "phases": {**phases, "lexcmlp": False}}, dataset, output_dir, **options)
             raise KeyboardInterrupt
-        return whole(content, dataset, output_dir)
+        return whole(content, dataset, output_dir, **options)
 
     monkeypatch.setattr(runner, "train_recipe", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -325,6 +326,18 @@ def test_rows_are_trained_scored_and_taken_up_again(compare, monkeypatch):
     assert {"loss", "eval_rsum"} <= set(dense["curves"]["baseline"][0])
     assert not list(made.output_dir.rglob("*.safetensors"))
     assert list(made.collect()) == ["motion_patches", "motion_patches-lexicon", "ridge", "i+iv"]
+
+
+def test_rows_that_part_in_phase_four_share_what_comes_before(compare):
+    made = compare()
+    results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], phases=ROWS["i+iv"].phases)], [0, 1])
+    firsts, seconds = results[::2], results[1::2]
+    for first, second in zip(firsts, seconds, strict=True):
+        logs = [made.output_dir / r["row"] / f"seed{r['seed']}" / "run" / "lexmlm" / "log.jsonl" for r in (first, second)]
+        assert logs[0].read_bytes() == logs[1].read_bytes()  # it holds times of day: copied, not trained
+        assert first["trainings"]["lexmlm"] == second["trainings"]["lexmlm"]
+        assert first["trainings"]["lexcmlp"] != second["trainings"]["lexcmlp"]
+    assert firsts[0]["trainings"]["lexmlm"] != firsts[1]["trainings"]["lexmlm"]
 
 
 def test_another_vocabulary_is_a_prepared_folder_of_its_own(compare, prepared):

@@ -68,6 +68,36 @@ def test_phases_can_be_left_out(prepared, recipe, short, tmp_path, skipped, last
             assert torch.equal(weight, model.motion_model.encoder.state_dict()[name])
 
 
+def test_a_phase_finished_elsewhere_is_copied_where_nothing_differs(prepared, recipe, short, tmp_path, monkeypatch):
+    first = train(recipe, prepared, tmp_path / "first", short)
+    trained = []
+    for phase, trainer in list(pipeline.TRAINERS.items()):
+
+        class Counted(trainer):
+            def train(self):
+                trained.append(self.phase)
+                return super().train()
+
+        monkeypatch.setitem(pipeline.TRAINERS, phase, Counted)
+    again = train(recipe, prepared, tmp_path / "again", short, reuse=[tmp_path / "first"])
+    assert not trained and again["phases"] == first["phases"]
+    for phase in first["phases"]:
+        for file in ("model/model.safetensors", "log.jsonl", "result.json"):
+            assert (tmp_path / "again" / phase / file).read_bytes() == (tmp_path / "first" / phase / file).read_bytes()
+
+    recipe["phases"]["lexmmm"]["learning_rate"] = 1e-5  # phase iii differs, so phase iv begins elsewhere
+    train(recipe, prepared, tmp_path / "other", short, reuse=[tmp_path / "absent", tmp_path / "first"])
+    assert trained == ["lexmmm", "lexcmlp"]
+
+
+def test_a_finished_phase_without_its_model_is_trained_again(prepared, recipe, short, tmp_path):
+    recipe["phases"] = {"lexmlm": recipe["phases"]["lexmlm"]}
+    train(recipe, prepared, tmp_path / "first", short)
+    shutil.rmtree(tmp_path / "first" / "lexmlm" / "model")
+    train(recipe, prepared, tmp_path / "again", short, reuse=[tmp_path / "first"])
+    assert (tmp_path / "again" / "lexmlm" / "model").is_dir()
+
+
 def test_phase_four_starts_from_phase_three(prepared, recipe, short, tmp_path):
     del recipe["phases"]["lexmlm"], recipe["phases"]["cmmm"]
     recipe["phases"]["lexcmlp"] |= {"learning_rate": 0.0, "eval_split": None, "ema_decay": 0.0}

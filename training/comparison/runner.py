@@ -412,7 +412,9 @@ class Comparison:
         for phase in row.phases:
             section = content["phases"].get(phase) or {}
             content["phases"][phase] = {**section, "seed": seed, **self.steps(plan, phase)}
-        train_recipe(content, data.folder, run)
+        # Rows that part company in phase iv share what comes before.
+        siblings = sorted(path for path in self.output_dir.glob(f"*/seed{seed}/run") if path != run)
+        train_recipe(content, data.folder, run, reuse=siblings)
         return run / "model"
 
     def command(self, rows: str, seeds: int, text_encoders: str | None = None) -> str:
