@@ -318,9 +318,10 @@ def finished_twin(folders: Sequence[str | os.PathLike], fingerprint: str) -> Pat
     """The first of these output folders of phases whose training was the same and whose model is still there."""
     for folder in map(Path, folders):
         result = folder / "result.json"
-        if result.is_file() and (folder / "model").is_dir():
-            if json.loads(result.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
-                return folder
+        if not result.is_file() or not (folder / "model").is_dir():
+            continue
+        if json.loads(result.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+            return folder
     return None
 
 

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from filelock import FileLock
 
 from lexmotion.training.arguments import run_arguments
 from lexmotion.training.comparison import runner
@@ -276,6 +277,42 @@ def test_a_diverging_row_does_not_stop_the_others(compare, fake_training, monkey
     assert list(made.collect()) == ["i+iv"]
 
 
+def test_a_row_that_another_process_trains_comes_last(compare, fake_training, monkeypatch):
+    made = compare()
+    theirs = made.output_dir / "iv" / "seed0" / runner.LOCK
+    theirs.parent.mkdir(parents=True)
+    lock = FileLock(theirs)
+    lock.acquire()
+    notes = []
+
+    def told(note):
+        notes.append(note)
+        if sum("another process" in line for line in notes) == 2:  # nothing else is left to do
+            lock.release()
+
+    made.notify = told
+    results = made.run([ROWS["iv"], ROWS["motion_patches"]], [0])
+    assert fake_training == [("motion_patches", 0), ("iv", 0)]
+    assert [result["row"] for result in results] == ["iv", "motion_patches"]
+
+
+def test_what_another_process_has_finished_meanwhile_is_taken(compare, fake_training):
+    made, other = compare(), compare()
+    theirs = made.output_dir / "iv" / "seed0" / runner.LOCK
+    theirs.parent.mkdir(parents=True)
+    lock = FileLock(theirs)
+    lock.acquire()
+
+    def told(note):
+        if "another process" in note and lock.is_locked:
+            other.train(other.settled(ROWS["iv"]), 0, None)
+            lock.release()
+
+    made.notify = told
+    assert len(made.run([ROWS["iv"]], [0])) == 1
+    assert fake_training == [("iv", 0)]
+
+
 def test_the_difference_names_what_differs():
     was, wanted = {"a": {"b": 1, "c": []}, "d": None}, {"a": {"b": 2, "c": []}, "e": {}}
     assert flat(was) == {"a.b": 1, "a.c": [], "d": None}
@@ -335,7 +372,10 @@ def test_rows_that_part_in_phase_four_share_what_comes_before(compare):
     results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], phases=ROWS["i+iv"].phases)], [0, 1])
     firsts, seconds = results[::2], results[1::2]
     for first, second in zip(firsts, seconds, strict=True):
-        logs = [made.output_dir / r["row"] / f"seed{r['seed']}" / "run" / "lexmlm" / "log.jsonl" for r in (first, second)]
+        logs = [
+            made.output_dir / result["row"] / f"seed{result['seed']}" / "run" / "lexmlm" / "log.jsonl"
+            for result in (first, second)
+        ]
         assert logs[0].read_bytes() == logs[1].read_bytes()  # it holds times of day: copied, not trained
         assert first["trainings"]["lexmlm"] == second["trainings"]["lexmlm"]
         assert first["trainings"]["lexcmlp"] != second["trainings"]["lexcmlp"]

@@ -19,11 +19,13 @@ import dataclasses
 import json
 import os
 import shlex
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from lexmotion.evaluation.benchmarks.harness import machine
@@ -50,7 +52,7 @@ from .variants import prepared_variant
 logger = logging.get_logger(__name__)
 
 FORMAT = 1
-RESULT, PLAN, TIMINGS, PREPARED = "result.json", "plan.json", "timings.json", "prepared"
+RESULT, PLAN, TIMINGS, PREPARED, LOCK = "result.json", "plan.json", "timings.json", "prepared", ".lock"
 
 
 class Comparison:
@@ -208,7 +210,9 @@ class Comparison:
         if not make:
             raise LookupError(f"the row {row.name} is not planned")
         self.notify(f"{row.name}: timing a few steps of {', '.join(row.trained)}")
-        timings = {name: self.timing(name, run, row) for name, run in self.arguments(row, 0, None).items()}
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.output_dir / LOCK):  # another process would slow the steps down, and write the same file
+            timings = {name: self.timing(name, run, row) for name, run in self.arguments(row, 0, None).items()}
         plan = {
             "identity": identity,
             "budget_minutes": self.budget_minutes,
@@ -312,7 +316,7 @@ class Comparison:
     ) -> list[dict[str, Any]]:
         """
         Train and score what is missing, all rows of a seed before the next seed; stopped at any time, it goes on
-        where it was.
+        where it was. Several processes may do so in one folder: each row and seed is trained by one of them.
 
         Args:
             on_result: called with each new result.
@@ -332,26 +336,52 @@ class Comparison:
                 for seed in self.seeds(row, seeds):
                     self.find(row, seed, plan)
         jobs = [(seed, row) for seed in seeds for row in settled if seed in self.seeds(row, seeds)]
-        results, diverged = [], []
-        for number, (seed, row) in enumerate(jobs, start=1):
+        found: dict[int, dict[str, Any]] = {}
+        diverged = []
+        waiting, passed_over = deque(enumerate(jobs, start=1)), 0
+        while waiting:
+            number, (seed, row) = waiting.popleft()
+            title = f"[{number}/{len(jobs)}] {row.name}, seed {seed}"
             plan = self.plan(row)
             result = self.find(row, seed, plan)
-            title = f"[{number}/{len(jobs)}] {row.name}, seed {seed}"
             if result is None:
-                self.notify(f"{title}: training")
-                try:
-                    result = self.train(row, seed, plan)
-                except NonFiniteLossError as error:
-                    self.notify(f"{title}: {error}")
-                    diverged.append(f"{row.name} (seed {seed})")
-                    continue
-                if on_result is not None:
-                    on_result(result)
+                # Rows that another process trains come last; when there is nothing else to do, they are waited for.
+                with self.claim(row, seed, wait=passed_over > len(waiting)) as claimed:
+                    if not claimed:
+                        self.notify(f"{title}: another process trains it")
+                        waiting.append((number, (seed, row)))
+                        passed_over += 1
+                        continue
+                    result = self.find(row, seed, plan)
+                    if result is None:
+                        self.notify(f"{title}: training")
+                        try:
+                            result = self.train(row, seed, plan)
+                        except NonFiniteLossError as error:
+                            self.notify(f"{title}: {error}")
+                            diverged.append(f"{row.name} (seed {seed})")
+                            continue
+                        if on_result is not None:
+                            on_result(result)
+            passed_over = 0
             self.notify(f"{title}: Rsum {result['retrieval']['all-strict']['Rsum']:.1f}")
-            results.append(result)
+            found[number] = result
         if diverged:
             raise NonFiniteLossError(f"these trainings diverged: {', '.join(diverged)}; lower their learning rates")
-        return results
+        return [found[number] for number in sorted(found)]
+
+    @contextlib.contextmanager
+    def claim(self, row: Row, seed: int, wait: bool = False) -> Iterator[bool]:
+        """Whether this process has a row and seed for itself; `wait`: until it has. Ends with the process."""
+        path = self.output_dir / row.name / f"seed{seed}" / LOCK
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            claimed = FileLock(path).acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+        else:
+            with claimed:
+                yield True
 
     def train(self, row: Row, seed: int, plan: dict[str, Any] | None) -> dict[str, Any]:
         """Train and score one settled row with one seed, and write its result."""
