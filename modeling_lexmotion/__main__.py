@@ -965,9 +965,9 @@ def index_build(
     from lexmotion import LexMotionIndex
     from lexmotion.evaluation.encode_shards import EncodeReport
     from lexmotion.evaluation.search import CorpusItems, dataset_items, encoded_items
-    from lexmotion.retrieval_lexmotion import check_engine
+    from lexmotion.retrieval_lexmotion import check_build
 
-    check_engine(engine, uri, index_dir)
+    check_build(engine, uri, index_dir, overwrite)
     splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     started = time.perf_counter()
     name = model

@@ -264,7 +264,7 @@ class LexMotionIndex:
             ValueError: ids are repeated, lengths differ, the folder holds an index, or there is no such engine.
             ImportError: the engine is not installed. ConnectionError: it cannot be reached.
         """
-        check_engine(engine, uri, folder)
+        check_build(engine, uri, folder, overwrite)
         if engine != EMBEDDED:
             assert folder is not None
             return _engine_index().build_with(
@@ -588,11 +588,9 @@ class LexMotionIndex:
             (self.folder / WRITER).write_text(f"{os.getpid()} on {socket.gethostname()}")
             if not fresh:
                 self.refresh()
-            elif (self.folder / MANIFEST).exists() and not overwrite:
-                raise ValueError(
-                    f"{self.folder} holds an index: open it with from_pretrained, give another folder, or overwrite"
-                )
-            elif overwrite:
+            elif not overwrite:
+                check_free(self.folder)
+            else:
                 with contextlib.suppress(FileNotFoundError, ValueError):  # none, or a damaged one
                     self._replaced = read_manifest(self.folder).get("engine")
             if not fresh:
@@ -998,13 +996,26 @@ def _connect(entry: dict[str, Any], folder: Path) -> Any:
     return importlib.import_module(".engines", __package__).connect(entry, folder)
 
 
-def check_engine(engine: str, uri: str | None = None, folder: str | os.PathLike | None = None) -> None:
+def check_free(folder: Path) -> None:
     """
-    Whether `LexMotionIndex.build` can use an engine, asked before anything is encoded; makes nothing.
+    Raises:
+        ValueError: the folder holds an index.
+    """
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"{folder} holds an index: open it with from_pretrained, give another folder, or overwrite")
+
+
+def check_build(
+    engine: str, uri: str | None = None, folder: str | os.PathLike | None = None, overwrite: bool = False
+) -> None:
+    """
+    Whether `LexMotionIndex.build` can use an engine and a folder, asked before anything is encoded; makes nothing.
 
     Raises:
         As `LexMotionIndex.build`.
     """
+    if folder is not None and not overwrite:
+        check_free(Path(folder))
     if engine == EMBEDDED:
         if uri is not None:
             raise ValueError(f"uri={uri!r} is an engine's address: name it too, engine='milvus' or engine='postgres'")

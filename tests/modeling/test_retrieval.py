@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from lexmotion import LexMotionIndex, index_storage, retrieval_lexmotion
+from lexmotion import __main__ as cli
 from lexmotion.index_storage import Texts, common_words, from_ranges, map_tensors, to_ranges
 from lexmotion.retrieval_lexmotion import BLOCK, best_rows
 
@@ -432,6 +433,13 @@ def test_a_saved_index_is_the_index(clips, query, tmp_path):
     clips.save_pretrained(tmp_path / "again")
     assert LexMotionIndex.from_pretrained(tmp_path / "again").ids == clips.ids
     assert len(list((tmp_path / "again" / "segments").glob("*.safetensors"))) == len(clips._state.segments)
+
+
+def test_a_folder_with_an_index_is_refused_before_anything_is_read(tmp_path, capsys):
+    LexMotionIndex.build(np.eye(V), folder=tmp_path / "index").close()
+    with pytest.raises(SystemExit):
+        cli.main(["index", "build", str(tmp_path / "index"), "--vectors", "absent"])
+    assert "holds an index" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_a_folder_is_built_in_once(tmp_path):
