@@ -371,8 +371,8 @@ def compare(
     rows: Annotated[
         str,
         typer.Option(
-            help="Rows and groups, with commas: all (the systems), phases, head, improvements, none, or single rows; "
-            "a wrong name lists them. Example: --rows lexmotion,tmr,phases"
+            help="Rows and groups, with commas: all (the systems), phases, head, improvements, plain "
+            "(none of them), none, or single rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
         ),
     ] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings a row, seeds 0, 1, ... Example: --seeds 3")] = 3,

@@ -12,7 +12,7 @@ from filelock import FileLock
 from lexmotion.training.arguments import run_arguments
 from lexmotion.training.comparison import runner
 from lexmotion.training.comparison.budget import plan_steps, time_phase
-from lexmotion.training.comparison.rows import GROUPS, ROWS, encoder_row, recipe_value, select_rows
+from lexmotion.training.comparison.rows import GROUPS, ROWS, encoder_row, equal, recipe_value, select_rows
 from lexmotion.training.comparison.runner import Comparison, difference, flat, mark
 from lexmotion.training.comparison.scoring import PROTOCOLS
 from lexmotion.training.comparison.tables import COLUMNS
@@ -109,7 +109,7 @@ def fake_timing(monkeypatch):
 def test_rows_are_chosen_by_group_and_name_once_each():
     assert [row.name for row in select_rows(["all"])] == list(GROUPS["systems"])
     assert [row.name for row in select_rows(["lexmotion", "phases"])][:2] == ["lexmotion", "iv"]
-    names = [row.name for row in select_rows(["phases", "head", "improvements", "all"])]
+    names = [row.name for row in select_rows(["phases", "head", "improvements", "plain", "all"])]
     assert sorted(names) == sorted(ROWS) and len(names) == len(set(names))
     with pytest.raises(ValueError, match="no row or group 'tmrr'.*phases.*motion_patches-lexicon"):
         select_rows(["tmrr"])
@@ -120,6 +120,15 @@ def test_a_row_of_phases_trains_these_alone(compare):
     assert list(made.arguments(ROWS["i+iii+iv"], 0, None)) == ["lexmlm", "lexmmm", "lexcmlp"]
     assert ROWS["lexmotion"].trained == ("lexmlm", "cmmm", "lexmmm", "lexcmlp")
     assert ROWS["ridge"].trained == () and ROWS["tmr-lexicon"].trained == ("baseline",)
+
+
+def test_the_plain_rows_have_no_improvement(compare):
+    made = compare()
+    for name in ("plain", "plain-iv"):
+        recipe = made.row_recipe(made.settled(ROWS[name]))
+        options = [row.option for row in ROWS.values() if row.option is not None]
+        assert options and all(equal(recipe_value(recipe, option.key), option.off) for option in options)
+    assert ROWS["plain-iv"].trained == ("lexcmlp",) and ROWS["plain"].trained == ROWS["lexmotion"].trained
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if ROWS[name].option is not None])

@@ -29,6 +29,7 @@ ABLATIONS = {
     "phases": "What each phase is worth",
     "head": "Head, sparsity and vocabulary",
     "improvements": "What each improvement is worth",
+    "plain": "What the phases are worth without the improvements",
 }
 
 
@@ -179,12 +180,14 @@ def verdicts(results: Results) -> list[str]:
                 f"†{name} differs from its dense row by {number(difference, signed=True)} Rsum: {word}"
                 f"{_doubt(difference)}."
             )
-    difference = gain(results, REFERENCE, "iv", rsum(PROTOCOL))
-    if difference is not None:
-        word = "beats" if difference["mean"] > 0 else "**does not beat**"
-        found.append(
-            f"The full pipeline {word} phase iv alone: {number(difference, signed=True)} Rsum{_doubt(difference)}."
-        )
+    for row, alone, which in ((REFERENCE, "iv", ""), ("plain", "plain-iv", " without any improvement")):
+        difference = gain(results, row, alone, rsum(PROTOCOL))
+        if difference is not None:
+            word = "beats" if difference["mean"] > 0 else "**does not beat**"
+            found.append(
+                f"The full pipeline{which} {word} phase iv alone{which}: {number(difference, signed=True)} Rsum"
+                f"{_doubt(difference)}."
+            )
     if REFERENCE in results:
         found += _word_verdicts(results[REFERENCE])
     return found

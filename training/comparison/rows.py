@@ -178,13 +178,20 @@ _IMPROVEMENTS = (
     _option("joint-angles", "representation", None, "joint_angles", "joint angles"),
     _option("hybrid", "model_config.dense_size", None, 256, "dense vector beside the lexical one"),
 )
+# What phase iv then is: a contrast and FLOPS, as published. The improvements may do what the earlier phases are for.
+_WITHOUT = {row.option.key: row.option.off for row in _IMPROVEMENTS if row.option is not None}
+_PLAIN = (
+    Row("plain-iv", "phase iv alone, no improvement", phases=PHASES[-1:], overrides=_WITHOUT),
+    Row("plain", "all phases, no improvement", overrides=_WITHOUT),
+)
 
-ROWS: dict[str, Row] = {row.name: row for row in (*_SYSTEMS, *_PHASES, *_HEAD, *_IMPROVEMENTS)}
+ROWS: dict[str, Row] = {row.name: row for row in (*_SYSTEMS, *_PHASES, *_HEAD, *_IMPROVEMENTS, *_PLAIN)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "systems": tuple(row.name for row in _SYSTEMS),
     "phases": (*(row.name for row in _PHASES), REFERENCE),
     "head": (REFERENCE, *(row.name for row in _HEAD)),
     "improvements": (REFERENCE, *(row.name for row in _IMPROVEMENTS)),
+    "plain": tuple(row.name for row in _PLAIN),
 }
 ENCODER_PREFIX = "text-"
 

@@ -227,7 +227,13 @@ def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[l
     """
     tables = []
     beside = paper.TABLE_2 if layout == "kit-ml" else paper.TABLE_1
-    titles = {"systems": "Systems", "phases": "Phases", "head": "Head and vocabulary", "improvements": "Improvements"}
+    titles = {
+        "systems": "Systems",
+        "phases": "Phases",
+        "head": "Head and vocabulary",
+        "improvements": "Improvements",
+        "plain": "Without the improvements",
+    }
     for protocol in PROTOCOLS:
         for group, names in GROUPS.items():
             lines = retrieval_lines(summary, names, protocol)
