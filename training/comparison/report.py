@@ -180,7 +180,7 @@ def verdicts(results: Results) -> list[str]:
                 f"†{name} differs from its dense row by {number(difference, signed=True)} Rsum: {word}"
                 f"{_doubt(difference)}."
             )
-    for row, alone, which in ((REFERENCE, "iv", ""), ("plain", "plain-iv", " without any improvement")):
+    for row, alone, which in ((REFERENCE, "iv", ""), ("plain-lexmotion", "plain-iv", " without any improvement")):
         difference = gain(results, row, alone, rsum(PROTOCOL))
         if difference is not None:
             word = "beats" if difference["mean"] > 0 else "**does not beat**"

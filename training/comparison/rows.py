@@ -182,7 +182,7 @@ _IMPROVEMENTS = (
 _WITHOUT = {row.option.key: row.option.off for row in _IMPROVEMENTS if row.option is not None}
 _PLAIN = (
     Row("plain-iv", "phase iv alone, no improvement", phases=PHASES[-1:], overrides=_WITHOUT),
-    Row("plain", "all phases, no improvement", overrides=_WITHOUT),
+    Row("plain-lexmotion", "all phases, no improvement", overrides=_WITHOUT),
 )
 
 ROWS: dict[str, Row] = {row.name: row for row in (*_SYSTEMS, *_PHASES, *_HEAD, *_IMPROVEMENTS, *_PLAIN)}
