@@ -442,8 +442,10 @@ class Comparison:
         for phase in row.phases:
             section = content["phases"].get(phase) or {}
             content["phases"][phase] = {**section, "seed": seed, **self.steps(plan, phase)}
-        # Rows that part company in phase iv share what comes before.
-        siblings = sorted(path for path in self.output_dir.glob(f"*/seed{seed}/run") if path != run)
+        siblings: list[Path] = []
+        if self.keep_weights:  # else another process may remove them while they are copied
+            # Rows that part company in phase iv share what comes before.
+            siblings = sorted(path for path in self.output_dir.glob(f"*/seed{seed}/run") if path != run)
         train_recipe(content, data.folder, run, reuse=siblings)
         return run / "model"
 
