@@ -998,6 +998,8 @@ def _connect(entry: dict[str, Any], folder: Path) -> Any:
 
 def check_free(folder: Path) -> None:
     """
+    Refuse a folder that must not be built in.
+
     Raises:
         ValueError: the folder holds an index.
     """

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from ..arguments import RunArguments
+from ..arguments import PHASES, RunArguments
 from ..pipeline import BUILDERS, TRAINERS, PreparedData
 
 # Of a row's minutes; the phases a row has share out the whole. The recipe's `compare: {shares: ...}` replaces it.
 SHARES = {"lexmlm": 0.15, "cmmm": 0.15, "lexmmm": 0.2, "lexcmlp": 0.5, "baseline": 1.0}
 # Of a training under a budget: its result is the best of these. What only prepares another phase is not chosen so.
 EVALUATIONS, PREPARING_EVALUATIONS = 10, 2
-PREPARING = ("lexmlm", "cmmm", "lexmmm")
 WARMUP_STEPS, LEAST_STEPS, TIMED_SECONDS = 2, 5, 8.0
 
 
@@ -102,7 +101,7 @@ def plan_steps(
     plan = {}
     for phase, timing in timings.items():
         seconds = 60.0 * minutes * shares[phase] / total
-        evaluations = PREPARING_EVALUATIONS if phase in PREPARING else EVALUATIONS
+        evaluations = PREPARING_EVALUATIONS if phase in PHASES[:-1] else EVALUATIONS
         steps = int((seconds - evaluations * timing["evaluation_seconds"]) / timing["step_seconds"])
         if steps < evaluations:
             least = (evaluations * sum(timing.values())) * total / shares[phase] / 60.0
