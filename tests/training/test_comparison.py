@@ -225,6 +225,15 @@ def test_the_recipe_may_share_the_time_out_otherwise(compare, tiny, fake_trainin
     assert steps == {"lexmlm": 116, "lexcmlp": 100}  # a minute each, two and ten evaluations of a second
 
 
+def test_under_a_budget_a_recipe_s_own_counts_and_a_lone_share_change_nothing(
+    compare, tiny, fake_training, fake_timing
+):
+    first = compare(budget_minutes=2.0).run([ROWS["iv"]], [0])
+    tiny["compare"] = {"shares": {"lexcmlp": 0.9}}
+    assert compare(budget_minutes=2.0, overrides=["lexcmlp.num_steps=7"]).run([ROWS["iv"]], [0]) == first
+    assert fake_training == [("iv", 0)] and fake_timing == ["lexcmlp"]
+
+
 # ---- results that are there
 
 

@@ -53,6 +53,7 @@ logger = logging.get_logger(__name__)
 
 FORMAT = 1
 RESULT, PLAN, TIMINGS, PREPARED, LOCK = "result.json", "plan.json", "timings.json", "prepared", ".lock"
+COUNTS = ("num_steps", "num_epochs", "eval_steps")  # of a training; under a budget its plan decides them
 
 
 class Comparison:
@@ -194,18 +195,18 @@ class Comparison:
             return None
         shares = {**SHARES, **((self.recipe.get("compare") or {}).get("shares") or {})}
         purpose = {**self.definition(row, 0, None), "shares": {name: shares.get(name) for name in row.trained}}
-        identity = mark(purpose)
+        identity = mark(deciding(purpose))
         own = self.output_dir / row.name / PLAN
         if own.is_file():
             plan = json.loads(own.read_text(encoding="utf-8"))
-            if mark(plan["purpose"]) != identity:
+            if mark(deciding(plan["purpose"])) != identity:
                 raise ValueError(
-                    f"{own} was made for another run: {difference(plan['purpose'], purpose)}. Delete "
+                    f"{own} was made for another run: {difference(deciding(plan['purpose']), deciding(purpose))}. Delete "
                     f"{own.parent} to begin the row anew, restore the arguments, or choose another output folder."
                 )
             return plan
         for plan in self.known_plans():
-            if mark(plan["purpose"]) == identity:
+            if mark(deciding(plan["purpose"])) == identity:
                 return plan
         if not make:
             raise LookupError(f"the row {row.name} is not planned")
@@ -236,8 +237,7 @@ class Comparison:
 
     def timing(self, training: str, arguments: RunArguments, row: Row) -> dict[str, float]:
         """What `time_phase` says, measured once for equal trainings on this machine."""
-        counts = ("seed", "num_steps", "num_epochs", "eval_steps")
-        defining = {name: value for name, value in arguments.defining().items() if name not in counts}
+        defining = {name: value for name, value in arguments.defining().items() if name not in ("seed", *COUNTS)}
         place = {name: value for name, value in machine().items() if name != "load"}
         key = digest([training, defining, self.data.fingerprint, row.vocabulary_filter, row.text_encoder, place])
         path = self.output_dir / TIMINGS
@@ -505,6 +505,15 @@ def essential(definition: Mapping[str, Any]) -> dict[str, Any]:
             key: value for key, value in values.items() if key not in defaults or defaults[key] != value
         }
     return {**definition, "trainings": trainings}
+
+
+def deciding(purpose: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a plan's purpose decides its steps: not the recipe's own counts, and no share of a lone training."""
+    trainings = {
+        name: {key: value for key, value in arguments.items() if key not in COUNTS}
+        for name, arguments in purpose["trainings"].items()
+    }
+    return {**purpose, "trainings": trainings, "shares": purpose["shares"] if len(trainings) > 1 else None}
 
 
 def mark(definition: Mapping[str, Any]) -> str:
