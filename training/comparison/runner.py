@@ -194,14 +194,15 @@ class Comparison:
         if self.budget_minutes is None or not row.trained:
             return None
         shares = {**SHARES, **((self.recipe.get("compare") or {}).get("shares") or {})}
-        purpose = {**self.definition(row, 0, None), "shares": {name: shares.get(name) for name in row.trained}}
-        identity = mark(deciding(purpose))
+        shares_of_row = {name: shares.get(name) for name in row.trained}
+        purpose = deciding({**self.definition(row, 0, None), "shares": shares_of_row})
+        identity = mark(purpose)
         own = self.output_dir / row.name / PLAN
         if own.is_file():
             plan = json.loads(own.read_text(encoding="utf-8"))
             if mark(deciding(plan["purpose"])) != identity:
                 raise ValueError(
-                    f"{own} was made for another run: {difference(deciding(plan['purpose']), deciding(purpose))}. Delete "
+                    f"{own} was made for another run: {difference(deciding(plan['purpose']), purpose)}. Delete "
                     f"{own.parent} to begin the row anew, restore the arguments, or choose another output folder."
                 )
             return plan
