@@ -156,6 +156,14 @@ class LexicalHead(nn.Module):
         self.bias[self.active_ids] += shift
         return shift
 
+    def check_can_limit(self) -> None:
+        """Raise ValueError where words are never zero, so that no share of the items could be without one."""
+        if self.kind != "splade":
+            raise ValueError(
+                f"only a head of kind 'splade' has words at zero to be limited, this is {self.kind!r}; leave "
+                "motion_word_share out"
+            )
+
     @torch.no_grad()
     def limit_frequency(self, scores: torch.Tensor, share: float) -> int:
         """
@@ -173,8 +181,7 @@ class LexicalHead(nn.Module):
         Raises:
             ValueError: the head is of another kind than `splade`, where no word is ever zero; share is out of range.
         """
-        if self.kind != "splade":
-            raise ValueError(f"only a head of kind 'splade' has words at zero to be limited, this is {self.kind!r}")
+        self.check_can_limit()
         if not 0 < share < 1:
             raise ValueError(f"share must lie in (0, 1), got {share}")
         allowed = int(share * scores.shape[0])

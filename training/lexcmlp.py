@@ -24,6 +24,8 @@ class LexCMLPTrainer(AlignmentTrainer):
     def setup(self) -> None:
         self.frame_multiple = self.model.config.motion_config.patch_frames
         super().setup()
+        if self.args.motion_word_share is not None:
+            self.model.motion_model.lexical_head.check_can_limit()  # not only once everything is trained
         self.masker = CaptionMasker(
             self.processor.lexicon,
             self.processor.tokenizer.mask_token_id,

@@ -77,6 +77,9 @@ class RetrieverConfig(PreTrainedConfig):
         latent_size (`int`): width D of the dense embeddings.
         representation (`str`): `"dense"`, or `"lexicon"`: a vector over the words of the text encoder.
         num_active_words, head_kind, top_k: of the lexical heads, as in [`LexMotionTextConfig`].
+        tie_word_embeddings (`bool`):
+            Whether the lexical heads score words by the text encoder's embeddings; False: by random ones of their own,
+            which shows what it is worth that the words were near each other before any motion was seen.
         temperature (`float`): divides the cosines.
         false_negative_threshold (`float`, *optional*):
             Pairs whose captions' sentence vectors have a cosine above it are no negatives; None keeps them all.
@@ -95,6 +98,7 @@ class RetrieverConfig(PreTrainedConfig):
     num_active_words: int | None = None
     head_kind: str = "splade"
     top_k: int | None = None
+    tie_word_embeddings: bool = True
     temperature: float = 0.1
     false_negative_threshold: float | None = None
     loss_weights: dict | None = None
@@ -264,6 +268,10 @@ class RetrieverModel(LexMotionPreTrainedModel):
         self.text_encoder = AutoModelForTextEncoding.from_config(config.encoder_config, **_no_pooler(config))
         self.text_readout = LexicalReadout(config, text_width) if config.is_lexical else None
         self.motion_readout = LexicalReadout(config, motion_width) if config.is_lexical else None
+        self.words = None
+        if config.is_lexical and not config.tie_word_embeddings:
+            encoder = config.encoder_config
+            self.words = nn.Linear(encoder.hidden_size, config.num_active_words or encoder.vocab_size, bias=False)
         self.train()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -274,8 +282,8 @@ class RetrieverModel(LexMotionPreTrainedModel):
 
     @property
     def word_embeddings(self) -> torch.Tensor:
-        """(V, E), the text encoder's."""
-        return self.get_input_embeddings().weight
+        """(V, E), the text encoder's; (A, E), those of the active words alone, where they are not tied."""
+        return self.get_input_embeddings().weight if self.words is None else self.words.weight
 
     @property
     def temperature(self) -> float | torch.Tensor:
@@ -293,10 +301,15 @@ class RetrieverModel(LexMotionPreTrainedModel):
         """Restrict the lexical vectors to these vocabulary ids.
 
         Raises:
-            ValueError: ids outside the vocabulary, or the representation is dense.
+            ValueError: ids outside the vocabulary, the representation is dense, or the words are not tied.
         """
         if not self.config.is_lexical:
             raise ValueError('a dense representation has no words; build the model with representation="lexicon"')
+        if self.words is not None:
+            raise ValueError(
+                f"this model has {self.words.out_features} word embeddings of its own, which belong to its active "
+                "words; give active_ids to from_text_pretrained"
+            )
         heads = [self.text_readout.head, self.motion_readout.head]
         self._use_active_words(heads, [self.config, self.config], active_ids)
 
@@ -329,6 +342,8 @@ class RetrieverModel(LexMotionPreTrainedModel):
         for readout in (model.text_readout, model.motion_readout):
             if readout is not None:
                 readout.head.load_state_dict(head)
+        if model.words is not None:  # as long as those they stand for: the heads' scores keep their scale
+            nn.init.normal_(model.words.weight, std=float(model.get_input_embeddings().weight.detach().std()))
         return model
 
     def text_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

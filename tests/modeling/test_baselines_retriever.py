@@ -234,3 +234,32 @@ def test_published_text_weights_are_taken_over(tmp_path, representation):
         words[:, :20] = words[:, 60:] = 0.0
         torch.testing.assert_close(built.get_text_features(ids, mask), words, atol=1e-5, rtol=0)
     assert torch.equal(built.motion_readout.head.dense.weight, masked_lm.cls.predictions.transform.dense.weight)
+
+
+def test_untied_words_are_random_and_as_long_as_the_encoders(tmp_path):
+    encoder = BertConfig(**{name: value for name, value in BERT.items() if name != "model_type"})
+    torch.manual_seed(0)
+    BertForMaskedLM(encoder).save_pretrained(tmp_path / "bert")
+    active = torch.arange(3, 43)
+    fields = {"representation": "lexicon", "tie_word_embeddings": False}
+    untied = MeanRetriever.from_text_pretrained(str(tmp_path / "bert"), config(**fields), active)
+    own, table = untied.word_embeddings, untied.get_input_embeddings().weight
+    assert own.shape == (40, 32)
+    assert float(own.std()) == pytest.approx(float(table.std()), rel=0.1)
+    assert not any(torch.equal(own[row], table[3 + row]) for row in range(40))
+    untied.save_pretrained(tmp_path / "untied")
+    again = MeanRetriever.from_pretrained(tmp_path / "untied").eval()
+    (ids, mask), (values, frames) = captions(), motions()
+    vectors = again.get_motion_features(values, frames)
+    torch.testing.assert_close(vectors, untied.eval().get_motion_features(values, frames))
+    assert not vectors[:, :3].any() and not vectors[:, 43:].any() and vectors[:, 3:43].any()
+    with pytest.raises(ValueError, match="40 word embeddings of its own.*from_text_pretrained"):
+        again.set_active_words(active)
+
+
+def test_untied_words_learn_and_the_encoders_input_does_not_move_them():
+    untied = model(representation="lexicon", tie_word_embeddings=False).train()
+    (ids, mask), (values, frames) = captions(), motions()
+    untied(ids, values, mask, frames, return_loss=True).loss.backward()
+    assert untied.words.weight.grad.abs().sum() > 0
+    assert "words.weight" not in dict(model(representation="lexicon").named_parameters())

@@ -21,6 +21,7 @@ CONFIGS = {
     "text_config": LexMotionTextConfig,
     "motion_config": LexMotionMotionConfig,
 }
+DAGGERS = ("tmr", "motion_patches")  # whose dense vector the paper also replaces by a lexical one
 REFERENCE = "lexmotion"  # what an ablation is compared with
 
 
@@ -126,6 +127,12 @@ def _system(system: str, vectors: str) -> Row:
     return Row(f"{system}-lexicon", f"†{SYSTEM_LABELS[system]}", system, vectors)
 
 
+def _untied(system: str) -> Row:
+    key = f"baselines.{system}.baseline_config.tie_word_embeddings"
+    name, label = f"{system}-untied", f"†{SYSTEM_LABELS[system]}, random words"
+    return Row(name, label, system, overrides={key: False})
+
+
 def _phases(names: str) -> Row:
     numerals = dict(zip(("i", "ii", "iii", "iv"), PHASES, strict=True))
     return Row(names, f"phases {names}", phases=tuple(numerals[name] for name in names.split("+")))
@@ -141,21 +148,23 @@ _TOP_K = {
     "lexcmlp.motion_flops_weight": 0.0,
     "lexcmlp.text_target_words": None,
     "lexcmlp.motion_target_words": None,
+    "lexcmlp.text_word_limits": None,
+    "lexcmlp.motion_word_limits": None,
 }
+_VDR = {"text_config.head_kind": "vdr", "lexcmlp.motion_word_share": None} | _TOP_K  # its words are never zero
 _TOP_64 = {"lexcmlp.text_word_limits": [0, 64], "lexcmlp.motion_word_limits": [0, 64]}
 _SYSTEMS = (
     _system("temos", "dense"),
     _system("t2m", "dense"),
     _system("tmr", "dense"),
     _system("motion_patches", "dense"),
-    _system("tmr", "lexicon"),
-    _system("motion_patches", "lexicon"),
+    *(_system(system, "lexicon") for system in DAGGERS),
     Row(REFERENCE, "LexMotion"),
     Row("ridge", "Ridge floor", vectors="none"),
 )
 _PHASES = tuple(_phases(names) for names in ("iv", "i+iv", "ii+iv", "iii+iv", "i+ii+iv", "i+iii+iv"))
 _HEAD = (
-    Row("vdr", "head VDR, top 128 words", overrides={"text_config.head_kind": "vdr"} | _TOP_K),
+    Row("vdr", "head VDR, top 128 words", overrides=_VDR),
     Row("top-k", "top 128 words instead of FLOPS", overrides=_TOP_K),
     Row("inference-top-k", "FLOPS, then the top 64 words", overrides=_TOP_64),
     Row("vocabulary-corpus", "vocabulary: words of the captions", vocabulary_filter="corpus"),
@@ -184,14 +193,16 @@ _PLAIN = (
     Row("plain-iv", "phase iv alone, no improvement", phases=PHASES[-1:], overrides=_WITHOUT),
     Row("plain-lexmotion", "all phases, no improvement", overrides=_WITHOUT),
 )
+_UNTIED = tuple(_untied(system) for system in DAGGERS)
 
-ROWS: dict[str, Row] = {row.name: row for row in (*_SYSTEMS, *_PHASES, *_HEAD, *_IMPROVEMENTS, *_PLAIN)}
+ROWS: dict[str, Row] = {row.name: row for row in (*_SYSTEMS, *_PHASES, *_HEAD, *_IMPROVEMENTS, *_PLAIN, *_UNTIED)}
 GROUPS: dict[str, tuple[str, ...]] = {
     "systems": tuple(row.name for row in _SYSTEMS),
     "phases": (*(row.name for row in _PHASES), REFERENCE),
     "head": (REFERENCE, *(row.name for row in _HEAD)),
     "improvements": (REFERENCE, *(row.name for row in _IMPROVEMENTS)),
     "plain": tuple(row.name for row in _PLAIN),
+    "daggers": tuple(name for system in DAGGERS for name in (system, f"{system}-lexicon", f"{system}-untied")),
 }
 ENCODER_PREFIX = "text-"
 

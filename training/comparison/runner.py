@@ -137,6 +137,7 @@ class Comparison:
         for name in row.trained:
             try:
                 if name == "baseline":
+                    baseline_values(self.recipe, str(row.system))  # a row's own changes may not make one up
                     values: dict[str, Any] | None = baseline_values(content, str(row.system), row.vectors)
                 else:
                     values = phase_values(content, name)

@@ -233,6 +233,7 @@ def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[l
         "head": "Head and vocabulary",
         "improvements": "Improvements",
         "plain": "Without the improvements",
+        "daggers": "Lexical vectors in a dense system",
     }
     for protocol in PROTOCOLS:
         for group, names in GROUPS.items():
