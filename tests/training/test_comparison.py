@@ -386,6 +386,24 @@ def test_rows_are_trained_scored_and_taken_up_again(compare, monkeypatch):
     assert list(made.collect()) == ["motion_patches", "motion_patches-lexicon", "ridge", "i+iv"]
 
 
+def test_other_heads_keep_their_own_words_whatever_the_recipe_limits(compare):
+    made = compare(overrides={"lexcmlp.motion_word_share": 0.4, "lexcmlp.motion_word_limits": [2, 9]})
+    rows = [dataclasses.replace(ROWS[name], phases=("lexcmlp",)) for name in ("iv", "vdr", "top-k")]
+    limited, vdr, top = (result["lexical"] for result in made.run(rows, [0]))
+    assert limited["motion_most_words"] <= 9
+    words = made.data.processor.lexicon.num_active_words
+    assert vdr["motion_least_words"] == vdr["motion_most_words"] == min(words, 128)
+    assert top["motion_most_words"] > 9
+
+
+def test_a_daggered_baseline_can_have_random_words(compare):
+    made = compare()
+    [result] = made.run([ROWS["motion_patches-untied"]], [0])
+    assert result["label"] == "†MotionPatches, random words" and result["lexical"] is not None
+    with pytest.raises(ValueError, match="row tmr-untied cannot be run: .*no baseline 'tmr'"):
+        made.run([ROWS["tmr-untied"]], [0])
+
+
 def test_rows_that_part_in_phase_four_share_what_comes_before(compare):
     made = compare()
     results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], phases=ROWS["i+iv"].phases)], [0, 1])

@@ -223,11 +223,20 @@ def test_statements_follow_the_figures():
     assert any("**50.0%** of LexMotion's motions" in text for text in good)
     assert any("all of LexMotion's captions" in text for text in good)
     bad = verdicts(
-        results(motion_patches=[30.0], motion_patches_lexicon=[31.0], lexmotion=[31.0], iv=[32.0], ridge=[40.0])
+        results(
+            motion_patches=[30.0],
+            motion_patches_lexicon=[31.0],
+            motion_patches_untied=[29.5],
+            lexmotion=[31.0],
+            iv=[32.0],
+            ridge=[40.0],
+        )
     )
     short = paper.ratio("lexmotion", "motion_patches") * 300.0 - 310.0
     assert bad[0].endswith(f"**missed**, {short:.1f} Rsum short.")
     assert any("**not below**" in text and "(one seed)" in text for text in bad)
+    assert any("†MotionPatches with random words" in text and "-15.0 Rsum (one seed)" in text for text in bad)
+    assert not any("random words" in text for text in good)
     assert any("**does not beat** phase iv alone: -10.0" in text for text in bad)
     assert any("is **not above** the ridge floor" in text for text in bad)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from . import paper
-from .rows import GROUPS, REFERENCE
+from .rows import DAGGERS, GROUPS, REFERENCE, SYSTEM_LABELS
 from .scoring import PROTOCOLS, WORDS_WANTED
 from .tables import (
     PAPER_LABEL,
@@ -170,7 +170,8 @@ def verdicts(results: Results) -> list[str]:
         own, floor = (over_seeds(results[name])["retrieval"][PROTOCOL]["Rsum"] for name in (REFERENCE, "ridge"))
         word = "above" if own["mean"] > floor["mean"] else "**not above**"
         found.append(f"LexMotion's Rsum, {number(own)}, is {word} the ridge floor's {number(floor)}.")
-    for system, name in (("tmr", "TMR"), ("motion_patches", "MotionPatches")):
+    for system in DAGGERS:
+        name = SYSTEM_LABELS[system]
         difference = gain(results, f"{system}-lexicon", system, rsum(PROTOCOL))
         if difference is not None:
             word = (
@@ -179,6 +180,12 @@ def verdicts(results: Results) -> list[str]:
             found.append(
                 f"†{name} differs from its dense row by {number(difference, signed=True)} Rsum: {word}"
                 f"{_doubt(difference)}."
+            )
+        random_words = gain(results, f"{system}-untied", f"{system}-lexicon", rsum(PROTOCOL))
+        if random_words is not None:
+            found.append(
+                f"†{name} with random words in place of the text encoder's: {number(random_words, signed=True)} Rsum"
+                f"{_doubt(random_words)}."
             )
     for row, alone, which in ((REFERENCE, "iv", ""), ("plain-lexmotion", "plain-iv", " without any improvement")):
         difference = gain(results, row, alone, rsum(PROTOCOL))

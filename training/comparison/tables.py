@@ -239,7 +239,8 @@ def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[l
         for group, names in GROUPS.items():
             lines = retrieval_lines(summary, names, protocol)
             present = [name for name in names if name in summary["rows"]]
-            if present and present != [REFERENCE]:
+            known = [REFERENCE] if group == "systems" else GROUPS["systems"]
+            if set(present) - set(known):
                 blocks = [lines, paper_lines(beside, present)] if group == "systems" else [lines]
                 tables.append((f"{titles[group]}, {protocol}", blocks))
         encoders = encoder_names(summary)
