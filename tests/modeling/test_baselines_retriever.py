@@ -249,7 +249,7 @@ def test_untied_words_are_random_and_as_long_as_the_encoders(tmp_path):
     assert not any(torch.equal(own[row], table[3 + row]) for row in range(40))
     untied.save_pretrained(tmp_path / "untied")
     again = MeanRetriever.from_pretrained(tmp_path / "untied").eval()
-    (ids, mask), (values, frames) = captions(), motions()
+    values, frames = motions()
     vectors = again.get_motion_features(values, frames)
     torch.testing.assert_close(vectors, untied.eval().get_motion_features(values, frames))
     assert not vectors[:, :3].any() and not vectors[:, 43:].any() and vectors[:, 3:43].any()
@@ -257,9 +257,9 @@ def test_untied_words_are_random_and_as_long_as_the_encoders(tmp_path):
         again.set_active_words(active)
 
 
-def test_untied_words_learn_and_the_encoders_input_does_not_move_them():
+def test_untied_words_learn():
     untied = model(representation="lexicon", tie_word_embeddings=False).train()
     (ids, mask), (values, frames) = captions(), motions()
     untied(ids, values, mask, frames, return_loss=True).loss.backward()
     assert untied.words.weight.grad.abs().sum() > 0
-    assert "words.weight" not in dict(model(representation="lexicon").named_parameters())
+    assert model(representation="lexicon").words is None
