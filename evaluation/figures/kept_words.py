@@ -282,7 +282,7 @@ def kept_figure(
             ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             ax.minorticks_off()
-            # More words cost more: the curves leave this corner free; "best" does not see the line of the dense system.
+            # More words cost more: the curves leave this corner free. "best" does not see the dense line.
             ax.legend(frameon=False, fontsize=6.5, loc="lower right", handlelength=1.6)
         for ax in axes[3 : 6 if timed else 5]:
             ax.set_xlabel("words kept", fontsize=7.5, color="#777777")

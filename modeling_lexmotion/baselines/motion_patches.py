@@ -18,7 +18,7 @@ from transformers.masking_utils import create_bidirectional_mask
 
 from ..losses_lexmotion import cosine
 from ..modeling_lexmotion import LexMotionLayer
-from .retriever import Encoding, Pairs, RetrieverConfig, RetrieverModel, symmetric_info_nce
+from .retriever import LEXICAL_ENCODERS, Encoding, Pairs, RetrieverConfig, RetrieverModel, symmetric_info_nce
 
 HUMANML3D_CHAINS = (
     (0, 2, 5, 8, 11),  # right leg
@@ -27,6 +27,7 @@ HUMANML3D_CHAINS = (
     (9, 14, 17, 19, 21),  # right arm
     (9, 13, 16, 18, 20),  # left arm
 )
+TEXT_POOLINGS = ("cls", "mean")
 LOWEST_TEMPERATURE = 0.01  # as in CLIP
 
 
@@ -44,6 +45,9 @@ class MotionPatchesConfig(RetrieverConfig):
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the ViT.
         hidden_act (`str`): activation of the ViT and of the projection heads.
         hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation of the ViT, training only.
+        text_pooling (`str`):
+            What the dense representation reads of a caption: `"cls"`, as published, or `"mean"` of its tokens, which
+            sentence encoders were taught. A T5 has no [CLS]: its mean in any case.
         projection_dropout (`float`): in the projection heads, training only; 0.5 for HumanML3D, 0 for KIT-ML.
         temperature (`float`): where the learned temperature starts.
     """
@@ -63,11 +67,14 @@ class MotionPatchesConfig(RetrieverConfig):
     hidden_dropout: float | int = 0.0
     attention_dropout: float | int = 0.0
     drop_path_rate: float | int = 0.0
+    text_pooling: str = "cls"
     projection_dropout: float | int = 0.5
     layer_norm_eps: float = 1e-6
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        if self.text_pooling not in TEXT_POOLINGS:
+            raise ValueError(f"text_pooling must be one of {TEXT_POOLINGS}, got {self.text_pooling!r}")
         self.chains = [list(chain) for chain in (HUMANML3D_CHAINS if self.chains is None else self.chains)]
         if self.num_features % 3:
             raise ValueError(
@@ -216,8 +223,8 @@ class MotionPatchesModel(RetrieverModel):
     A ViT over body-part patches and a text encoder, aligned as in CLIP.
 
     Reads joint positions, (B, T, 3 J) in the order of the joints, normalised by the processor. In the lexical
-    representation all tokens vote for words, where the dense one averages the patches and reads the caption's [CLS]
-    (a T5 has none: its mean).
+    representation all tokens vote for words, where the dense one averages the patches and reads the caption's [CLS] or
+    mean.
 
     Example:
 
@@ -254,6 +261,13 @@ class MotionPatchesModel(RetrieverModel):
     def temperature(self) -> torch.Tensor:
         """Learned, exp(-logit_scale), and not below 0.01."""
         return torch.exp(-self.logit_scale).clamp(min=LOWEST_TEMPERATURE)
+
+    def pooled_text(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(Bt, L, E), (Bt, L) -> (Bt, E), as `text_pooling` says."""
+        if self.config.text_pooling == "cls" and self.config.encoder_config.model_type in LEXICAL_ENCODERS:
+            return states[:, 0]
+        weight = attention_mask[..., None].to(states.dtype)
+        return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Encoding:
         """(Bt, L), (Bt, L) -> embeds (Bt, D or A)."""

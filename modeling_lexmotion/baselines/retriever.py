@@ -355,13 +355,6 @@ class RetrieverModel(LexMotionPreTrainedModel):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_text_encoder):
             return by_length(run, attention_mask, input_ids)
 
-    def pooled_text(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(Bt, L, E), (Bt, L) -> (Bt, E): [CLS], or the mean where the encoder was not taught one."""
-        if self.config.encoder_config.model_type in LEXICAL_ENCODERS:
-            return states[:, 0]
-        weight = attention_mask[..., None].to(states.dtype)
-        return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
-
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Encoding:
         """(Bt, L), (Bt, L) -> the captions' encoding."""
         raise NotImplementedError

@@ -79,6 +79,7 @@ def test_the_chains_are_those_of_the_skeletons():
         ({"chains": [[0], []]}, "non-empty"),
         ({"chains": []}, "non-empty"),
         ({"num_attention_heads": 5}, "24.*5"),
+        ({"text_pooling": "max"}, "'cls', 'mean'.*'max'"),
     ],
 )
 def test_a_wrong_field_is_named(fields, message):
@@ -223,6 +224,14 @@ def test_sizes_are_the_published_ones():
 
 def test_the_example_runs():
     assert doctest.testmod(motion_patches, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
+
+
+def test_a_caption_is_read_by_its_first_token_or_by_all():
+    states = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    torch.testing.assert_close(model().pooled_text(states, mask), states[:, 0])
+    expected = torch.stack([states[0, :2].mean(dim=0), states[1].mean(dim=0)])
+    torch.testing.assert_close(model(text_pooling="mean").pooled_text(states, mask), expected)
 
 
 def test_any_text_encoder_can_be_read_a_t5_by_its_mean(tmp_path):
