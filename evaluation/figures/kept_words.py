@@ -275,7 +275,7 @@ def kept_figure(
             _across(axes[3], dense.bytes_a_motion, f"dense, {dense.size} numbers")
             _across(axes[4], gallery * dense.size, "dense: all numbers")
             if timed and dense.milliseconds is not None:
-                _across(axes[5], dense.milliseconds, "dense, all motions")
+                _across(axes[5], dense.milliseconds, "dense")
         for ax in axes[2 : 6 if timed else 5]:
             ax.set_yscale("log")
             low, high = ax.get_ylim()
