@@ -363,6 +363,13 @@ class RunArguments:
     data: DataArguments
     phase: PhaseArguments
 
+    def __post_init__(self):
+        kinds = [(fields or {}).get("head_kind") for fields in (self.model.text_config, self.model.motion_config)]
+        if getattr(self.phase, "motion_word_share", None) is not None and "vdr" in kinds:
+            raise ValueError(
+                "motion_word_share cannot be kept by head_kind 'vdr', whose words are never zero; leave one out"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self.model), **vars(self.data), **vars(self.phase)}
 

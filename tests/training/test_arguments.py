@@ -110,7 +110,14 @@ def test_overrides_take_dotted_keys_with_and_without_phases(recipe):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"batch_size": 0}, {"ema_decay": 2}, {"num_steps": 0}, {"captions_per_motion": 4}, {"bucket_batches": -1}],
+    [
+        {"batch_size": 0},
+        {"ema_decay": 2},
+        {"num_steps": 0},
+        {"captions_per_motion": 4},
+        {"bucket_batches": -1},
+        {"motion_word_share": 0.4, "text_config": {"head_kind": "vdr"}},
+    ],
 )
 def test_impossible_settings_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
