@@ -1,3 +1,4 @@
+import gc
 import shutil
 import threading
 import time
@@ -67,9 +68,10 @@ def test_tensors_stand_on_the_file(data):
     (path,) = (data.folder / "cache").glob("train-clips-*.arrow")
     motion = pa.ipc.open_file(str(path)).get_batch(0)["motion"]
     assert len(motion) == len(corpus)
+    gc.collect()  # what other tests left goes now, not while this one counts
     held = pa.total_allocated_bytes()
     again = PreparedData.read(data.folder).corpus("train", 32)
-    assert pa.total_allocated_bytes() == held
+    assert pa.total_allocated_bytes() <= held
     assert torch.equal(again.frames, corpus.frames)
     with open("/proc/self/maps", encoding="utf-8") as maps:
         places = [line.split()[0].split("-") for line in maps if str(path.resolve()) in line]
