@@ -88,7 +88,7 @@ setup(
         + find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
     ],
     package_data={
-        "lexmotion.evaluation": ["motion_captioning/*", "motion_generation/*", "motion_retrieval/*", "viewer/*"],
+        "lexmotion.evaluation": ["hub_metrics/*/*", "viewer/*"],
         "lexmotion.hub_cards": ["templates/*.md"],
         "lexmotion.hub_cards.space": ["README.md", "requirements.txt"],
         "lexmotion.training": ["recipes/*.yaml"],

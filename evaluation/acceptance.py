@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from .lexical_reports import (
+from .metrics.lexical import (
     antonym_auc,
     caption_coverage,
     dimension_usage,

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lexmotion.processing.motion_inspection import Inspection
+from lexmotion.processing.recordings.inspection import Inspection
 
 from .benchmarks.harness import SIDES, Result
 from .criteria import judge

@@ -26,8 +26,8 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from lexmotion.encoding_lexmotion import check_processor
-from lexmotion.processing.motion_io import FORMATS, load_motion
-from lexmotion.retrieval_lexmotion import Hit, LexMotionIndex
+from lexmotion.index.lexmotion_index import Hit, LexMotionIndex
+from lexmotion.processing.recordings.reading import FORMATS, load_motion
 
 from .explain import explain
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions

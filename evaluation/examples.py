@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .encoding import EncodedSplit, encode_dataset
+from .encoding.vectors import EncodedSplit, encode_dataset
 from .visualization import facing_front, readme_picture
 
 

@@ -8,7 +8,7 @@ import torch
 
 from lexmotion.processing.skeletons import part_names
 
-from .scores import has_parts
+from .metrics.scores import has_parts
 
 
 @dataclass

@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from lexmotion import index_storage, retrieval_lexmotion
-from lexmotion.retrieval_lexmotion import LexMotionIndex
+from lexmotion.index import lexmotion_index as retrieval_lexmotion
+from lexmotion.index import segments as index_storage
+from lexmotion.index.lexmotion_index import LexMotionIndex
 
 VOCABULARY, WORDS = 96, 8
 STEPS = 240  # of the system, at one of which a process kills itself

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from .acceptance import evaluate_lexical_space
-from .encoding import EncodedSplit, encode_dataset, sentence_vectors, similarity
-from .lexical_reports import caption_coverage
-from .retrieval import evaluate_retrieval
-from .scores import has_parts
+from .encoding.vectors import EncodedSplit, encode_dataset, sentence_vectors, similarity
+from .metrics.lexical import caption_coverage
+from .metrics.retrieval import evaluate_retrieval
+from .metrics.scores import has_parts
 
 
 def content_words(captions: Iterable[Sequence[str]], lexicon: Any) -> list[list[int]]:
@@ -34,7 +34,7 @@ def report_model(
     Args:
         model: a `LexMotionModel`. processor: its `LexMotionProcessor`.
         dataset: a split of a prepared `DatasetDict`; the first caption of each motion is the query.
-        protocols: names of `lexmotion.evaluation.retrieval.PROTOCOLS`, or `"all"` that can run.
+        protocols: names of `lexmotion.evaluation.metrics.retrieval.PROTOCOLS`, or `"all"` that can run.
         sentence_model: folder or Hub name of a sentence encoder, for the protocol `threshold`.
         dissimilar_ids: gallery of the protocol `dissimilar`.
         batch_size: motions or captions encoded at a time. seed: of the protocols that draw.

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from lexmotion.processing.corpora.prepare import load_prepared
-from lexmotion.processing.motion_io import Motion, load_motion
+from lexmotion.processing.recordings.reading import Motion, load_motion
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 from scipy import sparse
 
+from lexmotion.index.lexmotion_index import Hit
 from lexmotion.processing.corpora.prepare import load_prepared
-from lexmotion.retrieval_lexmotion import Hit
 
-from .encode_shards import EncodeReport, load_encoded
+from .encoding.shards import EncodeReport, load_encoded
 from .motion_views import page
 
 SHOWN_WORDS = 8

@@ -17,7 +17,7 @@ _HOME = {
     "LexMotionModel": "modeling_lexmotion",
     "LexMotionMotionModel": "modeling_lexmotion",
     "LexMotionTextModel": "modeling_lexmotion",
-    "LexMotionIndex": "retrieval_lexmotion",
+    "LexMotionIndex": "index.lexmotion_index",
     "Lexicon": "processing.lexicon",
     "LexMotionFeatureExtractor": "processing.feature_extraction_lexmotion",
     "LexMotionProcessor": "processing.processing_lexmotion",

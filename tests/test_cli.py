@@ -9,7 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lexmotion import __main__ as cli
+from lexmotion import cli
+from lexmotion.cli import base
 
 COMMAND = typer.main.get_command(cli.app)
 COMMON_OPTIONS = {"help", "debug", "version", "install_completion", "show_completion"}
@@ -137,7 +138,7 @@ def test_the_debug_flag_sets_the_variable(monkeypatch):
 
 
 def test_a_defect_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(cli, "app", lambda **_: {}["defect"])
+    monkeypatch.setattr(base, "app", lambda **_: {}["defect"])
     with pytest.raises(KeyError):
         cli.main([])
 
@@ -146,7 +147,7 @@ def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(**_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", interrupted)
+    monkeypatch.setattr(base, "app", interrupted)
     with pytest.raises(SystemExit) as stop:
         cli.main([])
     assert stop.value.code == 130 and "Stopped" in capsys.readouterr().err
@@ -158,5 +159,5 @@ def test_an_unknown_option_is_refused():
 
 
 def test_pairs():
-    assert cli.parse_pairs(["a=1", "b=x=y"], "--set", "a=1") == {"a": "1", "b": "x=y"}
-    assert cli.parse_pairs([], "--set", "a=1") == {}
+    assert cli.training.parse_pairs(["a=1", "b=x=y"], "--set", "a=1") == {"a": "1", "b": "x=y"}
+    assert cli.training.parse_pairs([], "--set", "a=1") == {}

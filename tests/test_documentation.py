@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 import lexmotion
-from lexmotion import __main__ as cli
+from lexmotion import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("processing", "training", "evaluation", "hub_cards")
@@ -20,7 +20,7 @@ ROOMS = ("processing", "training", "evaluation", "hub_cards")
 def module_names():
     """Every module of the package, found in the folders of the rooms."""
     names = [f"lexmotion.{module.name}" for module in pkgutil.iter_modules(lexmotion.__path__)]
-    for room in ("baselines", "generators", *ROOMS):
+    for room in ("baselines", "conditioning", *ROOMS):
         package = importlib.import_module(f"lexmotion.{room}")
         names += [module.name for module in pkgutil.walk_packages(package.__path__, f"lexmotion.{room}.")]
     return sorted(name for name in names if not name.endswith("__main__"))

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from lexmotion import __main__ as cli
+from lexmotion import cli
 
 SIZES = {"train": 48, "validation": 12, "test": 12}
 SHORT = {

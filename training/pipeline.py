@@ -45,10 +45,7 @@ from .arguments import (
     phase_values,
     run_arguments,
 )
-from .baselines import BaselineTrainer, build_baseline
-from .checkpoints import file_hash, write_json
-from .cmmm import CMMMTrainer
-from .corpus import (
+from .batches.corpus import (
     CaptionTable,
     TrainingCorpus,
     corpus_fingerprint,
@@ -57,7 +54,11 @@ from .corpus import (
     read_extra_captions,
     with_mirrored,
 )
-from .initialization import (
+from .batches.packing import cached_batch, pack_clips, read_captions
+from .checkpoints import file_hash, write_json
+from .tasks.baselines import BaselineTrainer, build_baseline
+from .tasks.cmmm import CMMMTrainer
+from .tasks.initialization import (
     build_cmmm,
     build_lexcmlp,
     build_lexmlm,
@@ -66,10 +67,9 @@ from .initialization import (
     phase_model_folder,
     seed_weights,
 )
-from .lexcmlp import LexCMLPTrainer
-from .lexmlm import LexMLMTrainer
-from .lexmmm import LexMMMTrainer
-from .packing import cached_batch, pack_clips, read_captions
+from .tasks.lexcmlp import LexCMLPTrainer
+from .tasks.lexmlm import LexMLMTrainer
+from .tasks.lexmmm import LexMMMTrainer
 from .trainer import PhaseTrainer
 
 logger = logging.get_logger(__name__)

@@ -27,6 +27,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .arguments import RunArguments
+from .batches.collators import BatchOrder, BatchRandom, ClipSampler, derive_seed
+from .batches.corpus import CaptionTable, TrainingCorpus
+from .batches.vocabulary import compact_vocabulary
 from .checkpoints import (
     CheckpointFolder,
     load_unique_state,
@@ -35,11 +38,8 @@ from .checkpoints import (
     read_tensors,
     unique_state,
 )
-from .collators import BatchOrder, BatchRandom, ClipSampler, derive_seed
-from .corpus import CaptionTable, TrainingCorpus
 from .dropout import use_byte_dropout
 from .schedules import WeightAverage, learning_rate_factor
-from .vocabulary import compact_vocabulary
 
 logger = logging.get_logger(__name__)
 

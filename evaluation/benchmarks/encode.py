@@ -17,10 +17,10 @@ from lexmotion import (
     LexMotionTextConfig,
     LexMotionTextModel,
 )
-from lexmotion.masked_lm_export import save_masked_lm
+from lexmotion.export.sparse_encoder import save_masked_lm
 from lexmotion.processing.corpora.synthetic import action_specs, iterate_motions, write_captions
+from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.corpora.word_tokenizer import train_tokenizer
-from lexmotion.processing.text_models import resolve_text_model
 
 from .harness import Case, require
 

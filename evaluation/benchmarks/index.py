@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from lexmotion.retrieval_lexmotion import LexMotionIndex, canonical
+from lexmotion.index.lexmotion_index import LexMotionIndex, canonical
 
 from .harness import Case, require
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from lexmotion.retrieval_lexmotion import LexMotionIndex
+from lexmotion.index.lexmotion_index import LexMotionIndex
 
-from ..lexical_reports import active_words, item_counts, top_k
-from ..retrieval import cosine_similarity, evaluate_retrieval
+from ..metrics.lexical import active_words, item_counts, top_k
+from ..metrics.retrieval import cosine_similarity, evaluate_retrieval
 from ..visualization import BLUE, DARK, FONT, GREY, LIGHT, ORANGE, new_figure
 
 if TYPE_CHECKING:

@@ -26,13 +26,13 @@ from lexmotion import LexMotionModel, LexMotionTextModel
 from lexmotion.baselines.retriever import RetrieverModel
 from lexmotion.encoding_lexmotion import usable_threads
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.skeletons import part_names
-from lexmotion.processing.text_models import resolve_text_model
 
-from ..encoding import EncodedSplit, encode_dataset, similarity
+from ..encoding.vectors import EncodedSplit, encode_dataset, similarity
 from ..explain import explain
-from ..lexical_reports import MASS_CLASSES
-from ..scores import has_parts
+from ..metrics.lexical import MASS_CLASSES
+from ..metrics.scores import has_parts
 from ..visualization import facing_front, save_figure
 from . import clips, kept_words, representations, token_colors, word_importance
 from .page import Picture, Section, figures_page, write_whole

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..lexical_reports import MASS_CLASSES, LexiconLike, mass_by_class
+from ..metrics.lexical import MASS_CLASSES, LexiconLike, mass_by_class
 from ..visualization import BLUE, DARK, FONT, GREY, ORANGE, escape_text, new_figure
 
 if TYPE_CHECKING:

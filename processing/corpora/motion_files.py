@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ..motion_features import mirror_positions, resample_positions
-from ..motion_io import load_motion
+from ..recordings.reading import load_motion
 from .folders import MIN_FRAMES, MIRROR_MODES, CorpusFolder, FolderLayout, base_id_of
 from .records import Skipped
 from .text_mirroring import mirror_caption

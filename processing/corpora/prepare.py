@@ -34,7 +34,6 @@ from ..feature_extraction_lexmotion import LexMotionFeatureExtractor
 from ..lexicon import Lexicon
 from ..processing_lexmotion import LexMotionProcessor
 from ..skeletons import Skeleton
-from ..text_models import resolve_text_model
 from .blocks import (
     Shard,
     block_moments,
@@ -54,6 +53,7 @@ from .kit_ml import KIT_ML
 from .motion_files import MOTION_FILES, MotionFilesFolder
 from .report import Identity, PrepareReport, intact
 from .text_mirroring import mirror_caption
+from .text_models import resolve_text_model
 from .word_tokenizer import train_tokenizer
 
 logger = logging.get_logger(__name__)

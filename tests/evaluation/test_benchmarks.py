@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from lexmotion import __main__ as cli
+from lexmotion import cli
 from lexmotion.evaluation.benchmarks import features, harness
 from lexmotion.evaluation.benchmarks.features_plain import clip_features
 from lexmotion.evaluation.console import benchmark_table

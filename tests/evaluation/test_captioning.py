@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider
 
-from lexmotion.evaluation import captioning
-from lexmotion.evaluation.captioning import evaluate_captions
+from lexmotion.evaluation.metrics import captioning
+from lexmotion.evaluation.metrics.captioning import evaluate_captions
 
 PREDICTIONS = ["a person walks forward", "a man kicks with the left leg", "someone jumps"]
 REFERENCES = [

@@ -20,7 +20,7 @@ from lexmotion.evaluation.motion_sources import STORED, FileMotions, StoredMotio
 from lexmotion.evaluation.motion_views import bone_parts, packed_motion, page, preview, skeleton_view
 from lexmotion.evaluation.search import search_page
 from lexmotion.processing.motion_features import positions_to_features
-from lexmotion.processing.motion_io import save_bvh
+from lexmotion.processing.recordings.reading import save_bvh
 from lexmotion.processing.skeletons import BODY_PARTS, HUMANML3D, JOINT_PARTS, KIT_ML
 
 

@@ -13,10 +13,9 @@ import pytest
 from accelerate import PartialState
 from typer.testing import CliRunner
 
-from lexmotion import LexMotionConfig, LexMotionModel
-from lexmotion import __main__ as cli
-from lexmotion.evaluation import encode_shards as module
-from lexmotion.evaluation.encode_shards import EncodeReport, encode_shards, load_encoded, model_fingerprint
+from lexmotion import LexMotionConfig, LexMotionModel, cli
+from lexmotion.evaluation.encoding import shards as module
+from lexmotion.evaluation.encoding.shards import EncodeReport, encode_shards, load_encoded, model_fingerprint
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 
 SPLITS = {"train": 7, "test": 3}

@@ -4,7 +4,7 @@ import torch
 from datasets import Dataset
 
 from lexmotion import LexMotionModel, encoding_lexmotion
-from lexmotion.evaluation.encoding import encode_dataset, sentence_vectors, split_motions
+from lexmotion.evaluation.encoding.vectors import encode_dataset, sentence_vectors, split_motions
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from lexmotion import __main__ as cli
+from lexmotion import cli
 from lexmotion.evaluation.figures import kept_words, report
 from lexmotion.evaluation.figures.clips import drawn_candidates, representative
 from lexmotion.evaluation.figures.kept_words import (
@@ -39,8 +39,8 @@ from lexmotion.evaluation.figures.word_importance import (
     words_figure,
 )
 from lexmotion.evaluation.figures.words_over_time import over_time, short_part, words_over_time
-from lexmotion.evaluation.lexical_reports import mass_by_class
-from lexmotion.evaluation.retrieval import cosine_similarity
+from lexmotion.evaluation.metrics.lexical import mass_by_class
+from lexmotion.evaluation.metrics.retrieval import cosine_similarity
 
 PARTS = ["right leg", "left leg", "torso", "right arm", "left arm"]
 

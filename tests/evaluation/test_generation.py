@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from lexmotion.evaluation.generation import (
+from lexmotion.evaluation.metrics.generation import (
     diversity,
     evaluate_generation,
     frechet_distance,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse, stats
 
-import lexmotion.evaluation.lexical_reports as reports
-from lexmotion.evaluation.lexical_reports import (
+import lexmotion.evaluation.metrics.lexical as reports
+from lexmotion.evaluation.metrics.lexical import (
     active_words,
     antonym_auc,
     antonym_ids,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
-from lexmotion.evaluation.captioning import evaluate_captions
-from lexmotion.evaluation.generation import evaluate_generation
-from lexmotion.evaluation.retrieval import retrieval_metrics
+from lexmotion.evaluation.metrics.captioning import evaluate_captions
+from lexmotion.evaluation.metrics.generation import evaluate_generation
+from lexmotion.evaluation.metrics.retrieval import retrieval_metrics
 
-ROOM = Path(__file__).resolve().parents[2] / "evaluation"
+ROOM = Path(__file__).resolve().parents[2] / "evaluation" / "hub_metrics"
 NAMES = ("motion_captioning", "motion_generation")
 RNG = np.random.default_rng(0)
 TEXTS, REAL = RNG.normal(size=(2, 40, 6))

@@ -1,4 +1,4 @@
-"""The metric module: loads offline from its folder, computes what `lexmotion.evaluation.retrieval` does, combines."""
+"""The metric module: loads offline, computes what `lexmotion.evaluation.metrics.retrieval` does, combines."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
-from lexmotion.evaluation.retrieval import evaluate_retrieval, retrieval_metrics
+from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval, retrieval_metrics
 
-FOLDER = Path(__file__).resolve().parents[2] / "evaluation" / "motion_retrieval"
+FOLDER = Path(__file__).resolve().parents[2] / "evaluation" / "hub_metrics" / "motion_retrieval"
 SIMILARITY = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32) + 2 * np.eye(40, dtype=np.float32)
 CAPTIONS = [f"a person walks {number // 2} times" for number in range(40)]  # each twice
 

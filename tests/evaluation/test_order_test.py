@@ -5,15 +5,15 @@ import pytest
 import torch
 from datasets import Dataset
 
-from lexmotion.evaluation.encoding import encode_dataset, similarity
-from lexmotion.evaluation.order_test import (
+from lexmotion.evaluation.encoding.vectors import encode_dataset, similarity
+from lexmotion.evaluation.metrics.order import (
     clustered_interval,
     evaluate_order,
     multi_event_captions,
     order_figures,
     share_won,
 )
-from lexmotion.evaluation.scores import best_hybrid_weight, blend, encode_captions, encode_motions
+from lexmotion.evaluation.metrics.scores import best_hybrid_weight, blend, encode_captions, encode_motions
 
 TOLD = [
     ["a person walks forward slowly then raises both arms up", "someone kicks"],

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
-import lexmotion.evaluation.retrieval as retrieval
-from lexmotion.evaluation.retrieval import (
+import lexmotion.evaluation.metrics.retrieval as retrieval
+from lexmotion.evaluation.metrics.retrieval import (
     PROTOCOLS,
     cosine_similarity,
     evaluate_retrieval,

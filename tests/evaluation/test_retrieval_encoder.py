@@ -8,9 +8,9 @@ import torch
 from datasets import Array2D, Dataset, Features, List, Value
 
 from lexmotion import LexMotionConfig, LexMotionModel
-from lexmotion.evaluation.encoding import encode_dataset, similarity
-from lexmotion.evaluation.retrieval import evaluate_retrieval
-from lexmotion.evaluation.retrieval_encoder import RetrievalEncoder, retrieval_task
+from lexmotion.evaluation.encoding.retrieval_encoder import RetrievalEncoder, retrieval_task
+from lexmotion.evaluation.encoding.vectors import encode_dataset, similarity
+from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
 
 pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
 

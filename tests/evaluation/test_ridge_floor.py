@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexmotion.evaluation.retrieval import evaluate_retrieval
+from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
 from lexmotion.evaluation.ridge_floor import RidgeFloor, motion_statistics
 from lexmotion.processing.skeletons import get_skeleton
 
@@ -119,7 +119,7 @@ def test_measured_figures_on_real_motions():
     if not CORPUS.is_dir():
         pytest.skip("the motion corpus humanml3d_cmu is not here")
     transformers = pytest.importorskip("transformers")
-    from lexmotion.processing.text_models import resolve_text_model
+    from lexmotion.processing.corpora.text_models import resolve_text_model
 
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(resolve_text_model("minilm"))

@@ -44,7 +44,7 @@ recipe = json.loads(sys.argv[2])
 from transformers import AutoModel, AutoProcessor
 from lexmotion import LexMotionModel, LexMotionProcessor, LexMotionTextModel
 from lexmotion.__main__ import main
-from lexmotion.masked_lm_export import as_masked_lm
+from lexmotion.export.sparse_encoder import as_masked_lm
 from lexmotion.processing.corpora.prepare import prepare
 from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.training.pipeline import train

@@ -150,7 +150,7 @@ def test_the_commands_of_a_card_exist(card, record):
 
     from typer.main import get_command
 
-    from lexmotion import __main__ as cli
+    from lexmotion import cli
 
     for line in [line for line in card.render().splitlines() if line.startswith("lexmotion ")]:
         words, command = shlex.split(line)[1:], get_command(cli.app)
@@ -217,7 +217,7 @@ def test_saving_keeps_all_that_the_card_needs(card, tmp_path):
 
 
 def run(*words):
-    from lexmotion import __main__ as cli
+    from lexmotion import cli
 
     with pytest.raises(SystemExit) as stop:
         cli.main([str(word) for word in words])

@@ -216,7 +216,7 @@ def test_a_folder_of_something_else(tmp_path):
 
 
 def test_the_command_lists_without_a_network(model_dir, monkeypatch, capsys):
-    from lexmotion import __main__ as cli
+    from lexmotion import cli
 
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
@@ -229,7 +229,7 @@ def test_the_command_lists_without_a_network(model_dir, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["/x", "user/", "user/bad name!", "user/a/b", "user--x/y", "name"])
 def test_a_wrong_name_fails_before_anything_is_sent(name, model_dir, capsys):
-    from lexmotion import __main__ as cli
+    from lexmotion import cli
 
     with pytest.raises(SystemExit) as stop:
         cli.main(["push", str(model_dir), name, "--dry-run"])

@@ -9,10 +9,10 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from lexmotion.retrieval_lexmotion import LexMotionIndex
+from lexmotion.index.lexmotion_index import LexMotionIndex
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lexmotion.engines.engine_index", "pymilvus", "psycopg"])
+CONTEXT.set_forkserver_preload(["lexmotion.index.engine_index", "pymilvus", "psycopg"])
 
 
 def add_until_killed(folder: str, start: int, pipe: Connection) -> None:

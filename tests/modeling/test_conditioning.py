@@ -11,8 +11,8 @@ from tiny import motion_config, text_config
 from transformers import AutoModel
 
 from lexmotion import LexMotionConfig, LexMotionModel, LexMotionMotionModel, LexMotionTextModel
-from lexmotion.generators import LexMotionTextConditioner, LexMotionTextConditionerConfig
-from lexmotion.generators.conditioning import FixedProjection, VectorCache, orthogonal
+from lexmotion.conditioning import LexMotionTextConditioner, LexMotionTextConditionerConfig
+from lexmotion.conditioning.text_conditioner import FixedProjection, VectorCache, orthogonal
 
 CAPTIONS = ["a person walks forward", "someone kicks with the left leg and then turns around slowly", "jump", ""]
 

@@ -14,7 +14,7 @@ import torch
 from tiny import motion_config, text_config
 
 from lexmotion import LexMotionConfig, LexMotionModel
-from lexmotion.generators import ClipShim, LexMotionTextConditioner, T2MTextEncoder, install_clip_shim
+from lexmotion.conditioning import ClipShim, LexMotionTextConditioner, T2MTextEncoder, install_clip_shim
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "drop_in.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from transformers.dynamic_module_utils import get_imports
 
 from lexmotion import LexMotionTextModel, encoding_lexmotion
 from lexmotion.encoding_lexmotion import LinearMaps, encoding_dtype, exact_products, longest_first, usable_threads
+from lexmotion.export.sparse_encoder import as_masked_lm, save_masked_lm
 from lexmotion.lexical_head import LexicalHead
-from lexmotion.masked_lm_export import as_masked_lm, save_masked_lm
 
 CAPTIONS = [
     "a person walks forward",

@@ -11,10 +11,12 @@ import threading
 import numpy as np
 import pytest
 
-from lexmotion import LexMotionIndex, index_storage, retrieval_lexmotion
+from lexmotion import LexMotionIndex
 from lexmotion.evaluation import index_trials
-from lexmotion.index_storage import IndexDamagedError
-from lexmotion.retrieval_lexmotion import IndexBusyError
+from lexmotion.index import lexmotion_index as retrieval_lexmotion
+from lexmotion.index import segments as index_storage
+from lexmotion.index.lexmotion_index import IndexBusyError
+from lexmotion.index.segments import IndexDamagedError
 
 V = 12
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -11,10 +11,9 @@ import pytest
 from index_processes import add_until_killed, count, started
 from postgres_server import PostgresServer, server_folder
 
-from lexmotion import LexMotionIndex
-from lexmotion import __main__ as cli
-from lexmotion.index_storage import State, read_manifest, write_manifest
-from lexmotion.retrieval_lexmotion import IndexBusyError
+from lexmotion import LexMotionIndex, cli
+from lexmotion.index.lexmotion_index import IndexBusyError
+from lexmotion.index.segments import State, read_manifest, write_manifest
 
 V = 30
 DSN = "LEXMOTION_TEST_POSTGRES"
@@ -225,7 +224,7 @@ def test_an_engine_that_is_none(tmp_path):
 
 @pytest.mark.parametrize("name", PACKAGES)
 def test_an_engine_that_is_not_installed(name, tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, f"lexmotion.engines.{name}", raising=False)
+    monkeypatch.delitem(sys.modules, f"lexmotion.index.{name}", raising=False)
     monkeypatch.setitem(sys.modules, PACKAGES[name][0], None)
     with pytest.raises(ImportError, match=rf"pip install lexmotion\[{name}\]"):
         LexMotionIndex.build(rows(1), folder=tmp_path / "index", engine=name)
@@ -254,7 +253,7 @@ def test_an_engine_is_tried_before_anything_is_read_or_made(options, message, tm
 def test_an_index_of_the_hub_does_not_choose_who_is_connected_to(tmp_path, monkeypatch):
     import huggingface_hub
 
-    from lexmotion.engines import engine_index
+    from lexmotion.index import engine_index
 
     asked = []
     (tmp_path / "hub").mkdir()

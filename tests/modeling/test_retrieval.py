@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from lexmotion import LexMotionIndex, index_storage, retrieval_lexmotion
-from lexmotion import __main__ as cli
-from lexmotion.index_storage import Texts, common_words, from_ranges, map_tensors, to_ranges
-from lexmotion.retrieval_lexmotion import BLOCK, best_rows
+from lexmotion import LexMotionIndex, cli
+from lexmotion.index import lexmotion_index as retrieval_lexmotion
+from lexmotion.index import segments as index_storage
+from lexmotion.index.lexmotion_index import BLOCK, best_rows
+from lexmotion.index.segments import Texts, common_words, from_ranges, map_tensors, to_ranges
 
 V = 7
 ENGINES = [False, pytest.param(True, marks=pytest.mark.skipif(not retrieval_lexmotion._compiled(), reason="no numba"))]

@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from lexmotion import LexMotionTextModel
-from lexmotion.masked_lm_export import save_sparse_encoder
+from lexmotion.export.sparse_encoder import save_sparse_encoder
 
 sentence_transformers = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
 

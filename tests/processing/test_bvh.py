@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from moving_rigs import CMU, MIXAMO
 from scipy.spatial.transform import Rotation
 
-from lexmotion.processing.bvh_files import BVH, format_bvh, parse_bvh, read_bvh, write_bvh
+from lexmotion.processing.recordings.bvh import BVH, format_bvh, parse_bvh, read_bvh, write_bvh
 
 LINES = """HIERARCHY
 ROOT Hips

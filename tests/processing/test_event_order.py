@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexmotion.processing.event_order import event_word_ids, swap_events
+from lexmotion.processing.corpora.event_order import event_word_ids, swap_events
 
 SUBJECTS = st.sampled_from(["", "a person ", "the man ", "someone ", "she ", "a person slowly "])
 EVENTS = st.sampled_from(

@@ -14,14 +14,21 @@ from hypothesis import strategies as st
 from moving_rigs import CMU, MIXAMO, RIGS, Z_UP
 from scipy.spatial.transform import Rotation
 
-from lexmotion.processing import body_models
-from lexmotion.processing.body_models import amass_positions
 from lexmotion.processing.corpora.synthetic_motion import OFFSETS, PARENTS
-from lexmotion.processing.motion_detection import UNITS, UP_AXES, detect_units, metres_per_unit, sides_agree, to_y_up
 from lexmotion.processing.motion_features import mirror_positions, positions_to_features
-from lexmotion.processing.motion_inspection import foot_sliding, inspect_motion, measure_motion, speed_spikes
-from lexmotion.processing.motion_io import load_motion, read_motion, save_bvh
-from lexmotion.processing.rig_mapping import RIG_NAMES, match_rig
+from lexmotion.processing.recordings import amass as body_models
+from lexmotion.processing.recordings.amass import amass_positions
+from lexmotion.processing.recordings.detection import (
+    UNITS,
+    UP_AXES,
+    detect_units,
+    metres_per_unit,
+    sides_agree,
+    to_y_up,
+)
+from lexmotion.processing.recordings.inspection import foot_sliding, inspect_motion, measure_motion, speed_spikes
+from lexmotion.processing.recordings.reading import load_motion, read_motion, save_bvh
+from lexmotion.processing.recordings.rigs import RIG_NAMES, match_rig
 from lexmotion.processing.skeletons import HUMANML3D, KIT_ML, SKELETONS, get_skeleton
 
 few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -540,7 +547,7 @@ def test_bones_that_share_a_joint_may_move_against_each_other(seed, tmp_path):
 
 
 def test_the_rest_pose_of_a_written_file_is_a_t_pose(positions, tmp_path):
-    from lexmotion.processing.bvh_files import read_bvh
+    from lexmotion.processing.recordings.bvh import read_bvh
 
     save_bvh(tmp_path / "a.bvh", positions, units="m")
     bvh = read_bvh(tmp_path / "a.bvh")
@@ -652,7 +659,7 @@ def test_measures_are_those_of_the_motion():
 
 
 def test_the_command_tells_draws_and_exits(moving, tmp_path, monkeypatch, capsys):
-    from lexmotion import __main__ as cli
+    from lexmotion import cli
 
     monkeypatch.setenv("COLUMNS", "160")
 

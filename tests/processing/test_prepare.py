@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from lexmotion.processing import text_models
 from lexmotion.processing.corpora import prepare as prepare_module
+from lexmotion.processing.corpora import text_models
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import generate_corpus
+from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.corpora.word_tokenizer import train_tokenizer
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
-from lexmotion.processing.text_models import resolve_text_model
 
 SHARED = Path(os.environ.get("LEXMOTION_SHARED", Path(__file__).parents[2] / "shared"))
 SHARED = SHARED if SHARED.is_dir() else Path(__file__).parents[3] / "shared"

@@ -11,8 +11,15 @@ from lexmotion import LexMotionModel
 from lexmotion.losses_lexmotion import cosine, info_nce, share_an_id
 from lexmotion.processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
 from lexmotion.processing.skeletons import REPRESENTATIONS
-from lexmotion.training.collators import BatchRandom, CaptionMasker, ClipSampler, PartMixer, Relatives, derive_seed
-from lexmotion.training.corpus import TrainingCorpus
+from lexmotion.training.batches.collators import (
+    BatchRandom,
+    CaptionMasker,
+    ClipSampler,
+    PartMixer,
+    Relatives,
+    derive_seed,
+)
+from lexmotion.training.batches.corpus import TrainingCorpus
 
 EVERYTHING = {
     "part_mix_probability": 0.6,

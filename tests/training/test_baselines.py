@@ -6,13 +6,13 @@ import torch
 from transformers import AutoModel, BertConfig, BertForMaskedLM
 
 from lexmotion.baselines.retriever import RetrieverModel
-from lexmotion.evaluation.encoding import encode_dataset
-from lexmotion.evaluation.retrieval import cosine_similarity, evaluate_retrieval
+from lexmotion.evaluation.encoding.vectors import encode_dataset
+from lexmotion.evaluation.metrics.retrieval import cosine_similarity, evaluate_retrieval
 from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 from lexmotion.training.arguments import baseline_values, load_recipe, run_arguments
-from lexmotion.training.baselines import BaselineTrainer, build_baseline
 from lexmotion.training.pipeline import run_phase
+from lexmotion.training.tasks.baselines import BaselineTrainer, build_baseline
 
 SMALL_TRANSFORMER = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SIZES = {

@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lexmotion.training.collators import (
+from lexmotion.training.batches.collators import (
     BagOfWords,
     BatchOrder,
     BatchRandom,
@@ -17,7 +17,7 @@ from lexmotion.training.collators import (
     derive_seed,
     valid_tokens,
 )
-from lexmotion.training.corpus import CaptionTable, TrainingCorpus
+from lexmotion.training.batches.corpus import CaptionTable, TrainingCorpus
 
 VOCABULARY = 40
 SPECIAL = {0, 1, 2, 3, 4}  # pad, unk, cls, sep, mask

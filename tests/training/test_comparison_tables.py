@@ -298,7 +298,7 @@ def test_shared_recordings_are_admitted(tmp_path):
 
 
 def test_the_command_trains_and_writes_the_tables(prepared, recipe_file, tmp_path, monkeypatch, capsys):
-    from lexmotion import __main__ as cli
+    from lexmotion import cli
 
     monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
     out = tmp_path / "out"

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from lexmotion.training.corpus import CaptionTable
-from lexmotion.training.event_swaps import SwappedCaptions
+from lexmotion.training.batches.corpus import CaptionTable
+from lexmotion.training.batches.event_swaps import SwappedCaptions
 
 TEXTS = ["a person jumps", "a person steps left, then jumps", "a person walks then turns right"]
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from lexmotion.processing.corpora.prepare import load_prepared
-from lexmotion.training import packing
 from lexmotion.training.arguments import PHASES
-from lexmotion.training.corpus import CaptionTable, TrainingCorpus
-from lexmotion.training.packing import Strings, cached_batch, pack_clips, read_captions
+from lexmotion.training.batches import packing
+from lexmotion.training.batches.corpus import CaptionTable, TrainingCorpus
+from lexmotion.training.batches.packing import Strings, cached_batch, pack_clips, read_captions
 from lexmotion.training.pipeline import PreparedData
 
 KEY = "0123456789abcdef" * 4
@@ -92,7 +92,7 @@ def test_captions_are_padded_to_the_longest_of_the_batch(data):
 def test_captions_are_tokenised_in_pieces(data, monkeypatch):
     texts = [f"a person walks {'slowly ' * (number % 5)}" for number in range(11)]
     whole = CaptionTable.build(texts, texts[::-1], data.processor.tokenizer, 8)
-    monkeypatch.setattr("lexmotion.training.corpus.TOKENIZED_AT_ONCE", 4)
+    monkeypatch.setattr("lexmotion.training.batches.corpus.TOKENIZED_AT_ONCE", 4)
     pieces = CaptionTable.build(texts, texts[::-1], data.processor.tokenizer, 8)
     assert list(pieces.texts) == texts and list(pieces.mirrored_texts) == texts[::-1]
     assert all(torch.equal(getattr(whole, name), getattr(pieces, name)) for name in ("tokens", "starts", "hashes"))

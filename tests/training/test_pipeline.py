@@ -7,7 +7,7 @@ import torch
 from lexmotion import LexMotionModel, LexMotionProcessor
 from lexmotion.training import pipeline
 from lexmotion.training.arguments import PHASES
-from lexmotion.training.corpus import corpus_fingerprint, corpus_hashes, read_extra_captions, with_mirrored
+from lexmotion.training.batches.corpus import corpus_fingerprint, corpus_hashes, read_extra_captions, with_mirrored
 from lexmotion.training.pipeline import PreparedData, run_phase_command, train
 
 

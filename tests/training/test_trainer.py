@@ -11,8 +11,8 @@ import torch
 
 from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.training.arguments import PHASES
+from lexmotion.training.batches.corpus import TrainingCorpus
 from lexmotion.training.checkpoints import CheckpointFolder
-from lexmotion.training.corpus import TrainingCorpus
 from lexmotion.training.trainer import NonFiniteLossError, parameter_group
 
 
@@ -85,7 +85,7 @@ def test_kill_minus_nine_changes_nothing(prepared, recipe_file, tmp_path, read_l
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     worker = subprocess.Popen(
-        [sys.executable, "-m", "lexmotion.training.lexcmlp", *command(killed)],
+        [sys.executable, "-m", "lexmotion.training.tasks.lexcmlp", *command(killed)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

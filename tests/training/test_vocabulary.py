@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lexmotion import LexMotionConfig, LexMotionModel, LexMotionMotionConfig, LexMotionTextConfig
-from lexmotion.training.vocabulary import CompactEmbedding, compact_vocabulary
+from lexmotion.training.batches.vocabulary import CompactEmbedding, compact_vocabulary
 
 VOCABULARY, ACTIVE, USED = 60, range(10, 30), [0, 2, 3, 12, 31, 40]
 

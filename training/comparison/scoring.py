@@ -10,15 +10,15 @@ from scipy import sparse
 
 from lexmotion import LexMotionModel, LexMotionProcessor
 from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency
-from lexmotion.evaluation.encoding import EncodedSplit, encode_dataset, similarity, split_motions
-from lexmotion.evaluation.lexical_reports import active_words, caption_coverage, prior_coverage
+from lexmotion.evaluation.encoding.vectors import EncodedSplit, encode_dataset, similarity, split_motions
+from lexmotion.evaluation.metrics.lexical import active_words, caption_coverage, prior_coverage
+from lexmotion.evaluation.metrics.order import evaluate_order, multi_event_captions
+from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
+from lexmotion.evaluation.metrics.scores import has_parts
 from lexmotion.evaluation.model_report import content_words
-from lexmotion.evaluation.order_test import evaluate_order, multi_event_captions
-from lexmotion.evaluation.retrieval import evaluate_retrieval
 from lexmotion.evaluation.ridge_floor import RidgeFloor
-from lexmotion.evaluation.scores import has_parts
 
-from ..baselines import SYSTEMS
+from ..tasks.baselines import SYSTEMS
 
 PROTOCOLS = ("all-strict", "all-duplicates")
 RIDGE_PENALTY = 300.0

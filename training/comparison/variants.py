@@ -9,11 +9,11 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from lexmotion.processing.corpora.prepare import caption_lexicon
+from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
-from lexmotion.processing.text_models import resolve_text_model
 
+from ..batches.packing import read_captions
 from ..checkpoints import write_json
-from ..packing import read_captions
 from ..pipeline import PreparedData
 
 MARK = "variant.json"

@@ -1,0 +1,134 @@
+"""
+Does a model hear the order of events? A caption must fit its motion better than itself with its events exchanged.
+
+Half of all captions would be preferred by a model that is deaf to order, and more by one that only knows which order
+is usual ("walks, then stops"). So the same pairs are scored with the other motions too: what they prefer is habit.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lexmotion.processing.corpora.event_order import swap_events
+
+from .scores import blend, encode_captions, encode_motions
+
+MIDDLE_95 = 1.959963984540054  # normal quantile
+NO_CAPTION = "no caption of this split tells several events in order ('sits down, then stands up'): choose another"
+CONNECTIVE = re.compile(r"\b(then|next|finally|afterwards?|followed)\b", re.IGNORECASE)
+
+
+def multi_event_captions(captions: Sequence[Sequence[str]]) -> tuple[list[str], list[str], np.ndarray]:
+    """
+    The captions that tell several events in order.
+
+    Args:
+        captions: of each of N motions, all it has.
+
+    Returns:
+        C captions, the same with their events exchanged, and their motions (C,).
+    """
+    found = [
+        (caption, swapped, motion)
+        for motion, texts in enumerate(captions)
+        for caption in dict.fromkeys(texts)
+        if (swapped := swap_events(caption)) is not None
+    ]
+    return [one[0] for one in found], [one[1] for one in found], np.array([one[2] for one in found], dtype=np.int64)
+
+
+def share_won(true: np.ndarray, swapped: np.ndarray) -> np.ndarray:
+    """1 where the first score is higher, 0 where it is lower, a half where they tie."""
+    return 0.5 * (1.0 + np.sign(np.asarray(true, np.float64) - np.asarray(swapped, np.float64)))
+
+
+def clustered_interval(won: np.ndarray, motions: np.ndarray) -> tuple[float, float]:
+    """
+    95 % interval of a mean over captions; those of one motion are not independent and count as one draw.
+
+    Args:
+        won: (C,) in [0, 1]. motions: (C,) which motion each belongs to.
+    """
+    mean = float(won.mean())
+    _, cluster = np.unique(motions, return_inverse=True)
+    sums = np.bincount(cluster, weights=won - mean)
+    clusters = len(sums)
+    correction = clusters / max(clusters - 1, 1)
+    half = MIDDLE_95 * float(np.sqrt(correction * (sums**2).sum())) / len(won)
+    return max(mean - half, 0.0), min(mean + half, 1.0)
+
+
+def order_figures(
+    true: np.ndarray, swapped: np.ndarray, captions: Sequence[str], motions: np.ndarray
+) -> dict[str, float | int]:
+    """
+    The order test on scores.
+
+    Args:
+        true, swapped: (C, N) scores of the captions and of the swapped ones with all motions. captions: C.
+        motions: (C,) column of each caption's own motion.
+
+    Returns:
+        `share` of captions that beat their swapped version, ties half, with its 95 % interval `low` and `high`;
+        `captions` and `motions` counted; `other_motions`, the mean share with the motions of the others, that is what
+        habit alone is worth; `share_then` and `share_before_after` by connective, with `captions_*`.
+
+    Raises:
+        ValueError: there is no caption.
+    """
+    if not len(captions):
+        raise ValueError(NO_CAPTION)
+    won = share_won(true, swapped)
+    own = won[np.arange(len(captions)), motions]
+    low, high = clustered_interval(own, motions)
+    figures: dict[str, float | int] = {
+        "share": float(own.mean()),
+        "low": low,
+        "high": high,
+        "captions": len(captions),
+        "motions": len(np.unique(motions)),
+    }
+    if won.shape[1] > 1:
+        figures["other_motions"] = float((won.sum() - own.sum()) / (won.size - len(captions)))
+    exchanged = np.array([CONNECTIVE.search(text) is not None for text in captions])
+    for name, rows in (("then", exchanged), ("before_after", ~exchanged)):
+        if rows.any():
+            figures[f"share_{name}"] = float(own[rows].mean())
+            figures[f"captions_{name}"] = int(rows.sum())
+    return figures
+
+
+def evaluate_order(
+    model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
+) -> dict[str, float | int]:
+    """
+    The order test of a model on a prepared split, every caption that tells several events.
+
+    Args:
+        model: a `LexMotionModel` or a baseline. processor: its `LexMotionProcessor`.
+
+    Returns:
+        See `order_figures`; of a model with segments or dense vectors also `share_words`, by the word vectors alone.
+
+    Raises:
+        ValueError: no caption of the split tells several events.
+    """
+    captions, swapped, motions = multi_event_captions(dataset["captions"])
+    if not captions:
+        raise ValueError(NO_CAPTION)
+    own, place = np.unique(motions, return_inverse=True)
+    both = encode_captions(model, processor, [*captions, *swapped], batch_size, progress)
+    seen = encode_motions(model, processor, dataset.select(own), batch_size, progress)
+    count = len(captions)
+
+    def shares(segment_weight: float, hybrid_weight: float) -> dict[str, float | int]:
+        scores = blend(both, seen, segment_weight, hybrid_weight)
+        return order_figures(scores[:count], scores[count:], captions, place)
+
+    config = model.config
+    figures = shares(getattr(config, "segment_weight", 0.0), getattr(config, "hybrid_weight", 0.0))
+    if both.segments is not None or both.dense is not None:
+        figures["share_words"] = shares(0.0, 0.0)["share"]
+    return figures

@@ -1,0 +1,102 @@
+"""The `lexmotion` command: its groups, and what becomes of an error."""
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+app = typer.Typer(
+    name="lexmotion",
+    help="Human motion and language in one space whose dimensions are words.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+evaluate_app = typer.Typer(help="Measure a trained model on a prepared dataset.", no_args_is_help=True)
+
+
+app.add_typer(evaluate_app, name="evaluate")
+
+
+index_app = typer.Typer(help="Make and change an index of motions, to search them by words.", no_args_is_help=True)
+
+
+app.add_typer(index_app, name="index")
+
+
+export_app = typer.Typer(help="Write a trained model in the format of another library.", no_args_is_help=True)
+
+
+app.add_typer(export_app, name="export")
+
+
+report_app = typer.Typer(help="Pictures and pages of a trained model.", no_args_is_help=True)
+
+
+app.add_typer(report_app, name="report")
+
+
+# Mistakes a user can make and repair; anything else is a defect and keeps its traceback.
+USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+
+
+DEBUG_VARIABLE = "LEXMOTION_DEBUG"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; errors of use end in one line and exit status 1.
+
+    Args:
+        arguments: Words after `lexmotion`; None reads them from the shell.
+    """
+    try:
+        app(args=arguments, prog_name="lexmotion")
+    except USER_ERRORS as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        fail(error)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            "[yellow]Stopped.[/] `lexmotion train` continues when the same command is run again."
+        )
+        sys.exit(130)
+
+
+def fail(error: BaseException) -> NoReturn:
+    """Show `error` as one line on the error stream and exit with status 1."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]error:[/] {escape(text)}")
+    console.print(f"[dim]lexmotion --debug ... (or {DEBUG_VARIABLE}=1) shows the traceback.[/]")
+    sys.exit(1)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        from importlib.metadata import version
+
+        Console().print(f"lexmotion {version('lexmotion')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Human motion and language in one space whose dimensions are words.
+
+    Begin with [bold]lexmotion quickstart[/]. Then [bold]prepare[/] a motion corpus, [bold]train[/] the four phases,
+    [bold]evaluate[/] retrieval and [bold]explain[/] what the model sees in a motion.
+    """
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"

@@ -1,0 +1,191 @@
+"""Sharing: `card`, `push`, `export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .base import app, export_app
+from .loading import begin, load_model
+from .options import SPLIT_NAMES
+
+
+@app.command()
+def card(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Folder of a trained model.", show_default=False)],
+    name: Annotated[
+        str | None,
+        typer.Option(
+            help="Name on the Hub; unset, the one the card has, else the folder's. Example: --name user/model"
+        ),
+    ] = None,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of `lexmotion evaluate ... --output`, repeatable; unset, results beside the model, else those "
+            "of the card. Example: --results results.json"
+        ),
+    ] = None,
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prepared corpus whose motions are shown with their words; unset, the one it was trained on. "
+            "Example: --dataset prepared/humanml3d"
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of these motions. Example: --split test")] = "test",
+    picture: Annotated[
+        bool, typer.Option("--picture/--no-picture", help="Draw three motions beside their words. Example: --picture")
+    ] = True,
+    corpus: Annotated[
+        str | None, typer.Option(help="Name of the corpus; unset, as recorded. Example: --corpus HumanML3D")
+    ] = None,
+    corpus_license: Annotated[
+        str | None,
+        typer.Option(help='Its licence, in words; unset, as known. Example: --corpus-license "own recordings"'),
+    ] = None,
+    license: Annotated[
+        str | None,
+        typer.Option(help="Licence id of the weights; unset, as the corpus allows. Example: --license apache-2.0"),
+    ] = None,
+) -> None:
+    """Write the model card again, of the run record and of results: README.md, card.json and recipe.yaml.
+
+    The same record and results give the same card. Three held-out motions are drawn beside the words the model reads
+    in them. Changes made by hand to README.md are lost: change the options instead.
+
+    Example: [bold]lexmotion card runs/small/model --name user/small --results results.json[/]
+    """
+    begin()
+    from lexmotion.hub_cards.model_card import ModelCard, corpus_folder, load_evaluation
+
+    earlier = ModelCard.of_folder(model)
+    evaluations = [load_evaluation(file) for file in results or ()]
+    named = {"corpus": corpus, "corpus_license": corpus_license, "license": license}
+    choices = {option: value for option, value in named.items() if value is not None}
+    told = name or (model.resolve().name if earlier is None else earlier.name)
+    made = ModelCard.collect(model, told, evaluations, **choices)
+    console = Console(highlight=False)
+    if picture:
+        shown = dataset or corpus_folder(model)
+        if shown is None:
+            console.print("[yellow]no motions to show:[/] the corpus is not where it was; name it with --dataset")
+        else:
+            from lexmotion.evaluation.examples import draw_examples
+            from lexmotion.processing.corpora.prepare import load_prepared
+
+            split = SPLIT_NAMES.get(split, split)
+            rows = load_prepared(shown, splits=[split])[split]
+            examples = draw_examples(*load_model(str(model), "cpu"), rows, model / "words.png")
+            made.picture = "words.png"
+            made.words = [(example["caption"], [word for word, _ in example["words"]]) for example in examples]
+    console.print(f"card: {escape(str(made.save(model)))}", soft_wrap=True)
+
+
+@app.command()
+def push(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL_DIR", help="Trained model, or prepared corpus.", show_default=False),
+    ],
+    repo_id: Annotated[str, typer.Argument(metavar="USER/NAME", help="Repository.", show_default=False)],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private. Example: --private")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, made when it is not there; unset, main. Example: --revision v1")
+    ] = None,
+    include_code: Annotated[
+        bool,
+        typer.Option(
+            "--include-code",
+            help="Add the code, so that it loads with trust_remote_code=True where lexmotion is not installed. "
+            "Example: --include-code",
+        ),
+    ] = False,
+    license: Annotated[
+        str | None,
+        typer.Option(help="Licence id, instead of the one that goes with the corpus. Example: --license apache-2.0"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List what would go, send nothing. Example: --dry-run")
+    ] = False,
+) -> None:
+    """Upload a model, or a prepared corpus, to the Hub in one commit.
+
+    A model goes with its processor, lexicon and card. Pushing the same again changes nothing; an upload that broke off
+    goes on with what had not arrived. Log in with `hf auth login` or HF_TOKEN first.
+
+    Example: [bold]lexmotion push runs/small/model user/small --private --include-code[/]
+    """
+    begin()
+    from lexmotion.hub_cards.push import check_repo_id, pack, would_delete
+    from lexmotion.hub_cards.push import push as run
+
+    check_repo_id(repo_id)
+
+    parcel = pack(folder, repo_id, include_code, license)
+    console = Console(highlight=False, soft_wrap=True)
+    sizes = parcel.sizes
+    for path, size in sizes.items():
+        console.print(f"{size:>14,}  {escape(path)}")
+    console.print(f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files, as a {parcel.repo_type}")
+    for path in parcel.left:
+        console.print(f"[dim]{'stays here':>14}  {escape(path)}[/]")
+    for note in [*parcel.notes, *([parcel.restricted] if parcel.restricted else [])]:
+        console.print(f"[yellow]{escape(note)}[/]")
+    if dry_run:
+        stale = would_delete(parcel, repo_id, revision)
+        if stale is None:
+            console.print("[dim]the Hub cannot be asked which files of an earlier push would be deleted[/]")
+        for path in stale or ():
+            console.print(f"[yellow]{'deleted there':>14}  {escape(path)}[/]")
+        console.print("nothing was sent (--dry-run)")
+        return
+    sent = run(parcel, repo_id, private=private or None, revision=revision)
+    for path in sent.deleted:
+        console.print(f"[yellow]{'deleted there':>14}  {escape(path)}[/]")
+    state = "pushed" if sent.changed else "already there"
+    console.print(f"{state}: {escape(sent.url)} (commit {sent.commit[:12]})")
+
+
+@export_app.command("sentence-transformers")
+def export_sentence_transformers(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model: folder or Hub name.", show_default=False)],
+    output_dir: Annotated[
+        Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder to write, new or empty.", show_default=False)
+    ],
+    drop_minimum: Annotated[
+        bool,
+        typer.Option(
+            "--drop-minimum",
+            help="Leave out the least number of words a vector has, which SparseEncoder cannot compute. "
+            "Example: --drop-minimum",
+        ),
+    ] = False,
+) -> None:
+    """Write the text tower for `sentence_transformers.SparseEncoder(OUTPUT_DIR)`, which then gives the same vectors.
+
+    Needs sentence-transformers. Both are compared before the folder appears.
+
+    Example: [bold]lexmotion export sentence-transformers runs/small/model exported/text[/]
+    """
+    begin()
+    from lexmotion.export.sparse_encoder import save_sparse_encoder
+
+    loaded, processor = load_model(model, "cpu")
+    text_model = getattr(loaded, "text_model", loaded)
+    if not hasattr(text_model, "lexical_head"):
+        raise ValueError(f"{model} is a {type(loaded).__name__}, which has no lexical text tower to export")
+    tokenizer = getattr(processor, "tokenizer", processor)
+    difference = save_sparse_encoder(text_model, tokenizer, output_dir, drop_minimum)
+    console = Console(highlight=False)
+    console.print(f"written: {escape(str(output_dir))}; word weights differ by {difference:.1g} at most")
+    parts = {"num_segments": "segments", "dense_size": "the dense vector"}
+    if text_model.lexical_head.min_words:
+        console.print(f"Captions with fewer than {text_model.lexical_head.min_words} words above zero keep those.")
+    left = [what for name, what in parts.items() if (getattr(loaded.config, name, None) or 0) > 1]
+    if left:
+        console.print(f"The words of the whole caption only: the model's own score also has {' and '.join(left)}.")

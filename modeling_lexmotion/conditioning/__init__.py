@@ -1,0 +1,18 @@
+"""LexMotion's text tower as the text encoder of motion generators, which run with it unedited."""
+
+from transformers import AutoConfig, AutoModel
+
+from .clip_shim import ClipShim, install_clip_shim
+from .text_conditioner import LexMotionTextConditioner, LexMotionTextConditionerConfig
+from .word_states import T2MTextEncoder
+
+__all__ = [
+    "ClipShim",
+    "LexMotionTextConditioner",
+    "LexMotionTextConditionerConfig",
+    "T2MTextEncoder",
+    "install_clip_shim",
+]
+
+AutoConfig.register(LexMotionTextConditionerConfig.model_type, LexMotionTextConditionerConfig, exist_ok=True)
+AutoModel.register(LexMotionTextConditionerConfig, LexMotionTextConditioner, exist_ok=True)

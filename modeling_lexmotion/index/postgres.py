@@ -1,0 +1,305 @@
+"""
+Rows in PostgreSQL, as `sparsevec` of pgvector.
+
+    TABLE            id, vector sparsevec, words int[] with an index for must and must_not, metadata jsonb
+    TABLE_books      one row: width of the vectors, kind of ids, next number, items
+
+Every change is one transaction, which the row of books is locked in: any number of processes may write, one at a time,
+and what was not acknowledged is undone. A search reads the whole table: pgvector's own index is approximate and takes
+at most 1,000 words, so it is not used.
+"""
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import psycopg
+from pgvector import SparseVector
+from pgvector.psycopg import register_vector
+from psycopg import conninfo, errors, sql
+from psycopg.types.json import Jsonb
+
+from .engine import Books, Rows
+
+TIMEOUT = 10  # seconds until a server is given up
+OLDEST = (0, 7)  # pgvector that has sparsevec
+BATCH = 2000  # rows in memory at once
+KINDS = {"int": sql.SQL("bigint"), "str": sql.SQL('text COLLATE "C"')}  # ordered as Python orders texts
+SECRETS = ("password", "sslpassword")
+
+
+class PostgresEngine:
+    """
+    See `IndexEngine`.
+
+    Args:
+        uri: connection string or URI of libpq; what it leaves out is read from the environment, as by psql.
+        table: that `create` has made; None for a new name.
+    """
+
+    most: ClassVar[int] = 1 << 20
+    transactions: ClassVar[bool] = True
+
+    def __init__(self, uri: str | None, table: str | None, folder: Path):
+        if not uri:
+            raise ValueError(
+                "engine 'postgres' needs the address of a server: uri='postgresql://USER@HOST/DATABASE', or --uri"
+            )
+        try:
+            self._settings: dict[str, Any] = dict(conninfo.conninfo_to_dict(uri))
+        except psycopg.ProgrammingError:
+            # What libpq says may quote the password.
+            raise ValueError(
+                "the address is not one that Postgres's clients read: give postgresql://USER@HOST/DATABASE"
+            ) from None
+        shown: dict[str, Any] = {name: value for name, value in self._settings.items() if name not in SECRETS}
+        self.uri = conninfo.make_conninfo(**shown)
+        self.table = table or f"lexmotion_{secrets.token_hex(6)}"
+        self._open: psycopg.Connection | None = None
+        self._width: int | None = None  # known as soon as there is a table of rows
+        self._named: dict[str, Any] = {
+            "rows": sql.Identifier(self.table),
+            "books": sql.Identifier(f"{self.table}_books"),
+        }
+
+    def check(self) -> None:
+        with self._errors():
+            self._connection()
+
+    def entry(self) -> dict[str, Any]:
+        return {"engine": "postgres", "uri": self.uri, "table": self.table}
+
+    # ---------------------------------------------------------------------------------------------------- connection
+
+    def _connection(self) -> psycopg.Connection:
+        if self._open is None or self._open.closed:
+            self._open = self._connect()
+        return self._open
+
+    def _connect(self) -> psycopg.Connection:
+        settings: dict[str, Any] = {"connect_timeout": TIMEOUT, "application_name": "lexmotion"} | self._settings
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                connection = psycopg.connect(**settings, autocommit=True)
+                break
+            except psycopg.OperationalError as error:
+                starting = "starting up" in str(error) or "recovery" in str(error)  # after a crash, for a moment
+                if not starting or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: psycopg.Connection) -> None:
+        installed = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
+        found = connection.execute(installed).fetchone()
+        if found is None:
+            try:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            except psycopg.Error as error:
+                raise ValueError(
+                    f"Postgres at {self.uri!r} has no pgvector ({_line(error)}): install pgvector 0.7 or later "
+                    "there, and have a superuser run CREATE EXTENSION vector in the database"
+                ) from error
+            found = connection.execute(installed).fetchone()
+        assert found is not None
+        if tuple(int(part) for part in found[0].split(".")[:2]) < OLDEST:
+            raise ValueError(
+                f"pgvector of Postgres at {self.uri!r} is {found[0]}, which has no sparse vectors: 0.7 or later is "
+                "needed, then ALTER EXTENSION vector UPDATE"
+            )
+        # Its plans cost much on paper, and compiling them takes longer than it saves.
+        connection.execute("SET jit = off")
+        register_vector(connection)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """A lost or absent server is told by its address."""
+        try:
+            yield
+        except errors.InsufficientPrivilege as error:
+            raise PermissionError(
+                f"Postgres at {self.uri!r} does not let this user do that: {_line(error)}"
+            ) from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            if isinstance(error, errors.QueryCanceled | errors.LockNotAvailable | errors.DiskFull):
+                raise
+            raise ConnectionError(
+                f"Postgres at {self.uri!r} cannot be reached: {_line(error)}. Start it, name another address "
+                "with uri=... or --uri, or set PGPASSWORD"
+            ) from error
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor:
+        """One statement; `{rows}` and `{books}` are the tables. A connection lost before it began is made again."""
+        with self._errors():
+            query = sql.SQL(statement).format(**self._named)
+            return self._connection().cursor(binary=True).execute(query, values)
+
+    # -------------------------------------------------------------------------------------------------------- tables
+
+    def create(self, width: int, id_kind: str | None) -> None:
+        with self._errors(), self._connection().transaction():
+            self._run(
+                "CREATE TABLE {books} (width int NOT NULL, id_kind text, next_number bigint NOT NULL DEFAULT 0, "
+                "items bigint NOT NULL DEFAULT 0)"
+            )
+            self._run("INSERT INTO {books} (width) VALUES (%s)", [width])
+
+    def _known_width(self) -> int | None:
+        """Of the rows, which is what it stays; None where there is no table of them yet."""
+        if self._width is None:
+            found = self._run("SELECT width FROM {books} WHERE id_kind IS NOT NULL").fetchone()
+            self._width = None if found is None else found[0]
+        return self._width
+
+    def _create_rows(self, width: int, id_kind: str) -> None:
+        self._named["kind"] = KINDS[id_kind]
+        self._named["width"] = sql.Literal(width)
+        self._run(
+            "CREATE TABLE {rows} (id {kind} PRIMARY KEY, vector sparsevec({width}) NOT NULL, words int[] NOT NULL, "
+            "metadata jsonb NOT NULL)"
+        )
+        # Built when the first rows are there, which is quicker than row by row.
+
+    def open(self, width: int) -> None:
+        try:
+            found = self._run("SELECT width FROM {books}").fetchone()
+        except errors.UndefinedTable as error:
+            raise FileNotFoundError(
+                f"Postgres at {self.uri!r} has no table {self.table}: it was dropped, or the address is another one's"
+            ) from error
+        if found is None or found[0] != width:
+            raise ValueError(f"table {self.table} at {self.uri!r} is of {found} words, the index's folder of {width}")
+
+    def books(self) -> Books:
+        found = self._run("SELECT id_kind, next_number, items FROM {books}").fetchone()
+        assert found is not None
+        return Books(*found)
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Books]:
+        with self._errors(), self._connection().transaction():
+            found = self._run("SELECT id_kind, next_number, items FROM {books} FOR UPDATE").fetchone()
+            assert found is not None
+            yield Books(*found)
+
+    def keep(self, books: Books) -> None:
+        before = self._run("SELECT id_kind, width FROM {books}").fetchone()
+        assert before is not None
+        if before[0] is None and books.id_kind is not None:
+            self._create_rows(before[1], books.id_kind)
+        self._run(
+            "UPDATE {books} SET id_kind = %s, next_number = %s, items = %s",
+            [books.id_kind, books.next_number, books.items],
+        )
+
+    # ---------------------------------------------------------------------------------------------------------- rows
+
+    def present(self, ids: Sequence[Any]) -> set[Any]:
+        if not ids or self._known_width() is None:
+            return set()
+        return {row[0] for row in self._run("SELECT id FROM {rows} WHERE id = ANY(%s)", [list(ids)])}
+
+    def put(self, rows: Rows, replace: bool) -> None:
+        if replace:
+            self.remove(rows.ids)
+        indexed = self._run("SELECT count(*) FROM pg_indexes WHERE tablename = %s", [self.table]).fetchone()
+        kind = "int8" if isinstance(rows.ids[0], int) else "text"
+        copy = sql.SQL("COPY {rows} (id, vector, words, metadata) FROM STDIN (FORMAT binary)").format(**self._named)
+        with self._errors(), self._connection().cursor().copy(copy) as stream:
+            stream.set_types([kind, "sparsevec", "int4[]", "jsonb"])
+            for id, words, weights, metadata in rows.each():
+                vector = SparseVector(dict(zip(words, weights, strict=True)), rows.vectors.shape[1])
+                stream.write_row((id, vector, words, Jsonb(metadata, dumps=_dumps)))
+        if indexed == (1,):
+            self._run("CREATE INDEX ON {rows} USING gin (words)")
+
+    def remove(self, ids: Sequence[Any]) -> None:
+        self._run("DELETE FROM {rows} WHERE id = ANY(%s)", [list(ids)])
+
+    def metadata(self, id: Any) -> dict[str, Any] | None:
+        found = self._run("SELECT metadata FROM {rows} WHERE id = %s", [id]).fetchone()
+        return None if found is None else found[0]
+
+    def nearest(
+        self,
+        words: np.ndarray,
+        weights: np.ndarray,
+        count: int,
+        must: Sequence[int],
+        must_not: Sequence[Sequence[int]],
+    ) -> Rows:
+        width = self._known_width()
+        if width is None:
+            return Rows.of([], int(words.max()) + 1)
+        conditions, values = [], []
+        if must:
+            conditions.append("words @> %s::int[]")
+            values.append(list(must))
+        for pieces in must_not:
+            conditions.append("NOT words @> %s::int[]")
+            values.append(list(pieces))
+        query = SparseVector(dict(zip(words.tolist(), weights.tolist(), strict=True)), width)
+        where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
+        found = self._run(
+            f"SELECT id, vector, metadata FROM {{rows}} {where}ORDER BY vector <#> %s, id LIMIT %s",
+            [*values, query, count],
+        )
+        return _rows(found.fetchall(), width)
+
+    def rows(self) -> Iterator[Rows]:
+        width = self._known_width()
+        if width is None:
+            return
+        with self._errors(), self._connection().transaction():
+            query = sql.SQL("SELECT id, vector, metadata FROM {rows} ORDER BY id").format(**self._named)
+            with self._connection().cursor(f"rows_{secrets.token_hex(4)}", binary=True) as cursor:
+                cursor.execute(query)
+                while found := cursor.fetchmany(BATCH):
+                    yield _rows(found, width)
+
+    # ----------------------------------------------------------------------------------------------------- upkeep
+
+    def optimize(self) -> None:
+        if self._known_width() is not None:
+            self._run("VACUUM (ANALYZE) {rows}")
+
+    def info(self) -> dict[str, Any]:
+        statement = (
+            "SELECT current_setting('server_version'), "
+            "(SELECT extversion FROM pg_extension WHERE extname = 'vector'), "
+            "coalesce(pg_total_relation_size(to_regclass(%s)), 0)"
+        )
+        found = self._run(statement, [self.table]).fetchone()
+        assert found is not None
+        return {"server": found[0], "pgvector": found[1], "bytes": found[2]}
+
+    def drop(self) -> None:
+        self._run("DROP TABLE IF EXISTS {rows}, {books}")
+        self.close()
+
+    def close(self) -> None:
+        if self._open is not None:
+            self._open.close()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _dumps(metadata: dict[str, Any]) -> str:
+    return json.dumps(metadata, ensure_ascii=False, allow_nan=False)
+
+
+def _rows(found: Sequence[tuple[Any, ...]], width: int) -> Rows:
+    return Rows.of([(id, vector.indices(), vector.values(), metadata) for id, vector, metadata in found], width)

@@ -1,0 +1,297 @@
+"""Which joints of a recording are which joints of a skeleton: tables of common rigs, and mapping files.
+
+A joint of the skeleton is taken from a joint of the recording, or lies between two of them: `("Spine", "Spine1", 0.6)`
+is 60 % of the way from one to the other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..skeletons import HUMANML3D, SKELETONS, Skeleton
+
+Between = tuple[str, str, float]
+Source = str | Between
+
+SIDES = ("left", "right")
+MAPPING_EXAMPLE = '{"left_knee": "LeftLeg", "spine2": ["Spine", "Spine1", 0.5], ...}'
+
+
+@dataclass(frozen=True)
+class Rig:
+    """
+    A naming convention.
+
+    Args:
+        name (`str`): as shown and as `mapping` accepts it.
+        joints (`Mapping[str, tuple[Source, ...]]`): joint of the skeleton -> sources, the first one at hand counts;
+            names as [`plain`] gives them.
+        marker (`str`, *optional*): pattern that one of the recording's names must match.
+        skeleton (`Skeleton`): whose joints they are.
+    """
+
+    name: str
+    joints: Mapping[str, tuple[Source, ...]]
+    marker: str = ""
+    skeleton: Skeleton = HUMANML3D
+
+
+@dataclass(frozen=True)
+class RigMatch:
+    """
+    A recording's names understood.
+
+    Args:
+        rig (`str`): name of the convention, or of the mapping file.
+        skeleton (`Skeleton`): whose joints were found.
+        sources (`dict[str, Between]`): joint -> (name, name, fraction) in the recording's names; equal names where it
+            is one joint.
+    """
+
+    rig: str
+    skeleton: Skeleton
+    sources: dict[str, Between]
+
+    @property
+    def between(self) -> list[str]:
+        """Joints that no joint of the recording stands for."""
+        return [joint for joint, (first, second, _) in self.sources.items() if first != second]
+
+    def apply(self, positions: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """(T, N, 3) positions of `names` -> (T, J, 3) of the skeleton."""
+        index = {name: place for place, name in enumerate(names)}
+        chosen = [self.sources[joint] for joint in self.skeleton.joint_names]
+        first = positions[:, [index[name] for name, _, _ in chosen]]
+        second = positions[:, [index[name] for _, name, _ in chosen]]
+        return first + np.array([fraction for _, _, fraction in chosen])[:, None] * (second - first)
+
+
+def _limbs(toe: tuple[str, ...]) -> dict[str, tuple[Source, ...]]:
+    """Hips, legs and arms as MotionBuilder names them, and with it CMU's conversion, Mixamo and LAFAN1."""
+    joints: dict[str, tuple[Source, ...]] = {"pelvis": ("hips",)}
+    for side in SIDES:
+        joints |= {
+            f"{side}_hip": (f"{side}upleg",),
+            f"{side}_knee": (f"{side}leg",),
+            f"{side}_ankle": (f"{side}foot",),
+            f"{side}_foot": tuple(f"{side}{name}" for name in toe),
+            f"{side}_collar": (f"{side}shoulder",),
+            f"{side}_shoulder": (f"{side}arm",),
+            f"{side}_elbow": (f"{side}forearm",),
+            f"{side}_wrist": (f"{side}hand",),
+        }
+    return joints
+
+
+def _spine(spine1: Source, spine2: Source, spine3: Source, neck: Source = "neck") -> dict[str, tuple[Source, ...]]:
+    return {"spine1": (spine1,), "spine2": (spine2,), "spine3": (spine3,), "neck": (neck,), "head": ("head",)}
+
+
+_TOES = ("toebase", "toe", "footend")
+_MOTIONBUILDER = _limbs(_TOES)
+_SPINES = (
+    _spine("spine", ("spine1", "spine2", 0.5), "spine3"),
+    _spine("spine", "spine1", "spine2"),
+    _spine("spine", ("spine", "spine1", 0.5), "spine1"),
+)
+# The CMU conversion puts neck and shoulders where the last spine joint is; bones without length say nothing about the
+# body's pose, so collars lie on the way to the arms and the neck is the joint above.
+_CMU = (
+    _limbs(_TOES)
+    | {f"{side}_collar": ((f"{side}shoulder", f"{side}arm", 0.4),) for side in SIDES}
+    | _spine("spine", ("spine", "spine1", 0.6), "spine1", "neck1")
+)
+_SMPL = {
+    joint: tuple(
+        dict.fromkeys([joint.replace("_", ""), joint.replace("left_", "l").replace("right_", "r").replace("_", "")])
+    )
+    for joint in HUMANML3D.joint_names
+} | {"pelvis": ("pelvis", "hips")}
+
+RIGS = (
+    Rig("cmu", _CMU, marker="^(lowerback|lhipjoint)$"),
+    *(Rig("mixamo", _MOTIONBUILDER | spine, marker="mixamorig") for spine in _SPINES),
+    Rig("lafan1", _limbs(("toe",)) | _SPINES[1], marker="^lefttoe$"),
+    *(Rig("motionbuilder", _MOTIONBUILDER | spine) for spine in _SPINES),
+    Rig("smpl", _SMPL),
+    *(
+        Rig(skeleton.name, {joint: (joint.replace("_", ""),) for joint in skeleton.joint_names}, skeleton=skeleton)
+        for skeleton in SKELETONS.values()
+        if skeleton is not HUMANML3D
+    ),
+)
+RIG_NAMES = tuple(dict.fromkeys(rig.name for rig in RIGS))
+
+_NAMESPACE = re.compile(r"^.*[:|]|^mixamorig\d*_?|^[mf]_avg_", re.IGNORECASE)
+
+
+def plain(names: Sequence[str]) -> list[str]:
+    """
+    Names without namespace, shared prefix, case and punctuation.
+
+    Example:
+
+        >>> plain(["mixamorig:Hips", "mixamorig:LeftUpLeg"]), plain(["Model_Hips", "Model_Left_Up_Leg"])
+        (['hips', 'leftupleg'], ['hips', 'leftupleg'])
+    """
+    bare = [_NAMESPACE.sub("", name) for name in names]
+    shared = os.path.commonprefix(bare)
+    shared = shared[: shared.rfind("_") + 1] if len(bare) > 1 else ""
+    return [re.sub("[^a-z0-9]", "", name[len(shared) :].lower()) for name in bare]
+
+
+def match_rig(
+    names: Sequence[str],
+    mapping: str | os.PathLike | Mapping[str, Any] | None = None,
+    skeleton: Skeleton | None = None,
+) -> RigMatch:
+    """
+    Find the skeleton's joints among the names of a recording.
+
+    Args:
+        names (`Sequence[str]`): of the recording's joints.
+        mapping (*optional*): name of a built-in rig (`RIG_NAMES`), a mapping, or a JSON or YAML file of one: joint of
+            the skeleton -> name, or [name, name, fraction]. Joints it leaves out are taken from the nearest rig.
+        skeleton (`Skeleton`, *optional*): wanted; unset, the one whose joints are there.
+
+    Returns:
+        [`RigMatch`]: with a source for every joint.
+
+    Raises:
+        FileNotFoundError: there is no such mapping file.
+        ValueError: joints are missing, or the mapping names joints that do not exist; the message lists them.
+
+    Example:
+
+        >>> match_rig([joint.replace("left", "L") for joint in HUMANML3D.joint_names]).rig
+        'smpl'
+    """
+    own, label = _own_sources(names, mapping, skeleton)
+    at_hand = dict(zip(plain(names), names, strict=True))
+    rigs = [rig for rig in RIGS if skeleton in (None, rig.skeleton)]
+    if isinstance(mapping, str) and mapping in RIG_NAMES:
+        rigs = [rig for rig in rigs if rig.name == mapping]
+        if not rigs and skeleton is not None:
+            raise ValueError(f"The rig {mapping!r} does not lead to the skeleton {skeleton.name!r}: leave one unset.")
+    else:
+        marked = [rig for rig in rigs if not rig.marker or _is_marked(rig, names, at_hand)]
+        rigs = [rig for rig in marked if not own or set(own) <= set(rig.skeleton.joint_names)] or marked
+    found = [(rig, _sources(rig, at_hand) | own) for rig in rigs]
+    rig, sources = max(found, key=lambda item: len(item[1]) / item[0].skeleton.num_joints)
+    missing = [joint for joint in rig.skeleton.joint_names if joint not in sources]
+    if missing:
+        _complain(rig, missing, names, forced=mapping == rig.name)
+    return RigMatch(label or rig.name, rig.skeleton, {joint: sources[joint] for joint in rig.skeleton.joint_names})
+
+
+def _is_marked(rig: Rig, names: Sequence[str], at_hand: Mapping[str, str]) -> bool:
+    return any(re.search(rig.marker, name, re.IGNORECASE) for name in (*names, *at_hand))
+
+
+def _sources(rig: Rig, at_hand: Mapping[str, str]) -> dict[str, Between]:
+    """Joints of a rig that are there, in the recording's own names."""
+    found = {}
+    for joint, options in rig.joints.items():
+        for option in options:
+            first, second, fraction = (option, option, 0.0) if isinstance(option, str) else option
+            if first in at_hand and second in at_hand:
+                found[joint] = (at_hand[first], at_hand[second], fraction)
+                break
+    return found
+
+
+def _complain(rig: Rig, missing: Sequence[str], names: Sequence[str], forced: bool) -> NoReturn:
+    shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
+    if len(missing) > rig.skeleton.num_joints // 2 and not forced:
+        what = f"The joints of this recording are those of no known rig ({', '.join(RIG_NAMES)})"
+    else:
+        nearest = rig.name if forced else f"nearest rig: {rig.name}"
+        what = f"{len(missing)} of {rig.skeleton.num_joints} joints are missing ({nearest})"
+    raise ValueError(
+        f"{what}: nothing stands for {', '.join(missing)}. The recording has {shown}. Name them in a mapping file "
+        f"(--mapping rig.json): {MAPPING_EXAMPLE}."
+    )
+
+
+def read_mapping(path: str | os.PathLike) -> dict[str, Any]:
+    """
+    A mapping file, JSON or YAML by its ending.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is malformed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no mapping {str(path)!r}: give a JSON or YAML file, or one of {', '.join(RIG_NAMES)}."
+        )
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        if path.suffix.lower() in (".yaml", ".yml"):
+            import yaml
+
+            try:
+                content = yaml.safe_load(text)
+            except yaml.YAMLError as error:
+                raise ValueError(str(error)) from error
+        else:
+            content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"The mapping {path} cannot be read: {error}. It should be {MAPPING_EXAMPLE}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"The mapping {path} holds a {type(content).__name__}; it should be {MAPPING_EXAMPLE}.")
+    return content
+
+
+def _own_sources(
+    names: Sequence[str], mapping: str | os.PathLike | Mapping[str, Any] | None, skeleton: Skeleton | None
+) -> tuple[dict[str, Between], str | None]:
+    """What the user's mapping says, in the recording's names, and what to call it."""
+    if mapping is None or (isinstance(mapping, str) and mapping in RIG_NAMES):
+        return {}, None
+    if isinstance(mapping, Mapping):
+        content, label = mapping, "mapping"
+    else:
+        content, label = read_mapping(mapping), Path(mapping).name
+    skeletons = list(SKELETONS.values()) if skeleton is None else [skeleton]
+    joints = {joint for layout in skeletons for joint in layout.joint_names}
+    at_hand = dict(zip(plain(names), names, strict=True)) | {name: name for name in names}
+    sources: dict[str, Between] = {}
+    for joint, source in content.items():
+        if joint not in joints:
+            raise ValueError(f"{label}: {joint!r} is no joint of {skeletons[0].name}{_nearest(joint, joints)}.")
+        sources[joint] = _between(source, f"{label}: {joint}", at_hand)
+    return sources, label
+
+
+def _between(source: Any, where: str, at_hand: Mapping[str, str]) -> Between:
+    pair = [source, source, 0.0] if isinstance(source, str) else source
+    if (
+        not isinstance(pair, (list, tuple))
+        or [type(part) for part in pair[:2]] != [str, str]
+        or len(pair) != 3
+        or isinstance(pair[2], bool)
+        or not isinstance(pair[2], (int, float))
+        or not 0 <= pair[2] <= 1
+    ):
+        raise ValueError(f"{where} must be a name or [name, name, fraction from 0 to 1], got {source!r}.")
+    for name in pair[:2]:
+        if name not in at_hand and "".join(plain([name])) not in at_hand:
+            raise ValueError(f"{where}: the recording has no joint {name!r}{_nearest(name, set(at_hand.values()))}.")
+    first, second = (at_hand.get(name) or at_hand["".join(plain([name]))] for name in pair[:2])
+    return first, second, float(pair[2])
+
+
+def _nearest(name: str, names: set[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.4)
+    return f" (near: {', '.join(close)})" if close else f"; there are {', '.join(sorted(names)[:40])}"

@@ -1,0 +1,1 @@
+"""Batches: order, clips, captions, masks, mixing."""

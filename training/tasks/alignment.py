@@ -1,0 +1,241 @@
+"""What phase iv and the baselines share: pairs in, vectors compared by cosine, the best checkpoint chosen by Rsum."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers.utils import logging
+
+from lexmotion.evaluation.encoding.vectors import sentence_vectors
+from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
+from lexmotion.lexical_head import LexicalHead
+from lexmotion.processing.corpora.text_models import resolve_text_model
+
+from ..arguments import AlignmentArguments
+from ..batches.collators import BatchRandom, choose_captions
+from ..batches.corpus import TrainingCorpus
+from ..schedules import SparsityController
+from ..trainer import PhaseTrainer
+
+logger = logging.get_logger(__name__)
+
+CALIBRATION_ROWS = 128  # clips whose scores set the level the heads start from
+
+
+class AlignmentTrainer(PhaseTrainer):
+    """
+    Train captions and motions towards each other.
+
+    The checkpoint is chosen by Rsum on the evaluation split, first captions, identical captions counted as right
+    (protocol `all-duplicates`).
+    """
+
+    metric = "rsum"
+    greater_is_better = True
+    args: AlignmentArguments
+    frame_multiple = 1  # batches are padded to a whole number of windows of so many frames
+
+    def setup(self) -> None:
+        self.clips = self.clip_sampler(self.frame_multiple)
+        threshold = self.model.config.false_negative_threshold
+        self.caption_vectors = None
+        if self.args.caption_features and threshold is not None:
+            self.caption_vectors = self.sentence_vectors()
+
+    def row_lengths(self) -> torch.Tensor:
+        return self.clips.windows(self.train_corpus)
+
+    def prepare_schedules(self) -> None:
+        warmup = round(self.args.flops_warmup_ratio * self.num_steps)
+        self.sparsity = {
+            "text": SparsityController(
+                self.args.text_flops_weight, warmup, self.args.text_target_words, self.args.sparsity_interval
+            ),
+            "motion": SparsityController(
+                self.args.motion_flops_weight, warmup, self.args.motion_target_words, self.args.sparsity_interval
+            ),
+        }
+
+    def lexical_heads(self) -> dict[str, LexicalHead]:
+        """The heads of `text` and `motion`; none where vectors are dense."""
+        raise NotImplementedError
+
+    def calibration_scores(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Word scores before saturation of each side that has a head, (B, A)."""
+        raise NotImplementedError
+
+    def embed(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What retrieval compares: vectors of the captions and of the motions of a batch."""
+        raise NotImplementedError
+
+    def text_encoder(self) -> torch.nn.Module:
+        """The transformer that reads captions, for sentence vectors where no other model is named."""
+        raise NotImplementedError
+
+    def prepare_weights(self) -> None:
+        """Begin with `initial_active_words` active: the softmax phases leave the level of the scores undetermined."""
+        heads = self.lexical_heads()
+        if self.args.initial_active_words is None or not heads:
+            return
+        rows = torch.linspace(0, len(self.train_corpus) - 1, min(len(self.train_corpus), CALIBRATION_ROWS)).long()
+        batch = self.to_device(self.collate(self.train_corpus, rows, BatchRandom(0, 1), augment=False))
+        self.model.eval()
+        with torch.no_grad():
+            scores = self.calibration_scores(batch)
+        for side, head in heads.items():
+            words = min(self.args.initial_active_words, scores[side].shape[1] // 2)
+            logger.info(
+                f"{side} biases shifted by {head.calibrate(scores[side], words):.3f}: {words} words active on average"
+            )
+
+    def sentence_vectors(self) -> torch.Tensor:
+        """(2, C, d) unit vectors of the training captions, as written and mirrored; computed once, kept in a file."""
+        table = self.train_corpus.captions
+        both = [*table.texts, *table.mirrored_texts]
+        source = self.args.caption_feature_model or self.arguments.model.text_model
+        key = hashlib.sha256("\n".join([source or self.fingerprint, *both]).encode()).hexdigest()
+        path = self.output_dir / "caption_features.safetensors"
+        with self.accelerator.main_process_first():
+            if path.is_file():
+                with safe_open(path, "pt") as file:
+                    if (file.metadata() or {}).get("key") == key:
+                        return file.get_tensor("vectors")
+            texts = list(dict.fromkeys(both))
+            logger.info(f"sentence vectors of {len(texts)} captions from {source or 'the text tower'}")
+            if source is not None:
+                vectors = torch.from_numpy(sentence_vectors(texts, resolve_text_model(source)))
+            else:
+                vectors = self.mean_pooled(texts)
+            at = {text: number for number, text in enumerate(texts)}
+            vectors = vectors[torch.tensor([at[text] for text in both])].view(2, len(table), -1).contiguous()
+            if self.accelerator.is_main_process:
+                self.output_dir.mkdir(parents=True, exist_ok=True)
+                aside = path.with_suffix(".tmp")
+                save_file({"vectors": vectors}, aside, metadata={"key": key})
+                aside.replace(path)
+        return vectors
+
+    @torch.no_grad()
+    def mean_pooled(self, texts: list[str], batch_size: int = 128) -> torch.Tensor:
+        """(N, d) unit sentence vectors of the text tower as this phase found it."""
+        encoder = self.text_encoder().eval()
+        parts = []
+        for start in range(0, len(texts), batch_size):
+            tokens = self.processor.tokenizer(
+                texts[start : start + batch_size],
+                padding=True,
+                truncation=True,
+                max_length=self.data.max_text_length,
+                return_tensors="pt",
+            )
+            states = encoder(
+                input_ids=tokens["input_ids"].to(encoder.device),
+                attention_mask=tokens["attention_mask"].to(encoder.device),
+            ).last_hidden_state.cpu()
+            weight = tokens["attention_mask"][..., None].float()
+            parts.append(torch.nn.functional.normalize((states * weight).sum(1) / weight.sum(1), dim=-1))
+        return torch.cat(parts)
+
+    def collate(
+        self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
+    ) -> dict[str, torch.Tensor]:
+        per_clip = self.args.captions_per_motion if augment else 1
+        everywhere = self.clips.mirrored(random, whole=True) if augment else torch.zeros(len(rows), dtype=torch.bool)
+        mirrored = random.own(everywhere) if augment else everywhere
+        values, frames = self.clips.values(corpus, rows, mirrored, random if augment else None)
+        captions = choose_captions(corpus, rows, per_clip, random if augment else None)
+        sides = mirrored.repeat_interleave(per_clip)
+        input_ids, attention_mask, hashes = corpus.captions.batch(captions.flatten(), sides)
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "motion_values": values,
+            "motion_attention_mask": frames,
+            "text_clip_ids": rows.repeat_interleave(per_clip),
+            "motion_clip_ids": rows,
+            "caption_ids": hashes,
+        }
+        if augment:
+            if self.caption_vectors is not None:
+                batch["caption_features"] = self.caption_vectors[sides.long(), captions.flatten()].float()
+            batch.update(self.collate_more(batch, corpus, rows, everywhere, captions, random))
+        return batch
+
+    def collate_more(
+        self,
+        batch: dict[str, torch.Tensor],
+        corpus: TrainingCorpus,
+        rows: torch.Tensor,
+        mirrored: torch.Tensor,
+        captions: torch.Tensor,
+        random: BatchRandom,
+    ) -> dict[str, torch.Tensor]:
+        """
+        What a training batch holds beyond the pairs, or in their place.
+
+        Args:
+            batch: the pairs. rows: (B,) and captions: (B, per clip) they were made from.
+            mirrored: (global batch,) bool; `random.own` gives that of the rows.
+        """
+        return {}
+
+    def sparsity_loss(self, output: Any) -> torch.Tensor:
+        """The FLOPS terms at their present weights."""
+        step = self.state.step
+        return (
+            self.sparsity["text"].weight(step) * output.text_flops_loss
+            + self.sparsity["motion"].weight(step) * output.motion_flops_loss
+        )
+
+    def after_step(self, losses: dict[str, float]) -> None:
+        if not self.lexical_heads():
+            return
+        for side, controller in self.sparsity.items():
+            controller.observe(self.state.step, losses[f"{side}_active_words"])
+            losses[f"{side}_flops_weight"] = controller.weight(self.state.step)
+
+    def phase_state(self) -> dict[str, Any]:
+        return {side: controller.state_dict() for side, controller in self.sparsity.items()}
+
+    def load_phase_state(self, state: dict[str, Any]) -> None:
+        for side, controller in self.sparsity.items():
+            controller.load_state_dict(state[side])
+
+    def encode(
+        self, corpus: TrainingCorpus, embed: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What `embed`, else `self.embed`, makes of every clip's first caption and of every clip, on the CPU."""
+        embed = embed or self.embed
+        size = self.args.eval_batch_size or self.args.batch_size
+        parts = []
+        nothing = BatchRandom(0, 1)
+        for start in range(0, len(corpus), size):
+            rows = torch.arange(start, min(start + size, len(corpus)))
+            batch = self.to_device(self.collate(corpus, rows, nothing, augment=False))
+            with self.accelerator.autocast():
+                parts.append([embeds.float().cpu() for embeds in embed(batch)])
+        texts, motions = zip(*parts, strict=True)
+        return torch.cat(texts), torch.cat(motions)
+
+    def evaluate(self) -> dict[str, float]:
+        """Retrieval on the evaluation split, and how many words are active."""
+        texts, motions = self.encode(self.eval_corpus)
+        scores = torch.nn.functional.normalize(texts, dim=1) @ torch.nn.functional.normalize(motions, dim=1).T
+        values = retrieval_figures(scores, self.eval_corpus)
+        if self.lexical_heads():
+            values["text_active_words"] = float((texts > 0).sum(dim=1).float().mean())
+            values["motion_active_words"] = float((motions > 0).sum(dim=1).float().mean())
+        return values
+
+
+def retrieval_figures(scores: torch.Tensor, corpus: TrainingCorpus) -> dict[str, float]:
+    """`rsum`, `t2m_r1` ... `m2t_medr` of (R captions, R motions) scores, identical captions counted as right."""
+    results = evaluate_retrieval(scores.numpy(), corpus.ids, corpus.first_captions(), ["all-duplicates"])
+    return {
+        name.replace("/", "_").lower(): float(value)
+        for name, value in results["all-duplicates"].items()
+        if "/" in name or name == "Rsum"
+    }

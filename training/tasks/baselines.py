@@ -1,0 +1,123 @@
+"""Train a baseline of `lexmotion.baselines` with the loop, the batches and the evaluation of phase iv."""
+
+from typing import Any
+
+import torch
+
+from lexmotion.baselines import (
+    MotionPatchesConfig,
+    MotionPatchesModel,
+    T2MConfig,
+    T2MModel,
+    TemosConfig,
+    TemosModel,
+    TmrConfig,
+    TmrModel,
+)
+from lexmotion.baselines.retriever import LOSSES, LexicalReadout, RetrieverConfig, RetrieverModel
+from lexmotion.lexical_head import LexicalHead
+from lexmotion.processing.corpora.text_models import resolve_text_model
+
+from ..arguments import BaselineArguments, RunArguments
+from .alignment import AlignmentTrainer
+from .initialization import seed_weights
+
+SYSTEMS: dict[str, tuple[type[RetrieverConfig], type[RetrieverModel]]] = {
+    "temos": (TemosConfig, TemosModel),
+    "t2m": (T2MConfig, T2MModel),
+    "tmr": (TmrConfig, TmrModel),
+    "motion_patches": (MotionPatchesConfig, MotionPatchesModel),
+}
+
+
+class BaselineTrainer(AlignmentTrainer):
+    """A baseline's own losses, and FLOPS held at a target number of active words where its vectors are lexical."""
+
+    phase = "baseline"
+    args: BaselineArguments
+    model: RetrieverModel
+
+    def readouts(self) -> dict[str, LexicalReadout]:
+        """Where words are read off a tower; none where vectors are dense."""
+        sides = {"text": self.model.text_readout, "motion": self.model.motion_readout}
+        return {side: readout for side, readout in sides.items() if readout is not None}
+
+    def lexical_heads(self) -> dict[str, LexicalHead]:
+        return {side: readout.head for side, readout in self.readouts().items()}
+
+    def calibration_scores(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        scores: dict[str, torch.Tensor] = {}
+
+        def keep(side: str):
+            return lambda readout, inputs: scores.update({side: readout.scores(*inputs)})
+
+        hooks = [readout.register_forward_pre_hook(keep(side)) for side, readout in self.readouts().items()]
+        self.model(**batch)
+        for hook in hooks:
+            hook.remove()
+        return scores
+
+    def embed(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            self.model.get_text_features(batch["input_ids"], batch["attention_mask"]),
+            self.model.get_motion_features(batch["motion_values"], batch["motion_attention_mask"]),
+        )
+
+    def text_encoder(self) -> torch.nn.Module:
+        return self.model.text_encoder
+
+    def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        output = model(**batch, return_loss=True)
+        parts = {name: output[name] for name in LOSSES if name in output}
+        loss = output.loss
+        if self.lexical_heads():
+            loss = loss + self.sparsity_loss(output)
+            for side, embeds in (("text", output.text_embeds), ("motion", output.motion_embeds)):
+                parts[f"{side}_active_words"] = (embeds > 0).sum(dim=1).float().mean()
+        return {"loss": loss, **parts}
+
+
+def build_baseline(arguments: RunArguments, processor: Any) -> RetrieverModel:
+    """
+    The baseline on `text_model`'s weights; what these do not hold is random.
+
+    Raises:
+        ValueError: no text_model is given, or a lexical baseline's vocabulary is not the processor's.
+    """
+    seed_weights(arguments, "baseline")
+    args: BaselineArguments = arguments.phase  # type: ignore[assignment]
+    if arguments.model.text_model is None:
+        raise ValueError("a baseline starts from a pretrained text encoder; set text_model")
+    extractor = processor.feature_extractor
+    config_class, model_class = SYSTEMS[args.system]
+    config = config_class(
+        **{
+            "num_features": extractor.num_features,
+            "num_frames": extractor.max_frames,
+            "representation": args.vectors,
+            **(args.baseline_config or {}),
+        }
+    )
+    active_ids = torch.tensor(processor.lexicon.active_ids)
+    model = model_class.from_text_pretrained(resolve_text_model(arguments.model.text_model), config, active_ids)
+    words = model.get_input_embeddings().num_embeddings
+    if words < len(processor.tokenizer):
+        raise ValueError(
+            f"{arguments.model.text_model} knows {words} words, the processor's tokenizer has "
+            f"{len(processor.tokenizer)}; prepare the data with --text-model {arguments.model.text_model}"
+        )
+    return model
+
+
+def main(argv: list[str] | None = None) -> None:
+    """
+    Train one baseline:
+    `accelerate launch -m lexmotion.training.tasks.baselines --config small --system tmr --dataset DIR ...`
+    """
+    from ..pipeline import run_phase_command
+
+    run_phase_command("baseline", argv)
+
+
+if __name__ == "__main__":
+    main()
