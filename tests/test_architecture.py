@@ -12,6 +12,7 @@
 import ast
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ ROOMS = (PACKAGE, "processing", "training", "evaluation", "hub_cards")
 TRAVELLING_ROOMS = (PACKAGE, "processing")
 APPLICATIONS = {"hub_cards/space/": {"evaluation"}}
 FACADE = {f"{PACKAGE}/__init__.py", f"{PACKAGE}/__main__.py"}
+COMMON = "lexmotion.common"
 FACADE_FOLDER = f"{PACKAGE}/cli/"
 DOORS = {
     PACKAGE: set(),
@@ -68,8 +70,21 @@ def imports_of(path: str, tree: ast.AST) -> list[tuple[int, str]]:
             module = ".".join([*base, *([node.module] if node.module else [])])
             found += [(node.lineno, f"{module}.{alias.name}") for alias in node.names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
-            found += [(node.lineno, name.value) for name in node.args[:1] if isinstance(name, ast.Constant)]
+            found += [
+                (node.lineno, absolute_name(name.value, ".".join(package)))
+                for name in node.args[:1]
+                if isinstance(name, ast.Constant) and isinstance(name.value, str)
+            ]
     return [(line, module) for line, module in found if str(module).split(".")[0] == "lexmotion"]
+
+
+def absolute_name(name: str, package: str) -> str:
+    """The module that `import_module(name, package)` imports; a name without leading dots is absolute already."""
+    level = len(name) - len(name.lstrip("."))
+    if not level:
+        return name
+    base = package.split(".")[: max(1, package.count(".") + 2 - level)]  # never above lexmotion
+    return ".".join([*base, *filter(None, [name[level:]])])
 
 
 def breaches(root: Path) -> list[str]:
@@ -88,13 +103,30 @@ def breaches(root: Path) -> list[str]:
             doors = DOORS[room].union(*(more for place, more in APPLICATIONS.items() if path.startswith(place)))
             for line, module in imports_of(path, tree):
                 target = room_of(module)
-                if target != room and target not in doors:
+                if target != room and target not in doors and not module.startswith(COMMON):
                     found.append(f"{path}:{line}: {room} has no door to {target} ({module})")
+            if path.startswith(f"{PACKAGE}/common/"):
+                found += [
+                    f"{path}:{line}: common imports the standard library alone ({name})"
+                    for line, name in all_imports(tree)
+                    if name.split(".")[0] not in sys.stdlib_module_names
+                ]
             if room in TRAVELLING_ROOMS and file.parent == root / room and file.name != "__init__.py":
                 found += traveller_breaches(path, source, tree, root / room)
                 if file.name in travellers:
                     found.append(f"{path}: same file name as the traveller {travellers[file.name]}")
                 travellers[file.name] = path
+    return found
+
+
+def all_imports(tree: ast.AST) -> list[tuple[int, str]]:
+    """(line, module as written) of every import statement; a relative one starts with dots."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.lineno, "." * node.level + (node.module or "")))
     return found
 
 
@@ -160,6 +192,13 @@ PLANTED = [
     ("evaluation/planted.py", "from lexmotion.training.trainer import PhaseTrainer", "no door to training"),
     ("evaluation/planted.py", "from ..hub_cards import model_card", "no door to hub_cards"),
     ("evaluation/planted.py", 'importlib.import_module("lexmotion.training")', "no door to training"),
+    (
+        "evaluation/planted.py",
+        'import importlib\nimportlib.import_module("..training.trainer", __package__)',
+        "no door to training",
+    ),
+    ("modeling_lexmotion/common/planted.py", "import torch", "standard library alone"),
+    ("modeling_lexmotion/common/planted.py", "from ..lexical_head import saturate", "standard library alone"),
     ("hub_cards/planted.py", "from lexmotion.evaluation import retrieval", "no door to evaluation"),
     ("hub_cards/space/planted.py", "from lexmotion.training import pipeline", "no door to training"),
     ("hub_cards/space_planted.py", "from lexmotion.evaluation import demo", "no door to evaluation"),
@@ -184,6 +223,8 @@ ALLOWED = [
     ("hub_cards/space/planted.py", "from lexmotion.evaluation.demo import open_demo"),
     ("processing/corpora/planted.py", "from ..skeletons import get_skeleton\nfrom .prepare import prepare"),
     ("modeling_lexmotion/conditioning/planted.py", "from ..modeling_lexmotion import LexMotionTextModel"),
+    ("processing/corpora/planted.py", "from lexmotion.common.files import write_text"),
+    ("modeling_lexmotion/index/planted.py", "from ..common.files import sha256_of"),
     ("modeling_lexmotion/planted.py", "import torch\nfrom transformers import PreTrainedModel"),
 ]
 
