@@ -8,6 +8,7 @@ import time
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from lexmotion.training.comparison.archive import MAX_MEMBER, add_results, read_
 from lexmotion.training.comparison.rows import ROWS
 from lexmotion.training.comparison.runner import Comparison
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAME = "iv/seed0/result.json"
 
 
@@ -312,3 +314,17 @@ def test_the_command_writes_an_archive_and_the_same_page_from_it(prepared, recip
     with pytest.raises(ValueError, match=f"{path}.*--archive"):
         command(tmp_path / "damaged", "--archive", str(path))
     assert not (tmp_path / "damaged" / "out").exists()
+
+
+# ---- the results of this repository
+
+
+def test_the_archive_of_the_documentation_is_written_as_we_write_it(tmp_path):
+    results = [one for _, one in read_results(DOCS / "results.zip")]
+    commits = {one["commit"][:12] for one in results if one["trainings"]}
+    page = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert results and all(commit in page for commit in commits)
+    add_results(tmp_path / "results.zip", results)
+    with zipfile.ZipFile(DOCS / "results.zip") as ours, zipfile.ZipFile(tmp_path / "results.zip") as anew:
+        assert ours.namelist() == anew.namelist()
+        assert all(ours.read(name) == anew.read(name) for name in ours.namelist())
