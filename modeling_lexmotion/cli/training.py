@@ -134,8 +134,8 @@ def compare(
     reuse: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Output folder of the same comparison elsewhere, repeatable: its results are read where they fit. "
-            "Example: --reuse other_machine/compare"
+            help="Output folder of the same comparison elsewhere, or an archive of its results, repeatable: they are "
+            "read where they fit. Example: --reuse other_machine/compare --reuse docs/results.zip"
         ),
     ] = None,
     keep_weights: Annotated[
@@ -152,12 +152,20 @@ def compare(
         Path | None,
         typer.Option(help="Markdown page to write from all results there are. Example: --report docs/results.md"),
     ] = None,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            help="Zip file that all results there are are added to, in place of older ones of the same row and seed; "
+            "--reuse reads it. Example: --archive docs/results.zip"
+        ),
+    ] = None,
 ) -> None:
     """Train LexMotion and its rivals on one harness, and write the tables of the paper with figures measured here.
 
     Trains what is missing and scores it under all-strict and all-duplicates; the paper's own figures stand beside as
     "paper, other data". Stop it at any time and run the same command again. OUTPUT_DIR gets results.json, results.md,
-    results.tex and the training curves; a row's result.json is all they need, so results made elsewhere can be reused.
+    results.tex and the training curves; a row's result.json is all they need, so results made elsewhere, in a folder
+    or an archive, can be reused.
 
     Example: [bold]lexmotion compare --dataset prepared/humanml3d --output-dir runs/compare --budget-minutes 20[/]
     """
@@ -165,6 +173,7 @@ def compare(
     begin()
     import torch
 
+    from lexmotion.training.comparison.archive import read_archive
     from lexmotion.training.comparison.report import write_report
     from lexmotion.training.comparison.rows import select_rows
     from lexmotion.training.comparison.runner import Comparison
@@ -175,6 +184,8 @@ def compare(
     encoders = [] if text_encoders is None else [name.strip() for name in text_encoders.split(",") if name.strip()]
     wanted = [] if rows == "none" else [name.strip() for name in rows.split(",") if name.strip()]
     chosen = select_rows(wanted, encoders)
+    if archive is not None and archive.exists():
+        read_archive(archive)  # a damaged one is told of before anything is trained
     console = Console()
     comparison = Comparison(
         dataset,
@@ -196,4 +207,7 @@ def compare(
     if report is not None:
         write_report(comparison.collect(), report, comparison.command(rows, seeds, text_encoders))
         console.print(f"page: {escape(str(report))}", highlight=False)
+    if archive is not None:
+        added, replaced = comparison.archive(archive)
+        console.print(f"archive: {escape(str(archive))}, {added} added, {replaced} replaced", highlight=False)
     console.print(f"tables: {escape(str(output_dir / 'results.md'))}", highlight=False)

@@ -257,18 +257,21 @@ def test_a_result_of_other_arguments_is_refused_by_name(compare, fake_training):
         compare(split="validation").run([ROWS["iv"]], [0])
 
 
-def test_results_of_another_machine_are_read_where_they_fit(compare, fake_training, fake_timing):
+@pytest.mark.parametrize("kept", ["there", "there.zip"])
+def test_results_of_another_machine_are_read_where_they_fit(compare, fake_training, fake_timing, tmp_path, kept):
     there = compare("there", budget_minutes=2.0)
     there.run([ROWS["iv"]], [0])
+    if kept == "there.zip":
+        there.archive(tmp_path / kept)
     (there.output_dir / "iv" / "plan.json").unlink()  # the result alone says enough
-    here = compare("here", budget_minutes=2.0, reuse=[there.output_dir])
+    here = compare("here", budget_minutes=2.0, reuse=[tmp_path / kept])
     results = here.run([ROWS["iv"]], [0, 1])
     assert fake_training == [("iv", 0), ("iv", 1)] and fake_timing == ["lexcmlp"]
     assert results[0]["steps"] == results[1]["steps"]
     assert [result["seed"] for result in here.collect()["iv"]] == [0, 1]
     assert not (here.output_dir / "iv" / "seed0").exists()
-    with pytest.raises(ValueError, match="there/iv/seed0/result.json is of another run"):
-        compare("third", reuse=[there.output_dir]).run([ROWS["iv"]], [0])
+    with pytest.raises(ValueError, match=f"{kept}/iv/seed0/result.json is of another run"):
+        compare("third", reuse=[tmp_path / kept]).run([ROWS["iv"]], [0])
     with pytest.raises(FileNotFoundError, match="nowhere"):
         compare(reuse=["nowhere"])
 

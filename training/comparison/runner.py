@@ -11,7 +11,7 @@ output_dir/
 ```
 
 A result counts where its fingerprint is that of its row under the present recipe, data and budget: a folder of another
-machine can be read as it is, without weights.
+machine, or an archive of results (`archive`), can be read as it is, without weights.
 """
 
 import contextlib
@@ -44,6 +44,7 @@ from ..checkpoints import write_json
 from ..pipeline import TRAINERS, PreparedData, commit, digest, run_phase, versions
 from ..pipeline import train as train_recipe
 from ..trainer import NonFiniteLossError
+from .archive import RESULT, add_results, read_results
 from .budget import SHARES, clock_name, plan_steps, time_phase
 from .rows import ROWS, Row, encoder_row
 from .scoring import RIDGE_PENALTY, drop_weights, score_model, score_ridge
@@ -52,7 +53,7 @@ from .variants import prepared_variant
 logger = logging.get_logger(__name__)
 
 FORMAT = 1
-RESULT, PLAN, TIMINGS, PREPARED, LOCK = "result.json", "plan.json", "timings.json", "prepared", ".lock"
+PLAN, TIMINGS, PREPARED, LOCK = "plan.json", "timings.json", "prepared", ".lock"
 COUNTS = ("num_steps", "num_epochs", "eval_steps")  # of a training; under a budget its plan decides them
 
 
@@ -65,7 +66,7 @@ class Comparison:
         recipe, overrides: of every row, see `load_recipe` and `apply_overrides`; a row's own changes come on top.
         split: that rows are compared on.
         budget_minutes: of training, for every row and seed; None: the steps of the recipe.
-        reuse: output folders of other comparisons whose results are read where they fit.
+        reuse: output folders of other comparisons, and archives, whose results are read where they fit.
         keep_weights: keep the trained models; checkpoints go once a row is scored.
         notify: told what is going on, one line at a time.
 
@@ -91,11 +92,11 @@ class Comparison:
         self.recipe = apply_overrides(load_recipe(recipe), overrides)
         self.overrides = overrides
         self.split, self.budget_minutes = split, budget_minutes
-        self.reuse = [Path(folder) for folder in reuse]
+        self.reuse = [Path(source) for source in reuse]
         self.keep_weights, self.notify = keep_weights, notify
-        for folder in self.reuse:
-            if not folder.is_dir():
-                raise FileNotFoundError(f"there is no folder {str(folder)!r} to read results from")
+        for source in self.reuse:
+            if not source.exists():
+                raise FileNotFoundError(f"there is no folder or archive {str(source)!r} to read results from")
         self.data = PreparedData.read(dataset)
         self.report = PrepareReport.load(self.data.folder)
         for needed in ("train", split):
@@ -229,8 +230,8 @@ class Comparison:
         return plan
 
     def known_plans(self) -> Iterator[dict[str, Any]]:
-        """Plans of other rows and of reused folders, also those inside results."""
-        for folder in (self.output_dir, *self.reuse):
+        """Plans of other rows and of reused folders, also those inside results; archives have no others."""
+        for folder in filter(Path.is_dir, (self.output_dir, *self.reuse)):
             for path in sorted(folder.glob(f"*/{PLAN}")):
                 yield json.loads(path.read_text(encoding="utf-8"))
         for _, result in self.stored():
@@ -253,12 +254,8 @@ class Comparison:
     # ---- what there is ------------------------------------------------------------------------------------------
 
     def stored(self) -> list[tuple[Path, dict[str, Any]]]:
-        """Every result in the output folder and in the reused ones, the own ones first."""
-        found = []
-        for folder in (self.output_dir, *self.reuse):
-            for path in sorted(folder.glob(f"*/seed*/{RESULT}")):
-                found.append((path, json.loads(path.read_text(encoding="utf-8"))))
-        return found
+        """Every result in the output folder and in the reused folders and archives, the own ones first."""
+        return [found for source in (self.output_dir, *self.reuse) for found in read_results(source)]
 
     def find(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """
@@ -274,9 +271,10 @@ class Comparison:
                 return {**result, "row": row.name, "label": row.label}
         for path, result in stored:
             if result["row"] == row.name and result["seed"] == seed:
+                remedy = f"Delete {path.parent}" if path.is_file() else f"Leave out --reuse {path.parents[2]}"
                 raise ValueError(
-                    f"{path} is of another run: {difference(result['definition'], wanted)}. Delete {path.parent} to "
-                    "train the row again, restore the arguments, or choose another output folder."
+                    f"{path} is of another run: {difference(result['definition'], wanted)}. {remedy} to train the row "
+                    "again, restore the arguments, or choose another output folder."
                 )
         return None
 
@@ -303,6 +301,12 @@ class Comparison:
             if mark(result["definition"]) not in used:
                 logger.warning(f"{path} is of another recipe, corpus or budget and is left out of the tables")
         return found
+
+    def archive(self, path: Path) -> tuple[int, int]:
+        """Add the results that the tables show to an archive, each once; see `add_results`."""
+        shown = {mark(result["definition"]) for of_row in self.collect().values() for result in of_row}
+        fitting = [result for _, result in self.stored() if mark(result["definition"]) in shown]
+        return add_results(path, reversed(fitting))  # the last of a name stays: the own ones
 
     # ---- training -----------------------------------------------------------------------------------------------
 
