@@ -289,7 +289,7 @@ def test_an_archived_result_of_another_run_is_refused_by_name(compare, tmp_path)
 
 
 def test_the_command_writes_an_archive_and_the_same_page_from_it(prepared, recipe_file, tmp_path, monkeypatch, capsys):
-    from lexmotion import __main__ as cli
+    from lexmotion import cli
 
     monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
     path = tmp_path / "results.zip"

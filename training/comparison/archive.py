@@ -8,7 +8,6 @@ it is not trusted: what it would take to read is bounded before it is read.
 import contextlib
 import io
 import json
-import os
 import re
 import struct
 import zipfile
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from lexmotion.common.files import atomic_path
 
 RESULT = "result.json"
 # Neither absolute nor with `..`: a row's name begins with a letter or a digit and has no separator.
@@ -152,12 +153,8 @@ def add_results(path: Path, results: Iterable[Mapping[str, Any]]) -> tuple[int, 
         if new != old:  # else the bytes stay, though another zlib may pack the same results otherwise
             with refused(path, "write to another archive, or delete this one and write it anew"):
                 content = pack(new)
-            aside = path.with_name(f".{path.name}.partial")
-            with open(aside, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
+            with atomic_path(path) as aside:
+                aside.write_bytes(content)
     return len(new) - len(old), sum(old[name] != new[name] for name in old)
 
 
