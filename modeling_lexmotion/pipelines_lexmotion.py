@@ -1,0 +1,165 @@
+"""
+Pipelines of transformers for motion: `motion-feature-extraction` and `zero-shot-motion-classification`.
+
+`import lexmotion` registers both. A checkpoint that was pushed with its code names them in its configuration, so that
+`pipeline(..., trust_remote_code=True)` finds them where the package is not installed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+from transformers.utils import ModelOutput
+
+
+class MotionPipeline(Pipeline):
+    """What the pipelines here share: a motion, or a list of motions, becomes the input of the motion tower."""
+
+    _load_processor = True
+    _load_tokenizer = _load_feature_extractor = _load_image_processor = False
+
+    def preprocess(self, motion: Any, fps: float | None = None) -> dict[str, torch.Tensor]:
+        if isinstance(motion, dict):
+            motion, fps = motion["motion"], motion.get("fps", fps)
+        return self.processor(motion=np.asarray(motion), fps=fps, return_tensors="pt")
+
+    def motion_features(self, inputs: dict[str, torch.Tensor]) -> ModelOutput:
+        """The motion tower's output for a batch, whether the model has a text tower or not."""
+        encode = getattr(self.model, "get_motion_features", self.model)
+        return encode(inputs["motion_values"], inputs["motion_attention_mask"])
+
+
+class MotionFeatureExtractionPipeline(MotionPipeline):
+    """
+    Read a motion as a sparse vector over words.
+
+    Example:
+
+    ```python
+    >>> from transformers import pipeline  # doctest: +SKIP
+    >>> read = pipeline("motion-feature-extraction", model="user/lexmotion-small")  # doctest: +SKIP
+    >>> read(positions, fps=20, top_k=3)  # doctest: +SKIP
+    [{'word': 'kicks', 'score': 2.1}, {'word': 'leg', 'score': 1.7}, {'word': 'left', 'score': 1.2}]
+
+    ```
+    """
+
+    def __call__(self, motions: Any, **kwargs: Any) -> Any:
+        """
+        Encode one motion or a list of motions.
+
+        Args:
+            motions: joint positions (frames, joints, 3) in metres, Y up, or the features the model was trained on; a
+                list of such arrays; or `{"motion": array, "fps": number}` if motions differ in their frame rate.
+            fps: frames per second of the motions. None: the model's own rate.
+            top_k: number of words. None: the whole vector.
+            batch_size: motions per forward pass.
+
+        Returns:
+            Per motion (V,) float32 word weights or, with `top_k`, `[{"word": str, "score": float}]`, heaviest first.
+        """
+        return super().__call__(motions, **kwargs)
+
+    def _sanitize_parameters(self, fps: float | None = None, top_k: int | None = None, **_: Any):
+        return ({} if fps is None else {"fps": fps}), {}, ({} if top_k is None else {"top_k": top_k})
+
+    def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"motion_embeds": self.motion_features(inputs).motion_embeds}
+
+    def postprocess(self, outputs: dict[str, torch.Tensor], top_k: int | None = None) -> Any:
+        vector = outputs["motion_embeds"][0].float()
+        if top_k is None:
+            return vector.numpy()
+        return [{"word": word, "score": score} for word, score in self.processor.top_words(vector, k=top_k)[0]]
+
+
+class ZeroShotMotionClassificationPipeline(MotionPipeline):
+    """
+    Classify a motion with labels that are chosen when the pipeline is called.
+
+    Example:
+
+    ```python
+    >>> from transformers import pipeline  # doctest: +SKIP
+    >>> classify = pipeline("zero-shot-motion-classification", model="user/lexmotion-small")  # doctest: +SKIP
+    >>> classify(positions, candidate_labels=["kicks", "walks", "sits down"], fps=20)  # doctest: +SKIP
+    [{'score': 0.91, 'label': 'kicks'}, {'score': 0.06, 'label': 'walks'}, {'score': 0.03, 'label': 'sits down'}]
+
+    ```
+    """
+
+    labels: tuple[tuple[str, ...], torch.Tensor] | None = None  # the sentences of the last call and their vectors
+
+    def __call__(self, motions: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
+        """
+        Score each label for one motion or a list of motions.
+
+        Args:
+            motions: see [`MotionFeatureExtractionPipeline`].
+            candidate_labels: the labels to choose from.
+            hypothesis_template: sentence with `{}` in place of the label. `"{}"` if the labels are sentences.
+            fps: frames per second of the motions. None: the model's own rate.
+            batch_size: motions per forward pass.
+
+        Returns:
+            Per motion `[{"score": float, "label": str}]`, best first; scores are a softmax over the labels.
+
+        Raises:
+            ValueError: no labels, an empty or repeated label, or a template without `{}`.
+        """
+        return super().__call__(motions, candidate_labels=candidate_labels, **kwargs)
+
+    def _sanitize_parameters(
+        self,
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str = "a person {}",
+        fps: float | None = None,
+        **_: Any,
+    ):
+        labels = {} if candidate_labels is None else self._sentences(candidate_labels, hypothesis_template)
+        return ({} if fps is None else {"fps": fps}), labels, {name: labels[name] for name in labels if name == "labels"}
+
+    def _sentences(self, labels: Sequence[str], template: str) -> dict[str, tuple[str, ...]]:
+        names = tuple([labels] if isinstance(labels, str) else labels)
+        for name in names:
+            if not isinstance(name, str) or not name.strip() or names.count(name) > 1:
+                raise ValueError(f"candidate_labels: {name!r} is empty, repeated or no text; pass each label once")
+        if not names:
+            raise ValueError("candidate_labels: no label; pass at least one, such as ['walks', 'kicks']")
+        if "{}" not in template:
+            raise ValueError(f"hypothesis_template: {template!r} has no {{}}, which each label replaces")
+        return {"labels": names, "sentences": tuple(template.replace("{}", name) for name in names)}
+
+    def label_vectors(self, sentences: tuple[str, ...]) -> torch.Tensor:
+        """(labels, D) unit vectors; computed once for all motions that are classified with these sentences."""
+        if self.labels is None or self.labels[0] != sentences:
+            inputs = self.processor(text=list(sentences), padding=True, return_tensors="pt").to(self.device)
+            output = self.model.get_text_features(inputs["input_ids"], inputs["attention_mask"])
+            self.labels = (sentences, self.model.score_vectors(output))
+        return self.labels[1]
+
+    def _forward(
+        self,
+        inputs: dict[str, torch.Tensor],
+        labels: tuple[str, ...] = (),
+        sentences: tuple[str, ...] = (),
+    ) -> dict[str, torch.Tensor]:
+        if not sentences:
+            raise ValueError("candidate_labels: no label; pass at least one, such as ['walks', 'kicks']")
+        vectors = self.model.score_vectors(self.motion_features(inputs))  # (B, D)
+        return {"logits": vectors @ self.label_vectors(sentences).T / self.model.config.temperature}  # (B, labels)
+
+    def postprocess(self, outputs: dict[str, torch.Tensor], labels: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        scores = outputs["logits"][0].float().softmax(dim=0).tolist()
+        ranked = sorted(zip(scores, labels, strict=True), key=lambda pair: -pair[0])
+        return [{"score": score, "label": label} for score, label in ranked]
+
+
+PIPELINES = {
+    "motion-feature-extraction": MotionFeatureExtractionPipeline,
+    "zero-shot-motion-classification": ZeroShotMotionClassificationPipeline,
+}
+
+__all__ = ["PIPELINES", "MotionFeatureExtractionPipeline", "ZeroShotMotionClassificationPipeline"]
