@@ -24,6 +24,12 @@ RECORD = "card.json"
 RECIPE = "recipe.yaml"
 CHOICES = ("corpus", "corpus_license", "license")  # which a user's word decides, over the record of the run
 WHOLE = "lexmotion"  # model type of both towers together
+# Model type -> the pipeline that reads such a model; other models have none.
+PIPELINE_TAGS = {
+    WHOLE: "zero-shot-motion-classification",
+    "lexmotion_motion": "motion-feature-extraction",
+    "lexmotion_text": "feature-extraction",
+}
 TASKS = {
     "text_to_motion": "text to motion",
     "motion_to_text": "motion to text",
@@ -337,7 +343,7 @@ class ModelCard:
             license_name=self.license_name,
             license_link=self.license_link,
             library_name="transformers",
-            pipeline_tag="feature-extraction",
+            pipeline_tag=PIPELINE_TAGS.get(self.model_type),
             tags=["lexmotion", "human-motion", "motion-retrieval", "sparse-retrieval", "interpretability"],
             model_name=self.name,
             eval_results=results or None,

@@ -51,6 +51,12 @@ REMOTE_CLASSES = {
     "lexmotion_text": ("LexMotionTextConfig", "LexMotionTextModel"),
     "lexmotion_motion": ("LexMotionMotionConfig", "LexMotionMotionModel"),
 }
+# Model type -> the pipelines that its code brings.
+REMOTE_PIPELINES = {
+    "lexmotion": ("MotionFeatureExtractionPipeline", "ZeroShotMotionClassificationPipeline"),
+    "lexmotion_text": (),
+    "lexmotion_motion": ("MotionFeatureExtractionPipeline",),
+}
 ATTEMPTS, PAUSE = 3, 2.0  # seconds, longer each time
 
 
@@ -225,7 +231,7 @@ def _leave_out_auto_map(parcel: Parcel) -> None:
     for path in (path for path in WITH_AUTO_MAP if path in parcel.files):
         content = parcel.files[path]
         config = json.loads(content if isinstance(content, bytes) else content.read_bytes())
-        cleaned = without(("auto_map",), config)
+        cleaned = without(("auto_map", "custom_pipelines"), config)
         if cleaned != config:
             parcel.files[path] = _json(cleaned)
             parcel.notes.append(f"{path} goes without its auto_map, whose code stays here; --include-code sends both")
@@ -285,7 +291,14 @@ def _add_code(parcel: Parcel, folder: Path, config: dict[str, Any]) -> dict[str,
         "AutoFeatureExtractor": _reference("LexMotionFeatureExtractor")
     }
     parcel.files["processor_config.json"] = _json(processor)
-    for file in _code_files([lexmotion.LexMotionModel, lexmotion.LexMotionProcessor]):
+    pipelines = [getattr(lexmotion, name) for name in REMOTE_PIPELINES[config["model_type"]]]
+    if pipelines:
+        mapped["custom_pipelines"] = {
+            task: {"impl": _reference(pipeline.__name__), "pt": ["AutoModel"], "type": "multimodal"}
+            for pipeline in pipelines
+            for task in [pipeline.task_name]
+        }
+    for file in _code_files([lexmotion.LexMotionModel, lexmotion.LexMotionProcessor, *pipelines]):
         parcel.files[file.name] = file
     return mapped
 

@@ -4,6 +4,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from .common import moved
+
 __version__ = "0.1.0"
 
 # Public name -> the module that defines it. Imported when first asked for, so that `lexmotion --help` stays quick.
@@ -18,16 +20,27 @@ _HOME = {
     "LexMotionMotionModel": "modeling_lexmotion",
     "LexMotionTextModel": "modeling_lexmotion",
     "LexMotionIndex": "index.lexmotion_index",
+    "MotionFeatureExtractionPipeline": "pipelines_lexmotion",
+    "ZeroShotMotionClassificationPipeline": "pipelines_lexmotion",
     "Lexicon": "processing.lexicon",
     "LexMotionFeatureExtractor": "processing.feature_extraction_lexmotion",
     "LexMotionProcessor": "processing.processing_lexmotion",
+    "load_motion": "processing.recordings.reading",
+    "save_bvh": "processing.recordings.reading",
+    "prepare": "processing.corpora.prepare",
+    "train": "training.pipeline",
+    "evaluate": "evaluation.model_report",
+    "explain": "evaluation.explain",
+    "encode": "evaluation.encoding.shards",
+    "build_index": "evaluation.search",
 }
 __all__ = [*_HOME, "register"]
 
 
 def register() -> None:
-    """Make the Auto classes of transformers know LexMotion. Idempotent; done on import of the package."""
+    """Register models, processor and pipelines with transformers. Idempotent; done when the package is imported."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoProcessor
+    from transformers.pipelines import PIPELINE_REGISTRY
 
     from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
     from .modeling_lexmotion import (
@@ -36,6 +49,7 @@ def register() -> None:
         LexMotionMotionModel,
         LexMotionTextModel,
     )
+    from .pipelines_lexmotion import PIPELINES
     from .processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
     from .processing.processing_lexmotion import LexMotionProcessor
 
@@ -50,6 +64,9 @@ def register() -> None:
     for config in (LexMotionConfig, LexMotionMotionConfig):
         AutoFeatureExtractor.register(config, LexMotionFeatureExtractor, exist_ok=True)
     AutoProcessor.register(LexMotionConfig, LexMotionProcessor, exist_ok=True)
+    for pipeline in PIPELINES:
+        if pipeline.task_name not in PIPELINE_REGISTRY.supported_tasks:  # a second registration would warn
+            PIPELINE_REGISTRY.register_pipeline(pipeline.task_name, pipeline, pt_model=AutoModel, type="multimodal")
 
 
 def __getattr__(name: str):
@@ -63,6 +80,8 @@ def __getattr__(name: str):
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
+
+moved.install()
 
 # The command answers `--help` in under a second, which torch and transformers alone would take four of: there the
 # registration is left to the rooms. `-m` is what sys.argv holds while `python -m lexmotion...` imports its package.

@@ -17,6 +17,8 @@ from transformers.utils import ModelOutput
 class MotionPipeline(Pipeline):
     """What the pipelines here share: a motion, or a list of motions, becomes the input of the motion tower."""
 
+    task_name: str  # what `pipeline(task)` and a configuration call it
+
     _load_processor = True
     _load_tokenizer = _load_feature_extractor = _load_image_processor = False
 
@@ -45,6 +47,8 @@ class MotionFeatureExtractionPipeline(MotionPipeline):
 
     ```
     """
+
+    task_name = "motion-feature-extraction"
 
     def __call__(self, motions: Any, **kwargs: Any) -> Any:
         """
@@ -90,6 +94,7 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
     ```
     """
 
+    task_name = "zero-shot-motion-classification"
     labels: tuple[tuple[str, ...], torch.Tensor] | None = None  # the sentences of the last call and their vectors
 
     def __call__(self, motions: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
@@ -118,10 +123,13 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
         fps: float | None = None,
         **_: Any,
     ):
-        labels = {} if candidate_labels is None else self._sentences(candidate_labels, hypothesis_template)
-        return ({} if fps is None else {"fps": fps}), labels, {name: labels[name] for name in labels if name == "labels"}
+        preprocess = {} if fps is None else {"fps": fps}
+        if candidate_labels is None:
+            return preprocess, {}, {}
+        labels, sentences = self._sentences(candidate_labels, hypothesis_template)
+        return preprocess, {"sentences": sentences}, {"labels": labels}
 
-    def _sentences(self, labels: Sequence[str], template: str) -> dict[str, tuple[str, ...]]:
+    def _sentences(self, labels: Sequence[str], template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         names = tuple([labels] if isinstance(labels, str) else labels)
         for name in names:
             if not isinstance(name, str) or not name.strip() or names.count(name) > 1:
@@ -130,7 +138,7 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
             raise ValueError("candidate_labels: no label; pass at least one, such as ['walks', 'kicks']")
         if "{}" not in template:
             raise ValueError(f"hypothesis_template: {template!r} has no {{}}, which each label replaces")
-        return {"labels": names, "sentences": tuple(template.replace("{}", name) for name in names)}
+        return names, tuple(template.replace("{}", name) for name in names)
 
     def label_vectors(self, sentences: tuple[str, ...]) -> torch.Tensor:
         """(labels, D) unit vectors; computed once for all motions that are classified with these sentences."""
@@ -140,12 +148,7 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
             self.labels = (sentences, self.model.score_vectors(output))
         return self.labels[1]
 
-    def _forward(
-        self,
-        inputs: dict[str, torch.Tensor],
-        labels: tuple[str, ...] = (),
-        sentences: tuple[str, ...] = (),
-    ) -> dict[str, torch.Tensor]:
+    def _forward(self, inputs: dict[str, torch.Tensor], sentences: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
         if not sentences:
             raise ValueError("candidate_labels: no label; pass at least one, such as ['walks', 'kicks']")
         vectors = self.model.score_vectors(self.motion_features(inputs))  # (B, D)
@@ -157,9 +160,6 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
         return [{"score": score, "label": label} for score, label in ranked]
 
 
-PIPELINES = {
-    "motion-feature-extraction": MotionFeatureExtractionPipeline,
-    "zero-shot-motion-classification": ZeroShotMotionClassificationPipeline,
-}
+PIPELINES = (MotionFeatureExtractionPipeline, ZeroShotMotionClassificationPipeline)
 
 __all__ = ["PIPELINES", "MotionFeatureExtractionPipeline", "ZeroShotMotionClassificationPipeline"]

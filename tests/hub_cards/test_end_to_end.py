@@ -115,11 +115,14 @@ with torch.no_grad():
     found["the text tower"] = {"text": tower.eval()(**tokens(processor)).text_embeds.numpy()}
 equal = {name: all(np.array_equal(value, expected[side]) for side, value in sides.items())
          for name, sides in found.items()}
+from transformers import pipeline
+classify = pipeline("zero-shot-motion-classification", model=MODEL, **remote)
+labels = classify(np.load(root / "motion.npy"), candidate_labels=["walks", "kicks"], fps=20)
 encoder = SparseEncoder(TEXT)
 encoded = encoder.encode(CAPTIONS, convert_to_tensor=True, convert_to_sparse_tensor=False).float().numpy()
 facts = {"equal": equal, "sentence_transformers": float(np.abs(encoded - expected["text"]).max()),
          "module": type(model).__module__, "encoded": int(model.encode_text(CAPTIONS, precision="fp32").nnz),
-         "known": "lexmotion" in sys.modules}
+         "labels": labels, "known": "lexmotion" in sys.modules}
 (root / "without.json").write_text(json.dumps(facts))
 """
 
@@ -196,6 +199,12 @@ def test_a_machine_without_the_package_gets_the_same_vectors(world):
     facts = world[2]["without"]
     assert facts["equal"] == {"whole": True, "the text tower": True} and not facts["known"]
     assert facts["module"].startswith("transformers_modules.") and facts["encoded"] > 0
+
+
+def test_a_machine_without_the_package_runs_the_pipeline(world):
+    labels = world[2]["without"]["labels"]
+    assert {entry["label"] for entry in labels} == {"walks", "kicks"}
+    assert sum(entry["score"] for entry in labels) == pytest.approx(1.0)
 
 
 def test_sentence_transformers_gets_the_same_vectors(world):

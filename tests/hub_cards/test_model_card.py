@@ -112,7 +112,7 @@ def test_the_hub_reads_back_every_metric_and_its_protocol(card, evaluation):
 def test_the_head_keeps_the_rules_of_the_hub(card):
     head = yaml.safe_load(card.render().split("---\n")[1])
     assert isinstance(head["license"], str) and head["license"] == "apache-2.0"
-    assert head["library_name"] == "transformers" and head["pipeline_tag"] == "feature-extraction"
+    assert head["library_name"] == "transformers" and head["pipeline_tag"] == "zero-shot-motion-classification"
     name, results = model_index_to_eval_results(head["model-index"])
     assert name == "user/lexmotion-tiny"
     again = eval_results_to_model_index(name, results)

@@ -52,6 +52,9 @@ def test_code_is_flat_and_named_in_both_configurations(model_dir):
     config, processor = (json.loads(parcel.files[name]) for name in ("config.json", "processor_config.json"))
     assert config["auto_map"]["AutoModel"] == "modeling_lexmotion.LexMotionModel"
     assert config["text_config"]["auto_map"]["AutoModel"] == "modeling_lexmotion.LexMotionTextModel"
+    tasks = {task: entry["impl"] for task, entry in config["custom_pipelines"].items()}
+    assert tasks["zero-shot-motion-classification"] == "pipelines_lexmotion.ZeroShotMotionClassificationPipeline"
+    assert "pipelines_lexmotion.py" in code
     assert processor["auto_map"] == {"AutoProcessor": "processing_lexmotion.LexMotionProcessor"}
     assert "trust_remote_code=True" in parcel.files["README.md"].decode()
     assert "auto_map" not in json.loads(pack(model_dir, NAME).files["config.json"])
@@ -63,7 +66,7 @@ def test_without_its_code_a_model_names_none(model_dir):
         (model_dir / name).write_bytes(whole.files[name])  # as it is after a download
     parcel = pack(model_dir, NAME)
     files = [content if isinstance(content, bytes) else content.read_bytes() for content in parcel.files.values()]
-    assert not any(b"auto_map" in content for content in files)
+    assert not any(b"auto_map" in content or b"custom_pipelines" in content for content in files)
     assert any("--include-code" in note for note in parcel.notes)
 
 
