@@ -1,7 +1,7 @@
 """Sharing: `card`, `push`, `export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.markup import escape
 from .base import app, export_app
 from .loading import begin, load_model
 from .options import SPLIT_NAMES
+
+if TYPE_CHECKING:
+    from lexmotion.hub_cards.push import Parcel
 
 
 @app.command()
@@ -68,20 +71,25 @@ def card(
     told = name or (model.resolve().name if earlier is None else earlier.name)
     made = ModelCard.collect(model, told, evaluations, **choices)
     console = Console(highlight=False)
-    if picture:
-        shown = dataset or corpus_folder(model)
-        if shown is None:
-            console.print("[yellow]no motions to show:[/] the corpus is not where it was; name it with --dataset")
-        else:
-            from lexmotion.evaluation.examples import draw_examples
-            from lexmotion.processing.corpora.prepare import load_prepared
-
-            split = SPLIT_NAMES.get(split, split)
-            rows = load_prepared(shown, splits=[split])[split]
-            examples = draw_examples(*load_model(str(model), "cpu"), rows, model / "words.png")
-            made.picture = "words.png"
-            made.words = [(example["caption"], [word for word, _ in example["words"]]) for example in examples]
+    if picture and (shown := dataset or corpus_folder(model)) is None:
+        console.print("[yellow]no motions to show:[/] the corpus is not where it was; name it with --dataset")
+    elif picture:
+        made.picture, made.words = draw_held_out(model, shown, SPLIT_NAMES.get(split, split))
     console.print(f"card: {escape(str(made.save(model)))}", soft_wrap=True)
+
+
+def draw_held_out(model: Path, dataset: Path, split: str) -> tuple[str, list[tuple[str, list[str]]]]:
+    """Draw three motions of a split into the folder of a model.
+
+    Returns:
+        The name of the picture, and per motion its caption and the words the model reads in it.
+    """
+    from lexmotion.evaluation.examples import draw_examples
+    from lexmotion.processing.corpora.prepare import load_prepared
+
+    rows = load_prepared(dataset, splits=[split])[split]
+    examples = draw_examples(*load_model(str(model), "cpu"), rows, model / "words.png")
+    return "words.png", [(example["caption"], [word for word, _ in example["words"]]) for example in examples]
 
 
 @app.command()
@@ -125,17 +133,9 @@ def push(
     from lexmotion.hub_cards.push import push as run
 
     check_repo_id(repo_id)
-
     parcel = pack(folder, repo_id, include_code, license)
     console = Console(highlight=False, soft_wrap=True)
-    sizes = parcel.sizes
-    for path, size in sizes.items():
-        console.print(f"{size:>14,}  {escape(path)}")
-    console.print(f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files, as a {parcel.repo_type}")
-    for path in parcel.left:
-        console.print(f"[dim]{'stays here':>14}  {escape(path)}[/]")
-    for note in [*parcel.notes, *([parcel.restricted] if parcel.restricted else [])]:
-        console.print(f"[yellow]{escape(note)}[/]")
+    list_files(console, parcel)
     if dry_run:
         stale = would_delete(parcel, repo_id, revision)
         if stale is None:
@@ -149,6 +149,18 @@ def push(
         console.print(f"[yellow]{'deleted there':>14}  {escape(path)}[/]")
     state = "pushed" if sent.changed else "already there"
     console.print(f"{state}: {escape(sent.url)} (commit {sent.commit[:12]})")
+
+
+def list_files(console: Console, parcel: "Parcel") -> None:
+    """Print what would go, what stays, and what the user should know."""
+    sizes = parcel.sizes
+    for path, size in sizes.items():
+        console.print(f"{size:>14,}  {escape(path)}")
+    console.print(f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files, as a {parcel.repo_type}")
+    for path in parcel.left:
+        console.print(f"[dim]{'stays here':>14}  {escape(path)}[/]")
+    for note in [*parcel.notes, *([parcel.restricted] if parcel.restricted else [])]:
+        console.print(f"[yellow]{escape(note)}[/]")
 
 
 @export_app.command("sentence-transformers")
