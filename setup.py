@@ -91,6 +91,7 @@ setup(
         "lexmotion.evaluation": ["hub_metrics/*/*", "viewer/*"],
         "lexmotion.hub_cards": ["templates/*.md"],
         "lexmotion.hub_cards.space": ["README.md", "requirements.txt"],
+        "lexmotion.processing.corpora": ["synthetic_actions.yaml"],
         "lexmotion.training": ["recipes/*.yaml"],
     },
     install_requires=install_requires,
