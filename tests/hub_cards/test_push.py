@@ -139,7 +139,7 @@ def test_a_connection_that_breaks_is_taken_up_again(model_dir, hub, api, where):
 def test_a_push_that_failed_goes_on_with_what_is_missing(model_dir, hub, api):
     (model_dir / "words.png").write_bytes(b"a picture")  # goes as a large file too
     hub.drop["upload"] = 10**6
-    with pytest.raises(ConnectionError, match=r"\b3\b.*words\.png.*push"):
+    with pytest.raises(ConnectionError, match=r"\b3\b.*\bpush\b"):
         push(pack(model_dir, NAME), NAME, api=api)
     assert repository(hub).messages == ["initial commit"]
     hub.drop["upload"] = 0

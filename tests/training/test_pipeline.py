@@ -135,7 +135,7 @@ def test_mistakes_are_found_before_the_first_phase_runs(prepared, recipe, tmp_pa
         train({"seed": 1}, prepared, tmp_path)
     with pytest.raises(ValueError, match="'recipe'.*phase"):
         train({"phases": {}}, prepared, tmp_path)
-    with pytest.raises(FileNotFoundError, match="data/.*processor/.*`prepare`"):
+    with pytest.raises(FileNotFoundError, match=r"data/.*processor/.*\bprepare\b"):
         PreparedData.read(tmp_path)
 
 
