@@ -15,7 +15,7 @@ def test_fast_steps_have_the_losses_of_plain_ones(phase, prepared, recipe_file):
     ours, plain = case.ours(), case.plain()
     assert len(ours) == 3 and case.work == 3
     assert "3 steps" in case.agree(ours, plain)
-    with pytest.raises(DisagreementError, match=r"\de-01.*\b0\.0001\b"):
+    with pytest.raises(DisagreementError, match=r"\de-\d\d.*\b0\.0001\b"):
         case.agree(ours + 1.0, plain)
 
 
