@@ -96,7 +96,7 @@ def test_a_second_quickstart_changes_no_weight(journey):
 def test_a_folder_of_other_settings_is_left_alone(journey):
     from lexmotion.training.quickstart import quickstart
 
-    with pytest.raises(FileExistsError, match="another --output-dir"):
+    with pytest.raises(FileExistsError, match=r"'seed': 1\b.*'seed': 2\b.*--output-dir"):
         quickstart(journey[0], seed=2, num_motions=SIZES, overrides=SHORT, console=Console(quiet=True))
 
 
@@ -104,7 +104,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     from lexmotion.training.quickstart import quickstart
 
     (tmp_path / "precious.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="not empty"):
+    with pytest.raises(FileExistsError, match="--output-dir"):
         quickstart(tmp_path, console=Console(quiet=True))
     assert [file.name for file in tmp_path.iterdir()] == ["precious.txt"]
 
@@ -270,8 +270,8 @@ def test_an_index_is_built_searched_and_changed(journey, tmp_path, run):
     ("name", "content", "message"),
     [
         ("odd.npy", np.zeros((30, 5, 3), dtype=np.float32), "5"),
-        ("pickled.npy", np.array([{"a": 1}], dtype=object), "holds a pickle"),
-        ("archive.npz", None, "no array of a motion"),
+        ("pickled.npy", np.array([{"a": 1}], dtype=object), "np.save"),
+        ("archive.npz", None, "archive.npz"),
     ],
 )
 def test_explain_refuses_what_is_no_motion(journey, tmp_path, capsys, monkeypatch, name, content, message):
@@ -282,7 +282,7 @@ def test_explain_refuses_what_is_no_motion(journey, tmp_path, capsys, monkeypatc
         np.save(tmp_path / name, content)
     with pytest.raises(SystemExit) as stop:
         cli.main(["explain", "--model", str(journey[0] / "model"), "--motion", str(tmp_path / name)])
-    assert stop.value.code == 1 and message in capsys.readouterr().err
+    assert stop.value.code == 1 and message in capsys.readouterr().err.replace("\n", "")
 
 
 def test_the_readme_example_runs_as_it_stands(journey, tmp_path, monkeypatch, capsys):

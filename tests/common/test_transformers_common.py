@@ -29,8 +29,8 @@ def test_test_files_and_stubs_are_written(tmp_path):
 @pytest.mark.parametrize(
     ("stated", "names", "message"),
     [
-        ("9.8", transformers_common.FILES, "'Version: 9.8', expected version 9.9"),
-        ("9.9", ["test_other"], "no transformers-9.9/tests/test_configuration_common.py"),
+        ("9.8", transformers_common.FILES, r"'Version: 9\.8'.*\b9\.9\b"),
+        ("9.9", ["test_other"], r"transformers-9\.9/tests/test_configuration_common\.py"),
     ],
 )
 def test_another_version_or_layout_is_refused(tmp_path, stated, names, message):
@@ -43,6 +43,6 @@ def test_without_a_registry_the_tests_are_skipped_with_its_words(tmp_path, monke
     monkeypatch.setenv("LEXMOTION_CACHE", str(tmp_path))
     for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": "/dev/null"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(pytest.skip.Exception, match="not to be had: ERROR: No matching distribution"):
+    with pytest.raises(pytest.skip.Exception, match="ERROR: No matching distribution"):
         transformers_common.common_tests.__wrapped__()
     assert not transformers_common.cache_folder().exists()

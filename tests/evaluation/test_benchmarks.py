@@ -85,7 +85,7 @@ def clock(monkeypatch):
 
 def test_nothing_is_timed_when_the_results_differ(fake, clock, monkeypatch):
     monkeypatch.setattr(harness, "peak_memory", lambda *_: pytest.fail("memory was measured"))
-    with pytest.raises(harness.DisagreementError, match=r"ours and plain disagree: 1\.0 is not 1\.5"):
+    with pytest.raises(harness.DisagreementError, match=r"\b1\.0\b.*\b1\.5\b"):
         harness.run(fake, {"megabytes": 1, "shift": 0.5})
     assert importlib.import_module(fake).calls == ["ours", "plain"] and clock.order == []
 
@@ -117,9 +117,9 @@ def test_sizes(fake):
     parsed = harness.parse_sizes(fake, {"megabytes": "8", "shift": "1", "label": "7"})
     assert parsed == {"megabytes": 8, "shift": 1.0, "label": "7"} and isinstance(parsed["shift"], float)
     for value in ("8.5", "many"):
-        with pytest.raises(ValueError, match=f"size megabytes must be a number like 64, got '{value}'"):
+        with pytest.raises(ValueError, match=rf"megabytes\b.*\b64\b.*'{value}'"):
             harness.parse_sizes(fake, {"megabytes": value})
-    with pytest.raises(ValueError, match="no size 'megabits'; it has megabytes, shift, label"):
+    with pytest.raises(ValueError, match="'megabits'.*megabytes, shift, label"):
         harness.run(fake, harness.parse_sizes(fake, {"megabits": "8"}))
     assert harness.quick_sizes(fake) == {"megabytes": 1} and harness.description(fake) == "a fake"
 
@@ -143,7 +143,7 @@ def test_a_failing_process_says_why(fake, tmp_path, monkeypatch):
     program.write_text("#!/bin/sh\necho 'MemoryError: no room' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    with pytest.raises(RuntimeError, match=r"memory of fake_benchmark \(plain\) failed: MemoryError: no room"):
+    with pytest.raises(RuntimeError, match=r"fake_benchmark\b.*\bplain\b.*MemoryError: no room"):
         harness.peak_memory(fake, {}, "plain")
 
 
@@ -151,7 +151,7 @@ def test_tensors_are_compared_by_relative_difference():
     one, near, far = torch.ones(4), torch.full((4,), 1.001), torch.full((4,), 1.1)
     assert harness.compare_tensors(near, one, 2e-3) == "relative difference 1.0e-03"
     assert harness.compare_tensors((one, near), (one, one), 2e-3) == "relative difference 1.0e-03"
-    with pytest.raises(harness.DisagreementError, match="1.00e-01, at most 0.002 expected"):
+    with pytest.raises(harness.DisagreementError, match=r"1\.00e-01.*0\.002"):
         harness.compare_tensors((one, far), (one, one), 2e-3)
     with pytest.raises(ValueError, match="argument 2 is longer"):
         harness.compare_tensors((one,), (one, one), 2e-3)
@@ -185,18 +185,18 @@ def test_the_command_writes_its_figures(fake, clock, tmp_path, monkeypatch, caps
     [
         (
             ["giant"],
-            "there is no benchmark 'giant'; there are lexical-head, features, encode, index, loader, train-step",
+            "'giant'.*lexical-head, features, encode, index, loader, train-step",
         ),
-        (["features", "--size", "frames=3"], "no size 'frames'; it has clips, shortest, longest, batch, skeleton"),
-        (["features", "--size", "clips=few"], "size clips must be a number like 256, got 'few'"),
-        (["features", "--size", "skeleton=dog"], "Unknown skeleton 'dog'"),
+        (["features", "--size", "frames=3"], "'frames'.*clips, shortest, longest, batch, skeleton"),
+        (["features", "--size", "clips=few"], r"clips\b.*\b256\b.*'few'"),
+        (["features", "--size", "skeleton=dog"], "'dog'"),
     ],
 )
 def test_a_mistake_ends_in_one_line(words, message, monkeypatch, capsys):
     monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
     with pytest.raises(SystemExit) as stop:
         cli.main(["benchmark", *words])
-    assert stop.value.code == 1 and message in capsys.readouterr().err
+    assert stop.value.code == 1 and re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])
@@ -284,9 +284,9 @@ def test_wrong_features_are_noticed(name):
     assert case.agree([(values, lengths)], reference).endswith("contacts equal")
     turned = values.clone()
     turned[0, 3, contacts] = 1 - turned[0, 3, contacts]
-    with pytest.raises(harness.DisagreementError, match="4 foot contacts differ"):
+    with pytest.raises(harness.DisagreementError, match=r"\b4\b.*contacts"):
         case.agree([(turned, lengths)], reference)
-    with pytest.raises(harness.DisagreementError, match="differ by more than 0.001"):
+    with pytest.raises(harness.DisagreementError, match=r"\b0\.001\b"):
         case.agree([(values + 0.002 / layout.metres_per_unit, lengths)], reference)
     with pytest.raises(ValueError, match="broadcast"):
         case.agree([(values, lengths - 1)], reference)

@@ -68,7 +68,7 @@ def test_cider_of_one_caption_warns(monkeypatch):
     said = []
     monkeypatch.setattr(captioning.logger, "warning", said.append)
     assert evaluate_captions(PREDICTIONS[:1], REFERENCES[:1])["CIDEr"] == 0
-    assert "single caption" in said[0]
+    assert "CIDEr" in said[0]
 
 
 TEXT = st.lists(st.sampled_from(["a", "man", "walks", "kicks", "left", "right"]), min_size=1, max_size=6).map(" ".join)
@@ -88,15 +88,15 @@ def test_order_does_not_matter(corpus, random):
 @pytest.mark.parametrize(
     ("predictions", "references", "options", "message"),
     [
-        ([], [], {}, "no predictions"),
-        (["a"], [["a"], ["b"]], {}, "1 predictions and 2 lists"),
-        (["a", "b"], [["a"], []], {}, "Caption 1 has no reference"),
-        (["a"], [["..."]], {"tokenizer": "words"}, "without a word, '...'"),
-        (["a"], ["a man"], {}, r"such as \['a man'\]"),
-        ([3], [["a"]], {}, "Prediction 0 must be one text, got int"),
-        ("a man", [["a"]], {}, "not one text"),
-        (["a"], [["a"]], {"tokenizer": "ptb"}, "Unknown tokenizer 'ptb': choose one of whitespace, words"),
-        (["a"], [["a"]], {"bertscore_model": "roberta-large"}, "downloads nothing"),
+        ([], [], {}, "predictions"),
+        (["a"], [["a"], ["b"]], {}, r"\b1 predictions\b.*\b2\b"),
+        (["a", "b"], [["a"], []], {}, r"(?i)caption 1\b"),
+        (["a"], [["..."]], {"tokenizer": "words"}, r"(?i)caption 0\b.*'\.\.\.'"),
+        (["a"], ["a man"], {}, r"(?i)references 0\b.*\['a man'\].*'a man'"),
+        ([3], [["a"]], {}, r"(?i)prediction 0\b.*\bint\b"),
+        ("a man", [["a"]], {}, "list of lists"),
+        (["a"], [["a"]], {"tokenizer": "ptb"}, "'ptb'.*whitespace.*words"),
+        (["a"], [["a"]], {"bertscore_model": "roberta-large"}, "'roberta-large'.*save_pretrained"),
     ],
 )
 def test_errors_say_what_to_do(predictions, references, options, message):
@@ -147,5 +147,5 @@ def test_bertscore_is_rescaled_where_a_baseline_is_known(bert):
 
 
 def test_bertscore_needs_a_length_limit(bert):
-    with pytest.raises(ValueError, match="no `model_max_length`"):
+    with pytest.raises(ValueError, match="tiny.*model_max_length"):
         evaluate_captions(PREDICTIONS, REFERENCES, bertscore_model=bert())

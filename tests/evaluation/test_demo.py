@@ -121,9 +121,9 @@ def test_words_alone_are_a_question_and_conditions_hold(demo):
 
 def test_a_wrong_word_is_told_with_words_like_it(demo):
     answer = demo.word(" Kickss ")
-    assert "does not have the word 'kickss'" in answer["error"] and "kicks" in answer["near"]
+    assert "'kickss'" in answer["error"] and "kicks" in answer["near"]
     assert demo.word("kicks") == {"word": "kicks"}
-    with pytest.raises(ValueError, match="does not have the word"):
+    with pytest.raises(ValueError, match=r"'kickss'.*\bkicks\b"):
         demo.search(Question(text="a person kicks", must_not=("kickss",)))
 
 
@@ -148,9 +148,9 @@ def test_a_bvh_file_is_taken(demo, bodies, tmp_path):
     [
         ("own.npy", b"no array", "own.npy"),
         ("own.bvh", b"HIERARCHY\n", "own.bvh"),
-        ("..", b"text", "ends in nothing"),
+        ("..", b"text", ".bvh"),
         ("a\0b" + 300 * "c" + ".npy", b"no array", "c.npy"),
-        ("own.txt", b"text", "motions are read from .npy"),
+        ("own.txt", b"text", ".bvh"),
         ("../../etc/passwd.csv", b"a,b\n1,2\n", "passwd.csv"),
     ],
 )
@@ -165,7 +165,7 @@ def test_a_packed_file_must_not_unpack_to_more_than_is_taken(demo, tmp_path, mon
     np.savez_compressed(tmp_path / "own.npz", positions=np.zeros((200, 22, 3), np.float32))
     content = (tmp_path / "own.npz").read_bytes()
     assert len(content) < 20_000
-    with pytest.raises(ValueError, match="own.npz, unpacked, is larger than"):
+    with pytest.raises(ValueError, match=r"own\.npz.*\bMB\b"):
         demo.upload("own.npz", content)
 
 
@@ -180,7 +180,7 @@ def test_a_motion_file_is_read_again_as_it_was(demo, bodies, tmp_path, monkeypat
     positions, fps = files.get("own", metadata)
     assert fps == 60.0 and np.allclose(np.ptp(positions, axis=(0, 1)), np.ptp(bodies[0], axis=(0, 1)), atol=1e-4)
     (tmp_path / "own.npz").write_bytes(b"nothing")
-    assert files.get("own", metadata) is None and "cannot be shown" in caplog.text
+    assert files.get("own", metadata) is None and "own.npz" in caplog.text
 
 
 def test_features_of_a_file_are_explained(model, processor, bodies, tmp_path, monkeypatch):
@@ -198,7 +198,7 @@ def test_features_of_a_file_are_explained(model, processor, bodies, tmp_path, mo
 def test_an_index_of_another_model_is_refused(model, processor, bodies):
     width = model.config.motion_config.vocab_size + 1
     index = LexMotionIndex.build(sparse.identity(width, format="csr")[:2], processor=processor, model=model)
-    with pytest.raises(ValueError, match=f"the index has {width} words"):
+    with pytest.raises(ValueError, match=rf"\b{width}\b.*\b{width - 1}\b"):
         Demo(index)
 
 
@@ -220,23 +220,23 @@ def test_the_oldest_upload_is_forgotten(model, processor, bodies, tmp_path):
     keys = [demo.upload(f"{number}.npy", content)["key"] for number in range(UPLOADS + 1)]
     assert len(set(keys)) == UPLOADS + 1
     demo.upload_of(keys[-1])
-    with pytest.raises(ValueError, match="upload the file again"):
+    with pytest.raises(ValueError, match="upload"):
         demo.upload_of(keys[0])
-    with pytest.raises(ValueError, match="not at hand"):
+    with pytest.raises(ValueError, match="--dataset"):
         demo.view("item", 0)
     assert demo.search(Question(must=(demo.words[0],)))["hits"][0]["preview"] is None
 
 
 WRONG = [
-    ({}, "say what happens"),
-    ({"text": 3}, "text must be"),
-    ({"text": "a", "must": "kicks"}, "must be a list of words"),
-    ({"text": "a", "boost": {"kicks": -1}}, "boost must give"),
-    ({"text": "a", "boost": {"kicks": "much"}}, "boost must give"),
-    ({"example": {"kind": "folder", "id": "x"}}, "kind item or upload"),
-    ({"example": {"kind": "item", "id": ["x"]}}, "id must be"),
-    ({"example": {"kind": "item", "id": "nowhere"}}, "no motion 'nowhere'"),
-    ({"example": {"kind": "upload", "id": "nowhere"}}, "upload the file again"),
+    ({}, "upload"),
+    ({"text": 3}, "text.*1,000"),
+    ({"text": "a", "must": "kicks"}, "must.*'kicks'"),
+    ({"text": "a", "boost": {"kicks": -1}}, "boost.*100.*-1"),
+    ({"text": "a", "boost": {"kicks": "much"}}, "boost.*100.*'much'"),
+    ({"example": {"kind": "folder", "id": "x"}}, "item.*upload.*'folder'"),
+    ({"example": {"kind": "item", "id": ["x"]}}, r"\bid\b.*\['x'\]"),
+    ({"example": {"kind": "item", "id": "nowhere"}}, "'nowhere'"),
+    ({"example": {"kind": "upload", "id": "nowhere"}}, "upload"),
 ]
 
 

@@ -40,12 +40,12 @@ def test_addresses_answer(client, tmp_path, bodies):
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
-        ("search", b"{}", "say what happens"),
-        ("view", b'{"id": "nowhere"}', "no motion 'nowhere'"),
-        ("word", b'{"word": "kickss"}', "does not have the word"),
+        ("search", b"{}", "upload"),
+        ("view", b'{"id": "nowhere"}', "'nowhere'"),
+        ("word", b'{"word": "kickss"}', "'kickss'"),
         ("upload?name=a.npy", b"no array", "a.npy"),
-        ("upload?name=a.npy&fps=-1", b"no array", "fps must be"),
-        ("upload?name=a.npy", b"0" * (UPLOAD_BYTES + 1), "larger than 64 MB"),
+        ("upload?name=a.npy&fps=-1", b"no array", "fps"),
+        ("upload?name=a.npy", b"0" * (UPLOAD_BYTES + 1), "64 MB"),
     ],
 )
 def test_mistakes_are_answers(client, path, content, message):
@@ -56,13 +56,13 @@ def test_mistakes_are_answers(client, path, content, message):
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
-        ("search", b"[1]", "expected a JSON object"),
+        ("search", b"[1]", "JSON object"),
         ("search", b"no json", "Expecting value"),
-        ("search", b"[" * 60_000, "expected a JSON object"),
+        ("search", b"[" * 60_000, "JSON object"),
         ("search", b'{"text": "\\ud800"}', "surrogates"),
-        ("view", b'{"id": ["x"]}', "must be a text or a number"),
-        ("view", b'{"id": "clip0", "kind": "bogus"}', "kind must be item or upload, got 'bogus'"),
-        ("view", b'{"id": "clip0", "question": []}', "a question must be a JSON object"),
+        ("view", b'{"id": ["x"]}', "['x']"),
+        ("view", b'{"id": "clip0", "kind": "bogus"}', "'bogus'"),
+        ("view", b'{"id": "clip0", "question": []}', "question"),
     ],
 )
 def test_requests_of_a_wrong_form_are_refused(client, path, content, message):
@@ -109,7 +109,7 @@ def test_a_space_folder_opens_by_what_lies_in_it(demo, tmp_path, monkeypatch):
 
 def test_a_folder_of_something_else_is_left_alone(demo, tmp_path):
     (tmp_path / "precious.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="not empty"):
+    with pytest.raises(FileExistsError, match="--export"):
         write_space(demo, tmp_path)
 
 

@@ -136,7 +136,7 @@ def test_a_run_goes_on_where_it_stopped(run, tmp_path, monkeypatch):
         patch.setattr(module.pq, "write_table", dies_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "stopped")
-    with pytest.raises(FileNotFoundError, match="no finished vectors"):
+    with pytest.raises(FileNotFoundError, match="stopped.*lexmotion encode"):
         load_encoded(tmp_path / "stopped")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "stopped" / "data").glob("*.parquet")}
     report = run(tmp_path / "stopped")
@@ -151,7 +151,7 @@ def test_splits_can_come_one_by_one(run, tmp_path):
     run(tmp_path / "apart", splits=["train"])
     run(tmp_path / "together")
     assert contents(tmp_path / "apart") == contents(tmp_path / "together")
-    with pytest.raises(ValueError, match="no vectors of the split 'validation', it has test, train"):
+    with pytest.raises(ValueError, match="'validation'.*test, train"):
         load_encoded(tmp_path / "apart", ["validation"])
 
 
@@ -161,9 +161,9 @@ def other_weights(model):
 
 OTHERS = {
     "model_fingerprint": {"change": other_weights},
-    "precision 'fp32', not 'bf16'": {"precision": "bf16"},
-    "shard_size 2, not 3": {"shard_size": 3},
-    "kinds": {"kinds": ["text"]},
+    "precision.*'fp32'.*'bf16'": {"precision": "bf16"},
+    r"shard_size\b.*\b2\b.*\b3\b": {"shard_size": 3},
+    r"kinds\b.*\['text'\]": {"kinds": ["text"]},
 }
 
 
@@ -171,10 +171,10 @@ OTHERS = {
 def test_runs_do_not_mix(run, tmp_path, message, options):
     run(tmp_path, splits=["test"])
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=f"of another run.*{message}"):
+    with pytest.raises(ValueError, match=message):
         run(tmp_path, **options)
     (tmp_path / "index.json").unlink()  # shards alone are enough to know
-    with pytest.raises(ValueError, match="of another run"):
+    with pytest.raises(ValueError, match=message):
         run(tmp_path, **options)
     assert {name: data for name, data in before.items() if name != "index.json"} == contents(tmp_path)
 
@@ -184,13 +184,13 @@ def test_foreign_parquet_is_no_shard(run, tmp_path):
 
     (tmp_path / "data").mkdir()
     pq.write_table(pa.table({"x": [1]}), tmp_path / "data" / "mine.parquet")
-    with pytest.raises(ValueError, match="was not written by `lexmotion encode`"):
+    with pytest.raises(ValueError, match=r"mine\.parquet.*lexmotion encode"):
         run(tmp_path)
 
 
 @pytest.mark.parametrize("kinds", [["sound"], []], ids=["unknown", "none"])
 def test_there_are_two_kinds(run, tmp_path, kinds):
-    with pytest.raises(ValueError, match="one or both of motion, text"):
+    with pytest.raises(ValueError, match="motion.*text"):
         run(tmp_path, kinds=kinds)
 
 
@@ -207,7 +207,7 @@ def test_an_index_of_another_format_is_refused(run, tmp_path):
     run(tmp_path, splits=["test"])
     index = json.loads((tmp_path / "index.json").read_text())
     (tmp_path / "index.json").write_text(json.dumps(index | {"format_version": 99}))
-    with pytest.raises(ValueError, match="format version 99"):
+    with pytest.raises(ValueError, match=r"index\.json.*\b99\b"):
         EncodeReport.load(tmp_path)
 
 

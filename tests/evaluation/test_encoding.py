@@ -39,7 +39,7 @@ def test_each_motion_has_its_own_frame_rate(model, processor, motions):
     found = model.encode_motion(motions, rates, processor, batch_size=2, precision="fp32").toarray()
     for row, (motion, rate) in enumerate(zip(motions, rates, strict=True)):
         np.testing.assert_allclose(found[row], dense(model, processor, [motion], rate)[0], atol=2e-6)
-    with pytest.raises(ValueError, match="got 3 fps for 4 motions"):
+    with pytest.raises(ValueError, match=r"\b3\b.*\b4\b"):
         model.encode_motion(motions, rates[:3], processor)
 
 
@@ -52,7 +52,7 @@ def test_a_split_is_read_window_by_window(model, processor, motions, split, monk
     found = model.encode_motion(split, processor=processor, precision="fp32").toarray()
     np.testing.assert_allclose(found, expected, atol=2e-6)
     assert read == [slice(0, 3), slice(3, 4)]
-    with pytest.raises(ValueError, match="a split says its own fps"):
+    with pytest.raises(ValueError, match=r"split.*\bfps\b"):
         model.encode_motion(split, 20.0, processor)
 
 

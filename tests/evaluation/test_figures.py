@@ -65,7 +65,7 @@ def test_chosen_motions_stand_for_all_and_do_not_repeat_each_other():
     assert representative(bags, 3).tolist() == [0, 6, 10]
     assert representative(bags, 2, candidates=[10, 7, 3]).tolist() == [3, 7]
     assert len(set(representative(np.zeros((4, 2)), 4).tolist())) == 4  # captions without words: nobody twice
-    with pytest.raises(ValueError, match="5 motions wanted of 4"):
+    with pytest.raises(ValueError, match=r"\b5\b.*\b4\b"):
         representative(bags, 5, candidates=[0, 1, 2, 3])
 
 
@@ -105,7 +105,7 @@ def test_a_pair_without_shared_words_is_drawn(motions):
     pair = lexical_pair(np.eye(4)[0], np.eye(4)[1], list("abcd"))
     assert pair.shared == [] and pair.cosine == 0
     assert "no active word" in texts(pair_figure(motions[0], "nothing", pair))
-    with pytest.raises(ValueError, match="differ in width: 4 and 3"):
+    with pytest.raises(ValueError, match=r"\b4\b.*\b3\b"):
         shared_products(np.eye(4)[0], np.eye(3)[0])
 
 
@@ -119,7 +119,7 @@ def test_intensities_are_of_the_heaviest_words(motions):
     assert np.abs(panel.dense).max(axis=1).tolist() == [1, 1]
     figure = intensity_figure([panel, panel], "dense Model")
     assert sum(bool(axes.images) for axes in figure.axes) == 4 and "3 dimensions of dense Model" in texts(figure)
-    with pytest.raises(ValueError, match="No pairs"):
+    with pytest.raises(ValueError, match="pairs"):
         intensity_figure([])
 
 
@@ -156,7 +156,7 @@ def test_variance_between_parts_and_windows_is_told_apart():
     assert pca.between_parts == pytest.approx(1) and pca.between_windows == pytest.approx(0, abs=1e-9)
     with pytest.raises(ValueError, match="NaN"):
         TokenMoments(4).add(np.full((1, 4), np.nan), [0], [0])
-    with pytest.raises(ValueError, match="need more"):
+    with pytest.raises(ValueError, match=r"\b3 tokens\b.*\b4\b"):
         moments(np.ones((3, 4)), np.zeros(3, int), np.zeros(3, int))
 
 
@@ -177,7 +177,7 @@ def test_the_token_grid_is_drawn_under_its_windows(motions):
         assert left < strip.transData.transform(pose)[:, 0].mean() < right
     assert {"seconds", "1.6", *PARTS} <= texts(figure)
     assert first.get_position().width == colored.get_position().width == strip.get_position().width
-    with pytest.raises(ValueError, match="windows, 5, D"):
+    with pytest.raises(ValueError, match=r"windows, 5, D\).*\(4, 2, 6\)"):
         token_figure(motions[0], states[:, :2], pca, 0.4, PARTS)
 
 
@@ -221,7 +221,7 @@ def test_mass_by_class_is_that_of_all_captions_whatever_the_batches(importance):
         assert found[-1].mass.sum() == pytest.approx(found[-1].captions) == 23
         assert found[-1].present.sum() / 23 == pytest.approx(found[-1].classes["caption_content"])
         assert (found[-1].present <= found[-1].mass + 1e-12).all()
-    with pytest.raises(ValueError, match="No captions"):
+    with pytest.raises(ValueError, match="captions"):
         ImportanceSum(Words()).result()
 
 
@@ -241,7 +241,7 @@ def test_importance_is_drawn_as_it_is(importance):
     assert len(sizes) == 16 and sizes[:8] == sorted(sizes[:8], reverse=True)
     boxes = [text.get_window_extent() for text in words.texts]
     assert not any(one.overlaps(other) for place, one in enumerate(boxes) for other in boxes[:place])
-    with pytest.raises(ValueError, match="No models"):
+    with pytest.raises(ValueError, match="models"):
         ranked_figure({}, Words())
 
 
@@ -317,7 +317,7 @@ def test_words_over_time_names_the_part_of_the_highest_score(motions):
     assert named["R arm"] == ((1.5, 0.52), "bold") and named["L arm"] == ((2.5, 0.52), "normal")
     assert named["torso"] == ((3.5, 1.52), "bold") and "+0.250" in named
     assert "R leg" not in named
-    with pytest.raises(ValueError, match="3 words and 5 body parts"):
+    with pytest.raises(ValueError, match=r"\b3 words\b.*\b5\b.*\(2, 4, 5\)"):
         words_over_time(motions[0], maps, ["a", "b", "c"], 0.4, PARTS)
 
 
@@ -390,7 +390,7 @@ def run(words, message=None, capsys=None):
         return cli.main(words)
     with pytest.raises(SystemExit):
         cli.main(words)
-    assert message in " ".join(capsys.readouterr().err.split())
+    assert re.search(message, " ".join(capsys.readouterr().err.split()))
 
 
 @pytest.fixture(scope="module")
@@ -420,7 +420,7 @@ def test_the_report_holds_every_figure(drawn):
     assert sum(numbers["importance"]["after all phases"]["classes"].values()) == pytest.approx(1)
     page = (drawn / "index.html").read_text()
     assert page.count("data:image/png;base64,") == len(stems) and "test: 4 motions, 8 captions" in page
-    assert "name it with --before" in page
+    assert "--before" in page
 
 
 def test_the_same_input_makes_the_same_files(drawn, command, tmp_path, monkeypatch):
@@ -436,10 +436,10 @@ def test_the_same_input_makes_the_same_files(drawn, command, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--split", "evening"], "has no split 'evening'"),
-        (["--count", "5"], "5 motions are to be shown, but test has 4"),
-        (["--dense-model", "nowhere"], "no model folder 'nowhere'"),
-        (["--before", "./nowhere"], "no text model folder './nowhere'"),
+        (["--split", "evening"], "'evening'"),
+        (["--count", "5"], r"\b5\b.*\btest\b.*\b4\b"),
+        (["--dense-model", "nowhere"], "'nowhere'.*lexmotion compare"),
+        (["--before", "./nowhere"], "'./nowhere'.*minilm"),
     ],
 )
 def test_mistakes_are_told(command, tmp_path, capsys, options, message):
@@ -449,7 +449,7 @@ def test_mistakes_are_told(command, tmp_path, capsys, options, message):
 
 def test_a_lexical_model_is_no_dense_one(command, trained, tmp_path, capsys):
     words = [*command, "--output-dir", str(tmp_path), "--dense-model", str(trained / "model")]
-    run(words, "holds no dense baseline", capsys)
+    run(words, "dense.*LexMotionModel", capsys)
 
 
 def test_explain_draws_words_over_time(trained, tmp_path, capsys):

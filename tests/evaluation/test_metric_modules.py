@@ -100,10 +100,10 @@ def test_two_tokenisations_combine(load):
 @pytest.mark.parametrize(
     ("name", "inputs", "message"),
     [
-        ("motion_generation", {"text_embeds": TEXTS, "generated": GENERATED[0]}, r"\['real'\] missing"),
-        ("motion_generation", {**EMBEDS, "real": [*REAL[:39].tolist(), [1.0]]}, "rows of `real` differ in length"),
-        ("motion_generation", EMBEDS, "300 pairs cannot be drawn from 40 items"),
-        ("motion_captioning", {"predictions": ["a"], "references": [[]]}, "Caption 0 has no reference"),
+        ("motion_generation", {"text_embeds": TEXTS, "generated": GENERATED[0]}, r"text_embeds.*\['real'\]"),
+        ("motion_generation", {**EMBEDS, "real": [*REAL[:39].tolist(), [1.0]]}, r"\breal\b.*evaluator"),
+        ("motion_generation", EMBEDS, r"\b300\b.*\b40\b.*\bpairs\b"),
+        ("motion_captioning", {"predictions": ["a"], "references": [[]]}, r"(?i)caption 0\b"),
         ("motion_captioning", {"predictions": ["a"], "references": [["a"], ["b"]]}, "Mismatch in the number"),
     ],
 )

@@ -156,15 +156,15 @@ def test_many_captions_a_motion():
 @pytest.mark.parametrize(
     ("similarity", "relevant", "ties", "message"),
     [
-        ([[0.0, 1.0], [np.nan, 0.0]], None, "average", "query 1 holds NaN"),
-        ([[0.0, 1.0]], None, "average", "1 queries and 2 items"),
-        ([[0.0, 1.0]], [[False, False]], "average", "No item is relevant to query 0"),
-        ([[0.0, 1.0]], [2], "average", "items 0 to 1"),
-        ([[0.0, 1.0]], [0.5], "average", "must be bool"),
-        ([[0.0, 1.0]], [[True]], "average", "must agree"),
-        ([[0.0]], None, "lucky", "Unknown tie rule 'lucky'"),
-        (np.zeros((0, 3)), None, "average", "not empty"),
-        ([["a"]], None, "average", "real numbers"),
+        ([[0.0, 1.0], [np.nan, 0.0]], None, "average", r"(?i)query 1\b.*NaN"),
+        ([[0.0, 1.0]], None, "average", r"\b1\b.*\b2\b.*\brelevant\b"),
+        ([[0.0, 1.0]], [[False, False]], "average", r"(?i)query 0\b"),
+        ([[0.0, 1.0]], [2], "average", r"(?i)query 0\b.*\b2\b.*\b1\b"),
+        ([[0.0, 1.0]], [0.5], "average", r"\brelevant\b.*bool.*float64"),
+        ([[0.0, 1.0]], [[True]], "average", r"\brelevant\b.*\(1, 1\).*\(1, 2\)"),
+        ([[0.0]], None, "lucky", "'lucky'.*average.*pessimistic"),
+        (np.zeros((0, 3)), None, "average", r"\(0, 3\)"),
+        ([["a"]], None, "average", "<U1"),
     ],
 )
 def test_errors_say_what_is_wrong(similarity, relevant, ties, message):
@@ -176,16 +176,16 @@ def test_nan_in_one_row_is_found_in_later_blocks(monkeypatch):
     monkeypatch.setattr(retrieval, "_BLOCK_CELLS", 8)
     similarity = np.zeros((9, 9))
     similarity[7, 2] = np.nan
-    with pytest.raises(ValueError, match="caption 7 holds NaN"):
+    with pytest.raises(ValueError, match="(?i)caption 7.*NaN"):
         retrieval_metrics(similarity)
 
 
 def test_recall_and_median_of_ranks():
     assert recall_at_k([0, 0.5, 1, 4], 1) == 50.0
     assert median_rank([0, 1, 5, 100]) == 4.0
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"\bk\b.*\b0\b"):
         recall_at_k([0], 0)
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match=r"\(0,\)"):
         median_rank([])
 
 
@@ -200,9 +200,9 @@ def test_cosine_of_empty_vectors_is_zero(rng):
     for form in (sparse.csr_matrix, sparse.csr_array):
         np.testing.assert_allclose(cosine_similarity(form(a), form(b)), cosine, atol=1e-6)
     assert np.isfinite(ranks(cosine_similarity(a[:3], b))).all()
-    with pytest.raises(ValueError, match="6 and 5"):
+    with pytest.raises(ValueError, match=r"\b6\b.*\b5\b"):
         cosine_similarity(a, b[:, :5])
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match=r"\(6,\)"):
         cosine_similarity(a[0], b)
 
 
@@ -305,14 +305,14 @@ def test_all_runs_what_the_arguments_allow(rng):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"protocols": ["guo"]}, "Unknown protocol 'guo'"),
-        ({"protocols": "threshold"}, "needs `text_similarity`"),
-        ({"protocols": ["dissimilar"]}, "needs `dissimilar_ids`"),
-        ({"protocols": ["dissimilar"], "dissimilar_ids": ["a", "z"]}, "1 of its 2 ids, such as 'z'"),
-        ({"protocols": ["small-batches"]}, "3 items do not fill one pool of 32"),
-        ({"captions": ["a"]}, "one caption a motion"),
-        ({"ids": ["a", "b", "a"]}, "'a' comes twice"),
-        ({"protocols": "threshold", "text_similarity": np.eye(2)}, "shape"),
+        ({"protocols": ["guo"]}, "'guo'.*all-strict.*small-batches"),
+        ({"protocols": "threshold"}, "'threshold'.*text_similarity"),
+        ({"protocols": ["dissimilar"]}, "'dissimilar'.*dissimilar_ids"),
+        ({"protocols": ["dissimilar"], "dissimilar_ids": ["a", "z"]}, r"'dissimilar'.*\b1\b.*\b2\b.*'z'"),
+        ({"protocols": ["small-batches"]}, r"'small-batches'.*\b3\b.*\b32\b"),
+        ({"captions": ["a"]}, r"\b3 ids\b.*\b1 captions\b.*\(3, 3\)"),
+        ({"ids": ["a", "b", "a"]}, "'a'"),
+        ({"protocols": "threshold", "text_similarity": np.eye(2)}, r"text_similarity.*\(2, 2\).*\(3, 3\)"),
     ],
 )
 def test_protocols_that_cannot_run(arguments, message):
@@ -321,9 +321,9 @@ def test_protocols_that_cannot_run(arguments, message):
 
 
 def test_small_batches_errors():
-    with pytest.raises(ValueError, match="lower `batch_size`"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b2\b.*batch_size"):
         small_batches(["a"], 2)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"batch.size.*\b0\b"):
         small_batches(["a"], 0)
 
 

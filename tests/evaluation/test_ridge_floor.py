@@ -45,11 +45,11 @@ def test_statistics_by_hand():
 
 
 def test_statistics_errors():
-    with pytest.raises(ValueError, match="frames, joints, 3"):
+    with pytest.raises(ValueError, match=r"frames, joints, 3\).*\(4, 66\)"):
         motion_statistics(np.zeros((4, 66)))
     broken = np.zeros((4, 2, 3))
     broken[2, 1, 0] = np.inf
-    with pytest.raises(ValueError, match="Frame 2"):
+    with pytest.raises(ValueError, match=r"(?i)frame 2\b.*NaN"):
         motion_statistics(broken)
 
 
@@ -98,19 +98,19 @@ def test_rare_pieces_stay_out_and_unknown_captions_are_legal(toy):
 
 def test_errors(toy):
     motions, captions = toy
-    with pytest.raises(ValueError, match="call `fit` first"):
+    with pytest.raises(ValueError, match=r"\bfit\b"):
         RidgeFloor().encode_text(["a"])
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match=r"penalty.*\b0\b"):
         RidgeFloor(penalty=0)
-    with pytest.raises(ValueError, match="24 motions, but captions for 23"):
+    with pytest.raises(ValueError, match=r"\b24\b.*\b23\b"):
         RidgeFloor().fit(motions, captions[1:])
-    with pytest.raises(ValueError, match="Motion 1 has no caption"):
+    with pytest.raises(ValueError, match=r"(?i)motion 1\b.*caption"):
         RidgeFloor().fit(motions, [captions[0], [], *captions[2:]])
-    with pytest.raises(ValueError, match="lower `min_count`"):
+    with pytest.raises(ValueError, match=r"\b1000000\b.*\bmin_count\b"):
         RidgeFloor(min_count=10**6).fit(motions, captions)
-    with pytest.raises(ValueError, match="No motions"):
+    with pytest.raises(ValueError, match="motions"):
         RidgeFloor().fit([], [])
-    with pytest.raises(ValueError, match="skeleton 'kit-ml' has 21"):
+    with pytest.raises(ValueError, match=r"\b22\b.*'kit-ml'.*\b21\b.*mirror=False"):
         RidgeFloor(skeleton=get_skeleton("kit-ml").name).fit(motions, captions)
 
 

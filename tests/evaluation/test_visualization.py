@@ -104,11 +104,11 @@ def test_very_short_motions_are_drawn(frames, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"positions": np.zeros((4, 66))}, "frames, joints, 3"),
-        ({"positions": np.full((4, 22, 3), np.nan)}, "Frame 0"),
-        ({"positions": np.zeros((4, 22, 3)), "skeleton": "kit-ml"}, "22 joints, the skeleton 'kit-ml' 21"),
-        ({"positions": np.zeros((4, 22, 3)), "num_poses": 0}, "must be positive"),
-        ({"positions": np.zeros((4, 22, 3)), "fps": 0.0}, "must be positive"),
+        ({"positions": np.zeros((4, 66))}, r"frames, joints, 3\).*\(4, 66\)"),
+        ({"positions": np.full((4, 22, 3), np.nan)}, "(?i)frame 0.*NaN"),
+        ({"positions": np.zeros((4, 22, 3)), "skeleton": "kit-ml"}, r"\b22\b.*'kit-ml'.*\b21\b"),
+        ({"positions": np.zeros((4, 22, 3)), "num_poses": 0}, r"num_poses.*\b0\b.*20\.0"),
+        ({"positions": np.zeros((4, 22, 3)), "fps": 0.0}, r"fps.*\b8\b.*\b0\.0"),
     ],
 )
 def test_strip_errors(arguments, message):
@@ -131,7 +131,7 @@ def test_bars_stress_shared_words():
 
 def test_no_active_word_is_said_so():
     assert "no active word" in texts(word_bars([], []))
-    with pytest.raises(ValueError, match="1 words, but 2 weights"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b2\b"):
         word_bars(["a"], [1, 2])
 
 
@@ -150,9 +150,9 @@ def test_maps_have_one_panel_a_body_part():
 
 
 def test_maps_errors():
-    with pytest.raises(ValueError, match="Maps must have shape"):
+    with pytest.raises(ValueError, match=r"\(2, 4, 5\)"):
         word_maps(np.zeros((2, 4, 5)), ["a"])
-    with pytest.raises(ValueError, match="1 names for 5 body parts"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b5\b"):
         word_maps(np.zeros((1, 4, 5)), ["a"], parts=["leg"])
 
 
@@ -186,7 +186,7 @@ def test_readme_picture(tmp_path):
     readme_picture(examples, path, num_words=3, dpi=40)
     assert path.read_bytes() == written  # the same data give the same file
     assert [file.name for file in tmp_path.iterdir()] == ["picture.png"]
-    with pytest.raises(ValueError, match="No examples"):
+    with pytest.raises(ValueError, match="example"):
         readme_picture([])
 
 

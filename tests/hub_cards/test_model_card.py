@@ -178,29 +178,29 @@ def test_weights_follow_the_terms_of_their_corpus(record):
 
 
 def test_an_unfinished_run_gets_no_card(record):
-    with pytest.raises(ValueError, match="not finished"):
+    with pytest.raises(ValueError, match="'user/model'.*lexmotion train"):
         ModelCard.from_run_record({**record, "finished": None}, "user/model")
 
 
 def test_an_unknown_task_and_an_empty_file_are_refused():
-    with pytest.raises(ValueError, match="sideways"):
+    with pytest.raises(ValueError, match="text_to_motion.*'sideways'"):
         Result("sideways", "test", "all-strict", {})
-    with pytest.raises(ValueError, match="no results"):
+    with pytest.raises(ValueError, match="retrieval, lexical, order.*lexmotion evaluate retrieval --output"):
         read_results({"split": "test"})
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1]", "JSON list"),
+        ("[1]", "list"),
         ('{"retrieval": ', "Expecting value"),
-        ('{"retrieval": {"all-strict": {"Rsum": 1.0}}}', "lacks 'gallery_size'"),
+        ('{"retrieval": {"all-strict": {"Rsum": 1.0}}}', "'gallery_size'"),
         ('{"retrieval": [1]}', "no attribute"),
     ],
 )
 def test_a_file_without_results_is_named(content, message, tmp_path):
     (tmp_path / "figures.json").write_text(content)
-    with pytest.raises(ValueError, match=f"figures.json has no results to show: .*{message}"):
+    with pytest.raises(ValueError, match=rf"figures\.json.*{message}"):
         load_evaluation(tmp_path / "figures.json")
 
 
@@ -251,10 +251,10 @@ def test_the_run_beside_another_folder_is_another_models(model_dir):
     with_run = model_dir.parent
     (with_run / "results.json").write_text("not even read")
     shutil.copytree(model_dir, with_run / "downloaded")
-    with pytest.raises(ValueError, match="no run record"):
+    with pytest.raises(ValueError, match=r"run\.json.*card\.json.*lexmotion train"):
         ModelCard.collect(with_run / "downloaded", "user/model")
     shutil.copytree(model_dir, with_run.parent / "model")  # beside run/run.json, but no output of quickstart
-    with pytest.raises(ValueError, match="no run record"):
+    with pytest.raises(ValueError, match=r"run\.json.*card\.json.*lexmotion train"):
         ModelCard.collect(with_run.parent / "model", "user/model")
 
 
@@ -272,7 +272,7 @@ def test_a_text_tower_alone_tells_only_what_it_has(model_dir):
 
 def test_a_model_from_nowhere_gets_no_card(model_dir, tmp_path):
     shutil.copytree(model_dir, tmp_path / "lost" / "model")
-    with pytest.raises(ValueError, match="no run record"):
+    with pytest.raises(ValueError, match=r"run\.json.*card\.json.*lexmotion train"):
         ModelCard.collect(tmp_path / "lost" / "model", "user/model")
 
 

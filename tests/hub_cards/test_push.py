@@ -84,8 +84,8 @@ def test_a_changed_card_does_not_send_the_weights_again(model_dir, hub, api):
     push(pack(model_dir, NAME), NAME, api=api)
     (model_dir / "README.md").write_text("---\nlicense: mit\n---\n# by hand\n")
     parcel = pack(model_dir, NAME)
-    assert "by hand" in parcel.notes[0] and pack(model_dir, NAME, license="mit").notes == parcel.notes
-    assert "--license apache-2.0 is not in it" in pack(model_dir, NAME, license="apache-2.0").notes[1]
+    assert "README.md" in parcel.notes[0] and pack(model_dir, NAME, license="mit").notes == parcel.notes
+    assert "--license apache-2.0" in pack(model_dir, NAME, license="apache-2.0").notes[1]
     sent = push(parcel, NAME, api=api)
     assert sent.changed and hub.asked_for("PUT", "/lfs/") == 1
     assert repository(hub).commits[sent.commit]["README.md"].endswith(b"# by hand\n")
@@ -142,7 +142,7 @@ def test_a_connection_that_breaks_is_taken_up_again(model_dir, hub, api, where):
 def test_a_push_that_failed_goes_on_with_what_is_missing(model_dir, hub, api):
     (model_dir / "words.png").write_bytes(b"a picture")  # goes as a large file too
     hub.drop["upload"] = 10**6
-    with pytest.raises(ConnectionError, match="push again to go on"):
+    with pytest.raises(ConnectionError, match=r"\b3\b.*\bpush\b"):
         push(pack(model_dir, NAME), NAME, api=api)
     assert repository(hub).messages == ["initial commit"]
     hub.drop["upload"] = 0
@@ -176,7 +176,7 @@ def test_private_does_not_publish_in_a_repository_that_is_public(model_dir, hub,
     push(pack(model_dir, NAME), NAME, api=api)
     before = dict(repository(hub).branches)
     (model_dir / "README.md").write_text("---\nlicense: mit\n---\nsecret\n")
-    with pytest.raises(ValueError, match="public already.*in its settings"):
+    with pytest.raises(ValueError, match="'user/lexmotion-tiny'.*--private.*settings"):
         push(pack(model_dir, NAME), NAME, private=True, revision="next", api=api)
     assert repository(hub).branches == before
 
@@ -200,11 +200,11 @@ def damage(folder, case):
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("no weights", "no weights"),
-        ("pickled weights", "can run code"),
-        ("cut weights", "damaged"),
-        ("no processor", "no processor"),
-        ("another processor", "not the one this model was trained with"),
+        ("no weights", r"weights.*save_pretrained.*model\.safetensors"),
+        ("pickled weights", r"pytorch_model\.bin.*save_pretrained.*model\.safetensors"),
+        ("cut weights", r"/model\.safetensors\b"),
+        ("no processor", r"processor\.save_pretrained"),
+        ("another processor", r"statistics.*\b000000000000\b"),
     ],
 )
 def test_what_would_be_no_use_is_not_packed(model_dir, case, message):
@@ -214,7 +214,7 @@ def test_what_would_be_no_use_is_not_packed(model_dir, case, message):
 
 
 def test_a_folder_of_something_else(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither a model"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json.*report\.json.*lexmotion train"):
         pack(tmp_path, NAME)
 
 
@@ -226,7 +226,7 @@ def test_the_command_lists_without_a_network(model_dir, monkeypatch, capsys):
         cli.main(["push", str(model_dir), NAME, "--dry-run", "--include-code"])
     printed = capsys.readouterr().out
     size = (model_dir / "model.safetensors").stat().st_size
-    assert stop.value.code == 0 and f"{size:,}  model.safetensors" in printed and "nothing was sent" in printed
+    assert stop.value.code == 0 and f"{size:,}  model.safetensors" in printed and "sent" in printed
     assert "modeling_lexmotion.py" in printed and not (model_dir / "README.md").exists()
 
 
@@ -259,16 +259,16 @@ def test_a_corpus_under_somebody_elses_terms_is_not_published(trained, hub, api,
     shutil.copytree(trained / "prepared", folder, ignore=shutil.ignore_patterns("cache"))
     report = json.loads((folder / "report.json").read_text())
     (folder / "report.json").write_text(json.dumps(report | {"source": "humanml3d"}))
-    with pytest.raises(ValueError, match="--private"):
+    with pytest.raises(ValueError, match="'user/lexmotion-tiny'.*--private.*--license"):
         push(pack(folder, NAME), NAME, api=api)
     assert hub.repositories == {}
     assert push(pack(folder, NAME), NAME, private=True, api=api).changed
     repository(hub, "dataset").private = False
-    with pytest.raises(ValueError, match="public already"):
+    with pytest.raises(ValueError, match="'user/lexmotion-tiny'.*AMASS.*settings"):
         push(pack(folder, NAME), NAME, private=True, api=api)
     assert pack(folder, NAME, license="cc-by-4.0").restricted is None
     (folder / "README.md").write_text("---\nlicense: other\n---\nresearch only\n")
-    with pytest.raises(ValueError, match="has the licence 'other', --license says 'cc-by-4.0'"):
+    with pytest.raises(ValueError, match=r"README\.md.*'other'.*--license.*'cc-by-4\.0'"):
         pack(folder, NAME, license="cc-by-4.0")
     (folder / "README.md").write_text("---\nlicense: cc-by-4.0\n---\nours\n")
     assert pack(folder, NAME, license="cc-by-4.0").restricted is None

@@ -61,10 +61,10 @@ def model(**fields) -> MeanRetriever:
     [
         ({"representation": "sparse"}, "'sparse'"),
         ({"head_kind": "relu"}, "'relu'"),
-        ({"temperature": 0.0}, "0.0"),
-        ({"loss_weights": {"contrast": 1.0}}, "contrast; known are contrastive_loss"),
+        ({"temperature": 0.0}, r"temperature\b.*\b0\.0\b"),
+        ({"loss_weights": {"contrast": 1.0}}, r"loss_weights.*\bcontrast\b.*contrastive_loss"),
         ({"encoder_config": {"model_type": "gpt2"}}, "'gpt2'"),
-        ({"encoder_config": {"model_type": "t5"}, "representation": "lexicon"}, "bert or distilbert, got 't5'"),
+        ({"encoder_config": {"model_type": "t5"}, "representation": "lexicon"}, "bert.*distilbert.*'t5'"),
     ],
 )
 def test_a_wrong_field_is_named(fields, message):
@@ -110,7 +110,7 @@ def test_a_motion_with_two_captions_has_two_positives():
 
 
 def test_a_caption_without_its_motion_is_an_error():
-    with pytest.raises(ValueError, match="no motion of clip 9"):
+    with pytest.raises(ValueError, match=r"\b9\b"):
         Pairs(torch.tensor([5, 9]), torch.tensor([5, 7])).motion_of_text()
 
 
@@ -176,7 +176,11 @@ def test_clip_ids_say_who_belongs_to_whom():
 
 @pytest.mark.parametrize(
     ("rows", "frames", "width", "message"),
-    [(2, 10, 12, "4 captions and 2 motions"), (4, 10, 11, r"\(4, 10, 11\)"), (4, 25, 12, "25 frames")],
+    [
+        (2, 10, 12, r"\b4\b.*\b2\b.*text_clip_ids.*motion_clip_ids"),
+        (4, 10, 11, r"\(4, 10, 11\)"),
+        (4, 25, 12, r"\b25\b.*\b24\b"),
+    ],
 )
 def test_inputs_that_do_not_fit_are_refused(rows, frames, width, message):
     with pytest.raises(ValueError, match=message):
@@ -201,7 +205,7 @@ def test_active_words_bound_the_vectors():
     embeds = retriever_model.get_motion_features(*motions())
     assert (embeds[:, 20:60] > 0).any() and not embeds[:, :20].any() and not embeds[:, 60:].any()
     assert retriever_model.config.num_active_words == 40
-    with pytest.raises(ValueError, match="dense representation has no words"):
+    with pytest.raises(ValueError, match='dense.*representation="lexicon"'):
         model().set_active_words(range(20, 60))
 
 
@@ -253,7 +257,7 @@ def test_untied_words_are_random_and_as_long_as_the_encoders(tmp_path):
     vectors = again.get_motion_features(values, frames)
     torch.testing.assert_close(vectors, untied.eval().get_motion_features(values, frames))
     assert not vectors[:, :3].any() and not vectors[:, 43:].any() and vectors[:, 3:43].any()
-    with pytest.raises(ValueError, match="40 word embeddings of its own.*from_text_pretrained"):
+    with pytest.raises(ValueError, match=r"\b40\b.*active_ids.*from_text_pretrained"):
         again.set_active_words(active)
 
 

@@ -70,7 +70,7 @@ def test_what_was_said_before_is_forgotten_when_the_encoder_changes(conditioner)
 
 
 def test_a_width_of_nothing_is_refused(folder):
-    with pytest.raises(ValueError, match="dim must be a positive width, got 0"):
+    with pytest.raises(ValueError, match=r"\bdim\b.*\b0\b"):
         LexMotionTextConditioner.from_pretrained(folder, dim=0)
 
 
@@ -302,17 +302,17 @@ def test_a_fit_into_more_room_keeps_everything(conditioner):
 
 
 ERRORS = [
-    (lambda c: LexMotionTextConditionerConfig(output="sentence"), "output must be one of"),
-    (lambda c: LexMotionTextConditionerConfig(dim=None), "give dim"),
-    (lambda c: LexMotionTextConditionerConfig(token_dim=0), "token_dim must be a positive width, got 0"),
-    (lambda c: LexMotionTextConditionerConfig(max_length=2), "max_length"),
-    (lambda c: c.encode_text([]), "got no captions"),
-    (lambda c: c.encode_text(torch.rand(2, 5)), "integers"),
-    (lambda c: c.encode_text(torch.tensor([[2, 99, 3]])), r"2\.\.99; the text tower reads"),
-    (lambda c: c.encode_text(torch.ones(1, 78, dtype=torch.int64)), "caption of 78 ids"),
-    (lambda c: c.fit_projection(["jump", "jump"]), "got 1"),
-    (lambda c: LexMotionTextConditioner(c.config).encode_text(["jump"]), "no tokenizer"),
-    (lambda c: c.save_pretrained("unused", push_to_hub=True), "push_to_hub"),
+    (lambda c: LexMotionTextConditionerConfig(output="sentence"), "output.*'lexical'.*'sentence'"),
+    (lambda c: LexMotionTextConditionerConfig(dim=None), "dim for output='pooled'"),
+    (lambda c: LexMotionTextConditionerConfig(token_dim=0), r"token_dim\b.*\b0\b"),
+    (lambda c: LexMotionTextConditionerConfig(max_length=2), r"max_length\b.*\b2\b"),
+    (lambda c: c.encode_text([]), "captions"),
+    (lambda c: c.encode_text(torch.rand(2, 5)), r"integers.*torch\.float32.*\(2, 5\)"),
+    (lambda c: c.encode_text(torch.tensor([[2, 99, 3]])), r"\b2\.\.99\b.*\b77\b.*\b99\b"),
+    (lambda c: c.encode_text(torch.ones(1, 78, dtype=torch.int64)), r"\b78\b.*\b77\b"),
+    (lambda c: c.fit_projection(["jump", "jump"]), r"captions\b.*\b1\b"),
+    (lambda c: LexMotionTextConditioner(c.config).encode_text(["jump"]), "tokenizer.*from_pretrained"),
+    (lambda c: c.save_pretrained("unused", push_to_hub=True), "tokenizer.*push_to_hub"),
 ]
 
 
@@ -324,16 +324,16 @@ def test_errors_say_what_to_do(conditioner, call, message):
 
 def test_folders_that_will_not_do(folder, conditioner, tmp_path, tiny_tokenizer):
     LexMotionTextModel.from_pretrained(folder).save_pretrained(tmp_path / "tower")
-    with pytest.raises(ValueError, match="has no tokenizer"):
+    with pytest.raises(ValueError, match="/tower.*tokenizer="):
         LexMotionTextConditioner.from_pretrained(tmp_path / "tower")
     LexMotionMotionModel(motion_config()).save_pretrained(tmp_path / "motion")
-    with pytest.raises(ValueError, match="no LexMotion text tower"):
+    with pytest.raises(ValueError, match="/motion.*'lexmotion_motion'.*lexmotion_text"):
         LexMotionTextConditioner.from_pretrained(tmp_path / "motion", tokenizer=tiny_tokenizer)
     model = LexMotionModel.from_pretrained(folder)
     state = {name: value for name, value in model.state_dict().items() if "encoder.layer.0.output" not in name}
     model.save_pretrained(tmp_path / "lacking", state_dict=state)
-    with pytest.raises(ValueError, match="lacks .* weights of the text tower"):
+    with pytest.raises(ValueError, match=r"/lacking.*\b4\b.*encoder\.layer\.0\.output"):
         LexMotionTextConditioner.from_pretrained(tmp_path / "lacking", tokenizer=tiny_tokenizer)
     conditioner.save_pretrained(tmp_path / "saved")
-    with pytest.raises(ValueError, match="saved with output='pooled' and dim=512"):
+    with pytest.raises(ValueError, match="/saved.*dim=512.*dim=256"):
         LexMotionTextConditioner.from_pretrained(tmp_path / "saved", dim=256)

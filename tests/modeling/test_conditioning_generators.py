@@ -195,9 +195,9 @@ def test_t2m(folder, published):
 def test_t2m_with_vectors_of_another_table(folder, published):
     conditioner = LexMotionTextConditioner.from_pretrained(folder)
     encoder = T2MTextEncoder(conditioner, {"walk": torch.ones(4).numpy(), "unk": torch.zeros(4).numpy()})
-    with pytest.raises(ValueError, match="word 1 of caption 0 has a vector that is not in the table"):
+    with pytest.raises(ValueError, match=r"(?i)word 1\b.*caption 0\b.*WordVectorizer\.word2vec"):
         encoder(torch.full((1, 3, 4), 2.0), torch.zeros(1, 3, 15), torch.tensor([3]))
-    with pytest.raises(ValueError, match="one width"):
+    with pytest.raises(ValueError, match=r"word_vectors.*\(3,\), \(4,\)"):
         T2MTextEncoder(conditioner, {"walk": torch.ones(4).numpy(), "unk": torch.zeros(3).numpy()})
 
 
@@ -209,7 +209,7 @@ def test_tokenize_answers_as_clip_does(folder):
     table = shim.tokenize(CAPTIONS)
     assert table.shape == (3, 77) and table.dtype == torch.int32
     assert shim.tokenize("jump", context_length=5).tolist() == [[*shim.tokenize("jump")[0, :5].tolist()]]
-    with pytest.raises(RuntimeError, match="context length is 4: pass truncate=True"):
+    with pytest.raises(RuntimeError, match=r"\b6\b.*\b4\b.*truncate=True"):
         shim.tokenize(["jump", CAPTIONS[0]], context_length=4)
     cut = shim.tokenize([CAPTIONS[0]], context_length=4, truncate=True)[0].tolist()
     assert cut[:3] == table[0, :3].tolist() and cut[3] == shim.tokenize("jump")[0, 2]  # [SEP] stays
@@ -226,7 +226,7 @@ def test_the_shim_is_gone_after_its_block(folder, published, monkeypatch):
         state = {name: value.clone() for name, value in model.state_dict().items()}
         clip.model.convert_weights(model)
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-        with pytest.raises(NotImplementedError, match="no images"):
+        with pytest.raises(NotImplementedError, match="image"):
             preprocess("a picture")
     assert sys.modules["clip"] is other and "clip.model" not in sys.modules
 
@@ -236,14 +236,14 @@ def test_the_shim_takes_a_conditioner_and_gives_copies(folder):
     shim = ClipShim(conditioner)
     first, second = shim.load()[0], shim.load()[0]
     assert first is not second and first is not conditioner and first.encode_text(CAPTIONS).shape == (3, 24)
-    with pytest.raises(ValueError, match="settings already, got dim"):
+    with pytest.raises(ValueError, match=r"\bdim\b"):
         ClipShim(conditioner, dim=12)
 
 
 def test_padding_must_be_zero(folder):
     conditioner = LexMotionTextConditioner.from_pretrained(folder)
     conditioner.tokenizer.pad_token = "[UNK]"
-    with pytest.raises(ValueError, match="must be 0, got 1"):
+    with pytest.raises(ValueError, match=r"padding.*\b0\b.*\b1\b"):
         ClipShim(conditioner)
 
 

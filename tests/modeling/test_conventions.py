@@ -43,7 +43,7 @@ def test_active_words_stay_when_words_come_and_go():
     assert model.lexical_head.active_ids.tolist() == list(range(10, 90)) and model.config.num_active_words == 80
     model.resize_token_embeddings(SHRUNK)
     assert model.lexical_head.active_ids.tolist() == list(range(10, SHRUNK)) and model.config.num_active_words == 50
-    with pytest.raises(ValueError, match="a vocabulary of 8 words holds none of the 50 active ones, the first of"):
+    with pytest.raises(ValueError, match=r"\b8\b.*\b50\b.*\b10\b.*set_active_words"):
         model.resize_token_embeddings(8)
 
 

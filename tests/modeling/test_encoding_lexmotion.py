@@ -141,15 +141,15 @@ def test_training_goes_on_undisturbed(tiny_tokenizer):
     assert all(weight.grad is not None for weight in model.encoder.encoder.parameters())
     second = model.eval().encode_text(CAPTIONS, tiny_tokenizer, precision="fp32")
     assert (first != second).nnz == 0
-    with pytest.raises(ValueError, match="caption 1 is empty"):
+    with pytest.raises(ValueError, match=r"(?i)caption 1\b"):
         model.train().encode_text(["a person walks", "  "], tiny_tokenizer)
     assert model.training
 
 
 MISTAKES = {
-    "precision must be one of auto, fp32, bf16, got 'half'": {"precision": "half"},
-    "batch_size must be at least 1, got 0": {"batch_size": 0},
-    "pass processor=": {"processor": None},
+    "precision.*auto, fp32, bf16.*'half'": {"precision": "half"},
+    r"batch_size\b.*\b0\b": {"batch_size": 0},
+    "LexMotionTextModel.*processor=": {"processor": None},
 }
 
 
@@ -162,7 +162,7 @@ def test_mistakes(tiny_tokenizer, message, options):
 def test_a_foreign_tokenizer_is_refused(tiny_tokenizer):
     model = tower()
     model.config.encoder_config.vocab_size = 20
-    with pytest.raises(ValueError, match="the model reads 20"):
+    with pytest.raises(ValueError, match=r"\b96\b.*\b20\b"):
         model.encode_text(CAPTIONS, tiny_tokenizer)
 
 

@@ -87,7 +87,7 @@ def test_it_learns_four_pairs():
 
 
 def test_configuration_errors_name_the_value():
-    with pytest.raises(ValueError, match="dense_size.*0"):
+    with pytest.raises(ValueError, match=r"dense_size\b.*\b0\b"):
         dual_config(dense_size=0)
-    with pytest.raises(ValueError, match="hybrid_weight.*-0.1"):
+    with pytest.raises(ValueError, match=r"hybrid_weight\b.*-0\.1\b"):
         dual_config(hybrid_weight=-0.1)

@@ -155,7 +155,7 @@ def test_a_flipped_byte_is_found_and_the_file_named(folder):
         content = path.read_bytes()
         for place in {0, len(content) // 2, len(content) - 2}:
             path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
-            with pytest.raises(IndexDamagedError, match=f"{path.name} is damaged"):
+            with pytest.raises(IndexDamagedError, match=f"{path.name}.*build"):
                 LexMotionIndex.from_pretrained(folder)
         path.write_bytes(content)
         kinds.add(path.suffix)
@@ -169,7 +169,7 @@ def test_a_truncated_file_is_found_and_named(folder, verify):
         content = path.read_bytes()
         for length in {0, 1, len(content) // 2, len(content) - 2}:
             path.write_bytes(content[:length])
-            with pytest.raises(IndexDamagedError, match=f"{path.name} is damaged"):
+            with pytest.raises(IndexDamagedError, match=f"{path.name}.*build"):
                 LexMotionIndex.from_pretrained(folder, verify=verify)
         path.write_bytes(content)
 
@@ -189,7 +189,7 @@ def test_another_format_is_refused(folder):
     content["version"] = 99
     text = json.dumps(content | {"sha256": index_storage._checksum(content)})
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match="version 99, this reads lexmotion-index version 1"):
+    with pytest.raises(ValueError, match=r"manifest\.json.*\b99\b.*\b1\b"):
         LexMotionIndex.from_pretrained(folder)
 
 
@@ -202,7 +202,7 @@ def test_a_second_writer_is_refused_until_the_first_is_done(folder):
     first, second = (LexMotionIndex.from_pretrained(folder) for _ in range(2))
     first.delete(0)
     for refused in (lambda: second.delete(2), lambda: second.add(np.eye(second.vocab_size)[0]), second.merge):
-        with pytest.raises(IndexBusyError, match=f"is open for writing elsewhere .process {os.getpid()} on "):
+        with pytest.raises(IndexBusyError, match=rf"/index\b.*\b{os.getpid()}\b"):
             refused()
     with pytest.raises(IndexBusyError):
         LexMotionIndex.build(np.eye(V), folder=folder, overwrite=True)
@@ -210,7 +210,7 @@ def test_a_second_writer_is_refused_until_the_first_is_done(folder):
         LexMotionIndex.build(np.eye(V)).save_pretrained(folder)
     assert len(second.search(np.ones(second.vocab_size))) == 5  # what it opened
     first.close()
-    with pytest.raises(ValueError, match="id 0 is not in the index"):
+    with pytest.raises(ValueError, match=r"\bid\b.*\b0\b"):
         second.delete(0)  # it knows what the first has done
     second.delete(2)
     assert first.refresh() and first.ids == second.ids == [3, 4, 5]
@@ -320,7 +320,7 @@ def test_a_merge_that_fails_is_told_and_loses_nothing(tmp_path, monkeypatch, cap
     with LexMotionIndex.build(rows(1), folder=tmp_path / "index") as index:
         index.add(rows(2))
         index.wait()
-        assert "nothing is lost" in caplog.text
+        assert "ZeroDivisionError" in caplog.text
         monkeypatch.undo()
         monkeypatch.setattr(retrieval_lexmotion, "MERGE_FACTOR", 2)
         index.add(rows(2))

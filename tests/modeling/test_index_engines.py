@@ -147,22 +147,22 @@ def test_words_are_read_by_the_tokenizer_that_is_kept(build, tiny_tokenizer, tmp
         assert [hit.id for hit in index.search(must=["cartwheel"])] == ["cartwheel"]
         # Excluded only when all its pieces are there.
         assert [hit.id for hit in index.search(vectors[2], must_not=["cartwheel"])] == ["cart"]
-        with pytest.raises(ValueError, match="does not have the word 'kik'; near it are kick"):
+        with pytest.raises(ValueError, match=r"'kik'.*\bkick\b"):
             index.search(must=["kik"])
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda index: index.search(np.ones(V + 1)), "31 dimensions, the index has 30 words"),
-        (lambda index: index.add(np.ones((1, V + 1)), ids=["z"]), "31 dimensions, the index has 30 words"),
-        (lambda index: index.add(rows(1)), "ids of this index are texts"),
-        (lambda index: index.add(rows(1), ids=["a"]), "id 'a' is in the index already"),
-        (lambda index: index.add(rows(1), ids=[4]), "all integers or all texts.*got 4"),
-        (lambda index: index.add(rows(2), ids=["y", "y"]), "id 'y' is given twice"),
+        (lambda index: index.search(np.ones(V + 1)), r"\b31\b.*\b30\b"),
+        (lambda index: index.add(np.ones((1, V + 1)), ids=["z"]), r"\b31\b.*\b30\b"),
+        (lambda index: index.add(rows(1)), r"\bids\b.*texts"),
+        (lambda index: index.add(rows(1), ids=["a"]), "'a'.*replace=True"),
+        (lambda index: index.add(rows(1), ids=[4]), r"\bids\b.*integers.*texts.*\b4\b"),
+        (lambda index: index.add(rows(2), ids=["y", "y"]), r"\bid\b.*'y'"),
         (lambda index: index.add(rows(1), [{"x": float("nan")}], ids=["y"]), "not JSON compliant"),
-        (lambda index: index.delete(["a", "q"]), "id 'q' is not in the index; nothing was deleted"),
-        (lambda index: index.search(np.ones(V), must=[V]), f"word {V} is outside"),
+        (lambda index: index.delete(["a", "q"]), "'q'.*delete"),
+        (lambda index: index.search(np.ones(V), must=[V]), rf"\b{V}\b.*\b{V}\b"),
     ],
 )
 def test_a_mistake_is_told_and_changes_nothing(build, call, message):
@@ -177,7 +177,7 @@ def test_an_index_is_replaced_and_its_old_rows_are_gone(build, tmp_path, engine)
     first = build(rows(4))
     entry = read_manifest(tmp_path / "index")["engine"]
     first.close()
-    with pytest.raises(ValueError, match="holds an index"):
+    with pytest.raises(ValueError, match="/index.*from_pretrained.*overwrite"):
         LexMotionIndex.build(rows(2), folder=tmp_path / "index", **engine)
     second = build(rows(2), overwrite=True)
     assert len(second) == 2 and read_manifest(tmp_path / "index")["engine"]["table"] != entry["table"]
@@ -214,11 +214,11 @@ def test_the_command_reaches_an_engine(engine, tmp_path, capsys):
 
 
 def test_an_engine_that_is_none(tmp_path):
-    with pytest.raises(ValueError, match="no engine 'oracle'; there are embedded, milvus, postgres"):
+    with pytest.raises(ValueError, match="'oracle'.*embedded, milvus, postgres"):
         LexMotionIndex.build(rows(1), folder=tmp_path / "index", engine="oracle")
-    with pytest.raises(ValueError, match="engine='milvus' needs folder"):
+    with pytest.raises(ValueError, match="engine='milvus'.*folder="):
         LexMotionIndex.build(rows(1), engine="milvus")
-    with pytest.raises(ValueError, match="name it too"):
+    with pytest.raises(ValueError, match="'x.db'.*engine='milvus'.*engine='postgres'"):
         LexMotionIndex.build(rows(1), folder=tmp_path / "index", uri="x.db")
 
 
@@ -233,11 +233,11 @@ def test_an_engine_that_is_not_installed(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--engine", "postgers"], "no engine 'postgers'"),
-        (["--engine", "postgres"], "needs the address of a server"),
-        (["--uri", "x.db"], "name it too"),
-        (["--engine", "milvus", "--uri", "nowhere/rows.db"], "no folder"),
-        (["--engine", "milvus", "--uri", "http://127.0.0.1:9"], "cannot be reached"),
+        (["--engine", "postgers"], "'postgers'"),
+        (["--engine", "postgres"], "postgresql://USER@HOST/DATABASE"),
+        (["--uri", "x.db"], "engine='milvus'"),
+        (["--engine", "milvus", "--uri", "nowhere/rows.db"], "/nowhere'"),
+        (["--engine", "milvus", "--uri", "http://127.0.0.1:9"], "http://127.0.0.1:9"),
     ],
 )
 def test_an_engine_is_tried_before_anything_is_read_or_made(options, message, tmp_path, monkeypatch, capsys):
@@ -246,7 +246,7 @@ def test_an_engine_is_tried_before_anything_is_read_or_made(options, message, tm
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stop:
         cli.main(["index", "build", "made", "--vectors", "absent", *options])
-    assert stop.value.code == 1 and message in capsys.readouterr().err.replace("\n", " ")
+    assert stop.value.code == 1 and message in capsys.readouterr().err.replace("\n", "")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,20 +278,20 @@ def test_an_index_of_the_hub_does_not_choose_who_is_connected_to(tmp_path, monke
 
 def test_a_server_that_is_not_there(tmp_path):
     pytest.importorskip("psycopg", reason="lexmotion[postgres] is not installed")
-    with pytest.raises(ConnectionError, match=f"host={tmp_path}.* cannot be reached.*--uri") as caught:
+    with pytest.raises(ConnectionError, match=f"host={tmp_path}.*--uri") as caught:
         LexMotionIndex.build(
             rows(1), folder=tmp_path / "index", engine="postgres", uri=f"host={tmp_path} password=hidden"
         )
     assert "hidden" not in str(caught.value)
-    with pytest.raises(ValueError, match="not one that Postgres's clients read") as caught:
+    with pytest.raises(ValueError, match="Postgres.*postgresql://USER@HOST/DATABASE") as caught:
         LexMotionIndex.build(
             rows(1), folder=tmp_path / "index", engine="postgres", uri="postgresql://me:hidden@[::1/motions"
         )
     assert "hidden" not in str(caught.value)
-    with pytest.raises(ValueError, match="needs the address of a server"):
+    with pytest.raises(ValueError, match=r"'postgres'.*uri='postgresql://.*--uri"):
         LexMotionIndex.build(rows(1), folder=tmp_path / "index", engine="postgres")
     pytest.importorskip("pymilvus", reason="lexmotion[milvus] is not installed")
-    with pytest.raises(ConnectionError, match="http://127.0.0.1:9 cannot be reached"):
+    with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9\b.*--uri"):
         LexMotionIndex.build(rows(1), folder=tmp_path / "other", engine="milvus", uri="http://me:hidden@127.0.0.1:9")
 
 
@@ -305,7 +305,7 @@ def test_no_password_is_stored(server, tmp_path, monkeypatch):
     assert len(moved) == 2
     moved.close()
     index.engine.drop()
-    with pytest.raises(FileNotFoundError, match="has no table lexmotion_"):
+    with pytest.raises(FileNotFoundError, match=r"table.*\blexmotion_\w+"):
         LexMotionIndex.from_pretrained(tmp_path / "index")
 
 
@@ -341,7 +341,7 @@ def test_what_was_acknowledged_is_there_after_the_server_is_killed(server, tmp_p
     for trial in range(3):
         added = index.add(rows(4, trial))
         server.kill()
-        with pytest.raises(ConnectionError, match="cannot be reached"):  # told once, then connected anew
+        with pytest.raises(ConnectionError, match="Postgres.*--uri"):  # told once, then connected anew
             index.search(np.ones(V))
         assert set(added) <= set(index.ids) and len(index) == 3 + 4 * (trial + 1)
     index.engine.drop()
@@ -368,7 +368,7 @@ def test_one_writes_to_milvus_until_it_is_closed(tmp_path):
     one, two = (LexMotionIndex.from_pretrained(tmp_path / "index") for _ in range(2))
     assert one.add(rows(1)) == [2]
     for change in (lambda: two.add(rows(1)), lambda: two.delete(0)):
-        with pytest.raises(IndexBusyError, match="open for writing elsewhere"):
+        with pytest.raises(IndexBusyError, match=r"/index\b.*\b\d+\b.*writ"):
             change()
     assert len(two) == 3
     one.close()

@@ -139,7 +139,12 @@ def test_a_one_frame_motion_still_has_a_token(model):
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"), [((2, 8, 5), r"frames, 12"), ((2, 40, 12), r"at most 24"), ((8, 12), r"\(8, 12\)")]
+    ("shape", "message"),
+    [
+        ((2, 8, 5), r"motion_values.*frames, 12\).*\(2, 8, 5\)"),
+        ((2, 40, 12), r"motion_values.*\b40\b.*\b24\b"),
+        ((8, 12), r"motion_values.*frames, 12\).*\(8, 12\)"),
+    ],
 )
 def test_wrong_motion_shapes_are_refused(model, shape, message):
     with pytest.raises(ValueError, match=message):
@@ -147,19 +152,19 @@ def test_wrong_motion_shapes_are_refused(model, shape, message):
 
 
 def test_towers_without_a_common_vocabulary_are_refused():
-    with pytest.raises(ValueError, match="do not share a vocabulary"):
+    with pytest.raises(ValueError, match=r"\b99\b.*\b7\b.*motion_config.*vocab_size"):
         type(tiny.dual_config())(text_config=tiny.text_config(), motion_config=tiny.motion_config(vocab_size=7))
 
 
 def test_unknown_words_are_refused(model):
-    with pytest.raises(ValueError, match="vocabulary of 99 words"):
+    with pytest.raises(ValueError, match=r"active_ids.*\b99\b.*5\.\.99\b"):
         model.set_active_words([5, 99])
 
 
 def test_labels_outside_the_active_words_are_refused(model):
     ids, mask = tiny.captions()
     hidden = torch.zeros(*ids.shape, 32)
-    with pytest.raises(ValueError, match="label 3 is not an active word"):
+    with pytest.raises(ValueError, match=r"\b3\b.*active word"):
         model.text_model.masked_lm_loss(hidden, torch.where(mask.bool(), 3, -100))
 
 
@@ -306,7 +311,7 @@ def test_dual_loss_by_clip_ids_allows_several_captions(model):
 def test_unpaired_rows_need_clip_ids(model):
     ids, mask = tiny.captions(rows=6)
     values, frames = tiny.motions(rows=3)
-    with pytest.raises(ValueError, match="6 captions and 3 motions"):
+    with pytest.raises(ValueError, match=r"\b6\b.*\b3\b.*text_clip_ids.*motion_clip_ids"):
         model(ids, values, mask, frames, return_loss=True)
 
 
@@ -334,7 +339,7 @@ def test_sinusoidal_start_of_the_time_embeddings():
 
 
 def test_an_unknown_position_init_is_refused():
-    with pytest.raises(ValueError, match="'random'"):
+    with pytest.raises(ValueError, match="position_init.*'sincos'.*'random'"):
         tiny.motion_config(position_init="random")
 
 
@@ -396,5 +401,5 @@ def test_rows_run_by_length_give_the_states_of_the_padded_batch(monkeypatch):
 def test_towers_with_different_words_are_refused():
     model = tiny.dual_model()
     model.text_model.set_active_words(range(10, 50))
-    with pytest.raises(ValueError, match="activate different words"):
+    with pytest.raises(ValueError, match="set_active_words"):
         model(*tiny.captions()[:1], tiny.motions()[0])

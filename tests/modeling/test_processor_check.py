@@ -31,14 +31,14 @@ def test_the_hashes_are_saved_with_every_tower(bound, tmp_path):
     for kind in (LexMotionModel, LexMotionTextModel, LexMotionMotionModel):
         config = kind.from_pretrained(tmp_path).config
         check_processor(config, Processor())
-        with pytest.raises(ValueError, match="processor's lexicon .hash cccc"):
+        with pytest.raises(ValueError, match="lexicon.*cccc.*aaaa"):
             check_processor(config, Processor(lexicon="c" * 64))
-    with pytest.raises(ValueError, match="processor's statistics .hash dddd.*saved beside the model"):
+    with pytest.raises(ValueError, match="statistics.*dddd.*bbbb"):
         check_processor(LexMotionMotionModel.from_pretrained(tmp_path).config, Processor(statistics="d" * 64))
 
 
 def test_a_lexicon_of_other_words_is_not_written_onto_a_model():
-    with pytest.raises(ValueError, match="79 active words, which are not the 80"):
+    with pytest.raises(ValueError, match=r"\b79\b.*\b80\b"):
         bind_processor(dual_model(active=range(10, 89)), Processor())
 
 

@@ -236,13 +236,13 @@ def test_boosting_multiplies_a_word_of_the_query(clips, query, tiny_tokenizer, c
     assert found(clips.search(query, boost={"cart": 9}))[0] == "cart"
     assert not caplog.records
     assert clips.search(query, boost={"walk": 2}) == clips.search(query)
-    assert "boosting 'walk' changes nothing" in caplog.text
+    assert "'walk'" in caplog.text
 
 
 def test_without_a_query_the_words_are_the_query(clips, tiny_tokenizer):
     alone = bags(tiny_tokenizer, [{"kick": 1, "left": 3}])[0]
     assert clips.search(must=["kick"], boost={"left": 3}) == clips.search(alone, must=["kick"])
-    with pytest.raises(ValueError, match="there is no query"):
+    with pytest.raises(ValueError, match="text.*motion.*vector.*words"):
         clips.search()
 
 
@@ -296,23 +296,23 @@ def test_texts_and_motions_are_encoded_by_the_model(tiny_tokenizer):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda index, query: index.search(query, must=["kik"]), "does not have the word 'kik'; near it are kick"),
-        (lambda index, query: index.search(query, must=[10**6]), "word 1000000 is outside"),
-        (lambda index, query: index.search(query, boost={"kick": -1}), "must be a number of at least 0, got -1"),
-        (lambda index, query: index.search(query, 0), "k must be at least 1, got 0"),
-        (lambda index, query: index.search(query, text="walk"), "got query and text: pass one query"),
-        (lambda index, query: index.search("walk"), "names no model"),
-        (lambda index, query: index.search(" "), "the query is empty: say what happens"),
-        (lambda index, query: index.search(query[:-1]), "the index has .* words: encode with its model"),
-        (lambda index, query: index.search(-query), "at least zero, got -"),
-        (lambda index, query: index.search(np.full_like(query, np.inf)), "must be finite"),
-        (lambda index, query: index.add(query, ids=["walk"]), "id 'walk' is in the index already"),
-        (lambda index, query: index.add(query), "ids of this index are texts"),
-        (lambda index, query: index.add(query, ids=[3]), "all integers or all texts.*got 3"),
-        (lambda index, query: index.add(query, ids=["a", "b"]), "got 2 ids for 1 vectors"),
-        (lambda index, query: index.add(np.stack([query, query]), ids=["a", "a"]), "id 'a' is given twice"),
-        (lambda index, query: index.add(query, [{}, {}], ["a"]), "metadata of 2 items for 1 vectors"),
-        (lambda index, query: index.delete(["walk", "run"]), "id 'run' is not in the index; nothing was deleted"),
+        (lambda index, query: index.search(query, must=["kik"]), r"'kik'.*\bkick\b"),
+        (lambda index, query: index.search(query, must=[10**6]), r"\b1000000\b.*\b96\b"),
+        (lambda index, query: index.search(query, boost={"kick": -1}), r"'kick'.*-1\b"),
+        (lambda index, query: index.search(query, 0), r"\bk\b.*\b0\b"),
+        (lambda index, query: index.search(query, text="walk"), r"\bquery\b.*\btext\b"),
+        (lambda index, query: index.search("walk"), "model="),
+        (lambda index, query: index.search(" "), "query.*empty"),
+        (lambda index, query: index.search(query[:-1]), r"\b95\b.*\b96\b"),
+        (lambda index, query: index.search(-query), r"-2\.0\b"),
+        (lambda index, query: index.search(np.full_like(query, np.inf)), r"\binf\b"),
+        (lambda index, query: index.add(query, ids=["walk"]), "'walk'.*replace=True"),
+        (lambda index, query: index.add(query), r"\bids\b.*texts"),
+        (lambda index, query: index.add(query, ids=[3]), r"\bids\b.*integers.*texts.*\b3\b"),
+        (lambda index, query: index.add(query, ids=["a", "b"]), r"\b2 ids\b.*\b1\b"),
+        (lambda index, query: index.add(np.stack([query, query]), ids=["a", "a"]), r"\bid\b.*'a'"),
+        (lambda index, query: index.add(query, [{}, {}], ["a"]), r"metadata.*\b2\b.*\b1\b"),
+        (lambda index, query: index.delete(["walk", "run"]), "'run'.*delete"),
     ],
 )
 def test_a_mistake_is_told_and_changes_nothing(clips, query, call, message):
@@ -324,7 +324,7 @@ def test_a_mistake_is_told_and_changes_nothing(clips, query, call, message):
 
 def test_words_need_a_tokenizer():
     index = LexMotionIndex.build(np.eye(V))
-    with pytest.raises(ValueError, match="no tokenizer to read 'kick'"):
+    with pytest.raises(ValueError, match="tokenizer.*'kick'.*processor="):
         index.search(np.eye(V)[0], must=["kick"])
     assert index.search(np.eye(V)[2])[0].words == [("2", 1.0)]
 
@@ -334,12 +334,12 @@ def test_words_that_are_not_active_are_unknown(tiny_tokenizer):
     active[tiny_tokenizer.convert_tokens_to_ids("the")] = False
     processor = SimpleNamespace(tokenizer=tiny_tokenizer, lexicon=SimpleNamespace(active=active))
     index = LexMotionIndex.build(bags(tiny_tokenizer, [{"knee": 1}]), processor=processor)
-    with pytest.raises(ValueError, match="does not have the word 'the'"):
+    with pytest.raises(ValueError, match="'the'"):
         index.word_ids("the")
     index._used = lambda: np.ones(len(tiny_tokenizer), bool)  # as of an engine
-    with pytest.raises(ValueError, match="'thee'") as caught:
+    with pytest.raises(ValueError, match="'thee'.*three.*then.*their") as caught:
         index.word_ids("thee")
-    assert "the" not in str(caught.value).partition("near it are ")[2].split(", ")
+    assert not {"the,", "'the',"} & set(str(caught.value).split())
     assert index.word_ids("knee") == [tiny_tokenizer.convert_tokens_to_ids("knee")]
 
 
@@ -440,17 +440,17 @@ def test_a_folder_with_an_index_is_refused_before_anything_is_read(tmp_path, cap
     LexMotionIndex.build(np.eye(V), folder=tmp_path / "index").close()
     with pytest.raises(SystemExit):
         cli.main(["index", "build", str(tmp_path / "index"), "--vectors", "absent"])
-    assert "holds an index" in capsys.readouterr().err.replace("\n", " ")
+    assert "from_pretrained" in capsys.readouterr().err
 
 
 def test_a_folder_is_built_in_once(tmp_path):
     with LexMotionIndex.build(np.eye(V), folder=tmp_path / "index") as index:
         assert index.search(np.eye(V)[3])[0].id == 3
-    with pytest.raises(ValueError, match="holds an index: open it with from_pretrained"):
+    with pytest.raises(ValueError, match="/index.*from_pretrained.*overwrite"):
         LexMotionIndex.build(np.eye(V), folder=tmp_path / "index")
     LexMotionIndex.build(np.eye(V)[:2], folder=tmp_path / "index", overwrite=True).close()
     assert LexMotionIndex.from_pretrained(tmp_path / "index").ids == [0, 1]
-    with pytest.raises(FileNotFoundError, match="holds no index"):
+    with pytest.raises(FileNotFoundError, match=r"manifest\.json.*lexmotion index build"):
         LexMotionIndex.from_pretrained(tmp_path)
 
 
@@ -486,7 +486,7 @@ def test_to_the_hub_and_back(clips, query, tmp_path, monkeypatch):
     assert "5 items" in (tmp_path / "hub" / "README.md").read_text()
     downloaded = LexMotionIndex.from_pretrained("me/clips")
     assert downloaded.search(query) == clips.search(query) and downloaded.info()["model"] is None
-    with pytest.raises(OSError, match="was downloaded and is not changed"):
+    with pytest.raises(OSError, match="/hub.*save_pretrained"):
         downloaded.add(query, ids=["new"])
 
 

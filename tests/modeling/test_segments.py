@@ -158,7 +158,7 @@ def test_hidden_windows_leave_no_empty_segment():
 
 
 def test_configuration_errors_name_the_value():
-    with pytest.raises(ValueError, match="num_segments.*0"):
+    with pytest.raises(ValueError, match=r"num_segments\b.*\b0\b"):
         dual_config(num_segments=0)
-    with pytest.raises(ValueError, match="segment_weight.*1.0"):
+    with pytest.raises(ValueError, match=r"segment_weight\b.*\b1\.0\b"):
         dual_config(segment_weight=1.0)

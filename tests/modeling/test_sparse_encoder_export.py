@@ -40,7 +40,7 @@ def test_a_path_is_enough_and_the_vectors_are_equal(tiny_tokenizer, tmp_path, fi
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"min_words": 3}, "at least 3 words.*--drop-minimum"), ({"head_kind": "vdr"}, "'vdr'")],
+    [({"min_words": 3}, r"\b3\b.*min_words.*--drop-minimum"), ({"head_kind": "vdr"}, "'vdr'")],
     ids=["min_words", "vdr"],
 )
 def test_what_it_cannot_compute_is_refused(tiny_tokenizer, tmp_path, fields, message):
@@ -64,12 +64,12 @@ def test_a_minimum_of_words_can_be_dropped(tiny_tokenizer, tmp_path):
 def test_words_below_a_threshold_are_refused(tiny_tokenizer, tmp_path):
     model = tower()
     model.lexical_head.limit_frequency(torch.randn(20, tiny.VOCABULARY), 0.5)
-    with pytest.raises(ValueError, match="word_share 0.5"):
+    with pytest.raises(ValueError, match=r"word_share\b.*\b0\.5\b"):
         save_sparse_encoder(model, tiny_tokenizer, tmp_path / "text")
 
 
 def test_a_folder_that_holds_something_is_left_alone(tiny_tokenizer, tmp_path):
     (tmp_path / "note.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="choose another"):
+    with pytest.raises(FileExistsError, match=tmp_path.name):
         save_sparse_encoder(tower(), tiny_tokenizer, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]

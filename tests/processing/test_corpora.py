@@ -93,7 +93,13 @@ def test_parse_caption_line():
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("only words", "1 field"), ("x#y#a#b", "seconds"), ("x#y#4#2", "empty"), ("x#y#-1#2", "empty")]
+    ("text", "told"),
+    [
+        ("only words", r"\b1\b.*'#'.*\b4\b.*'only words'"),
+        ("x#y#a#b", "'a'.*'b'"),
+        ("x#y#4#2", r"\b4\b.*\b2\b"),
+        ("x#y#-1#2", r"-1\b.*\b2\b"),
+    ],
 )
 def test_malformed_caption_line(text, told):
     with pytest.raises(ValueError, match=told):
@@ -157,7 +163,7 @@ def test_mirror_modes(tmp_path):
         folder = CorpusFolder(tmp_path, HUMANML3D, mirror=mode)
         assert [record.id for record in folder.records("train")] == ids
         assert [record.id for record in folder.records("validation")] == ["2"]
-    with pytest.raises(ValueError, match="mirror mode 'x'"):
+    with pytest.raises(ValueError, match="'x'.*listed, derive, none"):
         CorpusFolder(tmp_path, HUMANML3D, mirror="x")
 
 
@@ -244,16 +250,16 @@ def test_split_files(tmp_path):
     assert CorpusFolder(tmp_path, HUMANML3D, {"test": str(apart)}).splits == {"test": apart}
     with pytest.raises(FileNotFoundError, match="other.txt.*dev.txt"):
         CorpusFolder(tmp_path, HUMANML3D, {"test": "other.txt"})
-    with pytest.raises(ValueError, match="no usual file"):
+    with pytest.raises(ValueError, match="'mine'.*--split mine="):
         CorpusFolder(tmp_path, HUMANML3D, {"mine": None})
-    with pytest.raises(ValueError, match="split name 'a-b'"):
+    with pytest.raises(ValueError, match="'a-b'"):
         CorpusFolder(tmp_path, HUMANML3D, {"a-b": "dev.txt"})
-    with pytest.raises(ValueError, match="lists no ids"):
+    with pytest.raises(ValueError, match=r"none\.txt.*--split"):
         list(CorpusFolder(tmp_path, HUMANML3D, {"test": "none.txt"}).records("test"))
 
 
 def test_missing_folders(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no corpus folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         CorpusFolder(tmp_path / "nowhere", HUMANML3D)
     with pytest.raises(FileNotFoundError, match="'texts'"):
         CorpusFolder(tmp_path, HUMANML3D)
@@ -261,7 +267,7 @@ def test_missing_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="new_joint_vecs"):
         CorpusFolder(tmp_path, HUMANML3D)
     (tmp_path / "new_joints").mkdir()
-    with pytest.raises(FileNotFoundError, match="val.txt"):
+    with pytest.raises(FileNotFoundError, match=r"val\.txt.*--split test="):
         CorpusFolder(tmp_path, HUMANML3D)
 
 

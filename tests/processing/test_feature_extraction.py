@@ -160,10 +160,10 @@ def test_truncation(fitted, representation):
     first = (60 - 48 - lost) // 2
     centre = extractor(clip, fps=20, truncation="center")["motion_values"]
     assert torch.equal(centre, extractor(clip[first : first + 48 + lost], fps=20)["motion_values"])
-    with pytest.raises(ValueError, match=f"has {60 - lost} frames, more than 48"):
+    with pytest.raises(ValueError, match=rf"\b{60 - lost}\b.*\b48\b.*truncation=.*max_frames"):
         extractor(clip, fps=20, truncation=False)
     assert extractor(clip, fps=20, truncation=False, max_frames=80)["motion_values"].shape[1] == 60 - lost
-    with pytest.raises(ValueError, match="Unknown truncation 'end'"):
+    with pytest.raises(ValueError, match="truncation.*'end'.*'start'.*'center'"):
         extractor(clip, fps=20, truncation="end")
 
 
@@ -177,11 +177,11 @@ def test_padding(fitted):
     assert [row.shape for row in ragged["motion_values"]] == [(20, 66), (33, 66)]
     assert [row.tolist() for row in ragged["motion_attention_mask"]] == [[1] * 20, [1] * 33]
     assert isinstance(extractor(clips, fps=20, return_tensors="np")["motion_values"], np.ndarray)
-    with pytest.raises(ValueError, match="make no tensor"):
+    with pytest.raises(ValueError, match=r"\b20\b.*\b33\b.*padding=True.*return_tensors=None"):
         extractor(clips, fps=20, padding=False)
-    with pytest.raises(ValueError, match="Unknown padding"):
+    with pytest.raises(ValueError, match="padding.*'left'.*'longest'"):
         extractor(clips, fps=20, padding="left")
-    with pytest.raises(ValueError, match="pad_to_multiple_of"):
+    with pytest.raises(ValueError, match=r"pad_to_multiple_of.*\b0\b"):
         extractor(clips, fps=20, pad_to_multiple_of=0)
 
 
@@ -226,21 +226,24 @@ def test_target_skeleton_sets_the_bones():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: motion(20)[:, :21], r"Motion 0 has shape \(20, 21, 3\).*has 22 joints"),
-        (lambda: torch.rand(20, 251), r"Motion 0 has shape \(20, 251\)"),
-        (lambda: torch.rand(20), "Motion 0 has shape"),
-        (lambda: [motion(20), torch.rand(20, 7)], "Motion 1 has shape"),
-        (lambda: motion(20).index_fill(0, torch.tensor([7]), float("nan")), "Motion 0, frame 7 holds NaN"),
-        (lambda: [motion(20), motion(20).index_fill(0, torch.tensor([3]), torch.inf)], "Motion 1, frame 3 holds NaN"),
-        (lambda: motion(5), "too short: it gives 5 frames .* at least 8"),
-        (lambda: motion(0), "too short: it gives 0 frames"),
-        (lambda: motion(20) * 1000, "must be metres"),
-        (lambda: [], "empty list"),
-        (lambda: torch.zeros(0, 20, 22, 3), "empty batch"),
-        (lambda: "walk.npy", "got str"),
-        (lambda: None, "got NoneType"),
-        (lambda: np.array(["a"]), "expected numbers"),
-        (lambda: [[[0.0, 0.0], [0.0]]], "ragged|expected numbers"),
+        (lambda: motion(20)[:, :21], r"(?i)motion 0\b.*\(20, 21, 3\).*\b22\b"),
+        (lambda: torch.rand(20, 251), r"(?i)motion 0\b.*\(20, 251\).*\(frames, 263\)"),
+        (lambda: torch.rand(20), r"(?i)motion 0\b.*\(20,\).*\(frames, 263\)"),
+        (lambda: [motion(20), torch.rand(20, 7)], r"(?i)motion 1\b.*\(20, 7\).*\(frames, 263\)"),
+        (lambda: motion(20).index_fill(0, torch.tensor([7]), float("nan")), r"(?i)motion 0\b.*frame 7\b.*NaN"),
+        (
+            lambda: [motion(20), motion(20).index_fill(0, torch.tensor([3]), torch.inf)],
+            r"(?i)motion 1\b.*frame 3\b.*NaN",
+        ),
+        (lambda: motion(5), r"(?i)motion 0\b.*\b5\b.*\b20\b.*\b8\b"),
+        (lambda: motion(0), r"(?i)motion 0\b.*\b0\b.*\b20\b.*\b8\b"),
+        (lambda: motion(20) * 1000, r"(?i)motion 0\b.*\b1248 m\b.*\b0\.001\b"),
+        (lambda: [], "empty.*list"),
+        (lambda: torch.zeros(0, 20, 22, 3), "empty.*batch"),
+        (lambda: "walk.npy", r"motion.*\bstr\b"),
+        (lambda: None, "motion.*NoneType"),
+        (lambda: np.array(["a"]), "motion.*<U1"),
+        (lambda: [[[0.0, 0.0], [0.0]]], "motion 0.*(ragged|shape|object)"),
     ],
 )
 def test_refusals(fitted, wrong, message):
@@ -255,7 +258,7 @@ def test_wrong_fps(fitted, fps):
 
 
 def test_too_short_after_resampling(fitted):
-    with pytest.raises(ValueError, match="too short: it gives 5 frames at 20"):
+    with pytest.raises(ValueError, match=r"(?i)motion 0\b.*\b5\b.*\b20\b.*\b8\b"):
         fitted["positions", "humanml3d"](motion(25), fps=120)
 
 
@@ -263,26 +266,26 @@ def test_kind_decides(fitted):
     extractor = fitted["humanml3d", "humanml3d"]
     assert extractor(motion(20), fps=20, kind="positions")["motion_values"].shape[1] == 19
     assert extractor(positions_to_features(motion(20)), fps=20, kind="features")["motion_values"].shape[1] == 19
-    with pytest.raises(ValueError, match=r"expected features \(frames, 263\)"):
+    with pytest.raises(ValueError, match=r"\(20, 22, 3\).*\(frames, 263\)"):
         extractor(motion(20), fps=20, kind="features")
-    with pytest.raises(ValueError, match=r"expected positions \(frames, 22, 3\)"):
+    with pytest.raises(ValueError, match=r"\(20, 263\).*\(frames, 22, 3\)"):
         extractor(torch.rand(20, 263), fps=20, kind="positions")
-    with pytest.raises(ValueError, match="Unknown kind 'angles'"):
+    with pytest.raises(ValueError, match="'angles'.*positions, features"):
         extractor(motion(20), fps=20, kind="angles")
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"representation": "angles"}, "Unknown representation"),
-        ({"skeleton": "dog"}, "Unknown skeleton"),
-        ({"fps": -1}, "fps"),
-        ({"min_frames": 9, "max_frames": 8}, "min_frames <= max_frames"),
-        ({"mean": [0.0] * 66}, "both mean and std"),
-        ({"mean": [0.0] * 3, "std": [1.0] * 3}, "has 66 features"),
-        ({"mean": [float("nan")] * 66, "std": [1.0] * 66}, "mean holds nan"),
-        ({"mean": [0.0] * 66, "std": [0.0] * 66}, "cannot be divided by"),
-        ({"target_skeleton": [[0.0, 0.0, 0.0]]}, "target_skeleton"),
+        ({"representation": "angles"}, "'angles'.*positions, humanml3d, joint_angles"),
+        ({"skeleton": "dog"}, "'dog'.*humanml3d, kit-ml"),
+        ({"fps": -1}, r"fps\b.*-1\b"),
+        ({"min_frames": 9, "max_frames": 8}, r"min_frames.*max_frames.*\b9\b.*\b8\b"),
+        ({"mean": [0.0] * 66}, "mean.*std"),
+        ({"mean": [0.0] * 3, "std": [1.0] * 3}, r"\b3\b.*'positions'.*'humanml3d'.*\b66\b"),
+        ({"mean": [float("nan")] * 66, "std": [1.0] * 66}, r"\bmean\b.*\bnan\b"),
+        ({"mean": [0.0] * 66, "std": [0.0] * 66}, r"\bstd\b.*\b0\.0\b"),
+        ({"target_skeleton": [[0.0, 0.0, 0.0]]}, r"target_skeleton.*\(22, 3\).*\(1, 3\)"),
     ],
 )
 def test_wrong_fields(fields, message):
@@ -332,19 +335,19 @@ def test_fit_takes_one_fps_for_each():
     clips = [motion(30, seed) for seed in range(3)]
     same = LexMotionFeatureExtractor().fit(clips, fps=[20.0, 20.0, 20.0])
     assert same.mean == LexMotionFeatureExtractor().fit(clips, fps=20).mean
-    with pytest.raises(ValueError, match="only 2 fps"):
+    with pytest.raises(ValueError, match=r"\b2 fps\b"):
         LexMotionFeatureExtractor().fit(clips, fps=[20.0, 20.0])
 
 
 def test_fit_refuses_nothing_and_names_the_broken_item(fitted):
-    with pytest.raises(ValueError, match="No motions"):
+    with pytest.raises(ValueError, match="motions"):
         LexMotionFeatureExtractor().fit([])
     extractor = LexMotionFeatureExtractor()
-    with pytest.raises(ValueError, match="item 2"):
+    with pytest.raises(ValueError, match=r"item 2\b.*\b8\b"):
         extractor.fit([motion(20), motion(20), motion(2)])
-    with pytest.raises(ValueError, match="item 1.*frame 4"):
+    with pytest.raises(ValueError, match=r"item 1\b.*frame 4\b"):
         extractor.fit([motion(20), motion(20).index_fill(0, torch.tensor([4]), float("nan"))])
-    with pytest.raises(ValueError, match="batch of 2"):
+    with pytest.raises(ValueError, match=r"item 0\b.*\b2\b"):
         extractor.fit([torch.stack([motion(20), motion(20)])])
     assert not extractor.is_fitted and extractor.statistics_hash is None
 
@@ -363,7 +366,7 @@ def test_denormalize_keeps_the_kind_of_array(fitted):
     assert isinstance(restored, np.ndarray) and restored.dtype == np.float32
     np.testing.assert_allclose(restored, extractor.denormalize(values).numpy(), atol=1e-6)
     torch.testing.assert_close(extractor.values_to_positions(values)[0], canonicalize(motion(20)), atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="66"):
+    with pytest.raises(ValueError, match=r"\b66\).*\(1, 20, 3\)"):
         extractor.denormalize(values[..., :3])
 
 

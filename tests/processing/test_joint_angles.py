@@ -232,13 +232,13 @@ def test_padding_batch_and_chunks_do_not_matter(name, monkeypatch):
 
 
 def test_errors_name_the_clip_and_the_remedy():
-    with pytest.raises(ValueError, match="Clip 1 has 1 frame, need at least 2"):
+    with pytest.raises(ValueError, match=r"(?i)clip 1\b.*\b1\b.*\b2\b"):
         positions_to_joint_angles(torch.rand(2, 5, 22, 3), lengths=torch.tensor([5, 1]))
-    with pytest.raises(ValueError, match="Clip 0, frame 1.*left_hip"):
+    with pytest.raises(ValueError, match=r"(?i)clip 0\b.*frame 1\b.*left_hip"):
         broken = torch.rand(5, 22, 3)
         broken[1, 1] = math.nan
         positions_to_joint_angles(broken)
-    with pytest.raises(ValueError, match="Unknown skeleton 'smpl'"):
+    with pytest.raises(ValueError, match="'smpl'.*humanml3d, kit-ml"):
         positions_to_joint_angles(torch.rand(5, 24, 3), "smpl")
 
 
@@ -264,7 +264,7 @@ def test_the_feature_extractor_fits_saves_and_mirrors(name, tmp_path):
     extractor.save_pretrained(tmp_path)
     again = LexMotionFeatureExtractor.from_pretrained(tmp_path)
     assert again.parts == extractor.parts == part_columns(name) and again.statistics_hash == extractor.statistics_hash
-    with pytest.raises(ValueError, match="no way back"):
+    with pytest.raises(ValueError, match=r"(?i)joint.angles.*positions"):
         again.values_to_positions(values)
 
 

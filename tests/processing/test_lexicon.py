@@ -89,18 +89,18 @@ def test_padded_vocabulary(tiny_tokenizer):
     assert lexicon.vocab_size == len(tiny_tokenizer) + 10
     assert lexicon.special[-10:].all()
     assert Lexicon.from_dict(lexicon.to_dict(), tiny_tokenizer) == lexicon
-    with pytest.raises(ValueError, match="smaller than"):
+    with pytest.raises(ValueError, match=r"vocab_size.*\b10\b.*\b96\b"):
         Lexicon.from_corpus(CAPTIONS, tiny_tokenizer, vocab_size=10)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"vocabulary_filter": "nouns"}, "Unknown vocabulary_filter 'nouns'"),
-        ({"min_document_frequency": 0}, "at least 1"),
-        ({"min_document_frequency": 9}, "No word is left"),
-        ({"extra_ids": [0]}, "special token"),
-        ({"extra_ids": [100_000]}, "outside of the vocabulary"),
+        ({"vocabulary_filter": "nouns"}, "'nouns'.*all, words, corpus"),
+        ({"min_document_frequency": 0}, r"min_document_frequency.*\b0\b"),
+        ({"min_document_frequency": 9}, r"'corpus'.*min_document_frequency.*\b9\b.*\b4\b"),
+        ({"extra_ids": [0]}, "'[PAD]'"),
+        ({"extra_ids": [100_000]}, r"\b100000\b.*\b96\b"),
     ],
 )
 def test_wrong_arguments(tiny_tokenizer, arguments, message):
@@ -109,7 +109,7 @@ def test_wrong_arguments(tiny_tokenizer, arguments, message):
 
 
 def test_one_string_is_no_corpus(tiny_tokenizer):
-    with pytest.raises(ValueError, match="put it in a list"):
+    with pytest.raises(ValueError, match="'a person walks'.*list"):
         Lexicon.from_corpus("a person walks", tiny_tokenizer)
 
 
@@ -122,7 +122,7 @@ def test_pieces_are_merged_for_display(lexicon):
     ids = lexicon.ids("Someone cartwheels, walking")
     assert lexicon.words(ids) == ["someone", "cartwheels", ",", "walking"]
     assert lexicon.words([id_of(lexicon, "##ing")]) == ["ing"]
-    with pytest.raises(ValueError, match="outside of the vocabulary"):
+    with pytest.raises(ValueError, match=r"-1\b.*\b96\b"):
         lexicon.word(-1)
 
 
@@ -162,9 +162,9 @@ def test_ties_go_to_the_lower_id(lexicon, k):
 
 
 def test_top_words_refuses_other_shapes(lexicon):
-    with pytest.raises(ValueError, match="Expected vectors of shape"):
+    with pytest.raises(ValueError, match=r"\(B, 96\).*\(1, 3\)"):
         lexicon.top_words(torch.zeros(1, 3), 2)
-    with pytest.raises(ValueError, match="k must be"):
+    with pytest.raises(ValueError, match=r"\bk\b.*\b0\b"):
         lexicon.top_words(torch.zeros(1, lexicon.vocab_size), 0)
 
 
@@ -180,16 +180,16 @@ def test_description_of_another_tokenizer_is_refused(lexicon):
     tokens = lexicon.tokenizer.convert_ids_to_tokens(list(range(len(lexicon))))
     tokens[20], tokens[21] = tokens[21], tokens[20]
     other = BertTokenizer(vocab={token: id for id, token in enumerate(tokens)})
-    with pytest.raises(ValueError, match="another vocabulary"):
+    with pytest.raises(ValueError, match=r"BertTokenizer.*\b96\b"):
         Lexicon.from_dict(lexicon.to_dict(), other)
 
 
 def test_changed_or_broken_description_is_refused(lexicon, tiny_tokenizer):
     content = lexicon.to_dict()
-    with pytest.raises(ValueError, match="changed by hand"):
+    with pytest.raises(ValueError, match=r"hash.*\b[0-9a-f]{64}\b.*\b[0-9a-f]{64}\b.*\bhash\b"):
         Lexicon.from_dict({**content, "num_documents": 99}, tiny_tokenizer)
     del content["active_ids"]
-    with pytest.raises(ValueError, match="description"):
+    with pytest.raises(ValueError, match=r"'active_ids'.*Lexicon\.to_dict"):
         Lexicon.from_dict(content, tiny_tokenizer)
 
 

@@ -399,12 +399,12 @@ def test_bones_opposite_to_rest_turn_by_half():
 
 
 def test_too_few_frames():
-    with pytest.raises(ValueError, match="Clip 0 has 1 frame.*at least 2"):
+    with pytest.raises(ValueError, match=r"(?i)clip 0\b.*\b1\b.*\b2\b"):
         positions_to_features(torch.zeros(1, 22, 3))
-    with pytest.raises(ValueError, match="Clip 1 has 1 frame.*at least 2"):
+    with pytest.raises(ValueError, match=r"(?i)clip 1\b.*\b1\b.*\b2\b"):
         positions_to_features(torch.zeros(2, 5, 22, 3), lengths=torch.tensor([5, 1]))
     assert canonicalize(rest_pose("humanml3d")[None]).shape == (1, 22, 3)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"(?i)clip 0\b.*\b0\b.*\b1\b"):
         canonicalize(torch.zeros(0, 22, 3))
 
 
@@ -413,7 +413,7 @@ def test_missing_values_name_clip_and_frame(value):
     batch = torch.stack([random_motion("humanml3d", 9, seed) for seed in range(3)])
     batch[2, 4, 10, 1] = value
     for function in (positions_to_features, canonicalize):
-        with pytest.raises(ValueError, match=r"Clip 2, frame 4: the position of joint 10 \(left_foot\)"):
+        with pytest.raises(ValueError, match=r"(?i)clip 2\b.*frame 4\b.*\b10\b.*left_foot"):
             function(batch)
     features, _ = positions_to_features(batch, lengths=torch.tensor([9, 9, 4]))
     assert torch.isfinite(features).all()
@@ -424,15 +424,15 @@ def test_wrong_shapes():
         positions_to_features(torch.zeros(10, 21, 3))
     with pytest.raises(ValueError, match="263.*251"):
         features_to_positions(torch.zeros(10, 251))
-    with pytest.raises(ValueError, match="3 lengths for 2 clips"):
+    with pytest.raises(ValueError, match=r"\b3\b.*\b2\b"):
         positions_to_features(torch.zeros(2, 5, 22, 3), lengths=torch.tensor([5, 5, 5]))
-    with pytest.raises(ValueError, match="Clip 1 has length 6, but only 5"):
+    with pytest.raises(ValueError, match=r"(?i)clip 1\b.*\b6\b.*\b5\b"):
         positions_to_features(torch.zeros(2, 5, 22, 3), lengths=torch.tensor([5, 6]))
-    with pytest.raises(ValueError, match="target skeleton"):
+    with pytest.raises(ValueError, match=r"\(22, 3\).*\(21, 3\)"):
         positions_to_features(torch.zeros(5, 22, 3), target_skeleton=torch.zeros(21, 3))
-    with pytest.raises(ValueError, match="target skeleton has NaN"):
+    with pytest.raises(ValueError, match=r"target.skeleton.*NaN"):
         positions_to_features(torch.zeros(5, 22, 3), target_skeleton=torch.full((22, 3), torch.nan))
-    with pytest.raises(ValueError, match="22, 3"):
+    with pytest.raises(ValueError, match=r"22, 3\).*\(5, 21, 3\)"):
         mirror_positions(torch.zeros(5, 21, 3))
     assert positions_to_features(torch.zeros(0, 5, 22, 3)).shape == (0, 4, 263)
 
@@ -461,7 +461,7 @@ def test_rotate_yaw():
     point = torch.tensor([0.0, 1.0, 2.0]).expand(2, 1, 1, 3)
     turned = rotate_yaw(point, torch.tensor([0.0, math.pi / 2]))
     torch.testing.assert_close(turned[:, 0, 0], torch.tensor([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]]))
-    with pytest.raises(ValueError, match="one angle a clip"):
+    with pytest.raises(ValueError, match=r"angle.*\(2, 1, 1, 3\).*\b1\b"):
         rotate_yaw(point, torch.tensor([1.0]))
 
 
@@ -477,11 +477,11 @@ def test_resampling():
     torch.testing.assert_close(rounded, line[::2], atol=1e-4, rtol=0)
     assert resample_positions(line, 20, 20) is line
     assert len(resample_positions(line[:1], 20, 50)) == 1
-    with pytest.raises(ValueError, match="fps must be.*got 0"):
+    with pytest.raises(ValueError, match=r"^fps\b.*\b0\b"):
         resample_positions(line, 0, 20)
-    with pytest.raises(ValueError, match="target_fps must be.*got nan"):
+    with pytest.raises(ValueError, match="target_fps.*nan"):
         resample_positions(line, 20, math.nan)
-    with pytest.raises(ValueError, match="frames, joints, 3"):
+    with pytest.raises(ValueError, match=r"frames, joints, 3\).*\(0, 1, 3\)"):
         resample_positions(line[:0], 20, 10)
 
 

@@ -119,13 +119,13 @@ def test_what_cannot_be_used_is_reported(tmp_path):
 
 
 WRONG = {
-    "file,caption\na.npy,walks, then runs\n": "line 2: more cells than columns",
-    "name,caption\na.npy,walks\n": "line 2: a row needs 'file' and 'caption'",
-    "file,caption,split\na.npy,walks,dev\n": "unknown split 'dev'",
-    "file,caption,split\na.npy,walks,train\na.npy,runs,test\n": "line 3: a.npy is in the split 'train' as well",
-    "file,caption\n../a.npy,walks\n": "must be a path inside the folder",
-    "file,caption,start,end\na.npy,walks,2,1\n": "range from 2 s to 1 s is empty",
-    "file,caption,start,end\na.npy,walks,soon,1\n": "start and end must be seconds",
+    "file,caption\na.npy,walks, then runs\n": r"captions\.csv, line 2\b.*columns",
+    "name,caption\na.npy,walks\n": r"line 2\b.*'file'.*'caption'.*\bname\b",
+    "file,caption,split\na.npy,walks,dev\n": r"line 2\b.*'dev'.*train, validation, test",
+    "file,caption,split\na.npy,walks,train\na.npy,runs,test\n": r"line 3\b.*a\.npy.*'train'",
+    "file,caption\n../a.npy,walks\n": r"line 2\b.*'\.\./a\.npy'",
+    "file,caption,start,end\na.npy,walks,2,1\n": r"line 2\b.*\b2 s\b.*\b1 s\b",
+    "file,caption,start,end\na.npy,walks,soon,1\n": r"line 2\b.*start.*end.*seconds",
 }
 
 
@@ -136,10 +136,10 @@ def test_a_wrong_table_is_told(table, message, tmp_path):
 
 
 def test_a_wrong_folder_or_split_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither captions.csv nor captions.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"captions\.csv.*captions\.jsonl"):
         MotionFilesFolder(tmp_path)
-    with pytest.raises(ValueError, match="line 1: expected"):
+    with pytest.raises(ValueError, match=r"line 1\b.*\"captions\".*'{'"):
         MotionFilesFolder(write(tmp_path / "own", "{"))
     folder = write(tmp_path / "own", [{"file": "a.npy", "captions": ["walks"], "split": "train"}])
-    with pytest.raises(ValueError, match="--split test=ids.txt: the column 'split'.*it has train"):
+    with pytest.raises(ValueError, match=r"--split test=ids\.txt.*'split'.*\btrain\b"):
         MotionFilesFolder(folder, splits={"test": "ids.txt"})

@@ -115,7 +115,7 @@ def test_a_mapping_names_what_no_table_knows(moving, tmp_path):
     root, turns, expected = moving
     text = MIXAMO.text(root, turns, prefix="bone").replace("boneLeft", "kepa").replace("boneRight", "oikea")
     path = write(tmp_path / "a.bvh", text)
-    with pytest.raises(ValueError, match="those of no known rig.*nothing stands for .*left_hip.*--mapping"):
+    with pytest.raises(ValueError, match="cmu, mixamo.*left_hip.*--mapping"):
         load_motion(path)
     names = {joint: name.replace("Left", "kepa").replace("Right", "oikea") for joint, name in MIXAMO.joints.items()}
     mapping = {
@@ -138,17 +138,17 @@ def test_a_mapping_names_what_no_table_knows(moving, tmp_path):
 def test_a_mapping_may_correct_single_joints_of_a_known_rig(moving, tmp_path):
     root, turns, expected = moving
     path = write(tmp_path / "a.bvh", MIXAMO.text(root, turns).replace("LeftToeBase", "LeftBall"))
-    with pytest.raises(ValueError, match=r"1 of 22 joints are missing \(nearest rig: \w+\): nothing .* left_foot"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b22\b.*motionbuilder.*left_foot"):
         load_motion(path)
     motion = load_motion(path, mapping={"left_foot": "LeftBall"})
     np.testing.assert_allclose(motion.positions, expected, atol=1e-6)
 
 
 MAPPINGS = {
-    "unknown joint": ({"left_nee": "LeftLeg"}, "'left_nee' is no joint of humanml3d.*near: left_knee"),
-    "unknown source": ({"left_knee": "LeftLegg"}, "the recording has no joint 'LeftLegg'.*near: .*LeftLeg"),
-    "fraction": ({"left_knee": ["LeftLeg", "LeftFoot", 2]}, "fraction from 0 to 1.*2"),
-    "number": ({"left_knee": 3}, "must be a name or"),
+    "unknown joint": ({"left_nee": "LeftLeg"}, "'left_nee'.*humanml3d.*left_knee"),
+    "unknown source": ({"left_knee": "LeftLegg"}, r"'LeftLegg'.*\bLeftLeg\b"),
+    "fraction": ({"left_knee": ["LeftLeg", "LeftFoot", 2]}, r"left_knee.*\b0 to 1\b.*'LeftFoot', 2\b"),
+    "number": ({"left_knee": 3}, r"left_knee.*\b3\b"),
 }
 
 
@@ -172,7 +172,7 @@ def test_rigs_can_be_forced_by_name():
     names = [name for name in CMU.names]
     assert match_rig(names).rig == "cmu" and match_rig(names, "motionbuilder").rig == "motionbuilder"
     assert match_rig(names).between == ["spine2", "left_collar", "right_collar"]
-    with pytest.raises(ValueError, match=r"14 of 22 joints are missing \(smpl\)"):
+    with pytest.raises(ValueError, match=r"\b14\b.*\b22\b.*smpl.*left_hip"):
         match_rig(names, "smpl")
     assert set(RIG_NAMES) >= {"cmu", "mixamo", "lafan1", "motionbuilder", "smpl", "kit-ml"}
 
@@ -226,7 +226,7 @@ def test_features_are_kept_and_become_positions(skeleton, tmp_path):
     height = features[:, 3].numpy() * layout.metres_per_unit
     np.testing.assert_allclose(motion.positions[:, 0, 1], height, rtol=1e-5)
     assert motion.source["units"].confidence == "read"
-    with pytest.raises(ValueError, match="published features.*leave units and up out"):
+    with pytest.raises(ValueError, match=r"a\.npy.*\bunits\b.*\bup\b"):
         load_motion(tmp_path / "a.npy", units="cm")
 
 
@@ -237,12 +237,12 @@ def test_the_motion_of_an_archive_is_found_or_named(positions, tmp_path):
     assert motion.fps == 25 and motion.fps_is_known
     np.testing.assert_array_equal(motion.positions, positions)
     np.savez(path, first=positions, second=2 * positions)
-    with pytest.raises(ValueError, match="several motions: choose one of first, second with --key"):
+    with pytest.raises(ValueError, match=r"a\.npz.*first, second.*--key"):
         load_motion(path)
     np.testing.assert_array_equal(load_motion(path, key="second", units="m").positions, 2 * positions)
     np.savez(path, joints=positions, features=np.zeros((10, 263)))
     np.testing.assert_array_equal(load_motion(path).positions, positions)
-    with pytest.raises(ValueError, match="no array 'third'; there are joints, features"):
+    with pytest.raises(ValueError, match="'third'.*joints, features"):
         load_motion(path, key="third")
 
 
@@ -265,7 +265,7 @@ def test_a_pickle_is_never_run(positions, tmp_path, monkeypatch):
         assert (
             "pickle" in str(error.value) and "np.save" in str(error.value) and "allow_pickle" not in str(error.value)
         )
-    with pytest.raises(ValueError, match="ends in .pkl.*Pickles can run code"):
+    with pytest.raises(ValueError, match=r"a\.pkl.*(?i:pickle).*np\.save"):
         load_motion("a.pkl")
     assert not Path("owned").exists()
 
@@ -286,13 +286,13 @@ def bad(positions, name):
 
 
 BAD_ARRAYS = {
-    "nan": r"1 of 40 frames hold NaN or infinity \(frames 7\)",
-    "all nan": "all of 40 frames",
-    "24 joints": r"shape \(5, 24, 3\); expected .*22, 3.*keep the first 22: array\[:, :22\]",
-    "batch": "one motion a file",
-    "no frames": "0 frames",
-    "text": "type <U1",
-    "table": r"shape \(5, 100\)",
+    "nan": r"\b1\b.*\b40\b.*NaN.*\b7\b",
+    "all nan": r"all\b.*\b40\b.*NaN",
+    "24 joints": r"\(5, 24, 3\).*22, 3\).*array\[:, :22\]",
+    "batch": r"\(1, 40, 22, 3\).*array\[0\]",
+    "no frames": r"\b0 frames\b",
+    "text": "<U1",
+    "table": r"\(5, 100\).*263",
 }
 
 
@@ -308,26 +308,26 @@ def test_wrong_options_and_files_are_told(positions, tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, positions)
     for options, message in (
-        ({"units": "cubit"}, "'cubit': give one of m, cm"),
-        ({"units": -1}, "-1"),
-        ({"up": "w"}, "'w': choose one of y, -y"),
+        ({"units": "cubit"}, "'cubit'.*m, cm"),
+        ({"units": -1}, r"-1\b.*m, cm"),
+        ({"up": "w"}, "'w'.*y, -y"),
         ({"fps": 0}, "fps.*0"),
-        ({"skeleton": "kit-ml"}, "22 joints of 'humanml3d', but 'kit-ml' is wanted"),
-        ({"skeleton": "cat"}, "Unknown skeleton 'cat'"),
-        ({"mapping": "cmu"}, "without names"),
-        ({"key": "x"}, "no named arrays"),
+        ({"skeleton": "kit-ml"}, r"\b22\b.*'humanml3d'.*'kit-ml'"),
+        ({"skeleton": "cat"}, "'cat'.*humanml3d, kit-ml"),
+        ({"mapping": "cmu"}, r"a\.npy.*mapping"),
+        ({"key": "x"}, r"a\.npy.*'x'.*\.npz"),
     ):
         with pytest.raises(ValueError, match=message):
             load_motion(path, **options)
     with pytest.raises(FileNotFoundError, match="nowhere.npy"):
         load_motion(tmp_path / "nowhere.npy")
-    with pytest.raises(ValueError, match="ends in .fbx; motions are read from .npy"):
+    with pytest.raises(ValueError, match=r"a\.fbx.*\.npy, \.npz, \.bvh, \.csv"):
         load_motion(write(tmp_path / "a.fbx", ""))
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(ValueError, match="cut off"):
+    with pytest.raises(ValueError, match=r"a\.npy.*NumPy.*np\.save"):
         load_motion(path)
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04half")
-    with pytest.raises(ValueError, match="a.npz is no NumPy file, or cut off"):
+    with pytest.raises(ValueError, match=r"a\.npz.*NumPy.*np\.save"):
         load_motion(tmp_path / "a.npz")
 
 
@@ -405,14 +405,14 @@ def test_a_wrong_table_is_told(positions, tmp_path):
     good = table(positions, columns("{joint}_{axis}", HUMANML3D.joint_names))
     lines = good.splitlines()
     wrong = {
-        "line 3: 65 values, but the header has 66": "\n".join([*lines[:2], lines[2].rsplit(",", 1)[0], *lines[3:]]),
-        "line 4: 'abc' is no number": good.replace(lines[3].split(",")[5], "abc"),
-        "joint 'pelvis' has no z": good.replace("pelvis_z", "pelvis_w"),
-        "three columns a joint": "a,b\n1,2\n",
-        "is empty": "",
-        "0 frames": lines[0] + "\n",
-        "missing .*nothing stands for head": good.replace("head_", "hat_"),
-        "time column steps by 40": table(
+        r"line 3\b.*\b65\b.*\b66\b": "\n".join([*lines[:2], lines[2].rsplit(",", 1)[0], *lines[3:]]),
+        r"line 4\b.*'abc'": good.replace(lines[3].split(",")[5], "abc"),
+        r"'pelvis'.*\bz\b": good.replace("pelvis_z", "pelvis_w"),
+        r"left_hip_x.*\ba, b\b": "a,b\n1,2\n",
+        r"a\.csv.*empty": "",
+        r"\b0 frames\b": lines[0] + "\n",
+        r"\b1\b.*\b22\b.*\bhead\b": good.replace("head_", "hat_"),
+        r"time\b.*\b40\b": table(
             positions, columns("{joint}_{axis}", HUMANML3D.joint_names), [("time", np.arange(40) * 40.0)]
         ),
     }
@@ -420,7 +420,7 @@ def test_a_wrong_table_is_told(positions, tmp_path):
         with pytest.raises(ValueError, match=message):
             load_motion(write(tmp_path / "a.csv", text))
     gap = good.replace(lines[3].split(",")[5], "")
-    with pytest.raises(ValueError, match=r"NaN or infinity \(frames 2\)"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b40\b.*NaN.*\b2\b"):
         load_motion(write(tmp_path / "a.csv", gap))
 
 
@@ -478,21 +478,21 @@ def body_model(folder):
 def test_amass_without_smplx_says_what_to_install(tmp_path, monkeypatch):
     amass(tmp_path / "a.npz")
     monkeypatch.setitem(sys.modules, "smplx", None)
-    with pytest.raises(ImportError, match="AMASS recording.*pip install smplx.*--body-model.*mano.is.tue.mpg.de"):
+    with pytest.raises(ImportError, match=r"AMASS.*pip install smplx.*--body-model.*mano\.is\.tue\.mpg\.de"):
         load_motion(tmp_path / "a.npz")
 
 
 def test_amass_without_a_body_model_says_where_to_get_it(tmp_path, monkeypatch):
     amass(tmp_path / "a.npz")
     monkeypatch.setitem(sys.modules, "smplx", types.ModuleType("smplx"))
-    with pytest.raises(FileNotFoundError, match="AMASS recording of a male body.*--body-model.*mano"):
+    with pytest.raises(FileNotFoundError, match=r"AMASS.*\bmale\b.*--body-model.*mano"):
         load_motion(tmp_path / "a.npz")
-    with pytest.raises(FileNotFoundError, match="looked for .*male/model.npz.*SMPLH_MALE.npz"):
+    with pytest.raises(FileNotFoundError, match=r"'male'.*male/model\.npz.*SMPLH_MALE\.npz"):
         load_motion(tmp_path / "a.npz", body_model=tmp_path)
     (tmp_path / "SMPLH_MALE.npz").write_bytes(b"x")
-    with pytest.raises(ValueError, match="no SMPL-H model of plain arrays"):
+    with pytest.raises(ValueError, match=r"SMPLH_MALE\.npz.*SMPL-H"):
         load_motion(tmp_path / "a.npz", body_model=tmp_path)
-    with pytest.raises(ValueError, match=r"poses \(frames, 66 or more\)"):
+    with pytest.raises(ValueError, match=r"a\.npz.*poses.*\b66\b.*\(4, 9\)"):
         amass_positions({"poses": np.zeros((4, 9)), "trans": np.zeros((4, 3))}, None, "a.npz")
 
 
@@ -566,7 +566,7 @@ def test_bones_that_change_their_length_are_told(positions, tmp_path):
 
 def test_degenerate_motion_is_written(tmp_path):
     assert save_bvh(tmp_path / "a.bvh", np.zeros((3, 22, 3))) == 0
-    for wrong, message in ((np.zeros((3, 21, 3)), r"\(frames, 22, 3\)"), (np.full((1, 22, 3), np.nan), "Frame 0")):
+    for wrong, message in ((np.zeros((3, 21, 3)), r"\(3, 21, 3\)"), (np.full((1, 22, 3), np.nan), "(?i)frame 0")):
         with pytest.raises(ValueError, match=message):
             save_bvh(tmp_path / "b.bvh", wrong)
     assert not (tmp_path / "b.bvh").exists()
@@ -601,22 +601,22 @@ def test_problems_are_named_with_remedies(positions, tmp_path):
     broken = positions.copy()
     broken[3] = np.nan
     inspection, text = told(broken)
-    assert not inspection.usable and inspection.measures["nan_frames"] == 1 and "cut these frames off" in text
+    assert not inspection.usable and inspection.measures["nan_frames"] == 1 and "NaN" in text
     spike = positions.copy()
     spike[20, 5] += 3
     inspection, text = told(spike)
-    assert inspection.measures["speed_spikes"] == 2 and "Speed spikes in 2 frame(s)" in text and inspection.usable
-    assert "bone changes its length" in text
+    assert inspection.measures["speed_spikes"] == 2 and "2 frame(s)" in text and inspection.usable
+    assert "bone" in text
     inspection, text = told(positions[:4])
-    assert not inspection.usable and "4 frames at 20 a second; models need 8" in text
+    assert not inspection.usable and all(word in text for word in ("4 frames", "20", "8"))
     inspection, text = told(np.repeat(positions[:1], 20, axis=0))
-    assert "Nothing moves" in text
+    assert "moves" in text
     inspection, text = told(np.tile(positions, (10, 1, 1)))
     assert "11.2 s" in text and inspection.usable
     inspection, text = told(positions, units="ft")
     assert "0.5" in text and "--units" in text
     inspection, text = told(positions, fps=5)
-    assert "5 frames a second are few" in text
+    assert "5 frames a second" in text
     inspection, text = told(np.zeros((9, 7, 3)))
     assert not inspection.usable and "(9, 7, 3)" in text
     with pytest.raises(FileNotFoundError):
@@ -676,4 +676,4 @@ def test_the_command_tells_draws_and_exits(moving, tmp_path, monkeypatch, capsys
     assert (tmp_path / "strip.png").stat().st_size > 1000
     status, told = command(write(tmp_path / "b.bvh", path.read_text()[:5000]), "--json")
     content = json.loads(told)
-    assert status == 1 and not content["usable"] and "cut off" in content["problems"][0]["message"]
+    assert status == 1 and not content["usable"] and "b.bvh" in content["problems"][0]["message"]

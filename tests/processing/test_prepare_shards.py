@@ -130,7 +130,7 @@ def test_shards_resume(corpus, whole, tmp_path, monkeypatch):
     # A damaged shard is made again.
     (damaged,) = (tmp_path / "out" / "shards" / "00002-of-00002").rglob("*.arrow")
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    with pytest.raises(FileNotFoundError, match="1 of 2 shards are missing or damaged.*`--shard 2/2`"):
+    with pytest.raises(FileNotFoundError, match=r"\b1 of 2\b.*--shard 2/2\b.*--merge-shards"):
         prepare(corpus, output_dir=tmp_path / "out", merge_shards=2, **OPTIONS)
     assert not prepare(corpus, output_dir=tmp_path / "out", shard="2/2", **OPTIONS).reused
     assert contents(tmp_path / "out") == before
@@ -144,7 +144,7 @@ def test_a_merged_corpus_is_left_alone(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, "read_blocks", None)
     assert prepare(corpus, output_dir=tmp_path / "out", merge_shards=2, **OPTIONS).reused
     assert prepare(corpus, output_dir=tmp_path / "out", **OPTIONS).reused
-    with pytest.raises(FileNotFoundError, match=r"2 of 2 shards .*none.*"):
+    with pytest.raises(FileNotFoundError, match=r"\b2 of 2\b.*none.*--shard 1/2.*--shard 2/2"):
         prepare(corpus, output_dir=tmp_path / "out", merge_shards=2, **OPTIONS | {"max_frames": 50})
 
 
@@ -152,9 +152,9 @@ def test_missing_shards_are_named(corpus, tmp_path):
     make_shards(corpus, tmp_path / "out", 4, numbers=[2, 4])
     with pytest.raises(FileNotFoundError) as error:
         prepare(corpus, output_dir=tmp_path / "out", merge_shards=4, **OPTIONS)
-    for words in ("2 of 4 shards", "00002-of-00004, 00004-of-00004", "`--shard 1/4`, `--shard 3/4`", "same command"):
+    for words in ("2 of 4", "00002-of-00004, 00004-of-00004", "--shard 1/4", "--shard 3/4", "--merge-shards 4"):
         assert words in str(error.value)
-    with pytest.raises(FileNotFoundError, match=r"20 of 20 shards.*`--shard 8/20` \.\.\."):
+    with pytest.raises(FileNotFoundError, match=r"\b20 of 20\b.*--shard 8/20\W+\.\.\."):
         prepare(corpus, output_dir=tmp_path / "out", merge_shards=20, **OPTIONS)
 
 
@@ -162,21 +162,21 @@ def test_shards_of_another_corpus_are_refused(corpus, tmp_path):
     source, out = copy_of(corpus, tmp_path), tmp_path / "out"
     make_shards(source, out, 2)
     before = contents(out)
-    with pytest.raises(FileExistsError, match=r"00001-of-00002 was made with max_frames 96, not 50.*--overwrite"):
+    with pytest.raises(FileExistsError, match=r"00001-of-00002.*max_frames.*\b96\b.*\b50\b.*--overwrite"):
         prepare(source, output_dir=out, shard="1/2", **OPTIONS | {"max_frames": 50})
-    with pytest.raises(ValueError, match=r"00001-of-00002 was made with max_frames 96, not 50.*--shard 1/2"):
+    with pytest.raises(ValueError, match=r"00001-of-00002.*max_frames.*\b96\b.*\b50\b.*--shard 1/2"):
         prepare(source, output_dir=out, merge_shards=2, **OPTIONS | {"max_frames": 50})
     # The motions of the second half change: the first shard is still right.
     (text,) = (source / "texts").glob(f"{(source / 'train.txt').read_text().split()[-3]}.txt")
     text.write_text("a person sits#a/DET#0.0#0.0\n")
     assert prepare(source, output_dir=out, shard="1/2", **OPTIONS).reused
-    with pytest.raises(FileExistsError, match="00002-of-00002 was made from other input"):
+    with pytest.raises(FileExistsError, match="00002-of-00002.*input.*--overwrite"):
         prepare(source, output_dir=out, shard="2/2", **OPTIONS)
     assert contents(out) == before
     assert not prepare(source, output_dir=out, shard="2/2", overwrite=True, **OPTIONS).reused
     # Another list of ids concerns every shard.
     (source / "train.txt").write_text((source / "train.txt").read_text() + "\nanother")
-    with pytest.raises(ValueError, match="00001-of-00002 was made from other ids"):
+    with pytest.raises(ValueError, match="00001-of-00002.*ids.*--shard 1/2 --overwrite"):
         prepare(source, output_dir=out, merge_shards=2, **OPTIONS)
 
 
@@ -187,7 +187,7 @@ def test_what_lies_beside_the_shards_is_kept(corpus, tmp_path):
         prepare(corpus, output_dir=out, **OPTIONS)
     (out / "thesis.txt").write_text("precious")
     for option in ({"merge_shards": 2}, {"shard": "1/3"}):
-        with pytest.raises(FileExistsError, match="not a prepared corpus"):
+        with pytest.raises(FileExistsError, match="prepared corpus.*--overwrite"):
             prepare(corpus, output_dir=out, **option, **OPTIONS)
     assert (out / "thesis.txt").read_text() == "precious"
     prepare(corpus, output_dir=out, merge_shards=2, overwrite=True, **OPTIONS)
@@ -227,16 +227,16 @@ def test_shards_with_a_given_processor(corpus, whole, tmp_path):
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "a/b", "2", "1/0", "-1/4", "1/4/2", "1.0/4", " 1/4", ""])
 def test_malformed_shards(corpus, tmp_path, text):
-    with pytest.raises(ValueError, match="for example 2/8, got"):
+    with pytest.raises(ValueError, match=f"I/N.*{text!r}"):
         prepare(corpus, output_dir=tmp_path / "out", shard=text, **OPTIONS)
     assert not (tmp_path / "out").exists()
 
 
 def test_impossible_numbers(corpus, tmp_path):
     for option, words in (
-        ({"merge_shards": 0}, "at least 1, got 0"),
-        ({"num_workers": 0}, "at least 1, got 0"),
-        ({"shard": "1/2", "merge_shards": 2}, "not both"),
+        ({"merge_shards": 0}, r"merge_shards\b.*\b0\b"),
+        ({"num_workers": 0}, r"num_workers\b.*\b0\b"),
+        ({"shard": "1/2", "merge_shards": 2}, "--shard.*--merge-shards"),
     ):
         with pytest.raises(ValueError, match=words):
             prepare(corpus, output_dir=tmp_path / "out", **option, **OPTIONS)
@@ -269,7 +269,7 @@ def test_the_same_error_from_any_process(corpus, tmp_path):
             prepare(source, output_dir=tmp_path / "out", num_workers=workers, skip_shorter_than=1, **OPTIONS)
         messages.add(str(error.value))
     assert len(messages) == 1
-    assert messages.pop().startswith(f"Training motions from {ids[4]!r} on: Cannot fit on item 1")
+    assert all(word in (*messages,)[0] for word in (repr(ids[4]), "item 1"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["synthetic"]
 
 
@@ -297,7 +297,7 @@ def end_abruptly(task):
 
 def test_a_killed_worker_is_reported():
     tasks = [{"split": "train", "number": number} for number in range(4)]
-    with pytest.raises(OSError, match="fewer than 2 with `--num-workers`"):
+    with pytest.raises(OSError, match=r"\b2\b.*--num-workers"):
         spread(end_abruptly, tasks, 2, "reading", False)
 
 
@@ -317,4 +317,4 @@ def test_command(corpus, whole, tmp_path, capsys):
     assert not (tmp_path / "out" / "shards").exists()
     code, printed = command("--shard", "5/4")
     assert code == 1
-    assert "error: A shard is I/N with I from 1 to N, for example 2/8, got '5/4'." in printed
+    assert "error: " in printed and "I/N" in printed and "'5/4'" in printed

@@ -50,9 +50,9 @@ def test_parts_alone(processor):
         processor(motion=motion(20), fps=40)["motion_values"],
         processor.feature_extractor(motion(20), 40)["motion_values"],
     )
-    with pytest.raises(ValueError, match="text, motion or both"):
+    with pytest.raises(ValueError, match="text.*motion"):
         processor()
-    with pytest.raises(ValueError, match="list of strings, got 3"):
+    with pytest.raises(ValueError, match=r"\btext\b.*\b3\b"):
         processor(text=["a person", 3])
 
 
@@ -78,7 +78,7 @@ def test_arguments_reach_their_part(processor):
     assert inputs["input_ids"].shape == (2, 9) and inputs["motion_values"].shape == (2, 32, 66)
     inputs = processor(text="a person walks forward", truncation="only_first", max_length=4, motion=motion(20), fps=20)
     assert inputs["input_ids"].shape == (1, 4)
-    with pytest.raises(ValueError, match="more than 32"):
+    with pytest.raises(ValueError, match=r"\b60\b.*\b32\b.*truncation=.*max_frames"):
         processor(motion=motion(60), fps=20, truncation=False)
 
 
@@ -94,7 +94,7 @@ def test_top_words(processor):
     assert processor.top_words(embeds, k=2) == [[("walks", 2.0), ("person", 1.5)]]
     assert processor.top_words(embeds[0], k=2, skip_stop_words=True) == [[("walks", 2.0), ("forward", 1.0)]]
     bare = LexMotionProcessor(processor.feature_extractor, processor.tokenizer)
-    with pytest.raises(ValueError, match="no lexicon"):
+    with pytest.raises(ValueError, match=r"Lexicon\.from_corpus"):
         bare.top_words(embeds)
 
 

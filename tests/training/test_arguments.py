@@ -71,13 +71,13 @@ def test_a_value_of_the_wrong_type_is_an_error_with_its_name(value, hint):
 
 
 def test_an_unknown_key_names_the_nearest_one():
-    with pytest.raises(ValueError, match="did you mean 'learning_rate'"):
+    with pytest.raises(ValueError, match="'learningrate'.*'learning_rate'"):
         run_arguments("lexmlm", {"learningrate": 1e-3})
 
 
 def test_an_unknown_key_of_a_recipe_is_not_swallowed(recipe):
     recipe["batchsize"] = 3
-    with pytest.raises(ValueError, match="batchsize"):
+    with pytest.raises(ValueError, match="'batchsize'.*'batch_size'"):
         run_arguments("cmmm", phase_values(recipe, "cmmm"))
 
 
@@ -102,9 +102,9 @@ def test_overrides_take_dotted_keys_with_and_without_phases(recipe):
     assert changed["seed"] == 3
     assert recipe["seed"] == 0
     assert apply_overrides(recipe, {"lexmlm.learning_rate": "2e-4"})["phases"]["lexmlm"]["learning_rate"] == "2e-4"
-    with pytest.raises(ValueError, match="key=value"):
+    with pytest.raises(ValueError, match="key=value.*'seed'"):
         apply_overrides(recipe, ["seed"])
-    with pytest.raises(ValueError, match="not a section"):
+    with pytest.raises(ValueError, match=r"seed\.more\b.*\b0\b"):
         apply_overrides(recipe, {"seed.more": 1})
 
 
@@ -138,11 +138,11 @@ def test_shipped_recipes_are_tiny_small_base():
 
 
 def test_unknown_recipes_and_phases_are_errors(tmp_path):
-    with pytest.raises(FileNotFoundError, match="tiny"):
+    with pytest.raises(FileNotFoundError, match="'huge'.*tiny"):
         load_recipe("huge")
     path = tmp_path / "r.yaml"
     path.write_text(yaml.safe_dump({"phases": {"lexmlp": {}}}))
-    with pytest.raises(ValueError, match="lexmlp"):
+    with pytest.raises(ValueError, match="'lexmlp'.*lexmlm"):
         load_recipe(path)
 
 

@@ -118,9 +118,9 @@ def test_a_baseline_is_the_same_in_one_sitting_and_in_two(arguments, data):
 def test_a_vocabulary_of_another_model_is_refused(arguments, data, tmp_path):
     BertConfig(vocab_size=12, hidden_size=32, **SMALL_TRANSFORMER).save_pretrained(tmp_path)
     BertForMaskedLM(BertConfig(vocab_size=12, hidden_size=32, **SMALL_TRANSFORMER)).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="knows 12 words"):
+    with pytest.raises(ValueError, match=r"\b12\b.*\b257\b.*--text-model"):
         build_baseline(arguments("tmr", text_model=str(tmp_path)), data.processor)
-    with pytest.raises(ValueError, match="set text_model"):
+    with pytest.raises(ValueError, match="text_model"):
         build_baseline(arguments("tmr", text_model=None), data.processor)
 
 
@@ -134,5 +134,5 @@ def test_recipes_name_every_baseline(recipe, system):
 
 
 def test_an_unknown_baseline_is_named_with_those_there_are():
-    with pytest.raises(ValueError, match="no baseline 'clip', only temos"):
+    with pytest.raises(ValueError, match="'clip'.*temos"):
         baseline_values(load_recipe("small"), "clip")

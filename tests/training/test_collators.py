@@ -84,7 +84,7 @@ def test_processes_share_the_global_batch():
 def test_small_splits_and_too_many_processes():
     assert BatchOrder(torch.ones(4), 100, seed=0).batch_size == 4
     assert BatchOrder(torch.ones(5), 100, seed=0, world=2).batch_size == 4
-    with pytest.raises(ValueError, match="2 processes"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b2\b.*batch_size"):
         BatchOrder(torch.ones(1), 8, seed=0, world=2)
 
 
@@ -226,9 +226,9 @@ def test_idf_weighting_prefers_rare_words():
 
 
 def test_impossible_mask_ratios_are_refused():
-    with pytest.raises(ValueError, match="ratios"):
+    with pytest.raises(ValueError, match=r"ratio.*\b0\.0\b.*\b0\.5\b"):
         CaptionMasker(toy_lexicon(), 4, 0.0)
-    with pytest.raises(ValueError, match="overlapping"):
+    with pytest.raises(ValueError, match=r"decoder_ratio.*\b0\.3\b.*encoder_ratio.*\b0\.5\b"):
         CaptionMasker(toy_lexicon(), 4, 0.5, 0.3)
 
 
@@ -264,7 +264,7 @@ def test_one_valid_window_still_leaves_something_to_see():
     valid[:, :5] = True
     (mask,), _ = MotionMasker(3, 5)(valid, [0.95], BatchRandom(0, 9))
     assert (mask.sum(1) == 4).all()
-    with pytest.raises(ValueError, match="kinds"):
+    with pytest.raises(ValueError, match="random, tubes, blocks.*'cubes'"):
         MotionMasker(3, 5, ["cubes"])
 
 
@@ -418,7 +418,7 @@ def test_bags_weigh_words_by_share_of_captions_and_idf():
 
 
 def test_a_corpus_refuses_mixed_skeletons_and_emptiness():
-    with pytest.raises(ValueError, match="no clip"):
+    with pytest.raises(ValueError, match="caption"):
         TrainingCorpus.from_split([], ToyTokenizer())
-    with pytest.raises(ValueError, match="mirrored ones"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b0\b.*mirrored"):
         CaptionTable.build(["a"], [], ToyTokenizer(), 8)

@@ -112,7 +112,7 @@ def test_rows_are_chosen_by_group_and_name_once_each():
     names = [row.name for row in select_rows(["phases", "head", "improvements", "plain", "daggers", "all"])]
     assert sorted(names) == sorted(ROWS) and len(names) == len(set(names))
     assert not set(GROUPS) & set(ROWS)  # a name means one of them
-    with pytest.raises(ValueError, match="no row or group 'tmrr'.*phases.*motion_patches-lexicon"):
+    with pytest.raises(ValueError, match="'tmrr'.*phases.*motion_patches-lexicon"):
         select_rows(["tmrr"])
 
 
@@ -150,7 +150,7 @@ def test_the_value_of_a_recipe_falls_back_to_the_default(tiny):
     assert recipe_value(tiny, "model_config.false_negative_threshold") == 0.6
     assert recipe_value({**tiny, "representation": "positions"}, "representation") == "positions"
     for key in ("lexcmlp.no_such", "model_config.no_such"):
-        with pytest.raises(ValueError, match="no_such"):
+        with pytest.raises(ValueError, match="'no_such'"):
             recipe_value(tiny, key)
 
 
@@ -161,9 +161,9 @@ def test_an_option_that_is_not_there_fails_when_its_row_is_run(compare, monkeypa
     made = compare()
     made.run([ROWS["iv"]], [0])
     assert list(made.collect()) == ["iv"]
-    with pytest.raises(ValueError, match="row absent cannot be run: .*not_yet"):
+    with pytest.raises(ValueError, match="absent.*'not_yet'"):
         made.run([ROWS["i+iv"], absent], [0])
-    with pytest.raises(ValueError, match="row tmr cannot be run: .*no baseline 'tmr'"):
+    with pytest.raises(ValueError, match=r"\btmr\b.*'tmr'.*motion_patches"):
         made.run([ROWS["tmr"]], [0])
     assert fake_training == [("iv", 0)]
 
@@ -171,7 +171,7 @@ def test_an_option_that_is_not_there_fails_when_its_row_is_run(compare, monkeypa
 def test_text_encoders_get_folders_of_their_own():
     assert encoder_row("google-t5/t5-small").name == "text-t5-small"
     assert encoder_row("./weights/My encoder/").name == "text-My-encoder"
-    with pytest.raises(ValueError, match="would share the folder"):
+    with pytest.raises(ValueError, match="'b/bert'.*'a/bert'.*'text-bert'"):
         select_rows([], ["a/bert", "b/bert"])
 
 
@@ -186,9 +186,9 @@ def test_a_budget_is_shared_out_over_the_phases_there_are():
     seconds = [steps["num_steps"] * 2.0 + evaluations[phase] * 3.0 for phase, steps in plan.items()]
     assert seconds == [180.0, 600.0]
     assert [steps["eval_steps"] for steps in plan.values()] == [44, 29]
-    with pytest.raises(ValueError, match="--budget-minutes"):
+    with pytest.raises(ValueError, match=r"\b0\.5\b.*lexcmlp.*--budget-minutes 0\.9"):
         plan_steps({"lexcmlp": timing}, 0.5, shares)
-    with pytest.raises(ValueError, match="no share"):
+    with pytest.raises(ValueError, match=r"compare\.shares.*baseline"):
         plan_steps({"baseline": timing}, 10.0, {})
 
 
@@ -214,7 +214,7 @@ def test_a_plan_is_made_once_and_holds_for_every_seed(compare, fake_training, fa
     again = compare(budget_minutes=2.0)
     again.run([ROWS["i+iv"], ROWS["iv"]], [0, 1])
     assert fake_timing == ["lexmlm", "lexcmlp"]  # the other row's step is of the same kind: not timed again
-    with pytest.raises(ValueError, match="budget_minutes was 2.0, is 3.0"):
+    with pytest.raises(ValueError, match=r"plan\.json.*budget_minutes.*\b2\.0.*\b3\.0"):
         compare(budget_minutes=3.0).run([ROWS["i+iv"]], [0])
 
 
@@ -249,11 +249,11 @@ def test_a_finished_result_needs_no_weights_and_no_training(compare, fake_traini
 def test_a_result_of_other_arguments_is_refused_by_name(compare, fake_training):
     compare().run([ROWS["iv"]], [0])
     other = compare(overrides=["lexcmlp.learning_rate=0.5"])
-    message = r"iv/seed0/result.json is of another run: trainings.lexcmlp.learning_rate was 0.001, is 0.5. Delete"
+    message = r"iv/seed0/result\.json.*trainings\.lexcmlp\.learning_rate.*\b0\.001\b.*\b0\.5\b.*iv/seed0\b"
     with pytest.raises(ValueError, match=message):
         other.run([ROWS["iv"]], [0])
     assert other.collect() == {} and fake_training == [("iv", 0)]
-    with pytest.raises(ValueError, match="split was 'test', is 'validation'"):
+    with pytest.raises(ValueError, match="split.*'test'.*'validation'"):
         compare(split="validation").run([ROWS["iv"]], [0])
 
 
@@ -270,9 +270,9 @@ def test_results_of_another_machine_are_read_where_they_fit(compare, fake_traini
     assert results[0]["steps"] == results[1]["steps"]
     assert [result["seed"] for result in here.collect()["iv"]] == [0, 1]
     assert not (here.output_dir / "iv" / "seed0").exists()
-    with pytest.raises(ValueError, match=f"{kept}/iv/seed0/result.json is of another run"):
+    with pytest.raises(ValueError, match=rf"{kept}/iv/seed0/result\.json.*budget_minutes.*\b2\.0\b"):
         compare("third", reuse=[tmp_path / kept]).run([ROWS["iv"]], [0])
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(FileNotFoundError, match="'nowhere'"):
         compare(reuse=["nowhere"])
 
 
@@ -294,7 +294,7 @@ def test_a_diverging_row_does_not_stop_the_others(compare, fake_training, monkey
 
     monkeypatch.setattr(Comparison, "train_phases", diverge)
     made = compare()
-    with pytest.raises(FloatingPointError, match=r"iv \(seed 0\)"):
+    with pytest.raises(FloatingPointError, match=r"\biv\b.*\bseed 0\b"):
         made.run([ROWS["iv"], ROWS["i+iv"]], [0])
     assert list(made.collect()) == ["i+iv"]
 
@@ -343,9 +343,9 @@ def test_the_difference_names_what_differs():
 
 
 def test_wrong_settings_are_told_before_anything_is_read(compare):
-    with pytest.raises(ValueError, match="positive number of minutes"):
+    with pytest.raises(ValueError, match=r"budget.*\b0\.0\b"):
         compare(budget_minutes=0.0)
-    with pytest.raises(ValueError, match="no split 'dev'"):
+    with pytest.raises(ValueError, match="'dev'.*train, validation, test"):
         compare(split="dev")
 
 
@@ -403,7 +403,7 @@ def test_a_daggered_baseline_can_have_random_words(compare):
     made = compare()
     [result] = made.run([ROWS["motion_patches-untied"]], [0])
     assert result["label"] == "†MotionPatches, random words" and result["lexical"] is not None
-    with pytest.raises(ValueError, match="row tmr-untied cannot be run: .*no baseline 'tmr'"):
+    with pytest.raises(ValueError, match=r"\btmr-untied\b.*'tmr'.*motion_patches"):
         made.run([ROWS["tmr-untied"]], [0])
 
 

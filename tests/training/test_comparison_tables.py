@@ -281,7 +281,7 @@ def test_the_page_is_made_of_results_alone(tmp_path):
     widths = [line.count("|") for line in tables]
     for line, width, rule in zip(tables, widths, tables[1:], strict=False):
         assert not set(rule) <= set("| -:") or width == rule.count("|"), line
-    with pytest.raises(ValueError, match="no result"):
+    with pytest.raises(ValueError, match="result"):
         write_report({}, path, "")
 
 
@@ -318,5 +318,5 @@ def test_the_command_trains_and_writes_the_tables(prepared, recipe_file, tmp_pat
     with pytest.raises(SystemExit):
         cli.main([word if word != "iv,ridge" else "none" for word in words])
     assert (out / "iv" / "seed0" / "result.json").stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="no row or group 'ivv'"):
+    with pytest.raises(ValueError, match="'ivv'.*systems.*ridge"):
         cli.main([word if word != "iv,ridge" else "ivv" for word in words])

@@ -141,7 +141,7 @@ def test_several_files_become_one_buffer_without_the_silent_clips(tmp_path):
 
 def test_what_cannot_be_trained_on_is_refused(tmp_path):
     silent = write_rows(tmp_path / "silent.parquet", [[], []])
-    with pytest.raises(ValueError, match="no clip with a caption"):
+    with pytest.raises(ValueError, match="caption"):
         pack_clips([silent], tmp_path / "scratch")
     mixed = write_rows(tmp_path / "mixed.parquet", [["a"], ["b"]], ["humanml3d", "kit-ml"])
     with pytest.raises(ValueError, match="humanml3d.*kit-ml"):

@@ -46,7 +46,7 @@ def test_all_phases_run_in_order_and_leave_a_model_and_a_record(prepared, recipe
     assert (tmp_path / "run" / "cmmm" / "result.json").stat().st_mtime_ns == before
     assert third["phases"]["lexcmlp"]["training"]["best"] == record["phases"]["lexcmlp"]["training"]["best"]
 
-    with pytest.raises(ValueError, match="Delete the folder"):
+    with pytest.raises(ValueError, match="run/lexmlm.*output_dir"):
         train(recipe, prepared, tmp_path / "run", {**short, "seed": 5})
 
 
@@ -122,25 +122,25 @@ def test_one_phase_from_the_command_line(prepared, recipe_file, tmp_path):
     assert three["acceptance"]["coverage_top20"] >= 0
     with pytest.raises(SystemExit, match="--output_dir"):
         run_phase_command("lexmlm", command)
-    with pytest.raises(FileNotFoundError, match="finished"):
+    with pytest.raises(FileNotFoundError, match=r"config\.json.*model/config\.json"):
         run_phase_command("lexmmm", [*command, "--output_dir", str(tmp_path / "x"), "--init_text", str(tmp_path)])
 
 
 def test_mistakes_are_found_before_the_first_phase_runs(prepared, recipe, tmp_path):
     recipe["phases"]["lexcmlp"]["learning_rte"] = 1
-    with pytest.raises(ValueError, match="learning_rate"):
+    with pytest.raises(ValueError, match="'learning_rte'.*'learning_rate'"):
         train(recipe, prepared, tmp_path)
     assert not any(tmp_path.iterdir())
     with pytest.raises(ValueError, match="phases"):
         train({"seed": 1}, prepared, tmp_path)
-    with pytest.raises(ValueError, match="skips every phase"):
+    with pytest.raises(ValueError, match="'recipe'.*phase"):
         train({"phases": {}}, prepared, tmp_path)
-    with pytest.raises(FileNotFoundError, match="prepare"):
+    with pytest.raises(FileNotFoundError, match=r"data/.*processor/.*\bprepare\b"):
         PreparedData.read(tmp_path)
 
 
 def test_an_absent_split_is_named(data):
-    with pytest.raises(ValueError, match="no split 'dev'"):
+    with pytest.raises(ValueError, match="'dev'.*train, validation, test"):
         data.corpus("dev", 32)
     assert data.corpus(None, 32) is None
 
@@ -168,7 +168,7 @@ def test_extra_captions_leave_held_out_motions_out(tmp_path):
     text.write_text("one\n\ntwo\n")
     assert read_extra_captions(text) == ["one", "two"]
     path.write_text("{}\n")
-    with pytest.raises(ValueError, match="line 1"):
+    with pytest.raises(ValueError, match=r"train\.jsonl.*\b1\b.*captions.*'{}'"):
         read_extra_captions(path)
     assert with_mirrored(["a"], ["a"], ["turns left", "a", "turns left"]) == (
         ["a", "turns left"],

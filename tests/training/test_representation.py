@@ -37,7 +37,7 @@ def test_refitting_gives_what_prepare_would_have_given(data, tmp_path, represent
 
 def test_without_a_training_split_there_is_nothing_to_fit_on(data):
     held_out = PreparedData(data.folder, data.processor, {"test": data.splits["test"]}, data.hashes, data.fingerprint)
-    with pytest.raises(ValueError, match="no split 'train' to fit 'joint_angles' on"):
+    with pytest.raises(ValueError, match="'train'.*'joint_angles'"):
         held_out.processor_for("joint_angles")
 
 
@@ -67,5 +67,5 @@ def test_all_phases_train_on_joint_angles(prepared, data, recipe, tmp_path):
 
     result = json.loads(Path(tmp_path / "run" / "lexcmlp" / "result.json").read_text())
     assert result["arguments"]["representation"] == "joint_angles"
-    with pytest.raises(ValueError, match="other arguments"):
+    with pytest.raises(ValueError, match="run/lexmlm.*output_dir"):
         train(recipe, prepared, tmp_path / "run", {**short, "representation": None})

@@ -14,8 +14,8 @@ def test_fast_steps_have_the_losses_of_plain_ones(phase, prepared, recipe_file):
     (case,) = train_step.cases(str(prepared), str(recipe_file), phase, steps=3, batch_size=8, tolerance=1e-4)
     ours, plain = case.ours(), case.plain()
     assert len(ours) == 3 and case.work == 3
-    assert "losses of 3 steps" in case.agree(ours, plain)
-    with pytest.raises(DisagreementError, match="relative difference"):
+    assert "3 steps" in case.agree(ours, plain)
+    with pytest.raises(DisagreementError, match=r"\de-\d\d.*\b0\.0001\b"):
         case.agree(ours + 1.0, plain)
 
 
@@ -41,5 +41,5 @@ def test_the_plain_projection_is_the_fused_one():
 
 
 def test_unknown_phase_is_named(prepared):
-    with pytest.raises(ValueError, match="no phase 'five'; there are lexmlm"):
+    with pytest.raises(ValueError, match="'five'.*lexmlm"):
         train_step.cases(str(prepared), phases="five")

@@ -131,7 +131,7 @@ def test_a_run_none_of_whose_checkpoints_is_sound_is_left_as_it_is(make_trainer)
         (trainer.output_dir / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"torn")
     before = sorted(trainer.output_dir.rglob("*"))
     (trainer.output_dir / "result.json").unlink(missing_ok=True)
-    with pytest.raises(ValueError, match="model.safetensors does not match its hash.*resume: false"):
+    with pytest.raises(ValueError, match=r"checkpoint-6\b.*model\.safetensors.*hash.*resume: false"):
         make_trainer("cmmm", "part", save_steps=3).train()
     assert sorted(trainer.output_dir.rglob("*")) == [path for path in before if path.name != "result.json"]
 
@@ -175,20 +175,20 @@ def test_nan_fails_at_once_and_names_the_clips(make_trainer, data):
     with pytest.raises(NonFiniteLossError) as failure:
         trainer.train()
     message = str(failure.value)
-    assert "cmmm step 3" in message and "position_loss=nan" in message
+    assert "cmmm" in message and "step 3" in message and "position_loss=nan" in message
     assert all(corpus.ids[row] in message for row in rows.tolist())
     assert isinstance(failure.value, FloatingPointError)
 
 
 def test_a_checkpoint_of_another_run_is_refused(make_trainer):
     make_trainer("cmmm", save_steps=2).train()
-    with pytest.raises(ValueError, match="mask_ratio was 0.65, is 0.5"):
+    with pytest.raises(ValueError, match=r"mask_ratio.*\b0\.65\b.*\b0\.5\b.*resume: false"):
         make_trainer("cmmm", save_steps=2, mask_ratio=0.5).train()
     fresh = make_trainer("cmmm", save_steps=2, mask_ratio=0.5, resume=False)
     assert fresh.train()["steps"] == 6
     other = make_trainer("cmmm", save_steps=2, mask_ratio=0.5)
     other.fingerprint = "elsewhere"
-    with pytest.raises(ValueError, match="corpus or the initial weights"):
+    with pytest.raises(ValueError, match="corpus.*initial weights.*resume: false"):
         other.train()
 
 
@@ -230,7 +230,7 @@ def test_parameters_fall_into_their_groups(make_trainer):
     assert rates == {5e-5, 2e-4, 1e-3}
     for group in optimizer.param_groups:
         assert all(weight.ndim > 1 for weight in group["params"]) or group["weight_decay"] == 0.0
-    with pytest.raises(ValueError, match="nothing would be trained"):
+    with pytest.raises(ValueError, match=r"learning.rate.*\b0\b"):
         rates = dict.fromkeys(("learning_rate", "text_learning_rate", "head_learning_rate"), 0.0)
         make_trainer("lexmlm", **rates, decoder_learning_rate=0.0).make_optimizer()
 
@@ -320,7 +320,7 @@ def test_phase_four_ends_with_no_word_in_too_many_motions(make_trainer):
 def test_words_that_cannot_be_limited_are_refused_before_training(make_trainer):
     trainer = make_trainer("lexcmlp", motion_word_share=0.3)
     trainer.model.motion_model.lexical_head.kind = "vdr"  # as from another run's weights
-    with pytest.raises(ValueError, match="'vdr'; leave motion_word_share out"):
+    with pytest.raises(ValueError, match="'splade'.*'vdr'.*motion_word_share"):
         trainer.setup()
 
 
