@@ -359,16 +359,3 @@ def skeleton_for_joints(num_joints: int) -> Skeleton:
             return skeleton
     known = ", ".join(f"{skeleton.num_joints} ({skeleton.name})" for skeleton in SKELETONS.values())
     raise ValueError(f"No skeleton has {num_joints} joints; known are {known}. Retarget the motion to one of them.")
-
-
-def skeleton_for_features(num_features: int) -> Skeleton:
-    """The skeleton whose published features are this many.
-
-    Raises:
-        ValueError: No skeleton has this many features.
-    """
-    for skeleton in SKELETONS.values():
-        if skeleton.num_features == num_features:
-            return skeleton
-    known = ", ".join(f"{skeleton.num_features} ({skeleton.name})" for skeleton in SKELETONS.values())
-    raise ValueError(f"No skeleton has {num_features} features; known are {known}. Pass joint positions instead.")

@@ -16,9 +16,7 @@ from tqdm.auto import tqdm
 from lexmotion.baselines.retriever import RetrieverModel
 from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
 
-from .retrieval import cosine_similarity, evaluate_retrieval, unit_rows
-
-HYBRID_WEIGHTS = tuple(round(0.05 * step, 2) for step in range(20))  # below 1: the words always count
+from .retrieval import cosine_similarity, unit_rows
 
 
 @dataclass
@@ -169,35 +167,3 @@ def score_vectors(parts: ScoreParts, segment_weight: float, hybrid_weight: float
     if not sparse.issparse(columns[0]):
         return np.hstack(columns).astype(np.float32, copy=False)
     return sparse.hstack([sparse.csr_matrix(vectors) for vectors in columns], format="csr", dtype=np.float32)
-
-
-def best_hybrid_weight(
-    texts: ScoreParts,
-    motions: ScoreParts,
-    ids: Sequence[str],
-    captions: Sequence[str],
-    segment_weight: float = 0.0,
-    weights: Sequence[float] = HYBRID_WEIGHTS,
-) -> tuple[float, float]:
-    """
-    The dense part's weight of the highest Rsum (`all-duplicates`), to be chosen on validation, never on a test split.
-
-    Args:
-        texts, motions: N pairs. ids, captions: of the pairs. weights: candidates; of equal ones the first is taken.
-
-    Returns:
-        The weight and its Rsum.
-
-    Raises:
-        ValueError: the model has no dense vectors.
-    """
-    if texts.dense is None or motions.dense is None:
-        raise ValueError("there is no dense part to weigh: train a model with dense_size")
-
-    def rsum(weight: float) -> float:
-        scores = blend(texts, motions, segment_weight, weight)
-        return evaluate_retrieval(scores, ids, captions, ["all-duplicates"])["all-duplicates"]["Rsum"]
-
-    figures = [rsum(weight) for weight in weights]
-    best = int(np.argmax(figures))
-    return weights[best], figures[best]

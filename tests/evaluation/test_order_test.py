@@ -13,7 +13,7 @@ from lexmotion.evaluation.metrics.order import (
     order_figures,
     share_won,
 )
-from lexmotion.evaluation.metrics.scores import best_hybrid_weight, blend, encode_captions, encode_motions
+from lexmotion.evaluation.metrics.scores import encode_captions, encode_motions
 
 TOLD = [
     ["a person walks forward slowly then raises both arms up", "someone kicks"],
@@ -124,18 +124,6 @@ def test_order_of_the_batches_does_not_matter(parted, processor):
     one, three = (encode_captions(parted, processor, captions, batch_size) for batch_size in (1, 3))
     np.testing.assert_allclose(one.dense, three.dense, atol=1e-5)
     np.testing.assert_allclose(one.segments.toarray(), three.segments.toarray(), atol=1e-5)
-
-
-def test_the_hybrid_weight_that_ranks_best_is_found(parted, processor, split):
-    encoded = encode_dataset(parted, processor, split)
-    texts, seen = encoded.text_parts, encoded.motion_parts
-    texts.dense = seen.dense = np.eye(4, dtype=np.float32)  # dense vectors that are always right
-    weight, rsum = best_hybrid_weight(texts, seen, encoded.ids, encoded.captions, weights=(0.0, 0.5, 0.99))
-    assert rsum == 1000.0 and weight > 0.0
-    assert blend(texts, seen, 0.0, weight).argmax(axis=1).tolist() == [0, 1, 2, 3]
-    texts.dense = None
-    with pytest.raises(ValueError, match="dense_size"):
-        best_hybrid_weight(texts, seen, encoded.ids, encoded.captions)
 
 
 @pytest.mark.parametrize("representation", ["dense", "lexicon"])

@@ -6,7 +6,6 @@ from lexmotion.processing.skeletons import (
     BODY_PARTS,
     SKELETONS,
     get_skeleton,
-    skeleton_for_features,
     skeleton_for_joints,
 )
 
@@ -21,7 +20,6 @@ def test_published_numbers(name, joints, features, fps, unit):
     assert (skeleton.num_joints, skeleton.num_features) == (joints, features)
     assert (skeleton.fps, skeleton.metres_per_unit) == (fps, unit)
     assert skeleton_for_joints(joints) is skeleton
-    assert skeleton_for_features(features) is skeleton
     assert get_skeleton(skeleton) is skeleton
 
 
@@ -88,8 +86,6 @@ def test_errors_name_the_value_and_the_choices():
         get_skeleton("smpl")
     with pytest.raises(ValueError, match=r"\b24\b.*\b22\b.*humanml3d"):
         skeleton_for_joints(24)
-    with pytest.raises(ValueError, match=r"\b100\b.*\b263\b"):
-        skeleton_for_features(100)
     with pytest.raises(ValueError, match="'rot6d'.*positions"):
         get_skeleton("kit-ml").part_feature_indices("rot6d")
 
