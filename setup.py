@@ -88,7 +88,8 @@ setup(
         + find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
     ],
     package_data={
-        "lexmotion.evaluation": ["hub_metrics/*/*", "viewer/*"],
+        "lexmotion.evaluation": ["hub_metrics/*/*"],
+        "lexmotion.evaluation.viewer": ["*.html", "*.css", "*.js"],
         "lexmotion.hub_cards": ["templates/*.md"],
         "lexmotion.hub_cards.space": ["README.md", "requirements.txt"],
         "lexmotion.processing.corpora": ["synthetic_actions.yaml"],

@@ -14,7 +14,7 @@ from lexmotion.index.lexmotion_index import Hit
 from lexmotion.processing.corpora.prepare import load_prepared
 
 from .encoding.shards import EncodeReport, load_encoded
-from .motion_views import page
+from .viewer.views import page
 
 SHOWN_WORDS = 8
 

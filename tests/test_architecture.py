@@ -220,7 +220,7 @@ ALLOWED = [
     ("training/planted.py", "from lexmotion import LexMotionModel\nfrom ..hub_cards import model_card"),
     ("evaluation/planted.py", "from lexmotion.processing.lexicon import Lexicon"),
     ("hub_cards/planted.py", "from ..processing.lexicon import Lexicon\nfrom lexmotion import LexMotionModel"),
-    ("hub_cards/space/planted.py", "from lexmotion.evaluation.demo import open_demo"),
+    ("hub_cards/space/planted.py", "from lexmotion.evaluation.viewer.demo import open_demo"),
     ("processing/corpora/planted.py", "from ..skeletons import get_skeleton\nfrom .prepare import prepare"),
     ("modeling_lexmotion/conditioning/planted.py", "from ..modeling_lexmotion import LexMotionTextModel"),
     ("processing/corpora/planted.py", "from lexmotion.common.files import write_text"),

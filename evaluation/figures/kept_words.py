@@ -17,7 +17,7 @@ from lexmotion.index.lexmotion_index import LexMotionIndex
 
 from ..metrics.lexical import active_words, item_counts, top_k
 from ..metrics.retrieval import cosine_similarity, evaluate_retrieval
-from ..visualization import BLUE, DARK, FONT, GREY, LIGHT, ORANGE, new_figure
+from .drawing import BLUE, DARK, FONT, GREY, LIGHT, ORANGE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

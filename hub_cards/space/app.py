@@ -12,7 +12,7 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from lexmotion.evaluation.demo import UPLOAD_BYTES, Demo, MalformedError, Question, open_demo  # noqa: E402
+from lexmotion.evaluation.viewer.demo import UPLOAD_BYTES, Demo, MalformedError, Question, open_demo  # noqa: E402
 
 JSON_BYTES = 64_000
 CLOSED = ("/gradio_api/upload", "/gradio_api/process_recording")  # gradio would write any file to the disk

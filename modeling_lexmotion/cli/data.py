@@ -199,7 +199,7 @@ def inspect(
         for table in inspection_tables(found):
             console.print(table)
     if figure is not None and found.motion is not None:
-        from lexmotion.evaluation.visualization import facing_front, motion_strip, save_figure
+        from lexmotion.evaluation.figures.drawing import facing_front, motion_strip, save_figure
 
         motion = found.motion
         picture = motion_strip(facing_front(motion.positions, motion.skeleton), motion.skeleton, motion.fps)

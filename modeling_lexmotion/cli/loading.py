@@ -8,6 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.evaluation import loading
+from lexmotion.evaluation.loading import load_model
+
 
 def begin() -> None:
     """Before a room is entered: Auto classes registered, libraries quiet about what is not the user's concern."""
@@ -18,38 +21,6 @@ def begin() -> None:
 
     register()
     logging.disable_progress_bar()
-
-
-def load_model(name: str, device: str | None) -> tuple[Any, Any]:
-    """A trained model in evaluation mode, and its processor.
-
-    Args:
-        name: Folder or Hub name. device: Where to put it; None takes a GPU where there is one.
-
-    Raises:
-        FileNotFoundError: `name` looks like a folder and is none.
-        ValueError: the processor is another model's.
-    """
-    import torch
-    from transformers import AutoModel, AutoProcessor
-
-    from lexmotion.encoding_lexmotion import check_processor
-
-    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-        raise FileNotFoundError(f"no model folder {name!r}; `lexmotion train` writes one as OUTPUT_DIR/model")
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, processor = AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
-    check_processor(model.config, processor)
-    return model.to(place), processor
-
-
-def load_processor(name: str) -> Any:
-    """The processor saved beside a model; see `load_model`."""
-    from transformers import AutoProcessor
-
-    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-        raise FileNotFoundError(f"no model folder {name!r}; name the model that encoded the vectors with --model")
-    return AutoProcessor.from_pretrained(name)
 
 
 def open_index(name: str | Path, model: str | None = None, device: str | None = None, uri: str | None = None) -> Any:
@@ -79,8 +50,8 @@ def moving_hits(
     """What `search_page` needs to show hits in motion; nothing where no model could explain them."""
     from tqdm.auto import tqdm
 
-    from lexmotion.evaluation.demo import Demo, Question, stored_beside
-    from lexmotion.evaluation.motion_sources import DatasetMotions
+    from lexmotion.evaluation.viewer.demo import Demo, Question, stored_beside
+    from lexmotion.evaluation.viewer.motion_sources import DatasetMotions
 
     if index.model is None or getattr(index.processor, "lexicon", None) is None:
         return {}
@@ -96,22 +67,12 @@ def moving_hits(
 
 
 def read_motion_for(processor: Any, path: Path, fps: float | None = None, **options: Any) -> tuple[Any, float]:
-    """A motion file in the joints of a model.
-
-    Args:
-        processor: The model's. path: Motion file. fps: Frames a second; None, what the file says.
-        options: As of `load_motion`.
-
-    Returns:
-        The motion, and its frames a second: given, the file's, else the model's. Doubtful findings are shown.
-    """
-    from lexmotion.processing.recordings.reading import load_motion
-
-    motion = load_motion(path, fps, processor.feature_extractor.skeleton, **options)
+    """Read a motion file in the joints of a model and show doubtful findings; see `lexmotion.evaluation.loading`."""
+    motion, rate = loading.read_motion_for(processor, path, fps, **options)
     for problem in motion.problems:
         if problem.severity == "warning":
             Console(stderr=True).print(f"[yellow]{escape(str(problem))}[/]", highlight=False)
-    return motion, motion.fps if motion.fps_is_known else processor.feature_extractor.fps
+    return motion, rate
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.evaluation.loading import load_model, load_processor
+
 from .base import app, index_app
-from .loading import begin, load_model, load_processor, moving_hits, open_index, read_motion_for
+from .loading import begin, moving_hits, open_index, read_motion_for
 from .options import (
     SPLIT_NAMES,
     BodyModelOption,
@@ -65,7 +67,7 @@ def encode(
     Example: [bold]lexmotion encode --model runs/small/model --dataset prepared/humanml3d --output-dir vectors[/]
     """
     begin()
-    from lexmotion.evaluation.encoding.shards import encode_shards as run
+    from lexmotion.evaluation.encoding.shards import encode as run
     from lexmotion.evaluation.encoding.shards import process_state
 
     state = process_state(cpu=device == "cpu")
@@ -73,7 +75,6 @@ def encode(
     started = time.perf_counter()
     report = run(
         loaded,
-        processor,
         dataset,
         output_dir,
         splits=None if split is None else [SPLIT_NAMES.get(name, name) for name in split],
@@ -81,6 +82,7 @@ def encode(
         shard_size=shard_size,
         batch_size=batch_size,
         precision=precision,
+        processor=processor,
         progress=True,
     )
     if state.is_main_process:
@@ -224,8 +226,8 @@ def index_add(
     if missing:
         raise FileNotFoundError(f"no motion file {str(missing[0])!r}; give .npy, .npz, .bvh or .csv files")
     begin()
-    from lexmotion.evaluation.motion_sources import file_metadata
     from lexmotion.evaluation.search import encoded_items
+    from lexmotion.evaluation.viewer.motion_sources import file_metadata
 
     with open_index(index_dir, device=device, uri=uri) as index:
         if vectors is not None:
@@ -415,7 +417,7 @@ def demo(
     if source is None and index is None and Path("quickstart", "model").is_dir():
         source = "quickstart"
     begin()
-    from lexmotion.evaluation.demo import open_demo
+    from lexmotion.evaluation.viewer.demo import open_demo
 
     splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     console = Console(highlight=False)

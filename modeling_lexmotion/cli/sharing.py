@@ -7,8 +7,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.evaluation.loading import load_model
+
 from .base import app, export_app
-from .loading import begin, load_model
+from .loading import begin
 from .options import SPLIT_NAMES
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def draw_held_out(model: Path, dataset: Path, split: str) -> tuple[str, list[tup
     Returns:
         The name of the picture, and per motion its caption and the words the model reads in it.
     """
-    from lexmotion.evaluation.examples import draw_examples
+    from lexmotion.evaluation.figures.examples import draw_examples
     from lexmotion.processing.corpora.prepare import load_prepared
 
     rows = load_prepared(dataset, splits=[split])[split]

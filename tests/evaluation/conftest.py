@@ -109,7 +109,7 @@ def bodies():
 def demo(model, processor, bodies, captions):
     """The demo over `bodies`, ids clip0 to clip3."""
     from lexmotion import LexMotionIndex
-    from lexmotion.evaluation.demo import Demo
+    from lexmotion.evaluation.viewer.demo import Demo
 
     ids = [f"clip{number}" for number in range(len(bodies))]
     metadata = [{"split": "test", "captions": [caption]} for caption in captions]

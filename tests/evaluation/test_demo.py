@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
 from lexmotion import LexMotionIndex
-from lexmotion.evaluation import demo as demos
-from lexmotion.evaluation.demo import UPLOADS, Demo, Question, open_demo
-from lexmotion.evaluation.motion_sources import STORED, FileMotions, StoredMotions, file_metadata
-from lexmotion.evaluation.motion_views import bone_parts, packed_motion, page, preview, skeleton_view
 from lexmotion.evaluation.search import search_page
+from lexmotion.evaluation.viewer import demo as demos
+from lexmotion.evaluation.viewer.demo import UPLOADS, Demo, Question, open_demo
+from lexmotion.evaluation.viewer.motion_sources import STORED, FileMotions, StoredMotions, file_metadata
+from lexmotion.evaluation.viewer.views import bone_parts, packed_motion, page, preview, skeleton_view
 from lexmotion.processing.motion_features import positions_to_features
 from lexmotion.processing.recordings.reading import save_bvh
 from lexmotion.processing.skeletons import BODY_PARTS, HUMANML3D, JOINT_PARTS, KIT_ML
@@ -190,7 +190,7 @@ def test_features_of_a_file_are_explained(model, processor, bodies, tmp_path, mo
     metadata = [file_metadata(tmp_path / "own.npy", fps=20.0)]
     demo = Demo(LexMotionIndex.build(embeds, metadata, processor=processor, model=model))
     given = []
-    monkeypatch.setattr(demos, "explain", lambda model, processor, motion, **_: given.append(motion))
+    monkeypatch.setattr(demos, "explain", lambda model, motion, **_: given.append(motion))
     demo._explanation("item", 0)
     assert np.array_equal(given[0], features) and demo.clip(0)[0].shape[1:] == (22, 3)
 

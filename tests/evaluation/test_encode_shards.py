@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lexmotion import LexMotionConfig, LexMotionModel, cli
 from lexmotion.evaluation.encoding import shards as module
-from lexmotion.evaluation.encoding.shards import EncodeReport, encode_shards, load_encoded, model_fingerprint
+from lexmotion.evaluation.encoding.shards import EncodeReport, load_encoded, model_fingerprint
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 
 SPLITS = {"train": 7, "test": 3}
@@ -73,7 +73,7 @@ def run(dataset, trained):
         if change is not None:
             change(model)
         options = {"shard_size": 2, "precision": "fp32"} | options
-        return encode_shards(model, LexMotionProcessor.from_pretrained(trained), dataset, folder, **options)
+        return module.encode(model, dataset, folder, processor=LexMotionProcessor.from_pretrained(trained), **options)
 
     return encode
 

@@ -62,7 +62,7 @@ def test_all_phases_train_on_joint_angles(prepared, data, recipe, tmp_path):
         assert model.config.motion_config.parts == extractor.parts and len(extractor.parts) == 14
     corpus = data.corpus("validation", 32)
     motion = corpus.frames[: int(corpus.lengths[0])].numpy()
-    found = explain(model, processor, motion, fps=20.0)
+    found = explain(model, motion, processor=processor, fps=20.0)
     assert found.grid[1] == 14 and {word.part for word in found.words} <= {p.replace("_", " ") for p in JOINT_PARTS}
 
     result = json.loads(Path(tmp_path / "run" / "lexcmlp" / "result.json").read_text())

@@ -10,7 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from lexmotion.evaluation.visualization import BLUE, GREY, ORANGE, new_figure, save_figure
+from lexmotion.evaluation.figures.drawing import BLUE, GREY, ORANGE, new_figure, save_figure
 
 from ..checkpoints import write_json
 from . import paper

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from lexmotion.common.files import atomic_path
 from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.recordings.reading import Motion, load_motion
 
@@ -99,9 +100,8 @@ class StoredMotions:
             "starts": np.cumsum([0, *map(len, roots)]).astype(np.int64),
             "fps": np.array(fps, np.float32),
         }
-        partial = Path(f"{file}.partial")
-        save_file(tensors, partial, metadata={"lexmotion_motion_ids": json.dumps(ids)})
-        os.replace(partial, file)
+        with atomic_path(file) as aside:
+            save_file(tensors, aside, metadata={"lexmotion_motion_ids": json.dumps(ids)})
         return len(ids)
 
     def get(self, id: Any, metadata: Mapping[str, Any]) -> Clip | None:

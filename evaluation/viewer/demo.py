@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
 from tqdm.auto import tqdm
 
@@ -29,11 +28,12 @@ from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex
 from lexmotion.processing.recordings.reading import FORMATS, load_motion
 
-from .explain import explain
+from ..explain import explain
+from ..figures.drawing import facing_front
+from ..loading import is_hub_name, load_model
+from ..search import captions_of, dataset_items
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
-from .motion_views import explained_view, page, preview, skeleton_view
-from .search import captions_of, dataset_items
-from .visualization import facing_front
+from .views import explained_view, page, preview, skeleton_view
 
 logger = logging.getLogger(__name__)
 
@@ -373,7 +373,7 @@ class Demo:
         else:
             motion, fps = self.clip(id)  # type: ignore[misc]
         with self._computing:
-            return explain(self.model, self.processor, motion, fps=fps, k=EXPLAINED_WORDS)
+            return explain(self.model, motion, processor=self.processor, fps=fps, k=EXPLAINED_WORDS)
 
     # ----------------------------------------------------------------------------------------------------- uploads
 
@@ -499,7 +499,7 @@ def open_demo(
     if index is not None and not sources:
         sources = stored_beside(index)
     if index is None and dataset is None:
-        if name is not None and not Path(name).is_dir() and not _is_hub_name(name):
+        if name is not None and not Path(name).is_dir() and not is_hub_name(name):
             raise FileNotFoundError(
                 f"the folder {name!r} does not exist: give the output folder of `lexmotion quickstart`"
             )
@@ -509,7 +509,7 @@ def open_demo(
         )
     if index is None and splits is None:
         splits = ["test"]
-    model, processor = _loaded(name, device) if name is not None else (None, None)
+    model, processor = load_model(name, device) if name is not None else (None, None)
     if dataset is not None:
         sources.append(DatasetMotions(dataset, splits))
     if index is not None:
@@ -519,7 +519,7 @@ def open_demo(
             if named is None:
                 raise ValueError(f"the index {index} names no model: give one, `lexmotion demo MODEL --index {index}`")
             opened = LexMotionIndex.from_pretrained(
-                index, model=_loaded(named, device)[0], verify=False, accelerate=False
+                index, model=load_model(named, device)[0], verify=False, accelerate=False
             )
         return Demo(opened, sources)
     if model is None:
@@ -535,18 +535,3 @@ def stored_beside(index: str | os.PathLike) -> list[MotionSource]:
     """The motions that lie beside an index's folder, if any do."""
     file = Path(index).parent / STORED
     return [StoredMotions(file)] if Path(index).is_dir() and file.is_file() else []
-
-
-def _is_hub_name(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
-
-
-def _loaded(name: str, device: str | None) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoProcessor
-
-    if Path(name).is_dir() and not Path(name, "config.json").is_file():
-        raise FileNotFoundError(f"{name} holds no model: give the output of `lexmotion quickstart` or a model folder")
-    if not Path(name).is_dir() and not _is_hub_name(name):
-        raise FileNotFoundError(f"no model folder {name!r}; `lexmotion quickstart` writes one")
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return AutoModel.from_pretrained(name).eval().to(place), AutoProcessor.from_pretrained(name)
