@@ -1,5 +1,6 @@
-"""Searching a corpus: its items for an index, and hits as a table and as a page."""
+"""Searching a corpus: an index of it, and hits as a table and as a page."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape as quoted
@@ -10,10 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 from scipy import sparse
 
-from lexmotion.index.lexmotion_index import Hit
+from lexmotion.index import EMBEDDED
+from lexmotion.index.lexmotion_index import Hit, LexMotionIndex, check_build
 from lexmotion.processing.corpora.prepare import load_prepared
 
 from .encoding.shards import EncodeReport, load_encoded
+from .loading import load_model, load_processor
 from .viewer.views import page
 
 SHOWN_WORDS = 8
@@ -57,6 +60,73 @@ def dataset_items(
         embeds = model.encode_motion(rows, processor=processor, progress=progress)
         parts.append(CorpusItems(list(rows["id"]), embeds, metadata))
     return _joined(parts)
+
+
+def build_index(
+    folder: str | Path,
+    *,
+    vectors: str | Path | None = None,
+    dataset: str | Path | None = None,
+    index: str | Path | None = None,
+    model: str | None = None,
+    splits: Sequence[str] | None = None,
+    engine: str = EMBEDDED,
+    uri: str | None = None,
+    overwrite: bool = False,
+    device: str | None = None,
+) -> LexMotionIndex:
+    """
+    Make an index of the motions of a corpus, with their captions as metadata. One of three says what is indexed.
+
+    Args:
+        folder: of the index.
+        vectors: output of `lexmotion encode`.
+        dataset: or a prepared corpus, which is encoded now.
+        index: or another index, which is copied, whatever its engine.
+        model: folder or Hub name of the model that encodes queries, and the dataset; None: that of the vectors, or of
+            the other index.
+        splits: of the vectors or the dataset; all by default.
+        engine, uri, overwrite: as of `LexMotionIndex.build`. Both are tried before anything is encoded.
+        device: where the dataset is encoded; None takes a GPU if there is one.
+
+    Returns:
+        The index, open for writing: close it, or use it in a `with` statement.
+
+    Raises:
+        ValueError: none or several of the three are given, there is no model for a dataset, or as of
+            `LexMotionIndex.build`. FileNotFoundError: one of the folders is not what it should be.
+
+    Example:
+        >>> with build_index("motions.index", vectors="vectors/humanml3d") as index:  # doctest: +SKIP
+        ...     hits = index.search("a person kicks with the left leg")
+    """
+    if sum(source is not None for source in (vectors, dataset, index)) != 1:
+        raise ValueError("give --vectors DIR or --dataset DIR or --index DIR, one of them: what is to be indexed")
+    if dataset is not None and model is None:
+        raise ValueError("--dataset needs --model, which encodes its motions")
+    if index is not None and splits is not None:
+        raise ValueError("--index takes a whole index, so leave out --split")
+    check_build(engine, uri, folder, overwrite)
+    if index is not None:
+        with LexMotionIndex.from_pretrained(index) as old:
+            model, processor, items = model or old.info()["model"], old.processor, CorpusItems(*old.items())
+    elif vectors is not None:
+        model = model or EncodeReport.load(vectors).model
+        items, processor = encoded_items(vectors, splits), load_processor(model)
+    else:
+        loaded, processor = load_model(str(model), device)
+        items = dataset_items(loaded, processor, str(dataset), splits, progress=True)
+    return LexMotionIndex.build(
+        items.embeds,
+        items.metadata,
+        items.ids or None,
+        folder=folder,
+        processor=processor,
+        model=os.path.abspath(model) if model is not None and Path(model).is_dir() else model,
+        overwrite=overwrite,
+        engine=engine,
+        uri=uri,
+    )
 
 
 def _joined(parts: Sequence[CorpusItems]) -> CorpusItems:

@@ -159,6 +159,25 @@ def server(demo: Demo) -> Any:
     return app
 
 
+def serve(demo: Demo, host: str, port: int, share: bool = False) -> None:
+    """
+    Serve a demo until it is stopped.
+
+    Args:
+        port: 0 takes a free one. share: open a public address through gradio.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+    """
+    try:
+        server(demo).launch(server_name=host, server_port=port or None, share=share)
+    except OSError as error:
+        raise OSError(
+            f"cannot serve at {host}:{port}: the port is taken, or the address is not this machine's; choose another "
+            "with --port or --host"
+        ) from error
+
+
 def demo_of_environment() -> Demo:
     """What the variables name, else what lies beside this file."""
     variables = {name: os.environ.get(f"LEXMOTION_{name}") or None for name in ("MODEL", "INDEX", "DATASET")}

@@ -31,6 +31,12 @@ ModelOption = Annotated[
 SplitOption = Annotated[str, typer.Option(help="train, val, test or another prepared one. Example: --split test")]
 
 
+SplitsOption = Annotated[
+    list[str] | None,
+    typer.Option("--split", help="Split to take, repeatable; unset, every one. Example: --split test"),
+]
+
+
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")]
 
 
@@ -88,6 +94,14 @@ UriOption = Annotated[
         help="Where the index's Milvus or Postgres is now, if it has moved. Example: --uri http://HOST:19530"
     ),
 ]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON. Example: --json")]
+
+
+def split_names(splits: list[str] | None) -> list[str] | None:
+    """The names of splits as corpora have them; None stays None."""
+    return None if splits is None else [SPLIT_NAMES.get(name, name) for name in splits]
 
 
 def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:

@@ -31,6 +31,30 @@ from .options import (
 )
 
 
+VectorsOption = Annotated[
+    Path | None, typer.Option(help="Folder written by `lexmotion encode`. Example: --vectors vectors/humanml3d")
+]
+
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the engine: postgresql://USER@HOST/DATABASE, http://HOST:19530, or a .db file of Milvus "
+        "Lite; unset, such a file in INDEX. Passwords are not stored. Example: --uri postgresql://me@db/motions"
+    ),
+]
+
+
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace an index that is there; the table of Milvus or Postgres that its folder names is dropped, which "
+        "a copy of an index shares with the original. Example: --overwrite",
+    ),
+]
+
+
 @app.command()
 def encode(
     model: ModelOption,
@@ -38,9 +62,7 @@ def encode(
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the shards. Example: --output-dir vectors/humanml3d", show_default=False)
     ],
-    split: Annotated[
-        list[str] | None, typer.Option(help="Split to encode, repeatable; unset, every one. Example: --split test")
-    ] = None,
+    split: SplitsOption = None,
     what: Annotated[
         str, typer.Option(help="motion, text (every caption) or both, with a comma. Example: --what motion")
     ] = "motion,text",
@@ -77,7 +99,7 @@ def encode(
         loaded,
         dataset,
         output_dir,
-        splits=None if split is None else [SPLIT_NAMES.get(name, name) for name in split],
+        splits=split_names(split),
         kinds=[kind.strip() for kind in what.split(",")],
         shard_size=shard_size,
         batch_size=batch_size,
@@ -102,9 +124,7 @@ def index() -> None:
 @index_app.command("build")
 def index_build(
     index_dir: IndexArgument,
-    vectors: Annotated[
-        Path | None, typer.Option(help="Folder written by `lexmotion encode`. Example: --vectors vectors/humanml3d")
-    ] = None,
+    vectors: VectorsOption = None,
     dataset: Annotated[
         Path | None,
         typer.Option(help="Or a prepared dataset, encoded now. Example: --dataset prepared/humanml3d"),
@@ -116,13 +136,7 @@ def index_build(
     engine: Annotated[
         str, typer.Option(help="Where the rows are: embedded, milvus or postgres. Example: --engine postgres")
     ] = "embedded",
-    uri: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of the engine: postgresql://USER@HOST/DATABASE, http://HOST:19530, or a .db file of Milvus "
-            "Lite; unset, such a file in INDEX. Passwords are not stored. Example: --uri postgresql://me@db/motions"
-        ),
-    ] = None,
+    uri: AddressOption = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -130,17 +144,8 @@ def index_build(
             "Example: --model runs/small/model"
         ),
     ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Split to take, repeatable; unset, every one. Example: --split test")
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace an index that is there; the table of Milvus or Postgres that its folder names is dropped, "
-            "which a copy of an index shares with the original. Example: --overwrite",
-        ),
-    ] = False,
+    split: SplitsOption = None,
+    overwrite: OverwriteOption = False,
     device: DeviceOption = None,
 ) -> None:
     """Make an index of the motions of a corpus.
@@ -150,43 +155,21 @@ def index_build(
 
     Example: [bold]lexmotion index build INDEX --dataset prepared/humanml3d --model runs/small/model[/]
     """
-    if sum(source is not None for source in (vectors, dataset, other)) != 1:
-        raise ValueError("give --vectors DIR or --dataset DIR or --index DIR, one of them: what is to be indexed")
-    if dataset is not None and model is None:
-        raise ValueError("--dataset needs --model, which encodes its motions")
-    if other is not None and split is not None:
-        raise ValueError("--index takes a whole index, so leave out --split")
     begin()
-    from lexmotion import LexMotionIndex
-    from lexmotion.evaluation.encoding.shards import EncodeReport
-    from lexmotion.evaluation.search import CorpusItems, dataset_items, encoded_items
-    from lexmotion.index.lexmotion_index import check_build
+    from lexmotion.evaluation.search import build_index
 
-    check_build(engine, uri, index_dir, overwrite)
-    splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     started = time.perf_counter()
-    name = model
-    if other is not None:
-        with LexMotionIndex.from_pretrained(other) as old:
-            name, processor = model or old.info()["model"], old.processor
-            ids, embeds, metadata = old.items()
-        items = CorpusItems(ids, embeds, metadata)
-    elif vectors is not None:
-        name = model or EncodeReport.load(vectors).model
-        items, processor = encoded_items(vectors, splits), load_processor(name)
-    else:
-        loaded, processor = load_model(str(model), device)
-        items = dataset_items(loaded, processor, str(dataset), splits, progress=True)
-    with LexMotionIndex.build(
-        items.embeds,
-        items.metadata,
-        items.ids or None,
-        folder=index_dir,
-        processor=processor,
-        model=os.path.abspath(name) if name is not None and Path(name).is_dir() else name,
-        overwrite=overwrite,
+    with build_index(
+        index_dir,
+        vectors=vectors,
+        dataset=dataset,
+        index=other,
+        model=model,
+        splits=split_names(split),
         engine=engine,
         uri=uri,
+        overwrite=overwrite,
+        device=device,
     ) as made:
         took = time.perf_counter() - started
         Console(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
@@ -266,7 +249,7 @@ def index_delete(
 @index_app.command("info")
 def index_info(
     index_dir: IndexArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON. Example: --json")] = False,
+    as_json: JsonOption = False,
     uri: UriOption = None,
 ) -> None:
     """Check every file of an index against its checksum, and say what it holds and where.
@@ -419,13 +402,12 @@ def demo(
     begin()
     from lexmotion.evaluation.viewer.demo import open_demo
 
-    splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     console = Console(highlight=False)
     if export is None:
-        from lexmotion.hub_cards.space.app import gradio_server, server
+        from lexmotion.hub_cards.space.app import gradio_server, serve
 
         gradio_server()  # a package that is not there is told now, and not after a corpus was encoded
-    opened = open_demo(source, index, dataset, splits, device, progress=True)
+    opened = open_demo(source, index, dataset, split_names(split), device, progress=True)
     if export is not None:
         from lexmotion.hub_cards.space_folder import write_space
 
@@ -433,10 +415,4 @@ def demo(
         console.print(f"Space of {len(opened.rows)} motions, {moving} with positions: {escape(str(export))}")
         return
     console.print(f"{len(opened.rows)} motions, {len(opened.words)} words; stop with Ctrl+C")
-    try:
-        server(opened).launch(server_name=host, server_port=port or None, share=share)
-    except OSError as error:
-        raise OSError(
-            f"cannot serve at {host}:{port}: the port is taken, or the address is not this machine's; choose another "
-            "with --port or --host"
-        ) from error
+    serve(opened, host, port, share)
