@@ -7,6 +7,7 @@ from html import escape as quoted
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 from scipy import sparse
@@ -14,9 +15,11 @@ from scipy import sparse
 from lexmotion.index import EMBEDDED
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex, check_build
 from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.processing.recordings.reading import Motion
 
 from .encoding.shards import EncodeReport, load_encoded
 from .loading import load_model, load_processor
+from .viewer.motion_sources import file_metadata
 from .viewer.views import page
 
 SHOWN_WORDS = 8
@@ -129,6 +132,103 @@ def build_index(
     )
 
 
+def open_index(
+    name: str | Path, model: str | None = None, device: str | None = None, uri: str | None = None
+) -> LexMotionIndex:
+    """
+    Open an index together with its model.
+
+    Args:
+        name: folder or Hub name. model: instead of the one that the index names. device: as of `load_model`.
+        uri: of its engine, instead of the one that the index names.
+    """
+    # One query is answered before numba has started.
+    index = LexMotionIndex.from_pretrained(name, accelerate=False, uri=uri)
+    named = model or index.info()["model"]
+    if named is None:
+        return index
+    index.close()
+    loaded, processor = load_model(named, device)
+    return LexMotionIndex.from_pretrained(
+        name, model=loaded, processor=processor if model else None, verify=False, accelerate=False, uri=uri
+    )
+
+
+def add_files(
+    index: LexMotionIndex,
+    files: Sequence[Path],
+    motions: Sequence[tuple[Motion, float]],
+    replace: bool = False,
+    **options: Any,
+) -> list[Any]:
+    """
+    Add motion files to an index, encoded by its model.
+
+    Args:
+        files: their stems are the ids. motions: of each what `read_motion_for` returns. replace: as of
+            `LexMotionIndex.add`. options: how they were read, as of `load_motion`, which is kept as metadata.
+
+    Returns:
+        The ids.
+    """
+    embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
+    metadata = [file_metadata(path, **options) for path in files]
+    return index.add(embeds, metadata, [path.stem for path in files], replace=replace)
+
+
+@dataclass
+class Answer:
+    """
+    What a search found.
+
+    Args:
+        title: what was searched. conditions: `k`, `must`, `must_not` and `boost`, as of `LexMotionIndex.search`.
+        vector: the query, (1, V) CSR; None if the words of the conditions were the query.
+        words: of the query with their weights, heaviest first. hits: best first.
+    """
+
+    title: str
+    conditions: dict[str, Any]
+    vector: sparse.csr_matrix | None
+    words: list[tuple[str, float]]
+    hits: list[Hit]
+
+    def described(self) -> str:
+        """The conditions in words: `10 best, must have kick, must not have right, left x 2`."""
+        parts = [f"{self.conditions['k']} best"]
+        parts += [f"must have {word}" for word in self.conditions["must"]]
+        parts += [f"must not have {word}" for word in self.conditions["must_not"]]
+        return ", ".join([*parts, *(f"{word} x {factor:g}" for word, factor in self.conditions["boost"].items())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Title, conditions and hits as JSON holds them."""
+        return {"query": self.title, **self.conditions, "hits": [hit.to_dict() for hit in self.hits]}
+
+
+def ask(
+    index: LexMotionIndex,
+    text: str | None = None,
+    motion: np.ndarray | None = None,
+    fps: float | None = None,
+    title: str | None = None,
+    **conditions: Any,
+) -> Answer:
+    """
+    Search an index by a text, by a motion, or by words alone.
+
+    Args:
+        text: what happens in the motion. motion, fps: or an example, as of `LexMotionIndex.encode`.
+        title: of the search; None: the text, or the words.
+        conditions: `k`, `must`, `must_not` and `boost`.
+    """
+    if text is None and motion is None:
+        words = dict.fromkeys([*conditions["must"], *conditions["boost"]])
+        return Answer(title or " ".join(words), conditions, None, [], index.search(**conditions))
+    vector = index.encode(text=text, motion=motion, fps=fps)
+    hits = index.search(vector, **conditions)[0]
+    return Answer(title or text or "motion", conditions, vector, index.words_of(vector), hits)
+
+
 def _joined(parts: Sequence[CorpusItems]) -> CorpusItems:
     return CorpusItems(
         [id for part in parts for id in part.ids],
@@ -160,14 +260,6 @@ def told(metadata: dict[str, Any]) -> str:
         if any(first):
             return str(first[0])
     return ", ".join(f"{name} {value}" for name, value in metadata.items())
-
-
-def conditions_told(
-    k: int, must: Sequence[str] = (), must_not: Sequence[str] = (), boost: Mapping[str, float] | None = None
-) -> str:
-    """The conditions of a search in words: `10 best, must have kick, must not have right, left x 2`."""
-    parts = [f"{k} best", *(f"must have {word}" for word in must), *(f"must not have {word}" for word in must_not)]
-    return ", ".join([*parts, *(f"{word} x {factor:g}" for word, factor in (boost or {}).items())])
 
 
 def search_page(

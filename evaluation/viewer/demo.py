@@ -24,6 +24,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from lexmotion.common.files import write_text
 from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex
 from lexmotion.processing.recordings.reading import FORMATS, load_motion
@@ -31,7 +32,7 @@ from lexmotion.processing.recordings.reading import FORMATS, load_motion
 from ..explain import explain
 from ..figures.drawing import facing_front
 from ..loading import is_hub_name, load_model
-from ..search import captions_of, dataset_items
+from ..search import Answer, captions_of, dataset_items, search_page
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
 from .views import explained_view, page, preview, skeleton_view
 
@@ -535,3 +536,31 @@ def stored_beside(index: str | os.PathLike) -> list[MotionSource]:
     """The motions that lie beside an index's folder, if any do."""
     file = Path(index).parent / STORED
     return [StoredMotions(file)] if Path(index).is_dir() and file.is_file() else []
+
+
+def write_search_page(
+    path: str | os.PathLike,
+    index: LexMotionIndex,
+    name: str,
+    answer: Answer,
+    dataset: str | os.PathLike | None = None,
+) -> None:
+    """
+    Write an answer as a page that needs no other file, with hits in motion if a model can explain them.
+
+    Args:
+        name: folder or Hub name of the index. dataset: prepared corpus that the hits are in.
+    """
+    moving: dict[str, Any] = {}
+    if answer.hits and index.model is not None and getattr(index.processor, "lexicon", None) is not None:
+        shown = Demo(index, [*stored_beside(name), *([DatasetMotions(dataset)] if dataset is not None else [])])
+        must, must_not, boost = (answer.conditions[key] for key in ("must", "must_not", "boost"))
+        steering = Question(must=tuple(must), must_not=tuple(must_not), boost=tuple(boost.items()))
+        vector = shown.vector(steering, answer.vector)
+        views = [
+            shown.explained("item", hit.id, vector, hit)
+            for hit in tqdm(answer.hits, desc="motions explained", disable=None, leave=False)
+        ]
+        moving = {"views": views, "skeleton": shown.skeleton} if any(views) else {}
+    conditions = f"{answer.described()}; {len(index)} motions in {name}"
+    write_text(path, search_page(answer.title, conditions, answer.words, answer.hits, **moving))

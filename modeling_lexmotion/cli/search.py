@@ -1,7 +1,6 @@
 """Vectors and search: `encode`, `index`, `search`, `demo`."""
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,26 +9,27 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from lexmotion.evaluation.loading import load_model, load_processor
+from lexmotion.evaluation.loading import load_model
 
 from .base import app, index_app
-from .loading import begin, moving_hits, open_index, read_motion_for
+from .loading import begin, read_motion_for
 from .options import (
-    SPLIT_NAMES,
     BodyModelOption,
     DatasetOption,
     DeviceOption,
     FpsOption,
     IndexArgument,
+    JsonOption,
     KeyOption,
     MappingOption,
     ModelOption,
+    SplitsOption,
     UnitsOption,
     UpOption,
     UriOption,
     parse_factors,
+    split_names,
 )
-
 
 VectorsOption = Annotated[
     Path | None, typer.Option(help="Folder written by `lexmotion encode`. Example: --vectors vectors/humanml3d")
@@ -51,6 +51,34 @@ OverwriteOption = Annotated[
         "--overwrite",
         help="Replace an index that is there; the table of Milvus or Postgres that its folder names is dropped, which "
         "a copy of an index shares with the original. Example: --overwrite",
+    ),
+]
+
+
+MustOption = Annotated[list[str] | None, typer.Option(help="Word every hit has, repeatable. Example: --must kick")]
+
+
+MustNotOption = Annotated[
+    list[str] | None, typer.Option("--not", help="Word no hit has, repeatable. Example: --not right")
+]
+
+
+BoostOption = Annotated[
+    list[str] | None,
+    typer.Option(help="WORD=FACTOR, repeatable: weigh a word of the query more or less. Example: --boost left=2"),
+]
+
+
+OtherModelOption = Annotated[
+    str | None,
+    typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
+]
+
+
+HitsDatasetOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Prepared dataset the hits are in: on the page they move then. Example: --dataset prepared/humanml3d"
     ),
 ]
 
@@ -181,12 +209,8 @@ def index_add(
     motions: Annotated[
         list[Path] | None, typer.Argument(metavar="[MOTION]...", help="Motion files, named by their stems.")
     ] = None,
-    vectors: Annotated[
-        Path | None, typer.Option(help="Or a folder written by `lexmotion encode`. Example: --vectors vectors/more")
-    ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Split of the vectors to take, repeatable. Example: --split test")
-    ] = None,
+    vectors: VectorsOption = None,
+    split: SplitsOption = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace motions of the same id. Example: --replace")
     ] = False,
@@ -209,19 +233,16 @@ def index_add(
     if missing:
         raise FileNotFoundError(f"no motion file {str(missing[0])!r}; give .npy, .npz, .bvh or .csv files")
     begin()
-    from lexmotion.evaluation.search import encoded_items
-    from lexmotion.evaluation.viewer.motion_sources import file_metadata
+    from lexmotion.evaluation.search import add_files, encoded_items, open_index
 
     with open_index(index_dir, device=device, uri=uri) as index:
         if vectors is not None:
-            items = encoded_items(vectors, None if split is None else [SPLIT_NAMES.get(name, name) for name in split])
+            items = encoded_items(vectors, split_names(split))
             added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
         else:
             options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
             read = [read_motion_for(index.processor, path, fps, **options) for path in motions or ()]
-            embeds = index.encode(motion=[motion.model_input for motion, _ in read], fps=[rate for _, rate in read])
-            metadata = [file_metadata(path, fps=fps, **options) for path in motions or ()]
-            added = index.add(embeds, metadata, [path.stem for path in motions or ()], replace=replace)
+            added = add_files(index, motions or (), read, replace, fps=fps, **options)
         Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
 
 
@@ -275,16 +296,9 @@ def search(
     ],
     text: Annotated[str | None, typer.Argument(help="What happens in the motion.", show_default=False)] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Motions to find. Example: -k 20")] = 10,
-    must: Annotated[
-        list[str] | None, typer.Option(help="Word every hit has, repeatable. Example: --must kick")
-    ] = None,
-    must_not: Annotated[
-        list[str] | None, typer.Option("--not", help="Word no hit has, repeatable. Example: --not right")
-    ] = None,
-    boost: Annotated[
-        list[str] | None,
-        typer.Option(help="WORD=FACTOR, repeatable: weigh a word of the query more or less. Example: --boost left=2"),
-    ] = None,
+    must: MustOption = None,
+    must_not: MustNotOption = None,
+    boost: BoostOption = None,
     motion: Annotated[
         Path | None, typer.Option(help="Search by example: a motion file instead of text. Example: --motion kick.bvh")
     ] = None,
@@ -294,20 +308,12 @@ def search(
     mapping: MappingOption = None,
     key: KeyOption = None,
     body_model: BodyModelOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table. Example: --json")] = False,
+    model: OtherModelOption = None,
+    as_json: JsonOption = False,
     html: Annotated[
         Path | None, typer.Option(help="Page to write, which needs no other file. Example: --html report.html")
     ] = None,
-    dataset: Annotated[
-        Path | None,
-        typer.Option(
-            help="Prepared dataset the hits are in: on the page they move then. Example: --dataset prepared/humanml3d"
-        ),
-    ] = None,
+    dataset: HitsDatasetOption = None,
     uri: UriOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -325,31 +331,24 @@ def search(
     if dataset is not None and not dataset.is_dir():
         raise FileNotFoundError(f"no dataset {str(dataset)!r}; --dataset takes what `lexmotion prepare` wrote")
     begin()
-    from lexmotion.evaluation.search import conditions_told, hits_table, search_page
+    from lexmotion.evaluation.search import ask, hits_table, open_index
 
     index = open_index(index_dir, model, device, uri)
     conditions = {"k": k, "must": must or [], "must_not": must_not or [], "boost": factors}
-    if text is not None:
-        query, title = index.encode(text=text), text
-    elif motion is not None:
+    if motion is None:
+        answer = ask(index, text, **conditions)
+    else:
         options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
         read, rate = read_motion_for(index.processor, motion, fps, **options)
-        query, title = index.encode(motion=read.model_input, fps=rate), str(motion)
-    else:
-        query, title = None, " ".join(dict.fromkeys([*(must or []), *factors]))
-    found = index.search(query, **conditions)
-    hits = found if query is None else found[0]
-    told = conditions_told(k, must or [], must_not or [], factors)
-    words = [] if query is None else index.words_of(query)
+        answer = ask(index, motion=read.model_input, fps=rate, title=str(motion), **conditions)
     if as_json:
-        print(json.dumps({"query": title, **conditions, "hits": [hit.to_dict() for hit in hits]}, indent=2))
+        print(json.dumps(answer.to_dict(), indent=2))
     else:
-        Console().print(hits_table(hits, f"{title} ({told})"))
+        Console().print(hits_table(answer.hits, f"{answer.title} ({answer.described()})"))
     if html is not None:
-        moving = moving_hits(index, index_dir, hits, query, conditions, dataset) if hits else {}
-        from lexmotion.hub_cards.rendering import write_text
+        from lexmotion.evaluation.viewer.demo import write_search_page
 
-        write_text(html, search_page(title, f"{told}; {len(index)} motions in {index_dir}", words, hits, **moving))
+        write_search_page(html, index, index_dir, answer, dataset)
         if not as_json:
             Console(highlight=False).print(f"page: {escape(str(html))}")
 
@@ -368,10 +367,7 @@ def demo(
         str | None,
         typer.Option(help="Index to search, folder or Hub name; unset, the dataset's. Example: --index motions.index"),
     ] = None,
-    dataset: Annotated[
-        Path | None,
-        typer.Option(help="Prepared dataset with the motions of the hits. Example: --dataset prepared/humanml3d"),
-    ] = None,
+    dataset: HitsDatasetOption = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
