@@ -211,7 +211,11 @@ def ask(
     motion: np.ndarray | None = None,
     fps: float | None = None,
     title: str | None = None,
-    **conditions: Any,
+    *,
+    k: int = 10,
+    must: Sequence[str] = (),
+    must_not: Sequence[str] = (),
+    boost: Mapping[str, float] | None = None,
 ) -> Answer:
     """
     Search an index by a text, by a motion, or by words alone.
@@ -219,13 +223,14 @@ def ask(
     Args:
         text: what happens in the motion. motion, fps: or an example, as of `LexMotionIndex.encode`.
         title: of the search; None: the text, or the words.
-        conditions: `k`, `must`, `must_not` and `boost`.
+        k, must, must_not, boost: as of `LexMotionIndex.search`.
     """
+    conditions = {"k": k, "must": list(must), "must_not": list(must_not), "boost": dict(boost or {})}
     if text is None and motion is None:
-        words = dict.fromkeys([*conditions["must"], *conditions["boost"]])
-        return Answer(title or " ".join(words), conditions, None, [], index.search(**conditions))
+        hits = index.search(k=k, must=must, must_not=must_not, boost=boost)
+        return Answer(title or " ".join(dict.fromkeys([*must, *(boost or {})])), conditions, None, [], hits)
     vector = index.encode(text=text, motion=motion, fps=fps)
-    hits = index.search(vector, **conditions)[0]
+    hits = index.search(vector, k, must=must, must_not=must_not, boost=boost)[0]
     return Answer(title or text or "motion", conditions, vector, index.words_of(vector), hits)
 
 

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -334,7 +334,7 @@ def search(
     from lexmotion.evaluation.search import ask, hits_table, open_index
 
     index = open_index(index_dir, model, device, uri)
-    conditions = {"k": k, "must": must or [], "must_not": must_not or [], "boost": factors}
+    conditions: dict[str, Any] = {"k": k, "must": must or (), "must_not": must_not or (), "boost": factors}
     if motion is None:
         answer = ask(index, text, **conditions)
     else:

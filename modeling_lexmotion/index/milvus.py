@@ -216,10 +216,10 @@ class MilvusEngine(TableEngine):
         batch: list[dict[str, Any]] = []
         with self._errors() as client:
             write = client.upsert if replaced else client.insert
-            for id, words, weights, metadata in rows.each():
+            for id, words, weights, item in rows.each():
                 # Milvus has no empty vectors; the word after the last is asked for by nobody.
                 vector = dict(zip(words, weights, strict=True)) or {width: 1.0}
-                batch.append({"id": id, "vector": vector, "words": words, "metadata": metadata})
+                batch.append({"id": id, "vector": vector, "words": words, "metadata": item})
                 if len(batch) == BATCH:
                     write(self.table, batch)
                     batch = []

@@ -224,9 +224,9 @@ class PostgresEngine(TableEngine):
         copy = sql.SQL("COPY {rows} (id, vector, words, metadata) FROM STDIN (FORMAT binary)").format(**self._named)
         with self._errors(), self._connection().cursor().copy(copy) as stream:
             stream.set_types([kind, "sparsevec", "int4[]", "jsonb"])
-            for id, words, weights, metadata in rows.each():
+            for id, words, weights, item in rows.each():
                 vector = SparseVector(dict(zip(words, weights, strict=True)), rows.vectors.shape[1])
-                stream.write_row((id, vector, words, Jsonb(metadata, dumps=_dumps)))
+                stream.write_row((id, vector, words, Jsonb(item, dumps=_dumps)))
         if indexed == (1,):
             self._run("CREATE INDEX ON {rows} USING gin (words)")
 
