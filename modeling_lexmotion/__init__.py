@@ -26,7 +26,7 @@ _HOME = {
     "LexMotionFeatureExtractor": "processing.feature_extraction_lexmotion",
     "LexMotionProcessor": "processing.processing_lexmotion",
     "load_motion": "processing.recordings.reading",
-    "save_bvh": "processing.recordings.reading",
+    "save_bvh": "processing.recordings.bvh",
     "prepare": "processing.corpora.prepare",
     "train": "training.pipeline",
     "evaluate": "evaluation.model_report",

@@ -1,4 +1,4 @@
-"""From raw motion and words to tensors."""
+"""From recordings and captions to prepared corpora and tensors."""
 
 import importlib
 
@@ -7,15 +7,20 @@ _HOME = {
     "LexMotionFeatureExtractor": "feature_extraction_lexmotion",
     "LexMotionProcessor": "processing_lexmotion",
     "Lexicon": "lexicon",
-    "Skeleton": "skeletons",
+    "Motion": "recordings.reading",
+    "ReadingOptions": "recordings.options",
     "SKELETONS": "skeletons",
-    "get_skeleton": "skeletons",
+    "Skeleton": "skeletons",
     "canonicalize": "motion_features",
     "features_to_positions": "motion_features",
+    "get_skeleton": "skeletons",
+    "inspect_motion": "recordings.inspection",
+    "load_motion": "recordings.reading",
     "mirror_positions": "motion_features",
     "positions_to_features": "motion_features",
     "resample_positions": "motion_features",
     "rotate_yaw": "motion_features",
+    "save_bvh": "recordings.bvh",
 }
 __all__ = sorted(_HOME)
 

@@ -10,18 +10,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.processing.recordings.options import ReadingOptions
+
 from .base import app
 from .loading import begin
-from .options import (
-    SPLIT_NAMES,
-    BodyModelOption,
-    FpsOption,
-    KeyOption,
-    MappingOption,
-    UnitsOption,
-    UpOption,
-    parse_pairs,
-)
+from .options import READING, SPLIT_NAMES, parse_pairs, with_options
 
 
 @app.command()
@@ -160,18 +153,14 @@ def prepare(
 
 
 @app.command()
+@with_options(ReadingOptions, READING)
 def inspect(
     file: Annotated[Path, typer.Argument(help="Motion file: .npy, .npz, .bvh or .csv.", show_default=False)],
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     skeleton: Annotated[
         str | None,
         typer.Option(help="Joints wanted: humanml3d or kit-ml; unset, those there are. Example: --skeleton humanml3d"),
     ] = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
     figure: Annotated[
         Path | None,
         typer.Option(help="Strip of stick figures to write (.png, .svg or .pdf). Example: --figure strip.png"),
@@ -189,9 +178,7 @@ def inspect(
     from lexmotion.evaluation.console import inspection_tables
     from lexmotion.processing.recordings.inspection import inspect_motion
 
-    found = inspect_motion(
-        file, fps=fps, skeleton=skeleton, units=units, up=up, mapping=mapping, key=key, body_model=body_model
-    )
+    found = inspect_motion(file, reading, skeleton)
     console = Console()
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

@@ -8,22 +8,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.common.files import write_json
+from lexmotion.processing.recordings.options import ReadingOptions
+
 from .base import app, evaluate_app, report_app
-from .loading import begin, load_model, read_motion_for, write_json
+from .loading import begin, load_model, read_motion_for
 from .options import (
+    READING,
     SPLIT_NAMES,
     BatchSizeOption,
-    BodyModelOption,
     DatasetOption,
     DeviceOption,
-    FpsOption,
-    KeyOption,
-    MappingOption,
     ModelOption,
     SplitOption,
-    UnitsOption,
-    UpOption,
     parse_pairs,
+    with_options,
 )
 
 
@@ -195,6 +194,7 @@ def evaluate_ridge_floor(
 
 
 @app.command()
+@with_options(ReadingOptions, READING)
 def explain(
     model: ModelOption,
     motion: Annotated[
@@ -207,12 +207,7 @@ def explain(
     text: Annotated[
         str | None, typer.Option(help='A caption to compare with. Example: --text "a person kicks with the left leg"')
     ] = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     top_k: Annotated[int, typer.Option(min=1, help="How many words to show. Example: --top-k 20")] = 10,
     figure: Annotated[
         Path | None, typer.Option(help="Picture to write (.png, .svg or .pdf). Example: --figure words.png")
@@ -238,8 +233,7 @@ def explain(
     from lexmotion.evaluation.explain import explain as run
 
     loaded, processor = load_model(model, device)
-    options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-    read, rate = read_motion_for(processor, motion, fps, **options)
+    read, rate = read_motion_for(processor, motion, reading)
     explanation = run(loaded, processor, read.model_input, text=text, fps=rate, k=top_k)
     console = Console()
     for table in explanation_tables(explanation, top_k):

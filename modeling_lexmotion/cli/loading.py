@@ -1,12 +1,13 @@
 """What commands load and write."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+
+from lexmotion.processing.recordings.options import ReadingOptions
 
 
 def begin() -> None:
@@ -95,27 +96,19 @@ def moving_hits(
     return {"views": views, "skeleton": shown.skeleton} if any(views) else {}
 
 
-def read_motion_for(processor: Any, path: Path, fps: float | None = None, **options: Any) -> tuple[Any, float]:
-    """A motion file in the joints of a model.
+def read_motion_for(processor: Any, path: Path, reading: ReadingOptions) -> tuple[Any, float]:
+    """Read a motion file in the joints of a model, and show what is doubtful about it.
 
     Args:
-        processor: The model's. path: Motion file. fps: Frames a second; None, what the file says.
-        options: As of `load_motion`.
+        processor: Of the model. path: Motion file. reading: How to read it.
 
     Returns:
-        The motion, and its frames a second: given, the file's, else the model's. Doubtful findings are shown.
+        The motion, and its frames per second: given, the file's, else the model's.
     """
     from lexmotion.processing.recordings.reading import load_motion
 
-    motion = load_motion(path, fps, processor.feature_extractor.skeleton, **options)
+    motion = load_motion(path, reading, processor.feature_extractor.skeleton)
     for problem in motion.problems:
         if problem.severity == "warning":
             Console(stderr=True).print(f"[yellow]{escape(str(problem))}[/]", highlight=False)
     return motion, motion.fps if motion.fps_is_known else processor.feature_extractor.fps
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content` in one step, so that an interrupted command leaves no half file."""
-    from lexmotion.hub_cards.rendering import write_text
-
-    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,7 +1,11 @@
 """Options that several commands share, and the parsing of their values."""
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,43 +47,39 @@ IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of 
 
 
 # How to read a motion file, wherever a command takes one.
-FpsOption = Annotated[
-    float | None,
-    typer.Option(help="Frames a second of the file; unset, what it says, else the model's own. Example: --fps 30"),
-]
-
-
-UnitsOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Unit of the file: m, cm, mm, in, ft, cmu, or metres in a unit; unset, found by the body's height. "
-        "Example: --units cm"
-    ),
-]
-
-
-UpOption = Annotated[
-    str | None,
-    typer.Option(help="Vertical axis of the file: y, z, x, -y, -z or -x; unset, found by the body. Example: --up z"),
-]
-
-
-MappingOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Which joint is which: cmu, mixamo, lafan1, motionbuilder, smpl, or a JSON or YAML file of "
-        "{joint: name in the file}; unset, found by the names. Example: --mapping rig.json"
-    ),
-]
-
-
-KeyOption = Annotated[str | None, typer.Option(help="Array of an .npz file. Example: --key positions")]
-
-
-BodyModelOption = Annotated[
-    Path | None,
-    typer.Option(help="Your SMPL-H model, for AMASS files: a .npz file or its folder. Example: --body-model smplh"),
-]
+READING: dict[str, Any] = {
+    "fps": Annotated[
+        float | None,
+        typer.Option(help="Frames a second of the file; unset, what it says, else the model's own. Example: --fps 30"),
+    ],
+    "units": Annotated[
+        str | None,
+        typer.Option(
+            help="Unit of the file: m, cm, mm, in, ft, cmu, or metres in a unit; unset, found by the body's height. "
+            "Example: --units cm"
+        ),
+    ],
+    "up": Annotated[
+        str | None,
+        typer.Option(
+            help="Vertical axis of the file: y, z, x, -y, -z or -x; unset, found by the body. Example: --up z"
+        ),
+    ],
+    "mapping": Annotated[
+        str | None,
+        typer.Option(
+            help="Which joint is which: cmu, mixamo, lafan1, motionbuilder, smpl, or a JSON or YAML file of "
+            "{joint: name in the file}; unset, found by the names. Example: --mapping rig.json"
+        ),
+    ],
+    "key": Annotated[str | None, typer.Option(help="Array of an .npz file. Example: --key positions")],
+    "body_model": Annotated[
+        Path | None,
+        typer.Option(
+            help="Your SMPL-H model, for AMASS files: a .npz file or its folder. Example: --body-model smplh"
+        ),
+    ],
+}
 
 
 UriOption = Annotated[
@@ -88,6 +88,41 @@ UriOption = Annotated[
         help="Where the index's Milvus or Postgres is now, if it has moved. Example: --uri http://HOST:19530"
     ),
 ]
+
+
+def with_options(options: type, annotations: dict[str, Any]) -> Callable[[Callable], Callable]:
+    """
+    Give a command the options of a dataclass in place of its parameter of this type.
+
+    Args:
+        options: A dataclass; its defaults are those of the command.
+        annotations: Fields to offer, each with its type and help; the other fields keep their defaults.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+
+    def decorate(verb: Callable) -> Callable:
+        @functools.wraps(verb)
+        def command(**given: Any) -> Any:
+            values = {name: given.pop(name) for name in annotations}
+            chosen = options(**{name: value for name, value in values.items() if value is not None})
+            return verb(**given, **{place: chosen})
+
+        place, parameters = "", []
+        for parameter in inspect.signature(verb).parameters.values():
+            if parameter.annotation is options:
+                place = parameter.name
+                parameters += [
+                    # An empty sequence is no default that a command can show.
+                    inspect.Parameter(name, parameter.KEYWORD_ONLY, default=defaults[name] or None, annotation=kind)
+                    for name, kind in annotations.items()
+                ]
+            else:
+                parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
 
 
 def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:

@@ -10,22 +10,21 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.common.files import write_text
+from lexmotion.processing.recordings.options import ReadingOptions
+
 from .base import app, index_app
 from .loading import begin, load_model, load_processor, moving_hits, open_index, read_motion_for
 from .options import (
+    READING,
     SPLIT_NAMES,
-    BodyModelOption,
     DatasetOption,
     DeviceOption,
-    FpsOption,
     IndexArgument,
-    KeyOption,
-    MappingOption,
     ModelOption,
-    UnitsOption,
-    UpOption,
     UriOption,
     parse_factors,
+    with_options,
 )
 
 
@@ -191,6 +190,7 @@ def index_build(
 
 
 @index_app.command("add")
+@with_options(ReadingOptions, READING)
 def index_add(
     index_dir: IndexArgument,
     motions: Annotated[
@@ -206,12 +206,7 @@ def index_add(
         bool, typer.Option("--replace", help="Replace motions of the same id. Example: --replace")
     ] = False,
     uri: UriOption = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     device: DeviceOption = None,
 ) -> None:
     """Add motion files, or more vectors. What was added stays, whatever happens afterwards.
@@ -232,10 +227,9 @@ def index_add(
             items = encoded_items(vectors, None if split is None else [SPLIT_NAMES.get(name, name) for name in split])
             added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
         else:
-            options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-            read = [read_motion_for(index.processor, path, fps, **options) for path in motions or ()]
+            read = [read_motion_for(index.processor, path, reading) for path in motions or ()]
             embeds = index.encode(motion=[motion.model_input for motion, _ in read], fps=[rate for _, rate in read])
-            metadata = [file_metadata(path, fps=fps, **options) for path in motions or ()]
+            metadata = [file_metadata(path, reading) for path in motions or ()]
             added = index.add(embeds, metadata, [path.stem for path in motions or ()], replace=replace)
         Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
 
@@ -284,6 +278,7 @@ def index_info(
 
 
 @app.command()
+@with_options(ReadingOptions, READING)
 def search(
     index_dir: Annotated[
         str, typer.Argument(metavar="INDEX", help="Folder or Hub name of an index.", show_default=False)
@@ -303,12 +298,7 @@ def search(
     motion: Annotated[
         Path | None, typer.Option(help="Search by example: a motion file instead of text. Example: --motion kick.bvh")
     ] = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     model: Annotated[
         str | None,
         typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
@@ -347,8 +337,7 @@ def search(
     if text is not None:
         query, title = index.encode(text=text), text
     elif motion is not None:
-        options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-        read, rate = read_motion_for(index.processor, motion, fps, **options)
+        read, rate = read_motion_for(index.processor, motion, reading)
         query, title = index.encode(motion=read.model_input, fps=rate), str(motion)
     else:
         query, title = None, " ".join(dict.fromkeys([*(must or []), *factors]))
@@ -362,8 +351,6 @@ def search(
         Console().print(hits_table(hits, f"{title} ({told})"))
     if html is not None:
         moving = moving_hits(index, index_dir, hits, query, conditions, dataset) if hits else {}
-        from lexmotion.hub_cards.rendering import write_text
-
         write_text(html, search_page(title, f"{told}; {len(index)} motions in {index_dir}", words, hits, **moving))
         if not as_json:
             Console(highlight=False).print(f"page: {escape(str(html))}")

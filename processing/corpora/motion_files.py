@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ..motion_features import mirror_positions, resample_positions
+from ..recordings.options import ReadingOptions
 from ..recordings.reading import load_motion
 from .folders import MIN_FRAMES, MIRROR_MODES, CorpusFolder, FolderLayout, base_id_of
 from .records import Skipped
@@ -138,7 +139,7 @@ class MotionFilesFolder(CorpusFolder):
 
     def _read_positions(self, motion_id: str, split: str, path: Path, mirror: bool) -> np.ndarray | None:
         try:
-            motion = load_motion(path, skeleton=self.skeleton.name, mapping=self._mapping_for(path))
+            motion = load_motion(path, self._reading(path), self.skeleton.name)
         except (ValueError, OSError, ImportError) as error:
             return self._skip(split, motion_id, "unreadable motion file", self._without_folders(str(error), path))
         doubtful = [problem for problem in motion.problems if problem.severity == "warning"]
@@ -154,9 +155,9 @@ class MotionFilesFolder(CorpusFolder):
             detail = detail if file is None else detail.replace(str(file), file.name)
         return detail
 
-    def _mapping_for(self, path: Path) -> Path | None:
-        """Arrays have no joint names that a mapping could speak of."""
-        return self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None
+    def _reading(self, path: Path) -> ReadingOptions:
+        """Arrays have no joint names that a mapping could name."""
+        return ReadingOptions(mapping=self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None)
 
 
 def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:

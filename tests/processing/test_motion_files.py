@@ -9,7 +9,7 @@ import pytest
 from lexmotion.processing.corpora.motion_files import MotionFilesFolder
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import generate_corpus
-from lexmotion.processing.recordings.reading import save_bvh
+from lexmotion.processing.recordings.bvh import save_bvh
 
 SIZES = {"train": 6, "validation": 2, "test": 2}
 
