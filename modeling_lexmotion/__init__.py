@@ -25,6 +25,8 @@ _HOME = {
     "Lexicon": "processing.lexicon",
     "LexMotionFeatureExtractor": "processing.feature_extraction_lexmotion",
     "LexMotionProcessor": "processing.processing_lexmotion",
+    "PrepareOptions": "processing.corpora.options",
+    "ReadingOptions": "processing.recordings.options",
     "load_motion": "processing.recordings.reading",
     "save_bvh": "processing.recordings.bvh",
     "prepare": "processing.corpora.prepare",

@@ -46,6 +46,77 @@ DeviceOption = Annotated[
 IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)]
 
 
+# What `prepare` makes of a corpus.
+PREPARE: dict[str, Any] = {
+    "layout": Annotated[
+        str, typer.Option(help="Layout of SOURCE: humanml3d, kit-ml or files. Example: --layout kit-ml")
+    ],
+    "text_model": Annotated[
+        str,
+        typer.Option(
+            help="Whose tokenizer to use: corpus (a word-level one built from the captions), minilm (extra `minilm`), "
+            "a folder or a Hub name. Example: --text-model distilbert/distilbert-base-uncased"
+        ),
+    ],
+    "processor": Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a finished processor to use instead of fitting one; needed without a training split. "
+            "Example: --processor prepared/humanml3d/processor"
+        ),
+    ],
+    "representation": Annotated[
+        str,
+        typer.Option(
+            help="What the model sees: positions, humanml3d (263 or 251 features) or joint_angles (14 body parts in "
+            "place of 5). "
+            "Example: --representation humanml3d"
+        ),
+    ],
+    "max_frames": Annotated[int, typer.Option(min=1, help="Frames kept of a motion. Example: --max-frames 196")],
+    "fps": Annotated[
+        float | None,
+        typer.Option(help="Frame rate of the model's input; unset, the corpus's own. Example: --fps 20"),
+    ],
+    "vocabulary_filter": Annotated[
+        str, typer.Option(help="Words the space may use: corpus, words or all. Example: --vocabulary-filter words")
+    ],
+    "min_document_frequency": Annotated[
+        int,
+        typer.Option(min=1, help="Captions a word must be in to count as seen. Example: --min-document-frequency 2"),
+    ],
+    "extra_captions": Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="JSON-lines file of captions without motion, repeatable, for lexicon and phase i. "
+            "Example: --extra-captions captions/train.jsonl"
+        ),
+    ],
+    "exclude_ids": Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of ids, repeatable, whose extra captions are left out besides the held-out ones. "
+            "Example: --exclude-ids dev.txt"
+        ),
+    ],
+    "mirror": Annotated[
+        str,
+        typer.Option(
+            help="Mirrored twins as rows: listed (those in the split files), derive (of every motion) or none. "
+            "Example: --mirror derive"
+        ),
+    ],
+}
+
+SplitFilesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="SPLIT=FILE, repeatable: only these splits, each from this file of ids in SOURCE or at a path; "
+        "unset, every standard split there is. Example: --split train=train_nodev.txt --split validation=dev.txt"
+    ),
+]
+
+
 # How to read a motion file, wherever a command takes one.
 READING: dict[str, Any] = {
     "fps": Annotated[

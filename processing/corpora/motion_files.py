@@ -22,8 +22,7 @@ import torch
 from ..motion_features import mirror_positions, resample_positions
 from ..recordings.options import ReadingOptions
 from ..recordings.reading import load_motion
-from .folders import MIN_FRAMES, MIRROR_MODES, CorpusFolder, FolderLayout, base_id_of
-from .records import Skipped
+from .folders import CorpusFolder, FolderLayout, base_id_of
 from .text_mirroring import mirror_caption
 
 MOTION_FILES = FolderLayout(name="files", skeleton_name="humanml3d")
@@ -46,24 +45,7 @@ class MotionFilesFolder(CorpusFolder):
         ValueError: the table is malformed, or has not the splits.
     """
 
-    def __init__(
-        self,
-        source: str | Path,
-        layout: FolderLayout = MOTION_FILES,
-        splits: Mapping[str, str | None] | None = None,
-        mirror: str = "listed",
-        min_frames: int = MIN_FRAMES,
-        max_frames: int | None = None,
-        name: str | None = None,
-    ):
-        self.source = Path(source)
-        self.layout, self.skeleton = layout, layout.skeleton
-        if mirror not in MIRROR_MODES:
-            raise ValueError(f"Unknown mirror mode {mirror!r}: choose one of {', '.join(MIRROR_MODES)}.")
-        self.mirror, self.min_frames, self.max_frames = mirror, min_frames, max_frames
-        self.name = name or self.source.resolve().name
-        self.source_clips: dict[str, str] = {}
-        self.skipped: list[Skipped] = []
+    def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
         captions_file = _first_of(self.source, CAPTION_FILES)
         if captions_file is None:
             raise FileNotFoundError(
@@ -84,7 +66,7 @@ class MotionFilesFolder(CorpusFolder):
                     f"says what belongs where; it has {', '.join(self.ids_of)}."
                 )
         order = [split for split in ("train", "validation", "test") if split in self.ids_of]
-        self.splits = {split: self.captions_file for split in order if not splits or split in splits}
+        return {split: self.captions_file for split in order if not splits or split in splits}
 
     def _add(self, row: Mapping[str, Any], split_of: dict[str, str]) -> None:
         where = f"{self.captions_file}, line {row['line']}"
