@@ -1,6 +1,5 @@
 """Motion files and corpora: `prepare`, `inspect`."""
 
-import dataclasses
 import json
 import os
 import sys
@@ -16,7 +15,7 @@ from lexmotion.processing.recordings.options import ReadingOptions
 
 from .base import app
 from .loading import begin
-from .options import PREPARE, READING, SPLIT_NAMES, SplitFilesOption, parse_pairs, with_options
+from .options import PREPARE, READING, SplitFilesOption, parse_pairs, with_options
 
 
 @app.command()
@@ -64,12 +63,12 @@ def prepare(
     begin()
     from lexmotion.processing.corpora.prepare import prepare as run
 
-    files = parse_pairs(split or [], "--split", "train=train_nodev.txt")
-    splits = {SPLIT_NAMES.get(name, name): file for name, file in files.items()}
+    splits = parse_pairs(split or [], "--split", "train=train_nodev.txt")
     report = run(
         source,
         output_dir,
-        dataclasses.replace(options, splits=splits),
+        options,
+        splits=splits,
         num_workers=num_workers,
         shard=shard,
         merge_shards=merge_shards,

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,92 +21,47 @@ DatasetOption = Annotated[
     ),
 ]
 
-
 RecipeOption = Annotated[
     str, typer.Option(help="tiny, small, base, or a YAML file of your own. Example: --recipe my_recipe.yaml")
 ]
-
 
 ModelOption = Annotated[
     str,
     typer.Option(help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False),
 ]
 
-
 SplitOption = Annotated[str, typer.Option(help="train, val, test or another prepared one. Example: --split test")]
 
-
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")]
-
 
 DeviceOption = Annotated[
     str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
 ]
 
-
 IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)]
 
 
-# What `prepare` makes of a corpus.
-PREPARE: dict[str, Any] = {
-    "layout": Annotated[
-        str, typer.Option(help="Layout of SOURCE: humanml3d, kit-ml or files. Example: --layout kit-ml")
-    ],
-    "text_model": Annotated[
-        str,
-        typer.Option(
-            help="Whose tokenizer to use: corpus (a word-level one built from the captions), minilm (extra `minilm`), "
-            "a folder or a Hub name. Example: --text-model distilbert/distilbert-base-uncased"
-        ),
-    ],
-    "processor": Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of a finished processor to use instead of fitting one; needed without a training split. "
-            "Example: --processor prepared/humanml3d/processor"
-        ),
-    ],
-    "representation": Annotated[
-        str,
-        typer.Option(
-            help="What the model sees: positions, humanml3d (263 or 251 features) or joint_angles (14 body parts in "
-            "place of 5). "
-            "Example: --representation humanml3d"
-        ),
-    ],
-    "max_frames": Annotated[int, typer.Option(min=1, help="Frames kept of a motion. Example: --max-frames 196")],
-    "fps": Annotated[
-        float | None,
-        typer.Option(help="Frame rate of the model's input; unset, the corpus's own. Example: --fps 20"),
-    ],
-    "vocabulary_filter": Annotated[
-        str, typer.Option(help="Words the space may use: corpus, words or all. Example: --vocabulary-filter words")
-    ],
-    "min_document_frequency": Annotated[
-        int,
-        typer.Option(min=1, help="Captions a word must be in to count as seen. Example: --min-document-frequency 2"),
-    ],
-    "extra_captions": Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="JSON-lines file of captions without motion, repeatable, for lexicon and phase i. "
-            "Example: --extra-captions captions/train.jsonl"
-        ),
-    ],
-    "exclude_ids": Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="File of ids, repeatable, whose extra captions are left out besides the held-out ones. "
-            "Example: --exclude-ids dev.txt"
-        ),
-    ],
-    "mirror": Annotated[
-        str,
-        typer.Option(
-            help="Mirrored twins as rows: listed (those in the split files), derive (of every motion) or none. "
-            "Example: --mirror derive"
-        ),
-    ],
+# Fields of an options dataclass that a command offers, with their types there and examples; see `with_options`.
+READING: dict[str, tuple[Any, str]] = {
+    "fps": (float | None, "30"),
+    "units": (str | None, "cm"),
+    "up": (str | None, "z"),
+    "mapping": (str | None, "rig.json"),
+    "key": (str | None, "positions"),
+    "body_model": (Path | None, "smplh"),
+}
+PREPARE: dict[str, tuple[Any, str]] = {
+    "layout": (str, "kit-ml"),
+    "text_model": (str, "distilbert/distilbert-base-uncased"),
+    "processor": (Path | None, "prepared/humanml3d/processor"),
+    "representation": (str, "humanml3d"),
+    "max_frames": (int, "196"),
+    "fps": (float | None, "20"),
+    "vocabulary_filter": (str, "words"),
+    "min_document_frequency": (int, "2"),
+    "extra_captions": (list[Path] | None, "captions/train.jsonl"),
+    "exclude_ids": (list[Path] | None, "dev.txt"),
+    "mirror": (str, "derive"),
 }
 
 SplitFilesOption = Annotated[
@@ -116,43 +72,6 @@ SplitFilesOption = Annotated[
     ),
 ]
 
-
-# How to read a motion file, wherever a command takes one.
-READING: dict[str, Any] = {
-    "fps": Annotated[
-        float | None,
-        typer.Option(help="Frames a second of the file; unset, what it says, else the model's own. Example: --fps 30"),
-    ],
-    "units": Annotated[
-        str | None,
-        typer.Option(
-            help="Unit of the file: m, cm, mm, in, ft, cmu, or metres in a unit; unset, found by the body's height. "
-            "Example: --units cm"
-        ),
-    ],
-    "up": Annotated[
-        str | None,
-        typer.Option(
-            help="Vertical axis of the file: y, z, x, -y, -z or -x; unset, found by the body. Example: --up z"
-        ),
-    ],
-    "mapping": Annotated[
-        str | None,
-        typer.Option(
-            help="Which joint is which: cmu, mixamo, lafan1, motionbuilder, smpl, or a JSON or YAML file of "
-            "{joint: name in the file}; unset, found by the names. Example: --mapping rig.json"
-        ),
-    ],
-    "key": Annotated[str | None, typer.Option(help="Array of an .npz file. Example: --key positions")],
-    "body_model": Annotated[
-        Path | None,
-        typer.Option(
-            help="Your SMPL-H model, for AMASS files: a .npz file or its folder. Example: --body-model smplh"
-        ),
-    ],
-}
-
-
 UriOption = Annotated[
     str | None,
     typer.Option(
@@ -161,36 +80,39 @@ UriOption = Annotated[
 ]
 
 
-def with_options(options: type, annotations: dict[str, Any]) -> Callable[[Callable], Callable]:
+def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable[[Callable], Callable]:
     """
     Give a command the options of a dataclass in place of its parameter of this type.
 
     Args:
-        options: A dataclass; its defaults are those of the command.
-        annotations: Fields to offer, each with its type and help; the other fields keep their defaults.
+        options: A dataclass; its defaults are those of the command, and the texts under `Args:` are its help.
+        offered: Fields to offer, each with its type and an example; the other fields keep their defaults.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    arguments = inspect.cleandoc(options.__doc__ or "").partition("Args:\n")[2]
+    texts = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE))
+    parameters = []
+    for name, (kind, example) in offered.items():
+        text = f"{' '.join(texts.get(name, '').split())} Example: --{name.replace('_', '-')} {example}"
+        option = Annotated[kind, typer.Option(help=text, min=1 if kind is int else None)]
+        default = defaults[name] or None  # an empty sequence is nothing to show
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
 
     def decorate(verb: Callable) -> Callable:
+        own = [
+            parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in inspect.signature(verb).parameters.values()
+        ]
+        (place,) = (number for number, parameter in enumerate(own) if parameter.annotation is options)
+
         @functools.wraps(verb)
         def command(**given: Any) -> Any:
-            values = {name: given.pop(name) for name in annotations}
+            values = {name: given.pop(name) for name in offered}
             chosen = options(**{name: value for name, value in values.items() if value is not None})
-            return verb(**given, **{place: chosen})
+            return verb(**given, **{own[place].name: chosen})
 
-        place, parameters = "", []
-        for parameter in inspect.signature(verb).parameters.values():
-            if parameter.annotation is options:
-                place = parameter.name
-                parameters += [
-                    # An empty sequence is no default that a command can show.
-                    inspect.Parameter(name, parameter.KEYWORD_ONLY, default=defaults[name] or None, annotation=kind)
-                    for name, kind in annotations.items()
-                ]
-            else:
-                parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        shown = [*own[:place], *parameters, *own[place + 1 :]]
+        command.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
         return command
 
     return decorate

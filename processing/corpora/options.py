@@ -13,27 +13,30 @@ class PrepareOptions:
     """
     All that decides what [`prepare`] writes besides the corpus itself; recorded in `report.json`.
 
+    The command line shows these texts, too.
+
     Args:
-        layout: `humanml3d` (also the synthetic corpus), `kit-ml`, or `files` for a folder of motion files of any
-            format with a table of captions, see [`~processing.corpora.motion_files`].
-        source_name: Name of the corpus in the column `source`; None: the name of its folder.
-        splits: Split name -> file; only these are prepared, and None as file stands for the usual one. None: those of
-            `train.txt`, `val.txt` (the split `validation`) and `test.txt` that exist.
-        text_model: Whose tokenizer to use: `minilm`, a folder, a Hub name, or `corpus` for a small word-level one
-            built from the training captions.
-        processor: Folder of a fitted processor to use as it is; needed without a training split. None: fit one.
-        representation: What the processor makes of a motion: `positions`, `humanml3d` (263 or 251 features) or
-            `joint_angles`, see [`LexMotionFeatureExtractor`].
-        max_frames: Frames the processor keeps of a motion.
-        fps: Frame rate of the processor; None: the corpus's own. Stored motions keep theirs.
-        vocabulary_filter: Which word pieces become dimensions of the lexicon: `corpus`, `words` or `all`.
-        min_document_frequency: Captions a word must be in to count as seen by the filter `corpus`.
-        extra_captions: JSON-lines files of `{"id", "captions"}` for the lexicon and the text-only corpus. Ids of the
-            held-out splits are left out, those in the folder's own `val.txt` and `test.txt` included.
-        exclude_ids: Files of further ids to leave out of the extra captions.
-        mirror: `listed`, `derive` or `none`, see [`~processing.corpora.folders.CorpusFolder`].
+        layout: Layout of the corpus: humanml3d (also the synthetic one), kit-ml, or files for a folder of motion files
+            of any format with a table of captions.
+        source_name: Name of the corpus in the column `source`. By default the name of its folder.
+        splits: Split name -> file; only these are prepared, and None as file stands for the usual one. By default
+            those of `train.txt`, `val.txt` (the split `validation`) and `test.txt` that exist.
+        text_model: Whose tokenizer to use: corpus (a word-level one built from the captions), minilm (extra minilm), a
+            folder or a Hub name.
+        processor: Folder of a fitted processor to use as it is; needed without a training split. By default one is
+            fitted.
+        representation: What the model sees: positions, humanml3d (263 or 251 features) or joint_angles (14 body parts
+            in place of 5).
+        max_frames: Frames kept of a motion.
+        fps: Frame rate of the model's input. By default the corpus's own; stored motions keep theirs.
+        vocabulary_filter: Words the space may use: corpus, words or all.
+        min_document_frequency: Captions a word must be in to count as seen by the filter corpus.
+        extra_captions: JSON-lines files of {id, captions} without motion, for lexicon and phase i. Ids of held-out
+            splits are left out, those in the corpus's own val.txt and test.txt included.
+        exclude_ids: Files of further ids whose extra captions are left out.
+        mirror: Mirrored twins as rows: listed (those in the split files), derive (of every training motion) or none.
         skip_shorter_than: Fewest frames of a motion or sub-range; shorter ones are skipped.
-        skip_longer_than: Most frames of a motion or sub-range; None: no limit.
+        skip_longer_than: Most frames of a motion or sub-range. By default there is no limit.
         row_group_size: Listed motions per Parquet row group, the unit of streaming and of the work.
     """
 

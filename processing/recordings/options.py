@@ -9,16 +9,16 @@ from typing import Any
 @dataclass(frozen=True)
 class ReadingOptions:
     """
-    What a motion file does not say about itself, or says wrongly. None reads it from the file, or detects it.
+    What a motion file does not say about itself, or says wrongly. The command line shows these texts, too.
 
     Args:
-        fps: Frames per second; None: what the file says, else the frame rate of the skeleton.
-        units: Unit of the coordinates, one of `UNITS` or metres per unit; None: inferred from body height.
-        up: Axis that points up, one of `UP_AXES`; None: inferred from posture.
-        mapping: Which joint is which: the name of a rig, a mapping, or a file of one, see [`match_rig`]; None:
-            inferred from the names of the joints.
-        key: Array of an `.npz` file to read; None: the one that can be a motion.
-        body_model: SMPL-H model for AMASS files, an `.npz` file or its folder; None: AMASS files cannot be read.
+        fps: Frames per second of the file. By default what it says, else the frame rate of the model.
+        units: Unit of the file: m, cm, mm, in, ft, cmu, or metres per unit. By default inferred from body height.
+        up: Vertical axis of the file: y, z, x, -y, -z or -x. By default inferred from posture.
+        mapping: Which joint is which: cmu, mixamo, lafan1, motionbuilder, smpl, or a JSON or YAML file of
+            {joint: name in the file}; in Python a dictionary, too. By default inferred from the names of the joints.
+        key: Array of an .npz file to read. By default the one that can be a motion.
+        body_model: Your SMPL-H model, for AMASS files: a .npz file or its folder.
     """
 
     fps: float | None = None
