@@ -1,6 +1,6 @@
 """From recordings and captions to prepared corpora and tensors."""
 
-import importlib
+from lexmotion.common.lazy import lazy_names
 
 # Public name -> the module that defines it, imported when first asked for.
 _HOME = {
@@ -26,15 +26,4 @@ _HOME = {
     "save_bvh": "recordings.bvh",
 }
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -31,10 +31,7 @@ def prepare(
     options: PrepareOptions = PrepareOptions(),
     num_workers: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Processes that read and write; unset, one for each core (and 256 motions). Example: --num-workers 8",
-        ),
+        typer.Option(min=1, help="Processes that read and write; unset, one per core. Example: --num-workers 8"),
     ] = None,
     shard: Annotated[
         str | None,

@@ -93,7 +93,8 @@ def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable
     texts = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", arguments, re.MULTILINE))
     parameters = []
     for name, (kind, example) in offered.items():
-        text = f"{' '.join(texts.get(name, '').split())} Example: --{name.replace('_', '-')} {example}"
+        text = " ".join(texts.get(name, "").split()) + " Repeatable." * (defaults[name] == ())
+        text += f" Example: --{name.replace('_', '-')} {example}"
         option = Annotated[kind, typer.Option(help=text, min=1 if kind is int else None)]
         default = defaults[name] or None  # an empty sequence is nothing to show
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
