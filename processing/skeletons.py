@@ -92,16 +92,6 @@ class Skeleton:
         """4 for the root, 3 + 6 for each other joint, 3 velocities a joint, 4 foot contacts: 12 J - 1."""
         return 12 * self.num_joints - 1
 
-    @property
-    def left_foot_joints(self) -> tuple[int, ...]:
-        """Left ankle-to-toe joints that carry a contact feature."""
-        return tuple(joint for joint in self.contact_joints if joint in self.parts["left_leg"])
-
-    @property
-    def right_foot_joints(self) -> tuple[int, ...]:
-        """Right ankle-to-toe joints that carry a contact feature."""
-        return tuple(joint for joint in self.contact_joints if joint in self.parts["right_leg"])
-
     @cached_property
     def mirror_permutation(self) -> list[int]:
         """`permutation[j]` is the joint whose mirrored position joint `j` takes; its own inverse."""
@@ -359,16 +349,3 @@ def skeleton_for_joints(num_joints: int) -> Skeleton:
             return skeleton
     known = ", ".join(f"{skeleton.num_joints} ({skeleton.name})" for skeleton in SKELETONS.values())
     raise ValueError(f"No skeleton has {num_joints} joints; known are {known}. Retarget the motion to one of them.")
-
-
-def skeleton_for_features(num_features: int) -> Skeleton:
-    """The skeleton whose published features are this many.
-
-    Raises:
-        ValueError: No skeleton has this many features.
-    """
-    for skeleton in SKELETONS.values():
-        if skeleton.num_features == num_features:
-            return skeleton
-    known = ", ".join(f"{skeleton.num_features} ({skeleton.name})" for skeleton in SKELETONS.values())
-    raise ValueError(f"No skeleton has {num_features} features; known are {known}. Pass joint positions instead.")

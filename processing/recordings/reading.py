@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..skeletons import HUMANML3D, SKELETONS, Skeleton, get_skeleton
+from ..skeletons import HUMANML3D, Skeleton, get_skeleton, skeleton_for_joints
 from .arrays import arrays_recording
 from .bvh import bvh_recording
 from .csv_files import csv_recording
@@ -218,18 +218,16 @@ def _joints(
     """Positions (T, J, 3) of a skeleton's joints, the skeleton, and by which names."""
     if not len(recording.positions):
         raise ValueError(f"{path} has 0 frames: export the motion again.")
-    if recording.names:
-        try:
-            match = match_rig(recording.names, mapping, wanted)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        return match.apply(recording.positions, recording.names), match.skeleton, match
-    if mapping is not None:
-        raise ValueError(f"{path} holds joints without names, in a skeleton's own order: leave the mapping out.")
     count = recording.positions.shape[1]
-    layout = next((layout for layout in SKELETONS.values() if layout.num_joints == count), None)
-    if layout is None:
-        raise ValueError(f"{path}: no skeleton has {count} joints; there are {_joint_counts()}.")
+    if mapping is not None and not recording.names:
+        raise ValueError(f"{path} holds joints without names, in a skeleton's own order: leave the mapping out.")
+    try:
+        if recording.names:
+            match = match_rig(recording.names, mapping, wanted)
+            return match.apply(recording.positions, recording.names), match.skeleton, match
+        layout = skeleton_for_joints(count)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if wanted not in (None, layout):
         assert wanted is not None
         raise ValueError(
@@ -237,10 +235,6 @@ def _joints(
             f"{layout.name!r}, or retarget the motion."
         )
     return recording.positions, layout, None
-
-
-def _joint_counts() -> str:
-    return ", ".join(f"{layout.num_joints} ({layout.name})" for layout in SKELETONS.values())
 
 
 def _problems(
