@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.skeletons import part_names
 
 from .encoding.vectors import has_parts
@@ -94,7 +95,7 @@ def explain(
     """
     model, processor = ready_model(model, processor)
     if isinstance(motion, str | os.PathLike):
-        read, fps = read_motion_for(processor, motion, fps)
+        read, fps = read_motion_for(processor, motion, ReadingOptions(fps=fps))
         motion = read.model_input
     lexicon, extractor = processor.lexicon, processor.feature_extractor
     values = extractor(motion, fps=fps, return_tensors="pt").to(model.device)

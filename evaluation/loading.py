@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lexmotion.processing.recordings.options import ReadingOptions
+
 
 def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[Any, Any]:
     """
@@ -87,7 +89,7 @@ def _checked_name(name: str | os.PathLike, remedy: str) -> str:
 
 
 def read_motion_for(
-    processor: Any, path: str | os.PathLike, fps: float | None = None, **options: Any
+    processor: Any, path: str | os.PathLike, reading: ReadingOptions | None = None
 ) -> tuple[Any, float]:
     """
     Read a motion file in the joints of a model.
@@ -95,8 +97,7 @@ def read_motion_for(
     Args:
         processor: the model's.
         path: motion file.
-        fps: frames per second; None takes what the file says.
-        options: as of `load_motion`.
+        reading: how to read it; None takes what the file says.
 
     Returns:
         The `Motion`, and its frames per second: as given, else the file's, else the model's.
@@ -104,5 +105,5 @@ def read_motion_for(
     from lexmotion.processing.recordings.reading import load_motion
 
     extractor = processor.feature_extractor
-    motion = load_motion(path, fps, extractor.skeleton, **options)
+    motion = load_motion(path, reading, extractor.skeleton)
     return motion, motion.fps if motion.fps_is_known else extractor.fps

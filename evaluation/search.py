@@ -15,6 +15,7 @@ from scipy import sparse
 from lexmotion.index import EMBEDDED
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex, check_build
 from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.recordings.reading import Motion
 
 from .encoding.shards import EncodeReport, load_encoded
@@ -158,21 +159,23 @@ def add_files(
     index: LexMotionIndex,
     files: Sequence[Path],
     motions: Sequence[tuple[Motion, float]],
-    replace: bool = False,
-    **options: Any,
+    replace: bool,
+    reading: ReadingOptions,
 ) -> list[Any]:
     """
     Add motion files to an index, encoded by its model.
 
     Args:
-        files: their stems are the ids. motions: of each what `read_motion_for` returns. replace: as of
-            `LexMotionIndex.add`. options: how they were read, as of `load_motion`, which is kept as metadata.
+        files: their stems are the ids.
+        motions: per file what `read_motion_for` returns.
+        replace: as of `LexMotionIndex.add`.
+        reading: how the files were read, which is kept as metadata.
 
     Returns:
         The ids.
     """
     embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
-    metadata = [file_metadata(path, **options) for path in files]
+    metadata = [file_metadata(path, reading) for path in files]
     return index.add(embeds, metadata, [path.stem for path in files], replace=replace)
 
 

@@ -1,10 +1,10 @@
 """LexMotion: human motion and language in one space whose dimensions are words."""
 
-import importlib
 import sys
 from pathlib import Path
 
 from .common import moved
+from .common.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -25,8 +25,10 @@ _HOME = {
     "Lexicon": "processing.lexicon",
     "LexMotionFeatureExtractor": "processing.feature_extraction_lexmotion",
     "LexMotionProcessor": "processing.processing_lexmotion",
+    "PrepareOptions": "processing.corpora.options",
+    "ReadingOptions": "processing.recordings.options",
     "load_motion": "processing.recordings.reading",
-    "save_bvh": "processing.recordings.reading",
+    "save_bvh": "processing.recordings.bvh",
     "prepare": "processing.corpora.prepare",
     "train": "training.pipeline",
     "evaluate": "evaluation.model_report",
@@ -35,6 +37,7 @@ _HOME = {
     "build_index": "evaluation.search",
 }
 __all__ = [*_HOME, "register"]
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
 
 
 def register() -> None:
@@ -67,18 +70,6 @@ def register() -> None:
     for pipeline in PIPELINES:
         if pipeline.task_name not in PIPELINE_REGISTRY.supported_tasks:  # a second registration would warn
             PIPELINE_REGISTRY.register_pipeline(pipeline.task_name, pipeline, pt_model=AutoModel, type="multimodal")
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
 
 
 moved.install()

@@ -92,16 +92,6 @@ class Skeleton:
         """4 for the root, 3 + 6 for each other joint, 3 velocities a joint, 4 foot contacts: 12 J - 1."""
         return 12 * self.num_joints - 1
 
-    @property
-    def left_foot_joints(self) -> tuple[int, ...]:
-        """Left ankle-to-toe joints that carry a contact feature."""
-        return tuple(joint for joint in self.contact_joints if joint in self.parts["left_leg"])
-
-    @property
-    def right_foot_joints(self) -> tuple[int, ...]:
-        """Right ankle-to-toe joints that carry a contact feature."""
-        return tuple(joint for joint in self.contact_joints if joint in self.parts["right_leg"])
-
     @cached_property
     def mirror_permutation(self) -> list[int]:
         """`permutation[j]` is the joint whose mirrored position joint `j` takes; its own inverse."""

@@ -91,7 +91,7 @@ def _quickstart(
     corpus = generate_corpus(output_dir / "corpus", settings["num_motions"], seed=seed, progress=True)
     say("preparing: features, statistics, lexicon")
     prepared = output_dir / "prepared"
-    summary = prepare(corpus, "humanml3d", prepared, source_name="synthetic", progress=True).summary()
+    summary = prepare(corpus, prepared, source_name="synthetic", progress=True).summary()
     console.print(f"[dim]{escape(summary)}[/]", highlight=False)
     say(f"training the recipe {RECIPE} through four phases")
     record = train(

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from lexmotion.common.files import write_text
 from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex
+from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.recordings.reading import FORMATS, load_motion
 
 from ..explain import explain
@@ -423,7 +424,7 @@ class Demo:
                     with zipfile.ZipFile(path) as archive:
                         if sum(member.file_size for member in archive.infolist()) > UPLOAD_BYTES:
                             raise ValueError(TOO_LARGE.format(name=f"{name}, unpacked,"))
-                return load_motion(path, fps, self.extractor.skeleton)
+                return load_motion(path, ReadingOptions(fps=fps), self.extractor.skeleton)
             except (ValueError, OSError, ImportError, MemoryError, zipfile.BadZipFile) as error:
                 raise ValueError(" ".join(str(error).replace(str(path), name).split())) from error
 

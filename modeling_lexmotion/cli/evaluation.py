@@ -8,24 +8,22 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.common.files import write_json
 from lexmotion.evaluation.loading import load_model
+from lexmotion.processing.recordings.options import ReadingOptions
 
 from .base import app, evaluate_app, report_app
-from .loading import begin, read_motion_for, write_json
+from .loading import begin, read_motion_for
 from .options import (
+    READING,
     SPLIT_NAMES,
     BatchSizeOption,
-    BodyModelOption,
     DatasetOption,
     DeviceOption,
-    FpsOption,
-    KeyOption,
-    MappingOption,
     ModelOption,
     SplitOption,
-    UnitsOption,
-    UpOption,
     parse_pairs,
+    with_options,
 )
 
 ProtocolOption = Annotated[
@@ -35,8 +33,6 @@ ProtocolOption = Annotated[
         "runs every one that the data allow. Example: --protocol all-strict --protocol small-batches"
     ),
 ]
-
-
 SentenceModelOption = Annotated[
     str | None,
     typer.Option(
@@ -44,29 +40,21 @@ SentenceModelOption = Annotated[
         "protocol threshold. Example: --sentence-model sentence-transformers/all-mpnet-base-v2"
     ),
 ]
-
-
 DissimilarIdsOption = Annotated[
     Path | None,
     typer.Option(
         help="File of ids, one a line: the gallery of the protocol dissimilar. Example: --dissimilar-ids ids.txt"
     ),
 ]
-
-
 FigureOption = Annotated[
     Path | None, typer.Option(help="Picture to write (.png, .svg or .pdf). Example: --figure words.png")
 ]
-
-
 TimelineOption = Annotated[
     Path | None,
     typer.Option(
         help="Picture of the words over time, with the body part each was seen in. Example: --timeline time.png"
     ),
 ]
-
-
 BeforeOption = Annotated[
     str | None,
     typer.Option(
@@ -74,22 +62,16 @@ BeforeOption = Annotated[
         "where its folder still is. Example: --before minilm"
     ),
 ]
-
-
 LexmlmOption = Annotated[
     str | None,
     typer.Option(
         help="Folder of the finished phase i; unset, `lexmlm` beside the model. Example: --lexmlm runs/small/lexmlm"
     ),
 ]
-
-
 DenseModelOption = Annotated[
     str | None,
     typer.Option(help="Folder of a trained dense baseline to compare with. Example: --dense-model runs/patches/model"),
 ]
-
-
 LatencyItemsOption = Annotated[
     int,
     typer.Option(min=0, help="Motions of the index that searches are timed in, 0: none. Example: --latency-items 0"),
@@ -215,6 +197,7 @@ def evaluate_ridge_floor(
 
 
 @app.command()
+@with_options(ReadingOptions, READING)
 def explain(
     model: ModelOption,
     motion: Annotated[
@@ -227,12 +210,7 @@ def explain(
     text: Annotated[
         str | None, typer.Option(help='A caption to compare with. Example: --text "a person kicks with the left leg"')
     ] = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     top_k: Annotated[int, typer.Option(min=1, help="How many words to show. Example: --top-k 20")] = 10,
     figure: FigureOption = None,
     timeline: TimelineOption = None,
@@ -254,8 +232,7 @@ def explain(
     from lexmotion.evaluation.figures.words_over_time import timeline_of
 
     loaded, processor = load_model(model, device)
-    options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-    read, rate = read_motion_for(processor, motion, fps, **options)
+    read, rate = read_motion_for(processor, motion, reading)
     explanation = run(loaded, read.model_input, text, processor, rate, top_k)
     console = Console(highlight=False)
     for table in explanation_tables(explanation, top_k):

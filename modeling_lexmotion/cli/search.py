@@ -10,32 +10,27 @@ from rich.console import Console
 from rich.markup import escape
 
 from lexmotion.evaluation.loading import load_model
+from lexmotion.processing.recordings.options import ReadingOptions
 
 from .base import app, index_app
 from .loading import begin, read_motion_for
 from .options import (
-    BodyModelOption,
+    READING,
     DatasetOption,
     DeviceOption,
-    FpsOption,
     IndexArgument,
     JsonOption,
-    KeyOption,
-    MappingOption,
     ModelOption,
     SplitsOption,
-    UnitsOption,
-    UpOption,
     UriOption,
     parse_factors,
     split_names,
+    with_options,
 )
 
 VectorsOption = Annotated[
     Path | None, typer.Option(help="Folder written by `lexmotion encode`. Example: --vectors vectors/humanml3d")
 ]
-
-
 AddressOption = Annotated[
     str | None,
     typer.Option(
@@ -43,8 +38,6 @@ AddressOption = Annotated[
         "Lite; unset, such a file in INDEX. Passwords are not stored. Example: --uri postgresql://me@db/motions"
     ),
 ]
-
-
 OverwriteOption = Annotated[
     bool,
     typer.Option(
@@ -53,28 +46,18 @@ OverwriteOption = Annotated[
         "a copy of an index shares with the original. Example: --overwrite",
     ),
 ]
-
-
 MustOption = Annotated[list[str] | None, typer.Option(help="Word every hit has, repeatable. Example: --must kick")]
-
-
 MustNotOption = Annotated[
     list[str] | None, typer.Option("--not", help="Word no hit has, repeatable. Example: --not right")
 ]
-
-
 BoostOption = Annotated[
     list[str] | None,
     typer.Option(help="WORD=FACTOR, repeatable: weigh a word of the query more or less. Example: --boost left=2"),
 ]
-
-
 OtherModelOption = Annotated[
     str | None,
     typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
 ]
-
-
 HitsDatasetOption = Annotated[
     Path | None,
     typer.Option(
@@ -204,6 +187,7 @@ def index_build(
 
 
 @index_app.command("add")
+@with_options(ReadingOptions, READING)
 def index_add(
     index_dir: IndexArgument,
     motions: Annotated[
@@ -215,12 +199,7 @@ def index_add(
         bool, typer.Option("--replace", help="Replace motions of the same id. Example: --replace")
     ] = False,
     uri: UriOption = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     device: DeviceOption = None,
 ) -> None:
     """Add motion files, or more vectors. What was added stays, whatever happens afterwards.
@@ -240,9 +219,8 @@ def index_add(
             items = encoded_items(vectors, split_names(split))
             added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
         else:
-            options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-            read = [read_motion_for(index.processor, path, fps, **options) for path in motions or ()]
-            added = add_files(index, motions or (), read, replace, fps=fps, **options)
+            read = [read_motion_for(index.processor, path, reading) for path in motions or ()]
+            added = add_files(index, motions or (), read, replace, reading)
         Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
 
 
@@ -290,6 +268,7 @@ def index_info(
 
 
 @app.command()
+@with_options(ReadingOptions, READING)
 def search(
     index_dir: Annotated[
         str, typer.Argument(metavar="INDEX", help="Folder or Hub name of an index.", show_default=False)
@@ -302,12 +281,7 @@ def search(
     motion: Annotated[
         Path | None, typer.Option(help="Search by example: a motion file instead of text. Example: --motion kick.bvh")
     ] = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     model: OtherModelOption = None,
     as_json: JsonOption = False,
     html: Annotated[
@@ -338,8 +312,7 @@ def search(
     if motion is None:
         answer = ask(index, text, **conditions)
     else:
-        options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-        read, rate = read_motion_for(index.processor, motion, fps, **options)
+        read, rate = read_motion_for(index.processor, motion, reading)
         answer = ask(index, motion=read.model_input, fps=rate, title=str(motion), **conditions)
     if as_json:
         print(json.dumps(answer.to_dict(), indent=2))

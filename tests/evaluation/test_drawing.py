@@ -25,7 +25,7 @@ def standing(frames=12, skeleton="humanml3d"):
             pose[joint] = pose[parent] + 0.3 * np.asarray(layout.raw_offsets[joint])
     motion = np.repeat(pose[None], frames, axis=0)
     motion[..., 2] += 0.1 * np.arange(frames)[:, None]
-    motion[:, layout.left_foot_joints[-1], 1] += np.linspace(0, 0.5, frames)
+    motion[:, layout.joint_names.index("left_foot"), 1] += np.linspace(0, 0.5, frames)
     return motion.astype(np.float32)
 
 

@@ -37,7 +37,7 @@ def dataset(tmp_path_factory, motions):
             (root / "texts" / f"{ids[-1]}.txt").write_text("\n".join(lines))
             number += 1
         (root / f"{split}.txt").write_text("\n".join(ids))
-    prepare(root, "humanml3d", root / "prepared", max_frames=32, mirror="none")
+    prepare(root, root / "prepared", max_frames=32, mirror="none")
     return root / "prepared"
 
 

@@ -367,7 +367,7 @@ def trained(tmp_path_factory, motions, configs):
         (root / "texts" / f"{name}.txt").write_text("\n".join(lines))
     for split, ids in (("train", range(6)), ("test", range(6, 10))):
         (root / f"{split}.txt").write_text("\n".join(f"{number:06d}" for number in ids))
-    prepare(root, "humanml3d", root / "prepared", max_frames=32, mirror="none")
+    prepare(root, root / "prepared", max_frames=32, mirror="none")
     processor = LexMotionProcessor.from_pretrained(root / "prepared" / "processor")
     text, motion = (config.to_dict() for config in configs)
     text["encoder_config"]["vocab_size"] = motion["vocab_size"] = len(processor.tokenizer)

@@ -53,9 +53,8 @@ def test_parts_follow_names(skeleton):
         if side in ("left", "right"):
             assert all(skeleton.joint_names[joint].startswith(side) for joint in joints[1:])
     assert set().union(*skeleton.parts.values()) == set(range(skeleton.num_joints))
-    assert all(skeleton.joint_names[joint].startswith("left") for joint in skeleton.left_foot_joints)
-    assert all(skeleton.joint_names[joint].startswith("right") for joint in skeleton.right_foot_joints)
-    assert len(skeleton.left_foot_joints) == len(skeleton.right_foot_joints) == 2
+    sides = [skeleton.joint_names[joint].split("_")[0] for joint in skeleton.contact_joints]
+    assert sorted(sides) == ["left", "left", "right", "right"]
 
 
 @skeletons

@@ -23,7 +23,7 @@ def test_the_own_representation_is_the_own_processor(data):
 @pytest.mark.parametrize("representation", ["humanml3d", "joint_angles"])
 def test_refitting_gives_what_prepare_would_have_given(data, tmp_path, representation):
     source = generate_corpus(tmp_path / "source", {"train": 48, "validation": 12, "test": 12}, seed=0)
-    prepare(source, "humanml3d", tmp_path / "prepared", max_frames=64, representation=representation)
+    prepare(source, tmp_path / "prepared", max_frames=64, representation=representation)
     expected = LexMotionProcessor.from_pretrained(tmp_path / "prepared" / "processor")
     refitted = data.processor_for(representation)
     assert data.processor_for(representation) is refitted

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from lexmotion.processing.corpora.prepare import caption_lexicon
+from lexmotion.processing.corpora.fitting import caption_lexicon
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 
