@@ -13,9 +13,10 @@ _HOME = {
     "LexMotionConfig": "configuration_lexmotion",
     "LexMotionMotionConfig": "configuration_lexmotion",
     "LexMotionTextConfig": "configuration_lexmotion",
-    "LexMotionForContrastiveMaskedMotion": "modeling_lexmotion",
-    "LexMotionForLexicalMaskedLM": "modeling_lexmotion",
-    "LexMotionForLexicalMaskedMotion": "modeling_lexmotion",
+    "LexMotionForContrastiveAlignment": "pretraining_lexmotion",
+    "LexMotionForContrastiveMaskedMotion": "pretraining_lexmotion",
+    "LexMotionForLexicalMaskedLM": "pretraining_lexmotion",
+    "LexMotionForLexicalMaskedMotion": "pretraining_lexmotion",
     "LexMotionModel": "modeling_lexmotion",
     "LexMotionMotionModel": "modeling_lexmotion",
     "LexMotionTextModel": "modeling_lexmotion",
@@ -46,13 +47,9 @@ def register() -> None:
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
-    from .modeling_lexmotion import (
-        LexMotionForLexicalMaskedLM,
-        LexMotionModel,
-        LexMotionMotionModel,
-        LexMotionTextModel,
-    )
+    from .modeling_lexmotion import LexMotionModel, LexMotionMotionModel, LexMotionTextModel
     from .pipelines_lexmotion import PIPELINES
+    from .pretraining_lexmotion import LexMotionForLexicalMaskedLM
     from .processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
     from .processing.processing_lexmotion import LexMotionProcessor
 

@@ -20,6 +20,7 @@ import json
 import os
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -31,6 +32,12 @@ from lexmotion.processing.skeletons import REPRESENTATIONS
 PHASES = ("lexmlm", "cmmm", "lexmmm", "lexcmlp")
 RECIPES = Path(__file__).parent / "recipes"
 RECIPE_KEYS = ("name", "description", "phases", "baselines", "compare")  # a recipe's own; all else are arguments
+
+# Options of a training that recipes held among the fields of a model, and the phase whose argument each is now.
+MOVED_OPTIONS = {
+    "model_config": {"false_negative_threshold": "lexcmlp", "hard_negative_beta": "lexcmlp"},
+    "motion_config": {"contrast_temperature": "cmmm"},
+}
 
 Dataclass = TypeVar("Dataclass")
 
@@ -214,6 +221,7 @@ class CMMMArguments(PhaseArguments):
     batch_size: int = argument(256, "Clips in one global batch.")
     mask_ratio: float = argument(0.65, "Share of the tokens hidden from the student.")
     mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Mask kinds, mixed evenly.")
+    contrast_temperature: float = argument(0.07, "Temperature of the student-teacher contrast (CMAE).")
     teacher_momentum: float = argument(0.996, "Momentum of the teacher at the start; it grows to 1 along a cosine.")
     velocity_loss_weight: float = argument(1.0, "Weight of the temporal-difference target.")
     contrastive_loss_weight: float = argument(1.0, "Weight of the student-teacher contrast. 0: reconstruction only.")
@@ -304,6 +312,13 @@ class LexCMLPArguments(AlignmentArguments):
     encoder_mask_ratio: float = argument(0.3, "Share of the words hidden in the masked LM.")
     mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
     mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
+    false_negative_threshold: float | None = argument(
+        0.6,
+        "With caption_features: cosine above which two captions say the same (TMR). None: no caption does.",
+    )
+    hard_negative_beta: float | None = argument(
+        None, "Weight of hard-negative reweighting in the contrast (0.15 in MGA-CLAP). None: off."
+    )
     exclude_relatives: bool = argument(
         True,
         "No negatives are clips of one source (mirror twins, sub-ranges) and motions of which any caption is word for "
@@ -444,6 +459,22 @@ def build(cls: type[Dataclass], values: dict[str, Any]) -> Dataclass:
     return cls(**{name: convert(name, value, hints[name]) for name, value in values.items() if name in names})
 
 
+def with_moved_options(phase: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The values of a recipe or of a finished run, its training options where they are arguments today.
+
+    `false_negative_threshold`, `hard_negative_beta` and `contrast_temperature` were fields of the model
+    configurations; a phase takes those that are its own and leaves the others out.
+    """
+    values = dict(values)
+    for section, owners in MOVED_OPTIONS.items():
+        fields = convert(section, values.get(section), dict | None)
+        if fields and not owners.keys().isdisjoint(fields):
+            own = {name: value for name, value in fields.items() if owners.get(name) == phase}
+            values = {**own, **values, section: {k: v for k, v in fields.items() if k not in owners} or None}
+    return values
+
+
 def run_arguments(phase: str, values: dict[str, Any]) -> RunArguments:
     """
     The arguments of one phase from a flat mapping.
@@ -453,6 +484,7 @@ def run_arguments(phase: str, values: dict[str, Any]) -> RunArguments:
     """
     if phase not in PHASE_ARGUMENTS:
         raise ValueError(f"unknown phase {phase!r}; the phases are {', '.join(PHASE_ARGUMENTS)}")
+    values = with_moved_options(phase, values)
     parts = (ModelArguments, DataArguments, PHASE_ARGUMENTS[phase])
     known = {item.name for part in parts for item in dataclasses.fields(part)}
     for name in values:

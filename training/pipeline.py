@@ -63,6 +63,7 @@ from .tasks.initialization import (
     build_lexcmlp,
     build_lexmlm,
     build_lexmmm,
+    dual_encoder,
     join_towers,
     phase_model_folder,
     seed_weights,
@@ -304,7 +305,7 @@ def run_phase(
         "arguments": arguments.to_dict(),
     }
     if trainer.accelerator.is_main_process:
-        trainer.model.cpu().save_pretrained(output_dir / "model")
+        trainer.finished_model().cpu().save_pretrained(output_dir / "model")
         processor.save_pretrained(output_dir / "model")
         write_json(result_path, result)
     trainer.accelerator.wait_for_everyone()
@@ -440,7 +441,7 @@ def final_model(done: dict[str, str], arguments: dict[str, RunArguments], proces
     run = arguments[last]
     if "lexmmm" in done:
         run.model.init_model = done["lexmmm"]
-        return build_lexcmlp(run, processor)
+        return dual_encoder(run, processor)
     run.model.init_text = done.get("lexmlm", run.model.init_text)
     run.model.init_motion = done.get("cmmm", run.model.init_motion)
     seed_weights(run, "lexcmlp")

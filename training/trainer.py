@@ -184,6 +184,10 @@ class PhaseTrainer:
         """Named parts; `loss` is what is minimised. Scalars whose mean over processes is the global value."""
         raise NotImplementedError
 
+    def finished_model(self) -> PreTrainedModel:
+        """What is saved when the phase is over: all of it, or the part that later phases read."""
+        return self.model
+
     def after_step(self, losses: dict[str, float]) -> None:
         """Called after every optimiser step (`self.state.step` counts it), with the step's mean values."""
 

@@ -147,7 +147,9 @@ def test_the_value_of_a_recipe_falls_back_to_the_default(tiny):
     assert recipe_value(tiny, "lexcmlp.mlm_weight") == 0.2
     assert recipe_value({**tiny, "mlm_weight": 0.7}, "phases.lexcmlp.mlm_weight") == 0.7
     assert recipe_value({**tiny, "model_config": {"temperature": 0.1}}, "model_config.temperature") == 0.1
-    assert recipe_value(tiny, "model_config.false_negative_threshold") == 0.6
+    assert recipe_value(tiny, "lexcmlp.false_negative_threshold") == 0.6
+    old = {**tiny, "model_config": {"false_negative_threshold": 0.7}}
+    assert recipe_value(old, "lexcmlp.false_negative_threshold") == 0.7
     assert recipe_value({**tiny, "representation": "positions"}, "representation") == "positions"
     for key in ("lexcmlp.no_such", "model_config.no_such"):
         with pytest.raises(ValueError, match="'no_such'"):

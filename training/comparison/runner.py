@@ -39,6 +39,7 @@ from ..arguments import (
     load_recipe,
     phase_values,
     run_arguments,
+    with_moved_options,
 )
 from ..checkpoints import write_json
 from ..pipeline import TRAINERS, PreparedData, commit, digest, run_phase, versions
@@ -506,6 +507,7 @@ def essential(definition: Mapping[str, Any]) -> dict[str, Any]:
     """
     trainings = {}
     for name, values in definition.get("trainings", {}).items():
+        values = with_moved_options(name, values)
         defaults = json.loads(json.dumps(run_arguments(name, {}).defining()))
         trainings[name] = {
             key: value for key, value in values.items() if key not in defaults or defaults[key] != value

@@ -10,6 +10,7 @@ from transformers import AutoConfig, set_seed
 
 import lexmotion
 from lexmotion import (
+    LexMotionForContrastiveAlignment,
     LexMotionForContrastiveMaskedMotion,
     LexMotionForLexicalMaskedLM,
     LexMotionForLexicalMaskedMotion,
@@ -22,7 +23,7 @@ from lexmotion import (
 from lexmotion.processing.corpora.event_order import event_word_ids
 from lexmotion.processing.corpora.text_models import resolve_text_model
 
-from ..arguments import ModelArguments, RunArguments
+from ..arguments import CMMMArguments, LexCMLPArguments, ModelArguments, RunArguments
 from ..batches.collators import derive_seed
 
 lexmotion.register()  # the facade leaves it to the rooms when started by `-m` or the `lexmotion` command
@@ -81,7 +82,6 @@ def initial_text_model(arguments: ModelArguments, processor: Any) -> LexMotionTe
 def motion_config(arguments: ModelArguments, processor: Any, text: LexMotionTextConfig) -> LexMotionMotionConfig:
     """`motion_config` of the arguments, with features and parts of the processor and the words of the text tower."""
     extractor = processor.feature_extractor
-    encoder = text.encoder_config
     return LexMotionMotionConfig(
         **{
             "num_features": extractor.num_features,
@@ -92,7 +92,7 @@ def motion_config(arguments: ModelArguments, processor: Any, text: LexMotionText
             "num_active_words": text.num_active_words,
             "head_kind": text.head_kind,
             "top_k": text.top_k,
-            "head_act": getattr(encoder, "hidden_act", None) or encoder.activation,
+            "head_act": text.head_act,
             **(arguments.motion_config or {}),
         }
     )
@@ -119,7 +119,9 @@ def build_cmmm(arguments: RunArguments, processor: Any) -> LexMotionForContrasti
     seed_weights(arguments, "cmmm")
     text = initial_text_model(arguments.model, processor).config
     seed_weights(arguments, "cmmm")
-    model = LexMotionForContrastiveMaskedMotion(motion_config(arguments.model, processor, text))
+    args: CMMMArguments = arguments.phase  # type: ignore[assignment]
+    config = motion_config(arguments.model, processor, text)
+    model = LexMotionForContrastiveMaskedMotion(config, args.contrast_temperature)
     model.motion_model.set_active_words(processor.lexicon.active_ids)  # unused in this phase, and saved with it
     return model
 
@@ -156,8 +158,8 @@ def build_lexmmm(arguments: RunArguments, processor: Any) -> LexMotionForLexical
     return model
 
 
-def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionModel:
-    """Phase iv: phase iii's dual encoder, else the towers so far."""
+def dual_encoder(arguments: RunArguments, processor: Any) -> LexMotionModel:
+    """Phase iii's dual encoder, else the towers so far."""
     seed_weights(arguments, "lexcmlp")
     if arguments.model.init_model is None:
         return join_towers(arguments, processor)
@@ -169,4 +171,13 @@ def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionModel:
     model.text_model.load_state_dict(phase_iii.text_model.state_dict())
     model.motion_model.load_state_dict(phase_iii.motion_model.state_dict())
     model.tie_weights()
+    return model
+
+
+def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionForContrastiveAlignment:
+    """Phase iv: the dual encoder so far, in the head that knows the phase's losses."""
+    args: LexCMLPArguments = arguments.phase  # type: ignore[assignment]
+    encoder = dual_encoder(arguments, processor)
+    model = LexMotionForContrastiveAlignment(encoder.config, args.false_negative_threshold, args.hard_negative_beta)
+    model.model = encoder
     return model
