@@ -298,7 +298,8 @@ def _add_code(parcel: Parcel, folder: Path, config: dict[str, Any]) -> dict[str,
             for pipeline in pipelines
             for task in [pipeline.task_name]
         }
-    for file in _code_files([lexmotion.LexMotionModel, lexmotion.LexMotionProcessor, *pipelines]):
+    classes = [getattr(lexmotion, reference.split(".")[1]) for reference in mapped["auto_map"].values()]
+    for file in _code_files([lexmotion.LexMotionModel, lexmotion.LexMotionProcessor, *classes, *pipelines]):
         parcel.files[file.name] = file
     return mapped
 

@@ -239,3 +239,18 @@ def test_two_travellers_of_one_name_are_found(house):
     for room in TRAVELLING_ROOMS:
         (house / room / "planted.py").write_text("", encoding="utf-8")
     assert [line for line in breaches(house) if "same file name" in line]
+
+
+def test_files_outside_folders_are_those_that_travel_with_the_code():
+    """All public classes that are pushed with their code need all flat files, and no others."""
+    import lexmotion
+    from lexmotion.hub_cards.push import _code_files
+
+    flat = {
+        module_name(file.relative_to(ROOT).as_posix()).removeprefix("lexmotion."): file.name
+        for room in TRAVELLING_ROOMS
+        for file in (ROOT / room).glob("*.py")
+        if file.name not in ("__init__.py", "__main__.py")
+    }
+    family = [getattr(lexmotion, name) for name, home in lexmotion._HOME.items() if home in flat]
+    assert {file.name for file in _code_files(family)} == set(flat.values())
