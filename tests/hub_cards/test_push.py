@@ -60,6 +60,16 @@ def test_code_is_flat_and_named_in_both_configurations(model_dir):
     assert "auto_map" not in json.loads(pack(model_dir, NAME).files["config.json"])
 
 
+def test_the_head_of_a_phase_travels_with_its_file(model_dir):
+    path = model_dir / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"architectures": ["LexMotionForContrastiveAlignment"]}))
+    parcel = pack(model_dir, NAME, include_code=True)
+    reference = json.loads(parcel.files["config.json"])["auto_map"]["AutoModelForPreTraining"]
+    assert reference == "pretraining_lexmotion.LexMotionForContrastiveAlignment"
+    assert {"pretraining_lexmotion.py", "layers_lexmotion.py"} <= set(parcel.files)
+
+
 def test_without_its_code_a_model_names_none(model_dir):
     whole = pack(model_dir, NAME, include_code=True)
     for name in ("config.json", "processor_config.json"):

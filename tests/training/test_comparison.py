@@ -156,6 +156,15 @@ def test_the_value_of_a_recipe_falls_back_to_the_default(tiny):
             recipe_value(tiny, key)
 
 
+def test_a_result_from_before_the_training_options_moved_still_counts():
+    options = {"false_negative_threshold": None, "hard_negative_beta": 0.15}
+    before = {"lexmlm": {"model_config": options}, "lexcmlp": {"model_config": {**options, "num_segments": 2}}}
+    now = {"lexmlm": {}, "lexcmlp": {**options, "model_config": {"num_segments": 2}}}
+    assert runner.mark({"trainings": before}) == runner.mark({"trainings": now})
+    other = {**now, "lexcmlp": {"model_config": {"num_segments": 2}}}
+    assert runner.mark({"trainings": before}) != runner.mark({"trainings": other})
+
+
 def test_an_option_that_is_not_there_fails_when_its_row_is_run(compare, monkeypatch, fake_training):
     row = ROWS["mlm"]
     absent = type(row)("absent", "absent", overrides={"lexcmlp.not_yet": 1})
