@@ -32,7 +32,7 @@ _HOME = {
     "save_bvh": "processing.recordings.bvh",
     "prepare": "processing.corpora.prepare",
     "train": "training.pipeline",
-    "evaluate": "evaluation.model_report",
+    "evaluate": "evaluation.model_evaluation",
     "explain": "evaluation.explain",
     "encode": "evaluation.encoding.shards",
     "build_index": "evaluation.search",
