@@ -17,35 +17,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
 evaluate_app = typer.Typer(help="Measure a trained model on a prepared dataset.", no_args_is_help=True)
-
-
 app.add_typer(evaluate_app, name="evaluate")
 
-
 index_app = typer.Typer(help="Build and update an index of motions, to search them by words.", no_args_is_help=True)
-
-
 app.add_typer(index_app, name="index")
 
-
 export_app = typer.Typer(help="Write a trained model in the format of another library.", no_args_is_help=True)
-
-
 app.add_typer(export_app, name="export")
 
-
 report_app = typer.Typer(help="Write figures and web pages about a trained model.", no_args_is_help=True)
-
-
 app.add_typer(report_app, name="report")
-
 
 # Errors that users can cause and fix; anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
-
-
 DEBUG_VARIABLE = "LEXMOTION_DEBUG"
 
 
