@@ -2,7 +2,7 @@
 
 from lexmotion.common.lazy import lazy_names
 
-# Public name -> the module that defines it, imported when first asked for.
+# Public name -> module that defines it, imported on first access.
 _HOME = {
     "LexMotionFeatureExtractor": "feature_extraction_lexmotion",
     "LexMotionProcessor": "processing_lexmotion",

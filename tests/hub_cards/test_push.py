@@ -236,7 +236,7 @@ def test_the_command_lists_without_a_network(model_dir, monkeypatch, capsys):
         cli.main(["push", str(model_dir), NAME, "--dry-run", "--include-code"])
     printed = capsys.readouterr().out
     size = (model_dir / "model.safetensors").stat().st_size
-    assert stop.value.code == 0 and f"{size:,}  model.safetensors" in printed and "sent" in printed
+    assert stop.value.code == 0 and f"{size:,}  model.safetensors" in printed and "--dry-run" in printed
     assert "modeling_lexmotion.py" in printed and not (model_dir / "README.md").exists()
 
 
