@@ -164,6 +164,15 @@ def base_id_of(motion_id: str) -> str:
     return motion_id[1:] if motion_id.startswith("M") else motion_id
 
 
+def _find(motion_id: str, folders: list[Path], suffix: str) -> tuple[Path, bool] | None:
+    """File of a motion, or of the one it is the mirror image of, and whether it is the latter."""
+    for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
+        for folder in folders:
+            if (path := folder / f"{candidate}{suffix}").is_file():
+                return path, candidate != motion_id
+    return None
+
+
 class CorpusFolder:
     """
     Read one corpus folder, motion by motion.
@@ -316,20 +325,11 @@ class CorpusFolder:
 
     def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
         """File of a motion and whether it must still be mirrored."""
-        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
-            for folder in self.motion_folders:
-                path = folder / f"{candidate}.npy"
-                if path.is_file():
-                    return path, candidate != motion_id
-        return None
+        return _find(motion_id, self.motion_folders, ".npy")
 
     def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
         """File of the captions and whether they must still be mirrored."""
-        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
-            path = self.texts / f"{candidate}.txt"
-            if path.is_file():
-                return path, candidate != motion_id
-        return None
+        return _find(motion_id, [self.texts], ".txt")
 
     def _skip(self, split: str, motion_id: str, reason: str, detail: str = "") -> None:
         self.skipped.append(Skipped(split, motion_id, reason, detail))

@@ -306,6 +306,18 @@ def test_a_wrong_array_is_told(name, message, positions, tmp_path):
     assert "a.npy" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_options_are_an_object_or_keywords(positions, tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, positions * 100)
+    options = ReadingOptions(fps=30, units="cm", up="y")
+    motion = load_motion(path, options, "humanml3d")
+    assert motion.fps == 30 and motion.source["units"].confidence == "given"
+    np.testing.assert_array_equal(motion.positions, load_motion(path, fps=30, units="cm", up="y").positions)
+    assert load_motion(path, options, fps=25).fps == 25
+    with pytest.raises(TypeError, match="'unit'"):
+        load_motion(path, unit="cm")
+
+
 def test_wrong_options_and_files_are_told(positions, tmp_path):
     path = tmp_path / "a.npy"
     np.save(path, positions)

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from lexmotion.processing.corpora import prepare as prepare_module
 from lexmotion.processing.corpora import text_models, writing
+from lexmotion.processing.corpora.options import PrepareOptions
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.processing.corpora.text_models import resolve_text_model
@@ -123,6 +124,14 @@ def test_preparing_twice_does_nothing(corpus, prepared, monkeypatch):
     assert again.reused
     assert again.fingerprint == report.fingerprint
     assert contents(folder) == before
+
+
+def test_options_are_an_object_or_keywords(corpus, prepared):
+    folder, report = prepared
+    assert prepare(corpus, folder, PrepareOptions(max_frames=96, row_group_size=8)).reused
+    assert prepare(corpus, folder, PrepareOptions(max_frames=96), row_group_size=8).reused
+    with pytest.raises(TypeError, match="'frames'"):
+        prepare(corpus, folder, frames=96)
 
 
 def test_same_input_same_bytes_elsewhere(corpus, prepared, tmp_path):
