@@ -74,7 +74,7 @@ quality: $(VENV)/.installed-quality tree
 	MYPYPATH=$(VENV)/tree $(BIN)/mypy -p lexmotion
 
 docs: $(VENV)/.installed-docs tree
-	NO_MKDOCS_2_WARNING=1 LEXMOTION_TREE=$(VENV)/tree $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 LEXMOTION_TREE=$(VENV)/tree $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) *.egg-info build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
