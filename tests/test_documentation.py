@@ -105,11 +105,10 @@ def check_module(name, words):
     """`python -m NAME WORDS`; a training task also parses its flags."""
     if name == "lexmotion":
         return check_lexmotion(words)
-    if name == "lexmotion.training" and importlib.util.find_spec("lexmotion.training.__main__"):
-        from lexmotion.training.arguments import parse_arguments
-
-        task, *flags = words
-        parse_arguments(task, flags)
+    if name == "lexmotion.training":
+        pytest.importorskip("lexmotion.training.__main__", reason="not merged yet").parse_arguments(
+            words[0], words[1:]
+        )
     assert importlib.util.find_spec(name) is not None, name
 
 
@@ -239,6 +238,13 @@ def test_every_page_and_picture_is_used():
     assert {picture for picture in pictures if picture not in everything} == set()
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_modules_named_on_a_page_exist(page):
+    for name in sorted(set(re.findall(r"\blexmotion(?:\.\w+)+", text_of(page)))):
+        module, _, item = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), item) or importlib.util.find_spec(name), name
+
+
 @pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
 def test_files_named_on_a_page_exist(page):
     named = {name for name in re.findall(r"`([\w./-]+)`", text_of(page)) if "/" in name and not name.startswith("/")}
@@ -265,16 +271,6 @@ def test_the_api_page_lists_every_public_name():
     assert listed - public == set()
 
 
-def test_the_api_page_names_things_that_exist():
-    for name in re.findall(r"^::: (lexmotion(?:\.\w+){2,})$", text_of("docs/api.md"), flags=re.MULTILINE):
-        module, _, item = name.rpartition(".")
-        assert (
-            importlib.util.find_spec(name)
-            if module == "lexmotion.baselines"
-            else hasattr(importlib.import_module(module), item)
-        ), name
-
-
 def test_files_listed_as_slow_exist():
     listed = [line.split("#")[0].strip() for line in text_of("tests/slow_files.txt").splitlines()]
     assert [name for name in listed if name and not (ROOT / "tests" / name).is_file()] == []
@@ -284,26 +280,26 @@ def test_files_listed_as_slow_exist():
 
 
 def option_rows():
-    """(dotted key, default of the code, recipe `small`) of the table of options in docs/training.md."""
+    """(option, default of the code, recipe `small`) of the table of options in docs/training.md."""
     section = text_of("docs/training.md").split("## Options of phase iv", 1)[1].split("\n## ", 1)[0]
-    for option, _, default, small in re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE):
-        for key in re.findall(r"`([^`]+)`", option):
-            inner = re.match(r"model_config: \{(\w+): ", key)
-            name = key.partition(":")[0]
-            dotted = f"model_config.{inner[1]}" if inner else name if name == "representation" else f"lexcmlp.{name}"
-            yield dotted, default.replace("*", ""), small
+    for options, _, default, small in re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE):
+        for option in re.findall(r"`([^`]+)`", options):
+            name = re.sub(r"^model_config: \{(\w+): .*\}$", r"\1", option).partition(":")[0]
+            yield name, default.replace("*", ""), small
 
 
-@pytest.mark.parametrize(("key", "default", "small"), [pytest.param(*row, id=row[0]) for row in option_rows()])
-def test_the_table_of_options_says_what_is_on(key, default, small):
-    from lexmotion.training.arguments import load_recipe
+@pytest.mark.parametrize(("name", "default", "small"), [pytest.param(*row, id=row[0]) for row in option_rows()])
+def test_the_table_of_options_says_what_is_on(name, default, small):
     from lexmotion.training.comparison.rows import recipe_value
 
-    off = 1 if key.endswith(("num_segments", "captions_per_motion")) else None
-    for said, recipe in ((default, {"phases": {"lexcmlp": {}}}), (small, load_recipe("small"))):
-        value = recipe_value(recipe, key)
-        is_on = value != off if off else bool(value)
-        assert said.startswith("on") == is_on or said == str(value), (key, said, value)
+    recipe = yaml.safe_load(text_of("training/recipes/small.yaml"))
+    for said, values in ((default, {"phases": {"lexcmlp": {}}}), (small, recipe)):
+        try:
+            value = recipe_value(values, f"lexcmlp.{name}")
+        except ValueError:  # an option of the architecture
+            value = recipe_value(values, f"model_config.{name}")
+        is_on = value != 1 if name in ("num_segments", "captions_per_motion") else bool(value)
+        assert said.startswith("on") == is_on or said == str(value), (said, value)
         number = re.search(r"\((.*)\)", said)
         assert number is None or yaml.safe_load(number[1]) == value, said
 
