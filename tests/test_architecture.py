@@ -205,6 +205,7 @@ PLANTED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "code", "message"), PLANTED, ids=[f"{p}-{c[:30]!r}" for p, c, _ in PLANTED])
 def test_a_planted_breach_is_found(house, path, code, message):
     file = house / path
@@ -229,12 +230,14 @@ ALLOWED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "code"), ALLOWED, ids=[p for p, _ in ALLOWED])
 def test_an_open_door_is_open(house, path, code):
     (house / path).write_text(code + "\n", encoding="utf-8")
     assert breaches(house) == []
 
 
+@pytest.mark.slow
 def test_two_travellers_of_one_name_are_found(house):
     for room in TRAVELLING_ROOMS:
         (house / room / "planted.py").write_text("", encoding="utf-8")
