@@ -15,12 +15,12 @@ from lexmotion.evaluation.figures import kept_words, report
 from lexmotion.evaluation.figures.clips import drawn_candidates, representative
 from lexmotion.evaluation.figures.kept_words import (
     Dense,
-    dense_figures,
+    dense_search,
     keep_heaviest,
     kept_figure,
     postings_a_query,
+    recalls,
     repeated,
-    retrieval_figures,
     sweep,
 )
 from lexmotion.evaluation.figures.page import Picture, Section, figures_page
@@ -263,7 +263,7 @@ def vectors():
 def test_all_words_kept_is_the_uncut_search(vectors):
     text, motion, ids, captions = vectors
     rows = sweep(text, motion, ids, captions, (1, 4, 1000, None))
-    uncut = retrieval_figures(cosine_similarity(text, motion), ids, captions)
+    uncut = recalls(cosine_similarity(text, motion), ids, captions)
     assert rows[-1].retrieval == rows[-2].retrieval == uncut != rows[0].retrieval
     assert rows[-1].motion_words == pytest.approx(motion.nnz / 40) and rows[0].motion_words == 1
     assert rows[-1].bytes_a_motion == pytest.approx(8 * motion.nnz / 40)
@@ -293,7 +293,7 @@ def test_a_repeated_gallery_has_no_equal_rows(vectors):
 def test_the_sweep_is_drawn_with_the_dense_model_across(vectors):
     text, motion, ids, captions = vectors
     rows = sweep(text, motion, ids, captions, (2, 8, None), {"2": 0.1, "8": 0.2, "None": 0.3})
-    dense = dense_figures("dense Model", text.toarray(), motion.toarray(), ids, captions, 2.0)
+    dense = dense_search("dense Model", text.toarray(), motion.toarray(), ids, captions, 2.0)
     assert isinstance(dense, Dense) and dense.size == 60 and dense.retrieval == rows[-1].retrieval
     figure = kept_figure(rows, 40, dense, rows[-1].retrieval, 1000)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
