@@ -7,13 +7,18 @@ from typing import Any
 from lexmotion.processing.recordings.options import ReadingOptions
 
 
-def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[Any, Any]:
+def load_model(
+    name: str | os.PathLike,
+    device: str | None = None,
+    remedy: str = "`lexmotion train` writes one as OUTPUT_DIR/model",
+) -> tuple[Any, Any]:
     """
     Load a trained model in evaluation mode, and its processor.
 
     Args:
         name: folder or Hub name.
         device: where to compute; None takes a GPU if there is one.
+        remedy: what to do about a model that is not found.
 
     Raises:
         FileNotFoundError: `name` looks like a folder and is none, or holds no model.
@@ -24,7 +29,7 @@ def load_model(name: str | os.PathLike, device: str | None = None) -> tuple[Any,
 
     from lexmotion.encoding_lexmotion import check_processor
 
-    name = _checked_name(name, "`lexmotion train` writes one as OUTPUT_DIR/model")
+    name = _checked_name(name, remedy)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, processor = AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
     check_processor(model.config, processor)

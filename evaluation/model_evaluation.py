@@ -69,8 +69,11 @@ def evaluate(
     """
     rows = load_prepared(dataset, splits=[split])[split]
     origin = _origin(name_of(model), dataset, split) | {"lexmotion": version("lexmotion")}
-    options = (protocols, sentence_model, dissimilar_ids, batch_size, seed, progress)
-    return origin | evaluate_split(*ready_model(model, processor), rows, *options)[0]
+    model, processor = ready_model(model, processor)
+    measured, _ = evaluate_split(
+        model, processor, rows, protocols, sentence_model, dissimilar_ids, batch_size, seed, progress
+    )
+    return origin | measured
 
 
 def evaluate_split(

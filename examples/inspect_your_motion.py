@@ -33,7 +33,7 @@ def main() -> None:
         save_bvh(arguments.bvh, motion.positions, fps=motion.fps)
         print(f"written: {arguments.bvh}")
     if arguments.figure:
-        from lexmotion.evaluation.visualization import facing_front, motion_strip, save_figure
+        from lexmotion.evaluation.figures.drawing import facing_front, motion_strip, save_figure
 
         strip = motion_strip(facing_front(motion.positions, motion.skeleton), motion.skeleton, motion.fps)
         print(f"written: {save_figure(strip, arguments.figure)}")

@@ -375,12 +375,12 @@ class _Work:
                 key = kept_words.vectors_key(*pair, items, seed)
                 job = {"dense": lambda: kept_words.dense_milliseconds(*pair, items, seed=seed)}
                 took = self.timed(key, job)
-            beside = kept_words.dense_figures(
+            beside = kept_words.dense_search(
                 dense_name, dense.text_embeds, dense.motion_embeds, dense.ids, dense.captions, took.get("dense")
             )
         own = None
         if has_parts(self.model):
-            own = kept_words.retrieval_figures(similarity(encoded), encoded.ids, encoded.captions)
+            own = kept_words.recalls(similarity(encoded), encoded.ids, encoded.captions)
         gallery = len(encoded.ids)
         section = Section(
             "Figure 10: how many words are worth keeping",
@@ -524,7 +524,7 @@ def _text_tower(name: str, like: LexMotionTextModel) -> LexMotionTextModel:
 
 
 def _dense_model(name: str) -> tuple[Any, Any]:
-    model, processor = load_model(name)
+    model, processor = load_model(name, remedy="`lexmotion compare --rows motion_patches` trains one")
     if not isinstance(model, RetrieverModel) or model.config.is_lexical:
         raise ValueError(f"{name} holds no dense baseline but a {type(model).__name__} whose vectors are words")
     return model, processor

@@ -89,8 +89,8 @@ def r_precision(
             `"t2m"` ranks the motions of the pool for each text, as the code of Guo et al. does; `"m2t"` the texts for
             each motion, as TM2T's evaluation of captions does.
         ties (`str`, *optional*, defaults to `"average"`):
-            where a partner stands that is as far as others: tie rule of [`~evaluation.retrieval.ranks`]. A generator
-            that always gives the same motion has precision 0 under `"average"`.
+            where a partner stands that is as far as others: tie rule of [`~evaluation.metrics.retrieval.ranks`].
+            A generator that always gives the same motion has precision 0 under `"average"`.
 
     Returns:
         `np.ndarray` of shape `(top_k,)`: precision at 1, 2, ..., `top_k`, each from 0 to 1; chance is `k / pool_size`.

@@ -16,7 +16,7 @@ import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ from lexmotion.common.files import write_text
 from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex
 from lexmotion.processing.recordings.options import ReadingOptions
-from lexmotion.processing.recordings.reading import FORMATS, load_motion
+from lexmotion.processing.recordings.reading import FORMATS, Motion
 
 from ..explain import explain
 from ..figures.drawing import facing_front
-from ..loading import is_hub_name, load_model
+from ..loading import is_hub_name, load_model, read_motion_for
 from ..search import Answer, captions_of, dataset_items, search_page
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
 from .views import explained_view, page, preview, skeleton_view
@@ -106,13 +106,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Upload:
-    """A visitor's motion: its name, positions and frame rate, what the model gets, its vector (1, V), and remarks."""
+    """A visitor's motion: its positions and frame rate, what the model gets, and its vector (1, V)."""
 
-    name: str
     clip: Clip
-    model_input: np.ndarray = field(repr=False)
-    vector: sparse.csr_matrix = field(repr=False)
-    notes: tuple[str, ...] = ()
+    model_input: np.ndarray
+    vector: sparse.csr_matrix
 
 
 class Demo:
@@ -397,25 +395,23 @@ class Demo:
         if len(content) > UPLOAD_BYTES:
             raise ValueError(TOO_LARGE.format(name=name))
         with self._reading:
-            motion = self._read(name, content, fps)
-        rate = motion.fps if motion.fps_is_known else self.extractor.fps
+            motion, rate = self._read(name, content, fps)
         frames = max(int(UPLOAD_SECONDS * rate), 1)
         # Copies, as a view would keep all of a long motion in memory.
         positions, model_input = motion.positions[:frames].copy(), motion.model_input[:frames].copy()
-        vector = self._encode_motion(model_input, rate)
+        with self._computing:
+            vector = self.index.encode(motion=model_input, fps=rate)
         notes = [str(problem) for problem in motion.problems if problem.severity == "warning"]
         if len(motion.positions) > frames:
             notes.append(f"Only the first {UPLOAD_SECONDS:g} seconds are shown.")
-        digest = hashlib.sha256(content + f"{name}\0{fps}".encode())
-        upload = Upload(name, (positions, rate), model_input, vector, tuple(notes))
-        key = digest.hexdigest()[:24]
-        self._uploads[key] = upload
+        key = hashlib.sha256(content + f"{name}\0{fps}".encode()).hexdigest()[:24]
+        self._uploads[key] = Upload((positions, rate), model_input, vector)
         self._uploads.move_to_end(key)
         while len(self._uploads) > UPLOADS:
             self._uploads.popitem(last=False)
-        return {"key": key, "name": name, "seconds": round(len(upload.clip[0]) / rate, 2), "notes": notes}
+        return {"key": key, "name": name, "seconds": round(len(positions) / rate, 2), "notes": notes}
 
-    def _read(self, name: str, content: bytes, fps: float | None) -> Any:
+    def _read(self, name: str, content: bytes, fps: float | None) -> tuple[Motion, float]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             path.write_bytes(content)
@@ -424,13 +420,9 @@ class Demo:
                     with zipfile.ZipFile(path) as archive:
                         if sum(member.file_size for member in archive.infolist()) > UPLOAD_BYTES:
                             raise ValueError(TOO_LARGE.format(name=f"{name}, unpacked,"))
-                return load_motion(path, ReadingOptions(fps=fps), self.extractor.skeleton)
+                return read_motion_for(self.processor, path, ReadingOptions(fps=fps))
             except (ValueError, OSError, ImportError, MemoryError, zipfile.BadZipFile) as error:
                 raise ValueError(" ".join(str(error).replace(str(path), name).split())) from error
-
-    def _encode_motion(self, motion: np.ndarray, fps: float) -> sparse.csr_matrix:
-        with self._computing:
-            return self.index.encode(motion=motion, fps=fps)
 
     def upload_of(self, key: Any) -> Upload:
         """
@@ -458,9 +450,11 @@ class Demo:
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder / MODEL)
         self.processor.save_pretrained(folder / MODEL)
-        state = [self.index.metadata(id) for id in self.rows]
         # A folder of this machine would lead nowhere on another, and files can hold names that are nobody's business.
-        metadata = [{name: value for name, value in item.items() if name not in (FILE, READ)} for item in state]
+        metadata = [
+            {name: value for name, value in self.index.metadata(id).items() if name not in (FILE, READ)}
+            for id in self.rows
+        ]
         LexMotionIndex.build(
             self.items, metadata, list(self.rows), folder=folder / INDEX, processor=self.processor, overwrite=True
         ).close()
@@ -517,12 +511,10 @@ def open_demo(
     if index is not None:
         opened = LexMotionIndex.from_pretrained(index, model=model, accelerate=False)
         if model is None:
-            named = opened.info()["model"]
-            if named is None:
+            if (named := opened.info()["model"]) is None:
                 raise ValueError(f"the index {index} names no model: give one, `lexmotion demo MODEL --index {index}`")
-            opened = LexMotionIndex.from_pretrained(
-                index, model=load_model(named, device)[0], verify=False, accelerate=False
-            )
+            model, _ = load_model(named, device)
+            opened = LexMotionIndex.from_pretrained(index, model=model, verify=False, accelerate=False)
         return Demo(opened, sources)
     if model is None:
         raise ValueError("--dataset needs a model, which encodes its motions: `lexmotion demo MODEL --dataset DIR`")

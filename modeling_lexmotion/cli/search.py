@@ -100,13 +100,12 @@ def encode(
     Example: [bold]lexmotion encode --model runs/small/model --dataset prepared/humanml3d --output-dir vectors[/]
     """
     begin()
-    from lexmotion.evaluation.encoding.shards import encode as run
-    from lexmotion.evaluation.encoding.shards import process_state
+    from lexmotion.evaluation.encoding import shards
 
-    state = process_state(cpu=device == "cpu")
+    state = shards.process_state(cpu=device == "cpu")
     loaded, processor = load_model(model, device or str(state.device))
     started = time.perf_counter()
-    report = run(
+    report = shards.encode(
         loaded,
         dataset,
         output_dir,
