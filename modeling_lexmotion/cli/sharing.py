@@ -29,16 +29,13 @@ def card(
     results: Annotated[
         list[Path] | None,
         typer.Option(
-            help="File written by `lexmotion evaluate ... --output`, repeatable; if unset, results next to the model, "
-            "else those of the existing card. Example: --results results.json"
+            help="Result file of `lexmotion evaluate ... --output`, repeatable; if unset, results near the model or "
+            "on the existing card. Example: --results results.json"
         ),
     ] = None,
     dataset: Annotated[
         Path | None,
-        typer.Option(
-            help="Prepared corpus with the motions to show; if unset, the training corpus. "
-            "Example: --dataset prepared/humanml3d"
-        ),
+        typer.Option(help="Prepared corpus to draw from; if unset, the training corpus. Example: --dataset prepared"),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the motions to show. Example: --split test")] = "test",
     picture: Annotated[
@@ -49,9 +46,7 @@ def card(
     ] = None,
     corpus_license: Annotated[
         str | None,
-        typer.Option(
-            help='Corpus licence, in words; if unset, as recorded. Example: --corpus-license "own recordings"'
-        ),
+        typer.Option(help='Corpus licence in words; if unset, as known. Example: --corpus-license "own recordings"'),
     ] = None,
     license: Annotated[
         str | None,
