@@ -11,12 +11,12 @@ from transformers import AutoModel, AutoProcessor
 import lexmotion  # noqa: F401  (registers the classes with transformers)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captions", nargs="*", default=["a person walks forward", "someone kicks twice"])
     parser.add_argument("--model", default="quickstart/model", help="folder or Hub name (default: %(default)s)")
     parser.add_argument("-k", type=int, default=8, help="words to print per caption (default: %(default)s)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     model = AutoModel.from_pretrained(arguments.model).eval()
     processor = AutoProcessor.from_pretrained(arguments.model)

@@ -6,19 +6,19 @@ python examples/inspect_your_motion.py kick.bvh --bvh copy.bvh --figure strip.pn
 import argparse
 import sys
 
-from lexmotion.processing.recordings.inspection import inspect_motion
-from lexmotion.processing.recordings.reading import save_bvh
+from lexmotion import ReadingOptions, save_bvh
+from lexmotion.processing.recordings import inspect_motion
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", default="quickstart/example.npy", help="motion file (default: %(default)s)")
     parser.add_argument("--fps", type=float, help="frame rate, if the file does not state it")
     parser.add_argument("--bvh", help="BVH file to write")
     parser.add_argument("--figure", help="strip of stick figures to write (.png, .svg or .pdf)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
-    found = inspect_motion(arguments.file, fps=arguments.fps)
+    found = inspect_motion(arguments.file, ReadingOptions(fps=arguments.fps))
     for name, fact in found.facts.items():
         print(f"{name:10} {fact['value']}  ({fact['confidence']})")
     for name, value in found.measures.items():

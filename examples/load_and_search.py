@@ -13,7 +13,7 @@ from lexmotion import LexMotionIndex
 from lexmotion.processing.corpora.prepare import load_prepared
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", default="a person kicks", help="query (default: %(default)s)")
     parser.add_argument("--model", default="quickstart/model", help="folder or Hub name (default: %(default)s)")
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--index", help="folder to keep the index in; without it, the index lives in memory")
     parser.add_argument("--boost", action="append", default=[], metavar="WORD=FACTOR", help="weigh a word differently")
     parser.add_argument("-k", type=int, default=5, help="number of hits (default: %(default)s)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     model = AutoModel.from_pretrained(arguments.model).eval()
     processor = AutoProcessor.from_pretrained(arguments.model)

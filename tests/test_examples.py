@@ -36,6 +36,22 @@ def test_every_example_explains_itself(name, capsys):
     assert stop.value.code == 0 and "usage" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "words", "printed"),
+    [
+        ("encode_captions", ["a person walks forward", "someone kicks twice", "-k", "3"], "someone kicks twice"),
+        ("inspect_your_motion", ["kick.bvh", "--bvh", "copy.bvh", "--figure", "strip.png"], "written: strip.png"),
+        ("load_and_search", ["a person kicks", "--boost", "left=2", "--index", "example.index"], "a person"),
+    ],
+)
+def test_an_example_runs_on_a_quickstart(name, words, printed, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    example(name).main(words)
+    assert printed in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_transformers_trainer_trains_the_model(prepared, tmp_path, monkeypatch):
     from lexmotion import LexMotionModel, LexMotionProcessor
 
