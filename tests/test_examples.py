@@ -25,7 +25,7 @@ def prepared(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("corpus")
     source = generate_corpus(root / "source", {"train": 24, "validation": 8, "test": 4}, seed=0)
-    prepare(source, "humanml3d", root / "prepared", max_frames=48, progress=False)
+    prepare(source, root / "prepared", max_frames=48)
     return root / "prepared"
 
 
