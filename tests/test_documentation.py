@@ -74,11 +74,13 @@ ALL_COMMANDS = [
 
 
 def module_names():
-    """Every module of the package, found in the folders of the rooms."""
-    names = [f"lexmotion.{module.name}" for module in pkgutil.iter_modules(lexmotion.__path__)]
-    for room in ("baselines", "conditioning", *ROOMS):
-        package = importlib.import_module(f"lexmotion.{room}")
-        names += [module.name for module in pkgutil.walk_packages(package.__path__, f"lexmotion.{room}.")]
+    """Every module of the package."""
+    packages = [lexmotion, *(importlib.import_module(f"lexmotion.{room}") for room in ROOMS)]
+    names = {
+        module.name
+        for package in packages
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    }
     return sorted(name for name in names if not name.endswith("__main__"))
 
 
