@@ -16,7 +16,7 @@ MOVED = {
     "lexmotion.processing.motion_io": "lexmotion.processing.recordings",
     "lexmotion.evaluation.encode_shards": "lexmotion.evaluation.encoding.shards",
     "lexmotion.evaluation.retrieval_encoder": "lexmotion.evaluation.encoding.retrieval_encoder",
-    "lexmotion.retrieval_lexmotion": "lexmotion.index",
+    "lexmotion.retrieval_lexmotion": "lexmotion.index.lexmotion_index",
 }
 # `python -m OLD ...` and what it is now: `python -m lexmotion.training TASK ...`.
 COMMANDS = {

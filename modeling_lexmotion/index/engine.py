@@ -51,7 +51,7 @@ class Rows:
     @classmethod
     def join(cls, parts: Iterable["Rows"], width: int) -> "Rows":
         """All rows of several, one after the other."""
-        parts = [cls.of([], width), *parts]
+        parts = list(parts) or [cls.of([], width)]
         vectors = sparse.vstack([part.vectors for part in parts], format="csr")
         return cls(
             [id for part in parts for id in part.ids], vectors, [item for part in parts for item in part.metadata]
