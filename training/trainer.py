@@ -27,8 +27,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .arguments import RunArguments
-from .batches.collators import BatchOrder, BatchRandom, ClipSampler, derive_seed
+from .batches.clips import ClipSampler
 from .batches.corpus import CaptionTable, TrainingCorpus
+from .batches.order import BatchOrder, BatchRandom, derive_seed
 from .batches.vocabulary import compact_vocabulary
 from .checkpoints import (
     CheckpointFolder,

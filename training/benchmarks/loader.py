@@ -18,8 +18,8 @@ from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.processing.motion_features import mirror_positions
 
 from ..arguments import PHASES, load_recipe, phase_values, run_arguments
-from ..batches.collators import BatchOrder, BatchRandom, derive_seed
 from ..batches.corpus import caption_hash
+from ..batches.order import BatchOrder, BatchRandom, derive_seed
 from ..pipeline import BUILDERS, TRAINERS, PreparedData
 from ..trainer import PhaseTrainer
 

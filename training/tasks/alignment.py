@@ -15,8 +15,9 @@ from lexmotion.lexical_head import LexicalHead
 from lexmotion.processing.corpora.text_models import resolve_text_model
 
 from ..arguments import AlignmentArguments
-from ..batches.collators import BatchRandom, choose_captions
+from ..batches.captions import choose_captions
 from ..batches.corpus import TrainingCorpus
+from ..batches.order import BatchRandom
 from ..schedules import SparsityController
 from ..trainer import PhaseTrainer
 

@@ -3,8 +3,9 @@
 import torch
 
 from ..arguments import CMMMArguments
-from ..batches.collators import BatchRandom, MotionMasker, valid_tokens
 from ..batches.corpus import TrainingCorpus
+from ..batches.masks import MotionMasker, valid_tokens
+from ..batches.order import BatchRandom
 from ..schedules import cosine_momentum
 from ..trainer import ACCEPTANCE_ROWS, PhaseTrainer
 

@@ -23,7 +23,7 @@ from lexmotion.processing.corpora.event_order import event_word_ids
 from lexmotion.processing.corpora.text_models import resolve_text_model
 
 from ..arguments import ModelArguments, RunArguments
-from ..batches.collators import derive_seed
+from ..batches.order import derive_seed
 
 lexmotion.register()  # the facade leaves it to the rooms when started by `-m` or the `lexmotion` command
 

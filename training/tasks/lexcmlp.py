@@ -7,17 +7,12 @@ from transformers.utils import logging
 from lexmotion.lexical_head import LexicalHead
 
 from ..arguments import LexCMLPArguments
-from ..batches.collators import (
-    BagOfWords,
-    BatchRandom,
-    CaptionMasker,
-    MotionMasker,
-    PartMixer,
-    Relatives,
-    valid_tokens,
-)
+from ..batches.captions import BagOfWords, Relatives
 from ..batches.corpus import CaptionTable, TrainingCorpus
 from ..batches.event_swaps import SwappedCaptions
+from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
+from ..batches.mixing import PartMixer
+from ..batches.order import BatchRandom
 from .alignment import AlignmentTrainer, retrieval_figures
 
 logger = logging.get_logger(__name__)

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from ..arguments import LexMLMArguments
-from ..batches.collators import BatchRandom, CaptionMasker
 from ..batches.corpus import CaptionTable, TrainingCorpus
+from ..batches.masks import CaptionMasker
+from ..batches.order import BatchRandom
 from ..trainer import ACCEPTANCE_ROWS, PhaseTrainer
 
 

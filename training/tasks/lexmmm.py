@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import torch
 
 from ..arguments import LexMMMArguments
-from ..batches.collators import BagOfWords, BatchRandom, CaptionMasker, MotionMasker, choose_captions, valid_tokens
+from ..batches.captions import BagOfWords, choose_captions
 from ..batches.corpus import TrainingCorpus
+from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
+from ..batches.order import BatchRandom
 from ..trainer import ACCEPTANCE_ROWS, PhaseTrainer
 
 
