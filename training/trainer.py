@@ -1,20 +1,19 @@
 """
-The one training loop. A phase says which rows it reads, how a batch is made and what its loss is; the rest is here.
+The one training loop. A task says which rows it reads, how a batch is made and what its loss is; the rest is here.
 
-Everything random is a function of (seed, phase, step, process): the permutation, the augmentation, the masks, and the
+Everything random is a function of (seed, task, step, process): the permutation, the augmentation, the masks, and the
 generator of dropout, which is seeded anew for every forward pass. What a step needs from the past - weights,
-optimiser, averaged weights, the phase's own state - is in the checkpoint. So a run killed at any moment and started
+optimiser, averaged weights, the task's own state - is in the checkpoint. So a run killed at any moment and started
 again computes the same losses as one that was never interrupted.
 """
 
 import json
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,12 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from lexmotion.common.files import write_text
+
 from .arguments import RunArguments
-from .batches.clips import ClipSampler
-from .batches.corpus import CaptionTable, TrainingCorpus
 from .batches.order import BatchOrder, BatchRandom, derive_seed
-from .batches.vocabulary import compact_vocabulary
 from .checkpoints import (
     CheckpointFolder,
     load_unique_state,
@@ -39,48 +36,27 @@ from .checkpoints import (
     read_tensors,
     unique_state,
 )
-from .dropout import use_byte_dropout
+from .data import Splits
 from .schedules import WeightAverage, learning_rate_factor
 
 logger = logging.get_logger(__name__)
 
-ACCEPTANCE_ROWS = 512  # clips a phase is judged on after training; more would only narrow the interval
-
-# First match wins. The rates of the groups are `text_learning_rate` and so on.
-PARAMETER_GROUPS = (
-    (
-        "decoder",
-        re.compile(
-            r"(^|\.)(text_decoder|motion_decoder|feature_decoder|feature_output|projector|predictor|bottleneck_projection"
-            r"|patch_states)\."
-        ),
-    ),
-    ("head", re.compile(r"(^|\.)lexical_head\.|(^|\.)motion_model\.projection|(^|\.)(text|motion)_readout\.")),
-    ("motion", re.compile(r"(^|\.)motion_(model|encoder)\.")),
-    ("text", re.compile(r"(^|\.)text_(model|encoder)\.")),
-)
-
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss or a gradient is NaN or infinite. The message names the step, the parts of the loss and the clips."""
-
-
-def parameter_group(name: str) -> str:
-    """`text`, `motion`, `head`, `decoder` or `other`, by the name of a parameter."""
-    return next((group for group, pattern in PARAMETER_GROUPS if pattern.search(name)), "other")
+    """A loss or a gradient is NaN or infinite. The message names the step, the parts of the loss and the rows."""
 
 
 def make_accelerator(arguments: RunArguments) -> Accelerator:
-    """An Accelerator for one phase; phases of one process may differ in precision."""
-    phase = arguments.phase
+    """An Accelerator for one task; tasks of one process may differ in precision."""
+    task = arguments.task
     if AcceleratorState._shared_state:
         AcceleratorState._reset_state(reset_partial_state=False)
         GradientState._reset_state()
     return Accelerator(
-        mixed_precision=phase.mixed_precision,
-        cpu=phase.use_cpu or not torch.cuda.is_available(),
-        log_with=phase.log_with or None,
-        project_dir=phase.output_dir,
+        mixed_precision=task.mixed_precision,
+        cpu=task.use_cpu or not torch.cuda.is_available(),
+        log_with=task.log_with or None,
+        project_dir=task.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
     )
 
@@ -98,40 +74,35 @@ class TrainerState:
     stopped: str | None = None
 
 
-class PhaseTrainer:
+class Trainer:
     """
-    Train one phase.
+    Train one task. A subclass defines `collate` and `compute_loss`, and of the other hooks what it needs.
 
     Args:
-        model: the phase's model, with its initial weights.
-        arguments: see `arguments.py`; `arguments.phase.output_dir` must be set.
-        processor: tokenizer, feature extractor and lexicon.
-        train_corpus, eval_corpus: splits in memory; without the second nothing is evaluated, the last weights count.
-        fingerprint: of everything that decides the run beyond the arguments (corpus, initial weights); a checkpoint
+        model: the task's model, with its initial weights.
+        arguments: see `arguments.py`; `arguments.task.output_dir` must be set.
+        splits: what is read, in memory; without an evaluation split nothing is evaluated, the last weights count.
+        fingerprint: of everything that decides the run beyond the arguments (data, initial weights); a checkpoint
             with another one is refused.
         accelerator: made from the arguments when not given.
     """
 
-    phase = "phase"
     metric = "loss"  # of `evaluate`, chooses the best checkpoint
     greater_is_better = False
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Any,
         arguments: RunArguments,
-        processor: Any,
-        train_corpus: TrainingCorpus,
-        eval_corpus: TrainingCorpus | None = None,
+        splits: Splits,
         fingerprint: str = "",
         accelerator: Accelerator | None = None,
     ):
-        self.arguments, self.args, self.data = arguments, arguments.phase, arguments.data
+        self.name, self.arguments, self.args, self.data = arguments.name, arguments, arguments.task, arguments.data
         if self.args.output_dir is None:
             raise ValueError("output_dir is not set; say where checkpoints are written")
-        self.model, self.processor = model, processor
-        self.train_corpus = train_corpus
-        self.eval_corpus: Any = eval_corpus
+        self.model, self.processor = model, splits.processor
+        self.train_corpus, self.eval_corpus = splits.train, splits.evaluation
         self.fingerprint = fingerprint
         self.accelerator = accelerator or make_accelerator(arguments)
         self.device = self.accelerator.device
@@ -152,33 +123,48 @@ class PhaseTrainer:
         self.warmup_steps = round(self.args.warmup_ratio * self.num_steps)
         self.prepare_schedules()
 
-    # ---- what a phase defines -------------------------------------------------------------------------------------
+    # ---- what a task defines --------------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Build collators. Runs before the number of steps is known."""
+        """Build what `collate` needs. Runs before the number of steps is known."""
 
     def prepare_schedules(self) -> None:
         """Build what depends on `num_steps`: ramps and controllers."""
 
-    def prepare_weights(self) -> None:
-        """Change initial weights by what the data says; a function of both alone, since it runs on resume too."""
-
     def row_lengths(self) -> torch.Tensor:
         """How long each row is that a permutation of the training split runs over, in whatever padding costs: (R,)."""
-        raise NotImplementedError
-
-    def caption_tables(self) -> list[CaptionTable]:
-        """Every caption the model will read: words that are in none keep their embeddings untouched."""
-        return [corpus.captions for corpus in (self.train_corpus, self.eval_corpus) if corpus is not None]
+        return torch.ones(len(self.train_corpus))
 
     def row_names(self, rows: torch.Tensor) -> list[str]:
         """How rows are called in messages."""
-        return [self.train_corpus.ids[row] for row in rows.tolist()]
+        return [str(row) for row in rows.tolist()]
 
-    def collate(
-        self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
-    ) -> dict[str, torch.Tensor]:
-        """Arguments of the model for these rows, on the CPU. A function of its arguments alone."""
+    def parameter_groups(self) -> dict[str, tuple[str, float | None]]:
+        """
+        Group and peak learning rate of parameters, by name; a rate of 0 freezes.
+
+        Those that are not named, or whose rate is None, learn at `learning_rate`.
+        """
+        return {}
+
+    def decays(self, name: str, weight: torch.Tensor) -> bool:
+        """Whether weight decay applies to a parameter: not to biases and normalisations."""
+        return weight.ndim > 1
+
+    def training_context(self) -> AbstractContextManager:
+        """Within it the model, on its device, is trained and ends with its final weights."""
+        return nullcontext()
+
+    def trainable_state(self) -> dict[str, torch.Tensor]:
+        """The tensors that a checkpoint keeps, on the CPU."""
+        return unique_state(self.model)
+
+    def load_trainable_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Inverse of `trainable_state`, in place."""
+        load_unique_state(self.model, state)
+
+    def collate(self, corpus: Any, rows: torch.Tensor, random: BatchRandom, augment: bool) -> dict[str, torch.Tensor]:
+        """Arguments of the model for these rows of a split, on the CPU. A function of its arguments alone."""
         raise NotImplementedError
 
     def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -208,14 +194,14 @@ class PhaseTrainer:
         return {name: value / rows_seen for name, value in totals.items()}
 
     def acceptance(self) -> dict[str, float]:
-        """What the phase promises beyond its loss, measured with the final weights on the evaluation split."""
+        """What the task promises beyond its loss, measured with the final weights on the evaluation split."""
         return {}
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
     def train(self) -> dict[str, Any]:
         """
-        Run or resume the phase; the model ends with its best (or last, or averaged) weights.
+        Run or resume the task; the model ends with its best (or last, or averaged) weights.
 
         Returns:
             `steps`, `best` (step and metric), `evaluation` (the last one), `seconds` and `stopped` (why, if early).
@@ -245,15 +231,7 @@ class PhaseTrainer:
     def ready(self) -> Iterator[tuple[torch.nn.Module, Any]]:
         """Model and optimiser as `step` wants them, where the last checkpoint left them."""
         self.model.to(self.device)
-        if self.device.type == "cpu":
-            # At our few tokens the fused CPU attention of torch 2.13 is slower than two matrix products, bf16 above
-            # all.
-            self.model.set_attn_implementation("eager")
-            use_byte_dropout(self.model)
-        self.prepare_weights()
-        used_ids = torch.cat([table.tokens.unique() for table in self.caption_tables()])
-        special_ids = torch.tensor(self.processor.tokenizer.all_special_ids)
-        with compact_vocabulary(self.model, torch.cat([used_ids, special_ids])):
+        with self.training_context():
             self.optimizer = self.make_optimizer()
             self.average = None
             if self.args.ema_decay > 0:
@@ -263,19 +241,19 @@ class PhaseTrainer:
             yield self.accelerator.prepare(self.model, self.optimizer)
 
     def run_steps(self, model: torch.nn.Module, optimizer: Any) -> None:
-        """Step, log, evaluate and save until the phase ends."""
+        """Step, log, evaluate and save until the task ends."""
         if self.args.log_with:
             config = {
                 name: value if isinstance(value, int | float | str | bool) else str(value)
                 for name, value in self.arguments.to_dict().items()
                 if value is not None
             }
-            self.accelerator.init_trackers(f"lexmotion-{self.phase}", config)
+            self.accelerator.init_trackers(f"lexmotion-{self.name}", config)
         started, before = time.monotonic(), self.state.elapsed
         progress = tqdm(
             total=self.num_steps,
             initial=self.state.step,
-            desc=self.phase,
+            desc=self.name,
             disable=not (self.args.progress and self.accelerator.is_main_process),
             dynamic_ncols=True,
             leave=True,
@@ -288,7 +266,7 @@ class PhaseTrainer:
                 finished = self.state.step >= self.num_steps
                 if not finished and self.out_of_time():
                     finished, self.state.stopped = True, f"max_minutes={self.args.max_minutes}"
-                    logger.warning(f"{self.phase} ends after {self.state.step} of {self.num_steps} steps: max_minutes")
+                    logger.warning(f"{self.name} ends after {self.state.step} of {self.num_steps} steps: max_minutes")
                 progress.update()
                 progress.set_postfix(
                     {name: f"{value:.3g}" for name, value in losses.items() if name not in ("grad_norm",)},
@@ -321,7 +299,7 @@ class PhaseTrainer:
             number = self.state.step * accumulation + micro
             rows, batch = next(batches)
             seen.append(rows)
-            torch.manual_seed(derive_seed(self.args.seed, self.phase, "dropout", number, self.rank))
+            torch.manual_seed(derive_seed(self.args.seed, self.name, "dropout", number, self.rank))
             last = micro == accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.accelerator.autocast():
@@ -349,8 +327,8 @@ class PhaseTrainer:
         shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
         names = ", ".join(self.row_names(torch.cat(seen)))
         raise NonFiniteLossError(
-            f"{self.phase} step {self.state.step + 1}: {shown}. Clips of the batch on process {self.rank}: "
-            f"{names}. Look at these clips for broken motion; else lower learning_rate "
+            f"{self.name} step {self.state.step + 1}: {shown}. Rows of the batch on process {self.rank}: "
+            f"{names}. Look at these rows for broken data; else lower learning_rate "
             f"({self.args.learning_rate:g}) or use mixed_precision: no."
         )
 
@@ -360,7 +338,7 @@ class PhaseTrainer:
         first = self.state.step * self.args.gradient_accumulation_steps
 
         def assemble(number: int, whole: torch.Tensor):
-            seed = derive_seed(self.args.seed, self.phase, "batch", number)
+            seed = derive_seed(self.args.seed, self.name, "batch", number)
             random = BatchRandom(seed, self.order.batch_size, self.rank, self.world, whole)
             rows = random.own(whole)
             return rows, self.collate(self.train_corpus, rows, random, augment=True)
@@ -390,24 +368,18 @@ class PhaseTrainer:
                     pool.shutdown(wait=True, cancel_futures=True)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW with a rate a parameter group; a rate of 0 freezes; biases and norms do not decay."""
-        rates = {
-            "text": self.args.text_learning_rate,
-            "motion": self.args.motion_learning_rate,
-            "head": self.args.head_learning_rate,
-            "decoder": self.args.decoder_learning_rate,
-        }
+        """AdamW with a learning rate per parameter group, see `parameter_groups` and `decays`."""
+        named = self.parameter_groups()
         groups: dict[tuple[str, bool], dict[str, Any]] = {}
         for name, weight in self.model.named_parameters():
             if not weight.requires_grad:
                 continue
-            kind = parameter_group(name)
-            rate = rates.get(kind)
+            kind, rate = named.get(name, ("other", None))
             rate = self.args.learning_rate if rate is None else rate
             if rate == 0:
                 weight.requires_grad_(False)
                 continue
-            decays = weight.ndim > 1 and not name.endswith(("mask_token", "_embeddings"))
+            decays = self.decays(name, weight)
             group = groups.setdefault(
                 (kind, decays),
                 {
@@ -430,18 +402,6 @@ class PhaseTrainer:
 
     # ---- helpers --------------------------------------------------------------------------------------------------
 
-    def clip_sampler(self, frame_multiple: int = 1) -> ClipSampler:
-        """The augmentation of `DataArguments` on this processor's feature extractor."""
-        return ClipSampler(
-            self.processor.feature_extractor,
-            self.data.mirror_probability,
-            self.data.crop_ratio,
-            self.data.speed_range,
-            self.data.position_jitter,
-            frame_multiple,
-            self.data.feature_noise,
-        )
-
     def evaluation_batches(
         self, limit: int | None = None, shared: bool = True
     ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
@@ -463,7 +423,7 @@ class PhaseTrainer:
             count = min(size, total - start)
             wanted = -(-count // world) * world
             rows = (torch.arange(start, start + wanted) % len(corpus))[rank::world]
-            random = BatchRandom(derive_seed("evaluation", self.phase, number), wanted, rank, world)
+            random = BatchRandom(derive_seed("evaluation", self.name, number), wanted, rank, world)
             yield count, self.to_device(self.collate(corpus, rows, random, augment=False))
 
     def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -508,7 +468,7 @@ class PhaseTrainer:
                 self.state.best = {"step": self.state.step, **values}
                 if self.args.load_best_model and self.accelerator.is_main_process:
                     CheckpointFolder(self.output_dir / "best", limit=1).save(
-                        self.state.step, self.state.best, unique_state(self.model)
+                        self.state.step, self.state.best, self.trainable_state()
                     )
         self.write_log({"step": self.state.step, **{f"eval_{name}": value for name, value in values.items()}})
 
@@ -541,7 +501,7 @@ class PhaseTrainer:
         if self.accelerator.is_main_process:
             state = {
                 **vars(self.state),
-                "phase": self.phase,
+                "phase": self.name,
                 "phase_state": self.phase_state(),
                 "arguments": self.arguments.defining(),
                 "fingerprint": self.fingerprint,
@@ -549,7 +509,7 @@ class PhaseTrainer:
             self.checkpoints.save(
                 self.state.step,
                 state,
-                unique_state(self.model),
+                self.trainable_state(),
                 self.optimizer.state_dict(),
                 self.average.state_dict() if self.average is not None else None,
             )
@@ -581,7 +541,7 @@ class PhaseTrainer:
                     f"{folder} belongs to another run: {what or 'the corpus or the initial weights differ'}. Choose "
                     "another output_dir, restore the arguments, or start over with resume: false."
                 )
-            load_unique_state(self.model, read_tensors(folder, "model.safetensors"))
+            self.load_trainable_state(read_tensors(folder, "model.safetensors"))
             self.optimizer.load_state_dict(read_optimizer(folder))
             if self.average is not None:
                 self.average.load_state_dict(read_tensors(folder, "ema.safetensors"))
@@ -589,7 +549,7 @@ class PhaseTrainer:
             self.state = TrainerState(**{name: saved[name] for name in vars(self.state)})
             if self.state.stopped is not None and not self.out_of_time():
                 self.state.stopped = None  # more time was granted
-            logger.info(f"{self.phase}: resumed from {folder} at step {self.state.step} of {self.num_steps}")
+            logger.info(f"{self.name}: resumed from {folder} at step {self.state.step} of {self.num_steps}")
         if self.accelerator.is_main_process:
             # What comes after the resumed step is damaged or will be computed again.
             self.checkpoints.discard_after(self.state.step)
@@ -609,9 +569,7 @@ class PhaseTrainer:
                     kept.append(line)
             except ValueError:  # cut short by the crash
                 continue
-        aside = path.with_suffix(".tmp")
-        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        aside.replace(path)
+        write_text(path, "".join(f"{line}\n" for line in kept))
 
     def load_final_weights(self) -> None:
         """Give the model the best weights on the evaluation split, else the averaged ones, else leave the last."""
@@ -621,7 +579,7 @@ class PhaseTrainer:
             step = self.state.best["step"]
             fault = best.fault(step)
             if fault is None:
-                load_unique_state(self.model, read_tensors(best.path(step), "model.safetensors"))
+                self.load_trainable_state(read_tensors(best.path(step), "model.safetensors"))
                 return
             logger.warning(f"the best weights, of step {step}, are damaged ({fault}); the last ones are used")
         if self.average is not None:
