@@ -24,12 +24,14 @@ RECORD = "card.json"
 RECIPE = "recipe.yaml"
 CHOICES = ("corpus", "corpus_license", "license")  # which a user's word decides, over the record of the run
 WHOLE = "lexmotion"  # model type of both towers together
+TEMPLATE = "model_card.md"  # of its card
 # Model type -> the pipeline that reads such a model; other models have none.
 PIPELINE_TAGS = {
     WHOLE: "zero-shot-motion-classification",
     "lexmotion_motion": "motion-feature-extraction",
     "lexmotion_text": "feature-extraction",
 }
+TAGS = ["lexmotion", "human-motion", "motion-retrieval", "sparse-retrieval", "interpretability"]
 TASKS = {
     "text_to_motion": "text to motion",
     "motion_to_text": "motion to text",
@@ -187,6 +189,7 @@ class ModelCard:
         remote_code: the code travels with the weights.
         chosen: what the user said in place of what was found (see `CHOICES`); later cards of the model keep it.
         model_type: `lexmotion`, `lexmotion_text` or `lexmotion_motion`: which code the card shows.
+        template: of this folder, chosen by the task. title: of the task. criteria: what it was judged by.
 
     Example:
         >>> card = ModelCard("user/lexmotion-tiny", "tiny", "synthetic", "lexmotion quickstart")
@@ -219,6 +222,9 @@ class ModelCard:
     remote_code: bool = False
     chosen: dict[str, str] = field(default_factory=dict)
     model_type: str = WHOLE
+    template: str = TEMPLATE
+    title: str | None = None
+    criteria: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self):
         self.recipe_content = _without_folders(self.recipe_content)  # also of cards written before they were
@@ -245,6 +251,7 @@ class ModelCard:
         dataset = record["dataset"]
         report = _report_of(dataset)
         terms = license_of(report)
+        last = list(record["phases"].values())[-1]
         values: dict[str, Any] = {
             "recipe": content.get("name", "recipe"),
             "recipe_content": content,
@@ -261,6 +268,9 @@ class ModelCard:
             "commit": record["commit"],
             "hardware": _hardware(record),
             "command": f"lexmotion train --recipe {RECIPE} --dataset DIR --output-dir OUTPUT",
+            "template": last.get("card", TEMPLATE),
+            "title": last.get("title"),
+            "criteria": last.get("criteria", []),
             "phases": {phase: dict(result["acceptance"]) for phase, result in record["phases"].items()},
             "results": [row for evaluation in evaluations for row in read_results(evaluation)],
         }
@@ -344,7 +354,7 @@ class ModelCard:
             license_link=self.license_link,
             library_name="transformers",
             pipeline_tag=PIPELINE_TAGS.get(self.model_type),
-            tags=["lexmotion", "human-motion", "motion-retrieval", "sparse-retrieval", "interpretability"],
+            tags=TAGS if self.template == TEMPLATE else ["lexmotion"],
             model_name=self.name,
             eval_results=results or None,
         )
@@ -364,7 +374,7 @@ class ModelCard:
             "versions": [f"{package} {version}" for package, version in sorted(self.versions.items())],
             "rows": [f"{rows} {split}" for split, rows in self.corpus_rows.items()],
         }
-        return render("model_card.md", values)
+        return render(self.template, values)
 
     def files(self) -> dict[str, str]:
         """Name -> text of the card and of what belongs to it."""
@@ -401,13 +411,14 @@ def describe(folder: str | os.PathLike) -> dict[str, Any]:
     processor = _read(file) if kind == WHOLE or file.is_file() else {}  # a tower may come with a tokenizer alone
     motion = config.get("motion_config", {} if kind == "lexmotion_text" else config)
     text = config.get("text_config", {} if kind == "lexmotion_motion" else config)
+    layered = "num_hidden_layers" in motion and "hidden_size" in motion
     extractor, lexicon = processor.get("feature_extractor", {}), processor.get("lexicon") or {}
     facts = {
         "parameters": sum(_parameters(path) for path in sorted(folder.glob("*.safetensors"))),
         "words": lexicon.get("vocab_size"),
         "active words": (text or motion).get("num_active_words") or lexicon.get("vocab_size"),
         "text encoder": (text.get("encoder_config") or {}).get("model_type"),
-        "motion layers x width": f"{motion['num_hidden_layers']} x {motion['hidden_size']}" if motion else None,
+        "motion layers x width": f"{motion['num_hidden_layers']} x {motion['hidden_size']}" if layered else None,
         "input": extractor.get("representation") if motion else None,
         "skeleton": extractor.get("skeleton") if motion else None,
         "frames": extractor.get("max_frames") if motion else None,

@@ -45,6 +45,17 @@ logger = logging.get_logger(__name__)
 class NonFiniteLossError(FloatingPointError):
     """A loss or a gradient is NaN or infinite. The message names the step, the parts of the loss and the rows."""
 
+    @classmethod
+    def of(cls, trainer: "Trainer", values: dict[str, float], seen: list[torch.Tensor]) -> "NonFiniteLossError":
+        """The error of a step of `trainer`: its values, and the rows it has seen."""
+        shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+        names = ", ".join(trainer.row_names(torch.cat(seen)))
+        return cls(
+            f"{trainer.name} step {trainer.state.step + 1}: {shown}. Rows of the batch on process {trainer.rank}: "
+            f"{names}. Look at these rows for broken data; else lower learning_rate "
+            f"({trainer.args.learning_rate:g}) or use mixed_precision: no."
+        )
+
 
 def make_accelerator(arguments: RunArguments) -> Accelerator:
     """An Accelerator for one task; tasks of one process may differ in precision."""
@@ -74,6 +85,53 @@ class TrainerState:
     stopped: str | None = None
 
 
+class TrainingLog:
+    """
+    `log.jsonl` of a run, and the trackers beside it.
+
+    Args:
+        path: of the file. accelerator: whose main process writes it.
+        steps: training steps whose mean is one line. trackers: write to the accelerator's trackers too.
+    """
+
+    def __init__(self, path: Path, accelerator: Accelerator, steps: int, trackers: bool):
+        self.path, self.accelerator, self.steps, self.trackers = path, accelerator, steps, trackers
+
+    def gather(self, state: TrainerState, losses: dict[str, float]) -> bool:
+        """Add a step to the window; True when the window is full."""
+        for name, value in losses.items():
+            state.window[name] = state.window.get(name, 0.0) + value
+        state.window_steps += 1
+        return state.step % self.steps == 0
+
+    def flush(self, state: TrainerState, **facts: float) -> None:
+        """Write the means of the window behind `facts`, and begin a new one."""
+        means = {name: value / state.window_steps for name, value in state.window.items()}
+        self.write({"step": state.step, **facts, **means, "seconds": round(state.elapsed, 2)})
+        state.window, state.window_steps = {}, 0
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line."""
+        if self.accelerator.is_main_process:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        if self.trackers:
+            self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+
+    def trim(self, step: int) -> None:
+        """Drop lines written after the checkpoint of a step: what they say is computed again."""
+        if not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:  # cut short by the crash
+                continue
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+
 class Trainer:
     """
     Train one task. A subclass defines `collate` and `compute_loss`, and of the other hooks what it needs.
@@ -89,6 +147,7 @@ class Trainer:
 
     metric = "loss"  # of `evaluate`, chooses the best checkpoint
     greater_is_better = False
+    undecayed: tuple[str, ...] = ()  # ends of names of parameters without decay, beside biases and normalisations
 
     def __init__(
         self,
@@ -110,6 +169,9 @@ class Trainer:
         self.output_dir = Path(self.args.output_dir)
         self.checkpoints = CheckpointFolder(self.output_dir, self.args.save_total_limit)
         self.state = TrainerState()
+        self.log = TrainingLog(
+            self.output_dir / "log.jsonl", self.accelerator, self.args.logging_steps, bool(self.args.log_with)
+        )
         self.setup()
         self.order = BatchOrder(
             self.row_lengths(), self.args.batch_size, self.args.seed, self.rank, self.world, self.args.bucket_batches
@@ -146,10 +208,6 @@ class Trainer:
         Those that are not named, or whose rate is None, learn at `learning_rate`.
         """
         return {}
-
-    def decays(self, name: str, weight: torch.Tensor) -> bool:
-        """Whether weight decay applies to a parameter: not to biases and normalisations."""
-        return weight.ndim > 1
 
     def training_context(self) -> AbstractContextManager:
         """Within it the model, on its device, is trained and ends with its final weights."""
@@ -258,6 +316,7 @@ class Trainer:
             dynamic_ncols=True,
             leave=True,
         )
+        accumulation = self.args.gradient_accumulation_steps
         finished = self.state.step >= self.num_steps or self.state.stopped is not None
         with progress, self.batches() as batches:
             while not finished:
@@ -272,7 +331,12 @@ class Trainer:
                     {name: f"{value:.3g}" for name, value in losses.items() if name not in ("grad_norm",)},
                     refresh=False,
                 )
-                self.log(losses, finished)
+                if self.log.gather(self.state, losses) or finished:
+                    self.log.flush(
+                        self.state,
+                        epoch=round(self.state.step * accumulation / self.order.batches_per_epoch, 4),
+                        learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
+                    )
                 if self.eval_corpus is not None and (finished or self.state.step % self.eval_steps == 0):
                     self.choose_best()
                 if self.save_steps and (finished or self.state.step % self.save_steps == 0):
@@ -306,7 +370,7 @@ class Trainer:
                     losses = self.compute_loss(model, self.to_device(batch))
                 values = self.mean_over_processes(losses)
                 if not all(math.isfinite(value) for value in values.values()):
-                    self.fail(values, seen)
+                    raise NonFiniteLossError.of(self, values, seen)
                 self.accelerator.backward(losses["loss"] / accumulation)
             for name, value in values.items():
                 means[name] = means.get(name, 0.0) + value / accumulation
@@ -314,7 +378,7 @@ class Trainer:
         limit = self.args.max_grad_norm or math.inf
         means["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         if not math.isfinite(means["grad_norm"]):
-            self.fail(means, seen)
+            raise NonFiniteLossError.of(self, means, seen)
         optimizer.step()
         optimizer.zero_grad()
         if self.average is not None:
@@ -322,15 +386,6 @@ class Trainer:
         self.state.step += 1
         self.after_step(means)
         return means
-
-    def fail(self, values: dict[str, float], seen: list[torch.Tensor]) -> None:
-        shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
-        names = ", ".join(self.row_names(torch.cat(seen)))
-        raise NonFiniteLossError(
-            f"{self.name} step {self.state.step + 1}: {shown}. Rows of the batch on process {self.rank}: "
-            f"{names}. Look at these rows for broken data; else lower learning_rate "
-            f"({self.args.learning_rate:g}) or use mixed_precision: no."
-        )
 
     @contextmanager
     def batches(self) -> Iterator[Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]]:
@@ -368,7 +423,7 @@ class Trainer:
                     pool.shutdown(wait=True, cancel_futures=True)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW with a learning rate per parameter group, see `parameter_groups` and `decays`."""
+        """AdamW with a learning rate per parameter group, see `parameter_groups` and `undecayed`."""
         named = self.parameter_groups()
         groups: dict[tuple[str, bool], dict[str, Any]] = {}
         for name, weight in self.model.named_parameters():
@@ -379,7 +434,7 @@ class Trainer:
             if rate == 0:
                 weight.requires_grad_(False)
                 continue
-            decays = self.decays(name, weight)
+            decays = weight.ndim > 1 and not name.endswith(self.undecayed)
             group = groups.setdefault(
                 (kind, decays),
                 {
@@ -445,18 +500,13 @@ class Trainer:
             late = bool(self.accelerator.reduce(votes, "sum") > 0)
         return late
 
-    @contextmanager
-    def evaluated_weights(self) -> Iterator[None]:
-        """The weights that are evaluated and kept: averaged ones where there are any. No gradient, no dropout."""
-        self.model.eval()
-        with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad():
-            yield
-
     # ---- evaluation, log, checkpoints -----------------------------------------------------------------------------
 
     def choose_best(self) -> None:
         """Evaluate; keep the weights aside when they are the best so far."""
-        with self.evaluated_weights():
+        self.model.eval()
+        averaged = self.average.applied() if self.average is not None else nullcontext()
+        with averaged, torch.no_grad():
             values = self.evaluate()
             self.state.last_evaluation = values
             if self.metric not in values:
@@ -470,31 +520,7 @@ class Trainer:
                     CheckpointFolder(self.output_dir / "best", limit=1).save(
                         self.state.step, self.state.best, self.trainable_state()
                     )
-        self.write_log({"step": self.state.step, **{f"eval_{name}": value for name, value in values.items()}})
-
-    def log(self, losses: dict[str, float], finished: bool) -> None:
-        """Gather the step into the window; write a line when the window is full."""
-        for name, value in losses.items():
-            self.state.window[name] = self.state.window.get(name, 0.0) + value
-        self.state.window_steps += 1
-        if self.state.step % self.args.logging_steps and not finished:
-            return
-        line: dict[str, Any] = {"step": self.state.step}
-        line["epoch"] = round(
-            self.state.step * self.args.gradient_accumulation_steps / self.order.batches_per_epoch, 4
-        )
-        line["learning_rate"] = max(group["lr"] for group in self.optimizer.param_groups)
-        line.update({name: value / self.state.window_steps for name, value in self.state.window.items()})
-        line["seconds"] = round(self.state.elapsed, 2)
-        self.state.window, self.state.window_steps = {}, 0
-        self.write_log(line)
-
-    def write_log(self, line: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            with open(self.output_dir / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        if self.args.log_with:
-            self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+        self.log.write({"step": self.state.step, **{f"eval_{name}": value for name, value in values.items()}})
 
     def save_checkpoint(self) -> None:
         """Everything `resume` needs, on the main process."""
@@ -554,22 +580,8 @@ class Trainer:
             # What comes after the resumed step is damaged or will be computed again.
             self.checkpoints.discard_after(self.state.step)
             CheckpointFolder(self.output_dir / "best").discard_after(self.state.step)
-            self.trim_log()
+            self.log.trim(self.state.step)
         self.accelerator.wait_for_everyone()
-
-    def trim_log(self) -> None:
-        """Drop lines written after the checkpoint: their steps run again."""
-        path = self.output_dir / "log.jsonl"
-        if not path.is_file():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= self.state.step:
-                    kept.append(line)
-            except ValueError:  # cut short by the crash
-                continue
-        write_text(path, "".join(f"{line}\n" for line in kept))
 
     def load_final_weights(self) -> None:
         """Give the model the best weights on the evaluation split, else the averaged ones, else leave the last."""

@@ -58,6 +58,8 @@ class LexMotionArguments(TaskArguments):
 class LexMotionTrainer(Trainer):
     """Train towers on a prepared corpus, with the words alone that its captions can reach."""
 
+    undecayed = ("mask_token", "_embeddings")
+
     def prepare_weights(self) -> None:
         """Change initial weights by what the data says; a function of both alone, since it runs on resume too."""
 
@@ -72,9 +74,6 @@ class LexMotionTrainer(Trainer):
         rates = {group: getattr(self.args, f"{group}_learning_rate") for group, _ in PARAMETER_GROUPS}
         groups = {name: parameter_group(name) for name, _ in self.model.named_parameters()}
         return {name: (group, rates.get(group)) for name, group in groups.items()}
-
-    def decays(self, name: str, weight: torch.Tensor) -> bool:
-        return super().decays(name, weight) and not name.endswith(("mask_token", "_embeddings"))
 
     @contextmanager
     def training_context(self) -> Iterator[None]:
