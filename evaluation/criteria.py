@@ -3,7 +3,8 @@
 Only criteria that need no second training run; gains must exceed the half-width of their 95 % interval.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,7 +31,8 @@ class Criterion:
 
 
 # (figure, comparison, name of the reference figure or a number, text); a text may use {value} and {reference}.
-Rule = tuple[str, Callable[[float, float], bool], str | float, str]
+Rule = tuple[str, str, str | float, str]
+COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 def judge(rules: Sequence[Rule], figures: Mapping[str, float]) -> list[Criterion]:
@@ -41,17 +43,16 @@ def judge(rules: Sequence[Rule], figures: Mapping[str, float]) -> list[Criterion
         figures: What it was measured by, see `lexmotion.evaluation.acceptance`.
 
     Example:
-        >>> rules = [("coverage", operator.gt, "prior", "{value:.0%} of the words, prior {reference:.0%}")]
+        >>> rules = [("coverage", ">", "prior", "{value:.0%} of the words, prior {reference:.0%}")]
         >>> [criterion.text for criterion in judge(rules, {"coverage": 0.62, "prior": 0.31})]
         ['62% of the words, prior 31%']
     """
     criteria = []
-    for name, compare, other, text in rules:
+    for name, comparison, other, text in rules:
         reference = figures.get(other) if isinstance(other, str) else other
         value = figures.get(name)
         if value is None or reference is None:
             continue
-        criteria.append(
-            Criterion(text.format(value=value, reference=reference), value, reference, compare(value, reference))
-        )
+        met = COMPARISONS[comparison](value, reference)
+        criteria.append(Criterion(text.format(value=value, reference=reference), value, reference, met))
     return criteria

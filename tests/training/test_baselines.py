@@ -13,7 +13,7 @@ from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 from lexmotion.training.pipeline import run_task
 from lexmotion.training.recipe import baseline_values, load_recipe, run_arguments
 from lexmotion.training.tasks import TASKS
-from lexmotion.training.tasks.baselines import build_baseline
+from lexmotion.training.tasks.baseline import build_baseline
 
 SMALL_TRANSFORMER = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SIZES = {

@@ -391,7 +391,7 @@ def test_rows_are_trained_scored_and_taken_up_again(compare, monkeypatch):
 
 def test_other_heads_keep_their_own_words_whatever_the_recipe_limits(compare):
     made = compare(overrides={"lexcmlp.motion_word_share": 0.4, "lexcmlp.motion_word_limits": [2, 9]})
-    rows = [dataclasses.replace(ROWS[name], phases=("lexcmlp",)) for name in ("iv", "vdr", "top-k")]
+    rows = [dataclasses.replace(ROWS[name], tasks=("lexcmlp",)) for name in ("iv", "vdr", "top-k")]
     limited, vdr, top = (result["lexical"] for result in made.run(rows, [0]))
     assert limited["motion_most_words"] <= 9
     words = made.data.processor.lexicon.num_active_words
@@ -409,7 +409,7 @@ def test_a_daggered_baseline_can_have_random_words(compare):
 
 def test_rows_that_part_in_phase_four_share_what_comes_before(compare):
     made = compare()
-    results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], phases=ROWS["i+iv"].phases)], [0, 1])
+    results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], tasks=ROWS["i+iv"].tasks)], [0, 1])
     firsts, seconds = results[::2], results[1::2]
     for first, second in zip(firsts, seconds, strict=True):
         logs = [
@@ -448,7 +448,7 @@ def test_another_text_encoder_brings_its_tokenizer(compare, text_model, data, tm
     made = compare()
     variant = made.row_data(made.settled(encoder_row(str(folder))))
     assert len(variant.processor.tokenizer) == len(data.processor.tokenizer) + 1
-    assert made.row_recipe(encoder_row(str(folder)))["text_model"] == str(folder)
+    assert made.row_recipe(encoder_row(str(folder)))["phases"]["baseline"]["text_model"] == str(folder)
 
 
 def test_a_result_outlives_an_argument_that_was_added_after_it_and_no_other_change():

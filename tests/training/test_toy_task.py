@@ -1,6 +1,5 @@
 """A task of forty lines, without a tower or a prepared corpus, goes all the way: help, training, a kill, a card."""
 
-import operator
 import os
 import signal
 import subprocess
@@ -63,7 +62,7 @@ def read_toy(arguments):
     return Splits(values[:32], values[32:])
 
 
-ERROR = ("error", operator.lt, "variance", "error {value:.2f}, variance {reference:.2f}")
+ERROR = ("error", "<", "variance", "error {value:.2f}, variance {reference:.2f}")
 TOY = Task("toy", "Toy autoencoder", ToyTrainer, build_toy, read_toy, criteria=[ERROR])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lexmotion.common.files import write_text
 
-from ..tasks.baselines import SYSTEMS
+from ..tasks.baseline import SYSTEMS
 from . import paper
 from .rows import DAGGERS, GROUPS, REFERENCE
 from .scoring import PROTOCOLS, WORDS_WANTED

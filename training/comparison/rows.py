@@ -15,7 +15,7 @@ from lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfi
 
 from ..recipe import run_arguments, task_values
 from ..tasks import PHASES, TASKS
-from ..tasks.baselines import SYSTEMS
+from ..tasks.baseline import SYSTEMS
 
 CONFIGS = {
     "model_config": LexMotionConfig,

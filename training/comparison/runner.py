@@ -114,14 +114,13 @@ class Comparison:
     def row_recipe(self, row: Row) -> dict[str, Any]:
         """The recipe as a settled row changes it."""
         content = apply_overrides(self.recipe, dict(row.overrides))
-        if row.text_encoder is not None:
-            content["text_model"] = row.text_encoder
+        encoder = {} if row.text_encoder is None else {"text_model": row.text_encoder}
         if row.system is not None:
             baseline_values(self.recipe, row.system)  # a row's own changes may not make one up
-            values = baseline_values(content, row.system, row.vectors)
+            values = {**baseline_values(content, row.system, row.vectors), **encoder}
             return {"name": content.get("name", "recipe"), "phases": dict.fromkeys(row.tasks, values)}
         given = content.get("phases") or {}
-        return {**content, "phases": {name: given.get(name, False) for name in row.tasks}}
+        return {**content, **encoder, "phases": {name: given.get(name, False) for name in row.tasks}}
 
     def arguments(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, RunArguments]:
         """

@@ -19,7 +19,7 @@ from lexmotion.evaluation.metrics.scores import has_parts
 from lexmotion.evaluation.model_report import content_words
 from lexmotion.evaluation.ridge_floor import RidgeFloor
 
-from ..tasks.baselines import SYSTEMS
+from ..tasks.baseline import SYSTEMS
 
 PROTOCOLS = ("all-strict", "all-duplicates")
 RIDGE_PENALTY = 300.0

@@ -13,7 +13,7 @@ main()  # a script of this shape is what `accelerate launch` takes
 """
 
 from .base import Task
-from .baselines import BASELINE
+from .baseline import BASELINE
 from .cmmm import CMMM
 from .lexcmlp import LEXCMLP
 from .lexmlm import LEXMLM

@@ -1,6 +1,5 @@
 """Phase ii, CMMM: space and time of the moving body, from motion alone."""
 
-import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,18 +106,13 @@ CMMM = LexMotionTask(
     criteria=(
         (
             "masked_error",
-            operator.lt,
+            "<",
             "interpolation_error",
             "hidden joints off by {value:.3f}, interpolation {reference:.3f}",
         ),
-        (
-            "masked_error",
-            operator.lt,
-            "mean_pose_error",
-            "hidden joints off by {value:.3f}, mean pose {reference:.3f}",
-        ),
-        ("same_clip_r1", operator.gt, "same_clip_chance", "same clip found R@1 {value:.0f}, chance {reference:.1f}"),
-        ("feature_spread", operator.gt, 0.5, "feature spread {value:.2f}, collapsed under {reference}"),
+        ("masked_error", "<", "mean_pose_error", "hidden joints off by {value:.3f}, mean pose {reference:.3f}"),
+        ("same_clip_r1", ">", "same_clip_chance", "same clip found R@1 {value:.0f}, chance {reference:.1f}"),
+        ("feature_spread", ">", 0.5, "feature spread {value:.2f}, collapsed under {reference}"),
     ),
     share=0.15,
 )

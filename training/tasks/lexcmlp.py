@@ -1,7 +1,6 @@
 """Phase iv, LexCMLP: align motion and text inside one vocabulary."""
 
 import copy
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -326,24 +325,9 @@ LEXCMLP = LexMotionTask(
     starts_from={"lexmlm": "init_text", "cmmm": "init_motion", "lexmmm": "init_model"},
     finish=final_model,
     criteria=(
-        (
-            "coverage_top10",
-            operator.gt,
-            "prior_top10",
-            "caption words in the top 10: {value:.0%}, prior {reference:.0%}",
-        ),
-        (
-            "text_universal",
-            operator.le,
-            0.0,
-            "words in over half of the captions: {value:.0f}, none wanted",
-        ),
-        (
-            "motion_universal",
-            operator.le,
-            0.0,
-            "words in over half of the motions: {value:.0f}, none wanted",
-        ),
+        ("coverage_top10", ">", "prior_top10", "caption words in the top 10: {value:.0%}, prior {reference:.0%}"),
+        ("text_universal", "<=", 0.0, "words in over half of the captions: {value:.0f}, none wanted"),
+        ("motion_universal", "<=", 0.0, "words in over half of the motions: {value:.0f}, none wanted"),
     ),
     share=0.5,
 )

@@ -1,6 +1,5 @@
 """Phase i, LexMLM: teach the language model which words of a caption carry it. Text only."""
 
-import operator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,19 +124,19 @@ LEXMLM = LexMotionTask(
     criteria=(
         (
             "gain_over_zeroed",
-            operator.gt,
+            ">",
             "gain_over_zeroed_ci",
             "gain over a zeroed bottleneck {value:.2f} ± {reference:.2f} nat",
         ),
         (
             "gain_over_shuffled",
-            operator.gt,
+            ">",
             "gain_over_shuffled_ci",
             "gain over another caption's {value:.2f} ± {reference:.2f} nat",
         ),
         (
             "content_word_share",
-            operator.gt,
+            ">",
             "base_content_word_share",
             "content words in the top 10: {value:.0%}, untouched {reference:.0%}",
         ),

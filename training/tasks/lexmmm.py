@@ -1,6 +1,5 @@
 """Phase iii, LexMMM: half a motion, said in words, must fill its caption and rebuild its other half."""
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -153,17 +152,12 @@ LEXMMM = LexMotionTask(
     criteria=(
         (
             "gain_over_shuffled",
-            operator.gt,
+            ">",
             "gain_over_shuffled_ci",
             "gain over another motion's words {value:.2f} ± {reference:.2f} nat",
         ),
-        ("coverage_top20", operator.ge, 0.4, "caption words in the top 20: {value:.0%}, {reference:.0%} wanted"),
-        (
-            "coverage_top20",
-            operator.gt,
-            "prior_top20",
-            "caption words in the top 20: {value:.0%}, prior {reference:.0%}",
-        ),
+        ("coverage_top20", ">=", 0.4, "caption words in the top 20: {value:.0%}, {reference:.0%} wanted"),
+        ("coverage_top20", ">", "prior_top20", "caption words in the top 20: {value:.0%}, prior {reference:.0%}"),
     ),
     share=0.2,
 )
