@@ -2,8 +2,10 @@
 #
 #   make quickstart   install and run the whole pipeline on a synthetic corpus (`lexmotion quickstart`)
 #   make test         install with the test extras and run the suite
-#   make style        format and fix
+#   make test-fast    run only the tests that are not marked slow, in under a minute
+#   make style        format the code and fix what can be fixed
 #   make quality      check style and types
+#   make docs         build the documentation site in site/; a warning is an error
 #
 # PYTHON=python3.12 make test    another interpreter        CONSTRAINTS= make quickstart    no pinned torch (GPU machines)
 
@@ -15,12 +17,13 @@ ARGS        ?=
 
 BIN     := $(VENV)/bin
 ROOMS   := modeling_lexmotion processing training evaluation hub_cards
+CHECKED := $(ROOMS) tests examples setup.py
 PINNED  := $(if $(strip $(CONSTRAINTS)),-c $(CONSTRAINTS),)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED)
 INPUTS  := setup.py pyproject.toml $(CONSTRAINTS)
 COVERAGE := --cov-fail-under=85
 
-.PHONY: help quickstart test style quality clean
+.PHONY: help quickstart test test-fast style quality docs tree clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -41,6 +44,10 @@ $(VENV)/.installed-quality: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[quality]'
 	@touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: $(INPUTS) | $(BIN)/python
+	$(INSTALL) -e '.[docs]'
+	@touch $@ $(VENV)/.installed
+
 quickstart: $(VENV)/.installed
 	$(BIN)/lexmotion quickstart $(ARGS)
 
@@ -48,17 +55,26 @@ test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
 		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered $(COVERAGE) $(ARGS)
 
-style: $(VENV)/.installed-quality
-	$(BIN)/ruff check --fix $(ROOMS) tests setup.py
-	$(BIN)/ruff format $(ROOMS) tests setup.py
+test-fast: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
+		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow' $(ARGS)
 
-# The rooms are sub-packages of lexmotion only once installed; links show mypy the same tree.
-quality: $(VENV)/.installed-quality
-	$(BIN)/ruff check $(ROOMS) tests setup.py
-	$(BIN)/ruff format --check $(ROOMS) tests setup.py
+style: $(VENV)/.installed-quality
+	$(BIN)/ruff check --fix $(CHECKED)
+	$(BIN)/ruff format $(CHECKED)
+
+# The folders are sub-packages of lexmotion only once installed; links show mypy and mkdocstrings the same tree.
+tree:
 	@rm -rf $(VENV)/tree && mkdir -p $(VENV)/tree/lexmotion
 	@ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$(wildcard modeling_lexmotion/*)) $(filter-out modeling_lexmotion,$(ROOMS))) $(VENV)/tree/lexmotion/
+
+quality: $(VENV)/.installed-quality tree
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
 	MYPYPATH=$(VENV)/tree $(BIN)/mypy -p lexmotion
 
+docs: $(VENV)/.installed-docs tree
+	NO_MKDOCS_2_WARNING=1 LEXMOTION_TREE=$(VENV)/tree $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) *.egg-info build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*

@@ -66,8 +66,9 @@ extras = {
         "triton>=3.2; platform_system == 'Linux' and platform_machine == 'x86_64'",
     ],
     "quality": ["mypy>=1.11", "ruff>=0.12", "types-PyYAML>=6.0"],
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"],
 }
-extras["dev"] = sorted({requirement for name in ("minilm", "test", "quality") for requirement in extras[name]})
+extras["dev"] = sorted({requirement for name in ("minilm", "test", "quality", "docs") for requirement in extras[name]})
 
 setup(
     name="lexmotion",
@@ -88,7 +89,9 @@ setup(
         + find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
     ],
     package_data={
-        "lexmotion.evaluation": ["hub_metrics/*/*", "viewer/*"],
+        "lexmotion": ["py.typed"],
+        "lexmotion.evaluation": ["hub_metrics/*/*"],
+        "lexmotion.evaluation.viewer": ["*.html", "*.css", "*.js"],
         "lexmotion.hub_cards": ["templates/*.md"],
         "lexmotion.hub_cards.space": ["README.md", "requirements.txt"],
         "lexmotion.processing.corpora": ["synthetic_actions.yaml"],

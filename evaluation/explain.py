@@ -1,14 +1,17 @@
 """Why a motion and a caption score as they do: shared words, and the body part and time each word came from."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.skeletons import part_names
 
-from .metrics.scores import has_parts
+from .encoding.vectors import has_parts
+from .loading import read_motion_for, ready_model
 
 
 @dataclass
@@ -64,17 +67,36 @@ class Explanation:
 
 @torch.inference_mode()
 def explain(
-    model: Any, processor: Any, motion: np.ndarray, text: str | None = None, fps: float | None = None, k: int = 20
+    model: Any,
+    motion: Any,
+    text: str | None = None,
+    processor: Any = None,
+    fps: float | None = None,
+    k: int = 20,
 ) -> Explanation:
     """
-    The words of one motion and where they come from.
+    Show the words of one motion and where they come from: what `lexmotion explain` prints.
 
     Args:
-        model: a `LexMotionModel`. processor: its `LexMotionProcessor`.
-        motion: (T, J, 3) positions or (T, 263 | 251) features. text: a caption to compare with. fps: of the motion.
+        model: folder or Hub name of a trained model, or a loaded `LexMotionModel`.
+        motion: (T, J, 3) positions in metres or (T, 263 | 251) features, or a motion file.
+        text: a caption to compare with.
+        processor: the model's; None loads the one saved beside it.
+        fps: frames per second of the motion; None takes what a file says, else the model's.
         k: how many of the motion's words to explain; every shared word is kept besides.
+
+    Raises:
+        FileNotFoundError: no such model or file.
+        ValueError: the caption is empty, or the motion is none of the model's skeleton.
+
+    Example:
+        >>> found = explain("runs/small/model", "kick.bvh", text="a person kicks")  # doctest: +SKIP
+        >>> [(word.word, word.part, word.start) for word in found.shared]  # doctest: +SKIP
     """
-    model.eval()
+    model, processor = ready_model(model, processor)
+    if isinstance(motion, str | os.PathLike):
+        read, fps = read_motion_for(processor, motion, ReadingOptions(fps=fps))
+        motion = read.model_input
     lexicon, extractor = processor.lexicon, processor.feature_extractor
     values = extractor(motion, fps=fps, return_tensors="pt").to(model.device)
     tower = model.get_motion_features(**values, output_token_logits=True)

@@ -1,20 +1,27 @@
-"""Searching a corpus: its items for an index, and hits as a table and as a page."""
+"""Searching a corpus: an index of it, and hits as a table and as a page."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape as quoted
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.markup import escape
 from rich.table import Table
 from scipy import sparse
 
-from lexmotion.index.lexmotion_index import Hit
+from lexmotion.index import EMBEDDED
+from lexmotion.index.lexmotion_index import Hit, LexMotionIndex, check_build
 from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.processing.recordings.options import ReadingOptions
+from lexmotion.processing.recordings.reading import Motion
 
 from .encoding.shards import EncodeReport, load_encoded
-from .motion_views import page
+from .loading import load_model, load_processor
+from .viewer.motion_sources import file_metadata
+from .viewer.views import page
 
 SHOWN_WORDS = 8
 
@@ -59,6 +66,177 @@ def dataset_items(
     return _joined(parts)
 
 
+def build_index(
+    folder: str | Path,
+    *,
+    vectors: str | Path | None = None,
+    dataset: str | Path | None = None,
+    index: str | Path | None = None,
+    model: str | None = None,
+    splits: Sequence[str] | None = None,
+    engine: str = EMBEDDED,
+    uri: str | None = None,
+    overwrite: bool = False,
+    device: str | None = None,
+) -> LexMotionIndex:
+    """
+    Make an index of the motions of a corpus, with their captions as metadata. One of three says what is indexed.
+
+    Args:
+        folder: of the index.
+        vectors: output of `lexmotion encode`.
+        dataset: or a prepared corpus, which is encoded now.
+        index: or another index, which is copied, whatever its engine.
+        model: folder or Hub name of the model that encodes queries, and the dataset; None: that of the vectors, or of
+            the other index.
+        splits: of the vectors or the dataset; all by default.
+        engine, uri, overwrite: as of `LexMotionIndex.build`. Both are tried before anything is encoded.
+        device: where the dataset is encoded; None takes a GPU if there is one.
+
+    Returns:
+        The index, open for writing: close it, or use it in a `with` statement.
+
+    Raises:
+        ValueError: none or several of the three are given, there is no model for a dataset, or as of
+            `LexMotionIndex.build`. FileNotFoundError: one of the folders is not what it should be.
+
+    Example:
+        >>> with build_index("motions.index", vectors="vectors/humanml3d") as index:  # doctest: +SKIP
+        ...     hits = index.search("a person kicks with the left leg")
+    """
+    if sum(source is not None for source in (vectors, dataset, index)) != 1:
+        raise ValueError("give --vectors DIR or --dataset DIR or --index DIR, one of them: what is to be indexed")
+    if dataset is not None and model is None:
+        raise ValueError("--dataset needs --model, which encodes its motions")
+    if index is not None and splits is not None:
+        raise ValueError("--index takes a whole index, so leave out --split")
+    check_build(engine, uri, folder, overwrite)
+    if index is not None:
+        with LexMotionIndex.from_pretrained(index) as old:
+            model, processor, items = model or old.info()["model"], old.processor, CorpusItems(*old.items())
+    elif vectors is not None:
+        model = model or EncodeReport.load(vectors).model
+        items, processor = encoded_items(vectors, splits), load_processor(model)
+    else:
+        loaded, processor = load_model(str(model), device)
+        items = dataset_items(loaded, processor, str(dataset), splits, progress=True)
+    return LexMotionIndex.build(
+        items.embeds,
+        items.metadata,
+        items.ids or None,
+        folder=folder,
+        processor=processor,
+        model=os.path.abspath(model) if model is not None and Path(model).is_dir() else model,
+        overwrite=overwrite,
+        engine=engine,
+        uri=uri,
+    )
+
+
+def open_index(
+    name: str | Path, model: str | None = None, device: str | None = None, uri: str | None = None
+) -> LexMotionIndex:
+    """
+    Open an index together with its model.
+
+    Args:
+        name: folder or Hub name. model: instead of the one that the index names. device: as of `load_model`.
+        uri: of its engine, instead of the one that the index names.
+    """
+    # One query is answered before numba has started.
+    index = LexMotionIndex.from_pretrained(name, accelerate=False, uri=uri)
+    named = model or index.info()["model"]
+    if named is None:
+        return index
+    index.close()
+    loaded, processor = load_model(named, device)
+    return LexMotionIndex.from_pretrained(
+        name, model=loaded, processor=processor if model else None, verify=False, accelerate=False, uri=uri
+    )
+
+
+def add_files(
+    index: LexMotionIndex,
+    files: Sequence[Path],
+    motions: Sequence[tuple[Motion, float]],
+    replace: bool,
+    reading: ReadingOptions,
+) -> list[Any]:
+    """
+    Add motion files to an index, encoded by its model.
+
+    Args:
+        files: their stems are the ids.
+        motions: per file what `read_motion_for` returns.
+        replace: as of `LexMotionIndex.add`.
+        reading: how the files were read, which is kept as metadata.
+
+    Returns:
+        The ids.
+    """
+    embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
+    metadata = [file_metadata(path, reading) for path in files]
+    return index.add(embeds, metadata, [path.stem for path in files], replace=replace)
+
+
+@dataclass
+class Answer:
+    """
+    What a search found.
+
+    Args:
+        title: what was searched. conditions: `k`, `must`, `must_not` and `boost`, as of `LexMotionIndex.search`.
+        vector: the query, (1, V) CSR; None if the words of the conditions were the query.
+        words: of the query with their weights, heaviest first. hits: best first.
+    """
+
+    title: str
+    conditions: dict[str, Any]
+    vector: sparse.csr_matrix | None
+    words: list[tuple[str, float]]
+    hits: list[Hit]
+
+    def described(self) -> str:
+        """The conditions in words: `10 best, must have kick, must not have right, left x 2`."""
+        parts = [f"{self.conditions['k']} best"]
+        parts += [f"must have {word}" for word in self.conditions["must"]]
+        parts += [f"must not have {word}" for word in self.conditions["must_not"]]
+        return ", ".join([*parts, *(f"{word} x {factor:g}" for word, factor in self.conditions["boost"].items())])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Title, conditions and hits as JSON holds them."""
+        return {"query": self.title, **self.conditions, "hits": [hit.to_dict() for hit in self.hits]}
+
+
+def ask(
+    index: LexMotionIndex,
+    text: str | None = None,
+    motion: np.ndarray | None = None,
+    fps: float | None = None,
+    title: str | None = None,
+    *,
+    k: int = 10,
+    must: Sequence[str] = (),
+    must_not: Sequence[str] = (),
+    boost: Mapping[str, float] | None = None,
+) -> Answer:
+    """
+    Search an index by a text, by a motion, or by words alone.
+
+    Args:
+        text: what happens in the motion. motion, fps: or an example, as of `LexMotionIndex.encode`.
+        title: of the search; None: the text, or the words.
+        k, must, must_not, boost: as of `LexMotionIndex.search`.
+    """
+    conditions = {"k": k, "must": list(must), "must_not": list(must_not), "boost": dict(boost or {})}
+    if text is None and motion is None:
+        hits = index.search(k=k, must=must, must_not=must_not, boost=boost)
+        return Answer(title or " ".join(dict.fromkeys([*must, *(boost or {})])), conditions, None, [], hits)
+    vector = index.encode(text=text, motion=motion, fps=fps)
+    hits = index.search(vector, k, must=must, must_not=must_not, boost=boost)[0]
+    return Answer(title or text or "motion", conditions, vector, index.words_of(vector), hits)
+
+
 def _joined(parts: Sequence[CorpusItems]) -> CorpusItems:
     return CorpusItems(
         [id for part in parts for id in part.ids],
@@ -90,14 +268,6 @@ def told(metadata: dict[str, Any]) -> str:
         if any(first):
             return str(first[0])
     return ", ".join(f"{name} {value}" for name, value in metadata.items())
-
-
-def conditions_told(
-    k: int, must: Sequence[str] = (), must_not: Sequence[str] = (), boost: Mapping[str, float] | None = None
-) -> str:
-    """The conditions of a search in words: `10 best, must have kick, must not have right, left x 2`."""
-    parts = [f"{k} best", *(f"must have {word}" for word in must), *(f"must not have {word}" for word in must_not)]
-    return ", ".join([*parts, *(f"{word} x {factor:g}" for word, factor in (boost or {}).items())])
 
 
 def search_page(

@@ -1,1 +1,1 @@
-"""Cards that explain a checkpoint: dataclass -> template -> README.md with machine-readable results."""
+"""Model and dataset cards (dataclass -> template -> README.md) with machine-readable results; uploads to the Hub."""

@@ -1,4 +1,4 @@
-"""The card of a prepared corpus: what is in it, where it is from and how to make it again."""
+"""Dataset card of a prepared corpus: contents, origin and how to reproduce it."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "1
 
 
 def prepare_command(report: Mapping[str, Any], source: str = "FOLDER", output_dir: str = "DIR") -> str:
-    """The shell command that prepares a corpus as its report says it was; folders are named in capitals."""
+    """Return the shell command that reproduces a prepared corpus from its report; folders are placeholders."""
     options = report["options"]
     words = ["lexmotion", "prepare", source, "--layout", report["layout"], "--output-dir", output_dir]
     for split, file in options["splits"].items():
@@ -37,12 +37,12 @@ def prepare_command(report: Mapping[str, Any], source: str = "FOLDER", output_di
 @dataclass(frozen=True)
 class DatasetCard:
     """
-    The card of a prepared corpus.
+    Card of a prepared corpus.
 
     Args:
         name: `user/name`.
         report: content of its `report.json`.
-        license: of the corpus.
+        license: licence of the corpus.
     """
 
     name: str
@@ -52,14 +52,17 @@ class DatasetCard:
     @classmethod
     def from_report(cls, report: Mapping[str, Any], name: str, license: str | None = None) -> "DatasetCard":
         """
+        Build the card from a report.
+
         Args:
-            report: content of `report.json`. name: `user/name`.
-            license: id of a licence; None for the one that goes with the corpus.
+            report: content of `report.json`.
+            name: `user/name`.
+            license: id of a licence; None uses the licence of the corpus.
         """
         return cls(name, report, chosen(license, license_of(report)))
 
     def data(self) -> DatasetCardData:
-        """The YAML head of the card, with the files of every split."""
+        """Return the YAML header of the card, with the files of every split."""
         splits = self.report["splits"]
         rows = sum(split["motions"] for split in splits.values())
         configs = [
@@ -84,7 +87,7 @@ class DatasetCard:
         )
 
     def render(self) -> str:
-        """The text of the card."""
+        """Return the text of the card."""
         report = self.report
         splits = [
             {"name": name, **split, "minutes": f"{split['seconds'] / 60:.1f}"}

@@ -1,8 +1,8 @@
-"""The model card: what a checkpoint is, what it scored under which protocol and how to make it again.
+"""Model card of a checkpoint: description, results with their protocols, and how to reproduce it.
 
-A card is a dataclass filled from the run record that training writes; a template turns it into `README.md` with
-machine-readable results (`model-index`). The same record gives the same card, byte for byte. `card.json` beside it
-keeps the dataclass, so that the card can be written again wherever the model is.
+A card is a dataclass filled from the run record of training; a template renders it as `README.md` with
+machine-readable results (`model-index`). The same record gives the same card, byte for byte. The dataclass is saved
+as `card.json` next to it, so the card can be rewritten wherever the model is.
 """
 
 import json
@@ -22,23 +22,23 @@ from .rendering import render, write_text
 
 RECORD = "card.json"
 RECIPE = "recipe.yaml"
-CHOICES = ("corpus", "corpus_license", "license")  # which a user's word decides, over the record of the run
+CHOICES = ("corpus", "corpus_license", "license")  # values given by the user override the run record
 WHOLE = "lexmotion"  # model type of both towers together
-TEMPLATE = "model_card.md"  # of its card
-# Model type -> the pipeline that reads such a model; other models have none.
+TEMPLATE = "model_card.md"  # template of its card
+TAGS = ["lexmotion", "human-motion", "motion-retrieval", "sparse-retrieval", "interpretability"]
+# Model type -> pipeline that loads such a model; other models have none.
 PIPELINE_TAGS = {
     WHOLE: "zero-shot-motion-classification",
     "lexmotion_motion": "motion-feature-extraction",
     "lexmotion_text": "feature-extraction",
 }
-TAGS = ["lexmotion", "human-motion", "motion-retrieval", "sparse-retrieval", "interpretability"]
 TASKS = {
     "text_to_motion": "text to motion",
     "motion_to_text": "motion to text",
     "words": "words of the vectors",
     "order": "order of events",
 }
-# Short names in result files -> names on a card.
+# Short name in result files -> name on a card.
 DIRECTIONS = {"t2m": "text_to_motion", "m2t": "motion_to_text"}
 METRICS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
 PROTOCOL_DETAILS = ("ties", "num_captions", "seed", "batch_size", "num_batches", "threshold")
@@ -48,18 +48,18 @@ WORDS_ALONE = ", words alone"
 @dataclass(frozen=True)
 class Result:
     """
-    Figures of one task, measured under one protocol.
+    Metrics of one task, measured under one protocol.
 
     Args:
         task: `text_to_motion` or `motion_to_text` (retrieval), `words` (the lexical space) or `order`.
         split: name of the evaluated split.
         protocol: name of the protocol, for example `all-strict`.
-        metrics: `R@k` in percent, `MedR` as a rank, `Rsum` over both directions; of the other tasks as reported.
-        gallery_size: number of candidates of one query.
-        details: what else the protocol fixes: how ties count, seed, batches.
+        metrics: `R@k` in percent, `MedR` as a rank, `Rsum` over both directions; for other tasks as reported.
+        gallery_size: number of candidates per query.
+        details: other settings of the protocol: tie rule, seed, batches.
 
     Raises:
-        ValueError: another task.
+        ValueError: if the task is unknown.
     """
 
     task: str
@@ -71,14 +71,14 @@ class Result:
 
     def __post_init__(self):
         if self.task not in TASKS:
-            raise ValueError(f"task must be one of {', '.join(TASKS)}, got {self.task!r}")
+            raise ValueError(f"task: got {self.task!r}; pass one of {', '.join(TASKS)}")
 
     @property
     def is_retrieval(self) -> bool:
         return self.task in DIRECTIONS.values()
 
     def command(self, model: str) -> str:
-        """The shell command that measures this again."""
+        """Return the shell command that reproduces this result."""
         verb = "order" if self.task == "order" else "retrieval"
         words = f"lexmotion evaluate {verb} --model {model} --dataset DIR --split {self.split}"
         if self.is_retrieval:
@@ -86,7 +86,7 @@ class Result:
         return words if self.details.get("seed") is None else f"{words} --seed {self.details['seed']}"
 
     def eval_results(self, corpus: str) -> list[EvalResult]:
-        """The entries of a `model-index`, one for each metric."""
+        """Return the `model-index` entries, one per metric."""
         gallery = "" if self.gallery_size is None else f", gallery of {self.gallery_size}"
         name = f"{TASKS[self.task]} retrieval" if self.is_retrieval else TASKS[self.task]
         return [
@@ -108,14 +108,14 @@ class Result:
 
 def read_results(evaluation: Mapping[str, Any]) -> list[Result]:
     """
-    All rows of a result file.
+    Return all results of a result file.
 
     Args:
-        evaluation: content of a file that `lexmotion evaluate retrieval --output` or `evaluate order --output`,
-            `lexmotion quickstart` or `lexmotion compare` wrote.
+        evaluation: content of a file written by `lexmotion evaluate retrieval --output`, `evaluate order --output`,
+            `lexmotion quickstart` or `lexmotion compare`.
 
     Raises:
-        ValueError: it has no figures.
+        ValueError: if it contains no results.
     """
     split = evaluation.get("split", "test")
     rows = [
@@ -137,28 +137,28 @@ def read_results(evaluation: Mapping[str, Any]) -> list[Result]:
             rows.append(Result(task, split, protocol, figures))
     if not rows:
         raise ValueError(
-            "the file has no results (none of retrieval, lexical, order); give one that `lexmotion evaluate retrieval "
-            "--output` wrote"
+            "none of the keys retrieval, lexical, order found; pass a file written by `lexmotion evaluate retrieval "
+            "--output`"
         )
     return rows
 
 
 def load_evaluation(path: str | os.PathLike) -> dict[str, Any]:
     """
-    The content of a result file, see [`read_results`].
+    Read a result file, see [`read_results`].
 
     Raises:
-        ValueError: it is no such file; with its name.
+        ValueError: if the file is not a result file; the message names it.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError(f"it holds a JSON {type(content).__name__}, not an object")
+            raise ValueError(f"expected a JSON object, got a JSON {type(content).__name__}")
         read_results(content)
     except KeyError as error:
-        raise ValueError(f"{path} has no results to show: a row lacks {error}") from error
+        raise ValueError(f"{path}: a row has no {error}; measure again with `lexmotion evaluate --output`") from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} has no results to show: {error}") from error
+        raise ValueError(f"{path}: not a result file of `lexmotion evaluate --output`: {error}") from error
     return content
 
 
@@ -169,27 +169,35 @@ def _metric_keys(direction: str) -> dict[str, str]:
 @dataclass
 class ModelCard:
     """
-    Everything a reader needs to trust, use and reproduce a checkpoint.
+    Model card with all facts needed to trust, use and reproduce a checkpoint.
 
     Args:
-        name: name of the model, on the Hub `user/name`.
-        recipe: name of the recipe. recipe_content: the recipe itself, written beside the card.
+        name: name of the model, `user/name` on the Hub.
+        recipe: name of the recipe.
         corpus: name of the training corpus.
-        command: shell command that reproduces the checkpoint. prepare_command: the one that prepares the corpus.
-        fingerprint: hash of the prepared corpus. corpus_rows: motions of every split.
+        command: shell command that reproduces the checkpoint.
+        recipe_content: the recipe itself, saved next to the card.
+        prepare_command: shell command that prepares the corpus.
+        fingerprint: hash of the prepared corpus.
+        corpus_rows: split -> number of motions.
         corpus_license: licence of the corpus, in words.
-        seeds: of the run.
-        versions: package -> version. commit: of the code. hardware: machine, in words.
-        fps: frames per second the model works at.
-        facts: what the configuration says of it: sizes, words, representation.
-        results: all measured rows.
-        phases: phase -> acceptance figure -> value.
-        words: captions with the top words of their motion. picture: file beside the card that shows them.
-        license: id of the licence of the weights; license_name and license_link where that is `other`.
-        remote_code: the code travels with the weights.
-        chosen: what the user said in place of what was found (see `CHOICES`); later cards of the model keep it.
-        model_type: `lexmotion`, `lexmotion_text` or `lexmotion_motion`: which code the card shows.
-        template: of this folder, chosen by the task. title: of the task. criteria: what it was judged by.
+        seeds: seeds of the run.
+        versions: package -> version.
+        commit: commit of the code.
+        hardware: description of the machine.
+        fps: frames per second of the model's input.
+        facts: facts from the configuration: sizes, words, representation.
+        results: all measured results.
+        phases: phase -> acceptance metric -> value.
+        words: captions with the top words of their motion.
+        picture: image file next to the card that shows these words.
+        license, license_name, license_link: licence id of the weights; name and link if the id is `other`.
+        remote_code: whether the code is uploaded with the weights.
+        chosen: values given by the user that override the recorded ones (see `CHOICES`); later cards keep them.
+        model_type: `lexmotion`, `lexmotion_text` or `lexmotion_motion`; selects the example code on the card.
+        template: template of the card, chosen by the task.
+        title: title of the task.
+        criteria: acceptance criteria of the task with their verdicts.
 
     Example:
         >>> card = ModelCard("user/lexmotion-tiny", "tiny", "synthetic", "lexmotion quickstart")
@@ -227,26 +235,28 @@ class ModelCard:
     criteria: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self):
-        self.recipe_content = _without_folders(self.recipe_content)  # also of cards written before they were
+        self.recipe_content = _without_folders(self.recipe_content)  # older card.json files still contain folders
 
     @classmethod
     def from_run_record(
         cls, record: Mapping[str, Any], name: str, evaluations: Iterable[Mapping[str, Any]] = (), **choices: Any
     ) -> "ModelCard":
         """
-        The card of a run.
+        Build the card of a run.
 
         Args:
-            record: what `lexmotion train` wrote as `run.json`.
+            record: content of the `run.json` written by `lexmotion train`.
             name: name of the model.
             evaluations: contents of result files, see [`read_results`].
-            choices: any other field of the card; wins over the record.
+            choices: any other fields of the card; they override the record.
 
         Raises:
-            ValueError: the record is not of a finished run.
+            ValueError: if the run is not finished.
         """
         if not record.get("finished"):
-            raise ValueError(f"the run {name!r} is not finished; run `lexmotion train` again before making its card")
+            raise ValueError(
+                f"{name!r}: the run is not finished; finish it with `lexmotion train`, then make the card"
+            )
         content = dict(record["recipe"])
         dataset = record["dataset"]
         report = _report_of(dataset)
@@ -261,7 +271,7 @@ class ModelCard:
             "license_name": terms.name,
             "license_link": terms.link,
             "prepare_command": None if report is None or "options" not in report else prepare_command(report),
-            "fingerprint": (report or {}).get("fingerprint", dataset["fingerprint"]),  # as the corpus's card has it
+            "fingerprint": (report or {}).get("fingerprint", dataset["fingerprint"]),  # same as on the dataset card
             "corpus_rows": dict(dataset["rows"]),
             "seeds": [record["seed"]],
             "versions": dict(record["versions"]),
@@ -281,18 +291,20 @@ class ModelCard:
         cls, folder: str | os.PathLike, name: str, evaluations: Iterable[Mapping[str, Any]] = (), **choices: Any
     ) -> "ModelCard":
         """
-        The card of a model folder, of all that lies in it and around it.
+        Build the card of a model folder from the files in and around it.
 
-        The run record is where `lexmotion train` and `lexmotion quickstart` put it; without one, an earlier card is
-        brought up to date.
+        The run record is read from where `lexmotion train` and `lexmotion quickstart` write it; without one, the
+        existing card is updated.
 
         Args:
-            folder: the model. name: of the model. evaluations: see [`read_results`]; none keeps those of the folder
-                above, else of the earlier card.
-            choices: any other field of the card; wins over everything found. Of `CHOICES`, later cards keep it.
+            folder: folder of the model.
+            name: name of the model.
+            evaluations: contents of result files, see [`read_results`]; if empty, the results of the parent folder
+                are used, else those of the existing card.
+            choices: any other fields; they override the recorded ones. Later cards keep those in `CHOICES`.
 
         Raises:
-            ValueError: neither a run record nor an earlier card is there.
+            ValueError: if neither a run record nor an existing card is found.
         """
         folder = Path(folder)
         earlier = cls.of_folder(folder)
@@ -309,8 +321,8 @@ class ModelCard:
             return cls.from_run_record(record, name, evaluations, **choices)
         if earlier is None:
             raise ValueError(
-                f"{folder} has no run record (run.json in the folder above) and no {RECORD}: a card can only be made "
-                "of a model that `lexmotion train` wrote, where it wrote it"
+                f"{folder}: neither run.json in the parent folder nor {RECORD} found; pass a model folder where "
+                "`lexmotion train` wrote it"
             )
         if evaluations:
             choices = {"results": [row for content in evaluations for row in read_results(content)], **choices}
@@ -318,13 +330,13 @@ class ModelCard:
 
     @classmethod
     def of_folder(cls, folder: str | os.PathLike) -> "ModelCard | None":
-        """The card that `card.json` of a folder keeps; None without one."""
+        """Load the card from `card.json` of a folder; None without one."""
         path = Path(folder) / RECORD
         return cls.from_dict(_read(path)) if path.is_file() else None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "ModelCard":
-        """Inverse of [`to_dict`]; fields of later versions are passed over."""
+        """Build a card from a dictionary (inverse of [`to_dict`]); fields of later versions are ignored."""
         known = {entry.name for entry in fields(cls)}
         values = {name: value for name, value in content.items() if name in known}
         values["results"] = [Result(**row) for row in values.get("results", ())]
@@ -332,20 +344,20 @@ class ModelCard:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The card as JSON keeps it."""
+        """Return the card as a JSON-serializable dictionary."""
         return asdict(self)
 
     def renamed(self, name: str, remote_code: bool = False) -> "ModelCard":
-        """The same card under another name, with or without code."""
+        """Return the card under another name, with or without remote code."""
         return replace(self, name=name, remote_code=remote_code)
 
     def relicensed(self, id: str) -> "ModelCard":
-        """The same card with another licence of the weights."""
+        """Return the card with another licence of the weights."""
         chosen = {**self.chosen, "license": id}
         return replace(self, license=id, license_name=None, license_link=None, chosen=chosen)
 
     def data(self) -> ModelCardData:
-        """The YAML head of the card, `model-index` included."""
+        """Return the YAML header of the card, including the `model-index`."""
         results = [entry for row in self.results for entry in row.eval_results(self.corpus)]
         return ModelCardData(
             language="en",
@@ -354,13 +366,13 @@ class ModelCard:
             license_link=self.license_link,
             library_name="transformers",
             pipeline_tag=PIPELINE_TAGS.get(self.model_type),
-            tags=TAGS if self.template == TEMPLATE else ["lexmotion"],
+            tags=TAGS if self.template == TEMPLATE else TAGS[:1],
             model_name=self.name,
             eval_results=results or None,
         )
 
     def render(self) -> str:
-        """The text of the card."""
+        """Return the text of the card."""
         retrieval = [row for row in self.results if row.is_retrieval]
         metric_names = list(dict.fromkeys(name for row in retrieval for name in row.metrics))
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
@@ -377,33 +389,33 @@ class ModelCard:
         return render(self.template, values)
 
     def files(self) -> dict[str, str]:
-        """Name -> text of the card and of what belongs to it."""
+        """Return the files of the card: name -> text."""
         texts = {"README.md": self.render(), RECORD: json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"}
         if self.recipe_content:
             texts[RECIPE] = yaml.safe_dump(self.recipe_content, sort_keys=False, allow_unicode=True)
         return texts
 
     def is_in(self, folder: str | os.PathLike) -> bool:
-        """Whether the `README.md` of a folder is this card as it was written."""
+        """Return whether the `README.md` of a folder is this card, unmodified."""
         path = Path(folder) / "README.md"
         return path.is_file() and path.read_text(encoding="utf-8") == self.render()
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write the card as `README.md` of `folder`, with `card.json` and `recipe.yaml`, and return its path."""
+        """Write the card as `README.md` of `folder`, plus `card.json` and `recipe.yaml`, and return its path."""
         for name, text in self.files().items():
             write_text(Path(folder) / name, text)
         return Path(folder) / "README.md"
 
 
 def corpus_folder(folder: str | os.PathLike) -> Path | None:
-    """The prepared corpus that a model was trained on, by its run record; None where it is not there any more."""
+    """Return the folder of the corpus a model was trained on, from its run record; None if it no longer exists."""
     record = _run_record(Path(folder))
-    place = None if record is None else Path(record["dataset"]["folder"])
-    return place if place is not None and (place / "report.json").is_file() else None
+    place = None if record is None else record["dataset"]["folder"]
+    return Path(place) if place is not None and (Path(place) / "report.json").is_file() else None
 
 
 def describe(folder: str | os.PathLike) -> dict[str, Any]:
-    """`facts`, `fps` and `model_type` of a saved model and its processor, read from their files; neither is loaded."""
+    """Read `facts`, `fps` and `model_type` of a saved model and its processor from their files, loading neither."""
     folder = Path(folder)
     config = _read(folder / "config.json")
     kind = config.get("model_type", WHOLE)
@@ -434,17 +446,19 @@ def _parameters(path: Path) -> int:
 
     with safe_open(path, framework="np") as file:
         slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
-        return sum(math.prod(part.get_shape()) for part in slices if "F" in part.get_dtype())  # no ids of words
+        return sum(math.prod(part.get_shape()) for part in slices if "F" in part.get_dtype())  # skips word ids
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} has no {path.name}; `lexmotion train` writes it with the model")
+        raise FileNotFoundError(
+            f"{path.parent}: no {path.name} found; pass a model folder written by `lexmotion train`"
+        )
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _run_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the run that a model came from, where `lexmotion train` or `lexmotion quickstart` put it."""
+    """Read the run record of a model, where `lexmotion train` or `lexmotion quickstart` writes it."""
     above = _above(folder)
     if above is None:
         return None
@@ -453,26 +467,26 @@ def _run_record(folder: Path) -> dict[str, Any] | None:
 
 
 def _above(folder: Path) -> Path | None:
-    """The folder whose run, results and settings are those of this model; None where they may be another model's."""
+    """Return the folder with run, results and settings of a model; None if they may belong to another model."""
     place = Path(os.path.abspath(folder))
     return place.parent if place.name == "model" else None
 
 
 def _quickstart_of(folder: Path) -> dict[str, Any]:
-    """The commands of a model that `lexmotion quickstart` made: it writes and prepares its corpus itself."""
+    """Return the commands for a model of `lexmotion quickstart`, which writes and prepares its corpus itself."""
     above = _above(folder)
     if above is None or not ((above / "settings.json").is_file() and (above / "corpus" / "corpus.json").is_file()):
         return {}
     settings = above / "settings.json"
     content = _read(settings)
     if content["overrides"]:
-        return {}  # the command has no option for them
+        return {}  # the command has no options for overrides
     size = f" --size {content['num_motions']}" if isinstance(content["num_motions"], int) else ""
     return {"command": f"lexmotion quickstart --seed {content['seed']}{size}", "prepare_command": None}
 
 
 def _results_around(folder: Path) -> list[dict[str, Any]]:
-    """Results that `lexmotion quickstart` or `lexmotion compare` left above a model."""
+    """Read the results written by `lexmotion quickstart` or `lexmotion compare` above a model folder."""
     above = _above(folder)
     if above is None:
         return []
@@ -482,7 +496,7 @@ def _results_around(folder: Path) -> list[dict[str, Any]]:
 
 
 def _report_of(dataset: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The report of the corpus a run was trained on: what the record keeps of it, else the folder's own."""
+    """Return the report of the training corpus: from the run record, else from the corpus folder."""
     if "report" in dataset:
         return dataset["report"]
     path = Path(dataset["folder"]) / "report.json"
@@ -490,7 +504,7 @@ def _report_of(dataset: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _without_folders(content: Any) -> Any:
-    """A recipe whose files and folders have only their last name: where they lie is this machine's own affair."""
+    """Return a recipe with file and folder paths reduced to their last part, so that no local path is published."""
     if isinstance(content, Mapping):
         return {name: _without_folders(part) for name, part in content.items()}
     if isinstance(content, list | tuple):
@@ -501,12 +515,12 @@ def _without_folders(content: Any) -> Any:
         return content
     local = PurePosixPath(content).is_absolute() or PureWindowsPath(content).is_absolute() or content.startswith("~")
     if local or ("/" in content and os.path.exists(content)):
-        return PureWindowsPath(content).name or content  # which knows both kinds of slashes
+        return PureWindowsPath(content).name or content  # splits at both kinds of slashes
     return content
 
 
 def _hardware(record: Mapping[str, Any]) -> str:
-    """Where a run was trained, in words."""
+    """Describe the machine of a run."""
     machine = record.get("machine") or {}
     devices = ", ".join(dict.fromkeys(phase["device"] for phase in record["phases"].values()))
     named = machine.get("gpu") if "cuda" in devices else None

@@ -1,8 +1,8 @@
-"""What of a model or of a prepared corpus goes to the Hub, and how: in one commit, which may be repeated.
+"""Upload of a model or prepared corpus to the Hub in one commit, which can safely be repeated.
 
-A model takes its weights, processor (feature statistics and lexicon included), card and recipe; on request also the
-code it is read with, so that `trust_remote_code=True` is all another machine needs. A prepared corpus takes its
-Parquet files, processor and card. Both go by a list of names: nothing else in the folder leaves the machine.
+A model is uploaded with its weights, processor (including feature statistics and lexicon), card and recipe; on request
+also with the code that loads it, so that another machine needs only `trust_remote_code=True`. A prepared corpus is
+uploaded with its Parquet files, processor and card. Only files on an allow list are uploaded.
 """
 
 import fnmatch
@@ -37,40 +37,40 @@ DATASET_FILES = (
     "report.json",
     *CARD,
 )
-PLACES = ("_name_or_path",)  # the folder a part was loaded from, which is this machine's own affair
+PLACES = ("_name_or_path",)  # local folder a part was loaded from; must not be published
 WITH_AUTO_MAP = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
-# Left over from an earlier push, these would be read instead of, or beside, the new ones.
+# Files of an earlier push that would be loaded instead of, or in addition to, the new ones.
 STALE = {
     "model": ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
     "dataset": ("data/*.parquet", "text/*.parquet"),
 }
-# Model type -> configuration and model, by the names under which `lexmotion` exports them.
+# Model type -> names of configuration and model class in `lexmotion`.
 REMOTE_CLASSES = {
     "lexmotion": ("LexMotionConfig", "LexMotionModel"),
     "lexmotion_text": ("LexMotionTextConfig", "LexMotionTextModel"),
     "lexmotion_motion": ("LexMotionMotionConfig", "LexMotionMotionModel"),
 }
-# Model type -> the pipelines that its code brings.
+# Model type -> pipelines uploaded with its code.
 REMOTE_PIPELINES = {
     "lexmotion": ("MotionFeatureExtractionPipeline", "ZeroShotMotionClassificationPipeline"),
     "lexmotion_text": (),
     "lexmotion_motion": ("MotionFeatureExtractionPipeline",),
 }
-ATTEMPTS, PAUSE = 3, 2.0  # seconds, longer each time
+ATTEMPTS, PAUSE = 3, 2.0  # the pause, in seconds, grows with each attempt
 
 
 @dataclass
 class Parcel:
     """
-    The files of a push.
+    Files of a push.
 
     Args:
-        repo_type (`str`): `"model"` or `"dataset"`.
-        files (`dict[str, Path | bytes]`): path in the repository -> file here, or its content.
-        left (`list[str]`): files of the folder that stay here.
-        notes (`list[str]`): what the user should know, a sentence each.
-        restricted (`str`, *optional*): why not everybody may have it; it then goes to private repositories alone.
+        repo_type: `"model"` or `"dataset"`.
+        files: path in the repository -> local file, or its content.
+        left: files of the folder that are not uploaded.
+        notes: hints for the user, one sentence each.
+        restricted: reason why the files must not be public; they can then only be pushed to private repositories.
     """
 
     repo_type: str
@@ -81,7 +81,7 @@ class Parcel:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Bytes of every file, in the order of their paths."""
+        """Size of every file in bytes, sorted by path."""
         return {
             path: len(content) if isinstance(content, bytes) else content.stat().st_size
             for path, content in sorted(self.files.items())
@@ -91,12 +91,13 @@ class Parcel:
 @dataclass(frozen=True)
 class Pushed:
     """
-    What became of a push.
+    Result of a push.
 
     Args:
-        url (`str`): of the repository at its revision. commit (`str`): the newest one there.
-        changed (`bool`): False: everything was there already, and no commit was made.
-        deleted (`tuple[str, ...]`): files of an earlier push that are there no more.
+        url: URL of the repository at its revision.
+        commit: hash of the latest commit in the repository.
+        changed: False if the repository was already up to date and no commit was made.
+        deleted: files of an earlier push that were deleted.
     """
 
     url: str
@@ -107,45 +108,45 @@ class Pushed:
 
 def check_repo_id(repo_id: str) -> None:
     """
-    Check the name of a repository without asking the Hub.
+    Check the name of a repository offline.
 
     Raises:
-        ValueError: it is not `user/name` in the Hub's letters.
+        ValueError: if it is not `user/name` in characters the Hub allows.
     """
     if repo_id.count("/") != 1 or not all(repo_id.split("/")):
-        raise ValueError(f"a repository is named USER/NAME, got {repo_id!r}")
+        raise ValueError(f"repository: got {repo_id!r}; pass a name like USER/NAME")
     validate_repo_id(repo_id)
 
 
 def pack(folder: str | os.PathLike, name: str, include_code: bool = False, license: str | None = None) -> Parcel:
     """
-    Collect what a push sends, without a network.
+    Collect the files to push, offline.
 
     Args:
-        folder: a saved model with its processor, or a folder written by `lexmotion prepare`.
-        name: `user/name` it will have; the card shows it.
-        include_code: add the code of model and processor, and the `auto_map` by which transformers finds it.
-        license: id of the licence, in place of the one that goes with the corpus.
+        folder: folder of a saved model with its processor, or one written by `lexmotion prepare`.
+        name: future name `user/name`, shown on the card.
+        include_code: whether to add the code of model and processor, and the `auto_map` that transformers needs.
+        license: licence id that replaces the one derived from the corpus.
 
     Raises:
-        FileNotFoundError: the folder is neither.
-        ValueError: weights that are no safetensors or damaged, or a model and a processor that do not belong together.
+        FileNotFoundError: if the folder is neither a model nor a prepared corpus.
+        ValueError: if weights are damaged or not in safetensors format, or if model and processor do not match.
     """
     folder = Path(folder)
     if (folder / "report.json").is_file() and not (folder / "config.json").is_file():
         if include_code:
-            raise ValueError(f"{folder} is a prepared corpus: there is no code to include")
+            raise ValueError(f"{folder}: a prepared corpus has no code; push it without --include-code")
         return _pack_dataset(folder, name, license)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"{folder} holds neither a model (config.json) nor a prepared corpus (report.json); `lexmotion train` "
-            "writes a model as OUTPUT_DIR/model"
+            f"{folder}: neither a model (config.json) nor a prepared corpus (report.json); pass the folder "
+            "OUTPUT_DIR/model written by `lexmotion train`"
         )
     return _pack_model(folder, name, include_code, license)
 
 
 def _is_named(path: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a path matches; fnmatch's * also matches slashes, so a pattern must have as many as the path."""
+    """Return whether a path matches a pattern with as many slashes (the * of fnmatch also matches slashes)."""
     return any(path.count("/") == name.count("/") and fnmatch.fnmatchcase(path, name) for name in patterns)
 
 
@@ -161,7 +162,7 @@ def _collect(folder: Path, repo_type: str, patterns: tuple[str, ...]) -> Parcel:
 
 
 def _license_in(folder: Path) -> str | None:
-    """What the head of a folder's own README.md says."""
+    """Return the licence in the YAML header of the folder's README.md."""
     return (metadata_load(folder / "README.md") or {}).get("license")
 
 
@@ -170,8 +171,8 @@ def _pack_model(folder: Path, name: str, include_code: bool, license: str | None
     pickled = [path for path in parcel.left if any(fnmatch.fnmatch(path, pattern) for pattern in PICKLES)]
     weights = [path for path in parcel.files if path.endswith(".safetensors")]
     if not weights:
-        found = f"only {pickled[0]}, whose format can run code when it is read" if pickled else "no weights"
-        raise ValueError(f"{folder} has {found}; save the model with save_pretrained, which writes model.safetensors")
+        found = f"only {pickled[0]}, a format that can run code when loaded" if pickled else "no weights"
+        raise ValueError(f"{folder}: found {found}; save the model with save_pretrained, as model.safetensors")
     for path in weights:
         _check_weights(folder / path)
     _check_processor(folder)
@@ -183,13 +184,13 @@ def _pack_model(folder: Path, name: str, include_code: bool, license: str | None
         _leave_out_auto_map(parcel)
     card = ModelCard.of_folder(folder)
     if "README.md" in parcel.files and (card is None or not card.is_in(folder)):
-        parcel.notes.append("README.md was written or changed by hand: it goes as it is")
+        parcel.notes.append("README.md was edited by hand; it is pushed unchanged")
         if license is not None and _license_in(folder) != license:
-            parcel.notes.append(f"--license {license} is not in it: write `license: {license}` into its head")
+            parcel.notes.append(f"README.md lacks --license {license}; add `license: {license}` to its YAML header")
     else:
         if card is None or "README.md" not in parcel.files:
             card = ModelCard.collect(folder, name)
-            parcel.notes.append(f"there is no card yet: `lexmotion card {folder}` adds results and pictures")
+            parcel.notes.append(f"no card found; `lexmotion card {folder}` writes one with results and pictures")
         card = card.renamed(name, include_code)
         if license is not None:
             card = card.relicensed(license)
@@ -199,26 +200,26 @@ def _pack_model(folder: Path, name: str, include_code: bool, license: str | None
 
 def _pack_dataset(folder: Path, name: str, license: str | None) -> Parcel:
     parcel = _collect(folder, "dataset", DATASET_FILES)
-    parcel.left = [path for path in parcel.left if not path.startswith("cache/")]  # made anew wherever it is needed
+    parcel.left = [path for path in parcel.left if not path.startswith("cache/")]  # rebuilt when needed
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     missing = sorted(set(report["files"]) - set(parcel.files))
     if missing:
-        raise ValueError(f"{folder} lacks {missing[0]}, which its report.json names; run `lexmotion prepare` again")
+        raise ValueError(f"{folder}: {missing[0]}, listed in report.json, not found; run `lexmotion prepare` again")
     if "README.md" in parcel.files and license is not None and _license_in(folder) != license:
         raise ValueError(
-            f"{folder / 'README.md'} has the licence {_license_in(folder)!r}, --license says {license!r}: write "
-            f"`license: {license}` into its head, or delete it, and a card is made"
+            f"{folder / 'README.md'}: licence {_license_in(folder)!r} differs from --license {license!r}; set "
+            f"`license: {license}` in its YAML header, or delete the file to have a card written"
         )
     if "README.md" not in parcel.files:
         parcel.files["README.md"] = DatasetCard.from_report(report, name, license).render().encode()
     terms = chosen(license, license_of(report))
     if not terms.publishable:
-        parcel.restricted = f"its licence is {terms.text!r}"
+        parcel.restricted = f"the licence is {terms.text!r}"
     return parcel
 
 
 def without(names: tuple[str, ...], config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration, and those nested in it, without some of its entries."""
+    """Return a configuration, including nested ones, without the given entries."""
     return {
         name: without(names, part) if isinstance(part, dict) else part
         for name, part in config.items()
@@ -227,18 +228,18 @@ def without(names: tuple[str, ...], config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leave_out_auto_map(parcel: Parcel) -> None:
-    """A model that was loaded with its code names files that do not go: it could then not be loaded at all."""
+    """Remove the `auto_map` entries: they refer to code files that are not uploaded, so loading would fail."""
     for path in (path for path in WITH_AUTO_MAP if path in parcel.files):
         content = parcel.files[path]
         config = json.loads(content if isinstance(content, bytes) else content.read_bytes())
         cleaned = without(("auto_map", "custom_pipelines"), config)
         if cleaned != config:
             parcel.files[path] = _json(cleaned)
-            parcel.notes.append(f"{path} goes without its auto_map, whose code stays here; --include-code sends both")
+            parcel.notes.append(f"{path} is pushed without its auto_map; --include-code pushes it with the code")
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """A configuration as `save_pretrained` writes it."""
+    """Return a configuration as JSON, formatted as by `save_pretrained`."""
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
@@ -253,18 +254,18 @@ def _check_weights(path: Path) -> None:
         with safe_open(path, framework="np") as file:
             file.keys()
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged ({error}); save the model again") from error
+        raise ValueError(f"{path}: damaged ({error}); save the model again with save_pretrained") from error
 
 
 def _check_processor(folder: Path) -> None:
-    """Load the processor, which checks its own hashes, and compare them with those the model was trained with."""
+    """Load the processor, which checks its own hashes, and compare them with those stored in the model."""
     from transformers import AutoConfig
 
     from lexmotion import LexMotionProcessor
     from lexmotion.encoding_lexmotion import check_processor
 
     if not (folder / "processor_config.json").is_file():
-        raise ValueError(f"{folder} has no processor; save it there too: processor.save_pretrained({str(folder)!r})")
+        raise ValueError(f"{folder}: no processor found; save it with processor.save_pretrained({str(folder)!r})")
     check_processor(AutoConfig.from_pretrained(folder), LexMotionProcessor.from_pretrained(folder))
 
 
@@ -272,13 +273,13 @@ def _check_processor(folder: Path) -> None:
 
 
 def _add_code(parcel: Parcel, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Add the files of model and processor, flat, and return the configuration with its `auto_map`."""
+    """Add the source files of model and processor, flat, and return the configuration with an `auto_map`."""
     import lexmotion
 
     if config.get("model_type") not in REMOTE_CLASSES:
         raise ValueError(
-            f"the code of a {config.get('model_type')!r} model stays in the package, only that of "
-            f"{', '.join(REMOTE_CLASSES)} travels: push it without --include-code"
+            f"model_type: the code of {config.get('model_type')!r} cannot be pushed, only that of "
+            f"{', '.join(REMOTE_CLASSES)}; push without --include-code"
         )
     mapped = _with_auto_map(config)
     architecture = (config.get("architectures") or [None])[0]
@@ -298,13 +299,14 @@ def _add_code(parcel: Parcel, folder: Path, config: dict[str, Any]) -> dict[str,
             for pipeline in pipelines
             for task in [pipeline.task_name]
         }
-    for file in _code_files([lexmotion.LexMotionModel, lexmotion.LexMotionProcessor, *pipelines]):
+    classes = [getattr(lexmotion, reference.split(".")[1]) for reference in mapped["auto_map"].values()]
+    for file in _code_files([lexmotion.LexMotionModel, lexmotion.LexMotionProcessor, *classes, *pipelines]):
         parcel.files[file.name] = file
     return mapped
 
 
 def _with_auto_map(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration, and those of the towers in it, with the classes that read them."""
+    """Return a configuration with an `auto_map` in itself and in the configurations of its towers."""
     mapped = {name: _with_auto_map(part) if _is_tower(part) else part for name, part in config.items()}
     names = REMOTE_CLASSES[config["model_type"]]
     return mapped | {"auto_map": dict(zip(("AutoConfig", "AutoModel"), map(_reference, names), strict=True))}
@@ -315,14 +317,14 @@ def _is_tower(part: Any) -> bool:
 
 
 def _reference(name: str) -> str:
-    """`LexMotionModel` -> `modeling_lexmotion.LexMotionModel`, as an `auto_map` names it."""
+    """Return the `auto_map` reference of a class: `LexMotionModel` -> `modeling_lexmotion.LexMotionModel`."""
     import lexmotion
 
     return f"{getattr(lexmotion, name).__module__.rsplit('.', 1)[1]}.{name}"
 
 
 def _code_files(classes: list[type]) -> list[Path]:
-    """The files that define these classes, and all siblings they import."""
+    """Return the files that define these classes, and all sibling files they import."""
     from transformers.dynamic_module_utils import get_relative_import_files
 
     own = [Path(str(sys.modules[cls.__module__].__file__)) for cls in classes]
@@ -342,31 +344,33 @@ def push(
     api: HfApi | None = None,
 ) -> Pushed:
     """
-    Send a parcel in one commit.
+    Upload a parcel in one commit.
 
-    Files that are there already are not sent, and a push of nothing new makes no commit. An upload that breaks off is
-    tried again, and one that failed goes on, when pushed again, with the files that had not arrived.
+    Unchanged files are not uploaded again, and no commit is made if nothing changed. An interrupted upload is retried;
+    pushing again after a failure resumes with the files that are still missing.
 
     Args:
-        parcel: of [`pack`]. repo_id: `user/name`; made when it does not exist.
-        private: whether only you can see it; None as your account has it. A repository that exists stays as it is:
-            where it is public and this is True, nothing is sent.
-        revision: branch; made when it does not exist. None: `main`.
-        api: client to use, with its endpoint and token.
+        parcel: result of [`pack`].
+        repo_id: `user/name`; created if it does not exist.
+        private: whether a new repository is private; None uses the default of your account. An existing repository
+            keeps its visibility: if it is public and this is True, nothing is uploaded.
+        revision: branch, created if it does not exist; None is `main`.
+        commit_message: message of the commit.
+        api: client with endpoint and token.
 
     Raises:
-        PermissionError: nobody is logged in, or the account may not write there.
-        ConnectionError: the Hub cannot be reached.
-        ValueError: the parcel is restricted or `private`, and the repository would be, or is, public.
+        PermissionError: if not logged in, or if the account has no write access.
+        ConnectionError: if the Hub cannot be reached.
+        ValueError: if the parcel is restricted or `private`, and the repository is, or would be, public.
     """
     if parcel.restricted and not private:
         raise ValueError(
-            f"{repo_id!r} would be public, and {parcel.restricted}: push with --private, or name with --license the "
-            "licence that lets you publish it"
+            f"{repo_id!r}: would be public, but {parcel.restricted}; push with --private, or pass --license with the "
+            "licence that allows you to publish it"
         )
     api = api or HfApi()
     message = commit_message or f"Upload {parcel.repo_type}"
-    deleted: set[str] = set()  # over all attempts: the answer to one that succeeded may be lost
+    deleted: set[str] = set()  # over all attempts, as the response to a successful one may be lost
     try:
         sent = _retried(lambda: _push_once(parcel, repo_id, private, revision, message, api, deleted))
         return replace(sent, deleted=tuple(sorted(deleted)))
@@ -374,8 +378,8 @@ def push(
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
             raise PermissionError(
-                f"the Hub refused the upload to {repo_id!r} (status {status}): log in with `hf auth login` or set "
-                "HF_TOKEN to a token that may write there"
+                f"{repo_id!r}: the Hub refused the upload (status {status}); log in with `hf auth login` or set "
+                "HF_TOKEN to a token with write access"
             ) from error
         raise
 
@@ -383,9 +387,9 @@ def push(
 def would_delete(
     parcel: Parcel, repo_id: str, revision: str | None = None, api: HfApi | None = None
 ) -> list[str] | None:
-    """Files that [`push`] would delete there; None where the repository cannot be asked. It waits 10 s at most."""
+    """Return the files that [`push`] would delete; None if the Hub does not answer within 10 s."""
     api = api or HfApi()
-    for asked in dict.fromkeys((revision, None)):  # a branch that is not there is made of main
+    for asked in dict.fromkeys((revision, None)):  # a new branch starts from main
         try:
             found = api.repo_info(repo_id, repo_type=parcel.repo_type, revision=asked, timeout=10)
         except RevisionNotFoundError:
@@ -401,7 +405,7 @@ def would_delete(
 
 
 def _stale(parcel: Parcel, found: Any) -> list[str]:
-    """Files of a repository that would be read instead of, or beside, those of the parcel."""
+    """Return the files of a repository that would be loaded instead of, or in addition to, those of the parcel."""
     paths = (file.rfilename for file in found.siblings or ())
     return [path for path in paths if path not in parcel.files and _is_named(path, STALE[parcel.repo_type])]
 
@@ -419,10 +423,10 @@ def _push_once(
     url = api.create_repo(**kind, private=private, exist_ok=True)
     before = api.repo_info(**kind)
     if private and not before.private:
-        reason = f", and {parcel.restricted}" if parcel.restricted else "; --private makes only new ones private"
+        reason = f"but {parcel.restricted}" if parcel.restricted else "and --private only applies to new ones"
         raise ValueError(
-            f"the repository {repo_id!r} is public already{reason}: make it private in its settings on the Hub, or "
-            "choose another name; nothing was sent"
+            f"{repo_id!r}: the repository is public, {reason}, so nothing was uploaded; make it private in its "
+            "settings on the Hub, or choose another name"
         )
     if revision is not None:
         api.create_branch(**kind, branch=revision, exist_ok=True)
@@ -439,7 +443,7 @@ def _push_once(
 
 
 def _retried(act: Callable[[], Pushed]) -> Pushed:
-    """What `act` returns; where the connection breaks it is called again, which repeats nothing that had arrived."""
+    """Return the result of `act`, called again if the connection breaks; files already uploaded are not sent again."""
     attempt = 1
     while True:
         try:
@@ -449,14 +453,14 @@ def _retried(act: Callable[[], Pushed]) -> Pushed:
                 raise
             if attempt == ATTEMPTS:
                 raise ConnectionError(
-                    f"the connection to the Hub broke {ATTEMPTS} times ({error}); push again to go on where it stopped"
+                    f"the connection to the Hub broke {ATTEMPTS} times ({error}); push again to resume the upload"
                 ) from error
         time.sleep(PAUSE * attempt)
         attempt += 1
 
 
 def _is_broken_connection(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, came from the transport and not from the Hub's answer."""
+    """Return whether an error, or its cause, comes from the connection and not from a response of the Hub."""
     while error is not None:
         library = type(error).__module__.split(".")[0]
         if isinstance(error, HfHubHTTPError):

@@ -1,4 +1,4 @@
-"""What both cards share: the template engine, numbers and cells as tables print them, files written in one step."""
+"""Helpers shared by both cards: template engine, formatting of table cells, atomic writes."""
 
 import math
 import os
@@ -11,7 +11,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(template: str, values: dict[str, Any]) -> str:
-    """The text of a template of this folder; a value it needs and does not get is an error."""
+    """Render a template of this folder; a missing value is an error."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -20,7 +20,7 @@ def render(template: str, values: dict[str, Any]) -> str:
 
 
 def figure(value: Any) -> str:
-    """A number as tables print it: integers whole, other numbers with four significant digits."""
+    """Format a number for a table: integers in full, other numbers with four significant digits."""
     if value is None:
         return "-"
     if isinstance(value, bool | str):
@@ -29,12 +29,12 @@ def figure(value: Any) -> str:
 
 
 def cell(text: str) -> str:
-    """`text` on one line, safe inside a Markdown table."""
+    """Return `text` on one line, escaped for a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in one step: a reader sees the old file or the new one, whole."""
+    """Write a text file atomically: readers see either the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")

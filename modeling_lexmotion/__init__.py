@@ -1,10 +1,10 @@
 """LexMotion: human motion and language in one space whose dimensions are words."""
 
-import importlib
 import sys
 from pathlib import Path
 
 from .common import moved
+from .common.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -13,9 +13,10 @@ _HOME = {
     "LexMotionConfig": "configuration_lexmotion",
     "LexMotionMotionConfig": "configuration_lexmotion",
     "LexMotionTextConfig": "configuration_lexmotion",
-    "LexMotionForContrastiveMaskedMotion": "modeling_lexmotion",
-    "LexMotionForLexicalMaskedLM": "modeling_lexmotion",
-    "LexMotionForLexicalMaskedMotion": "modeling_lexmotion",
+    "LexMotionForContrastiveAlignment": "pretraining_lexmotion",
+    "LexMotionForContrastiveMaskedMotion": "pretraining_lexmotion",
+    "LexMotionForLexicalMaskedLM": "pretraining_lexmotion",
+    "LexMotionForLexicalMaskedMotion": "pretraining_lexmotion",
     "LexMotionModel": "modeling_lexmotion",
     "LexMotionMotionModel": "modeling_lexmotion",
     "LexMotionTextModel": "modeling_lexmotion",
@@ -25,16 +26,19 @@ _HOME = {
     "Lexicon": "processing.lexicon",
     "LexMotionFeatureExtractor": "processing.feature_extraction_lexmotion",
     "LexMotionProcessor": "processing.processing_lexmotion",
+    "PrepareOptions": "processing.corpora.options",
+    "ReadingOptions": "processing.recordings.options",
     "load_motion": "processing.recordings.reading",
-    "save_bvh": "processing.recordings.reading",
+    "save_bvh": "processing.recordings.bvh",
     "prepare": "processing.corpora.prepare",
     "train": "training.pipeline",
-    "evaluate": "evaluation.model_report",
+    "evaluate": "evaluation.model_evaluation",
     "explain": "evaluation.explain",
     "encode": "evaluation.encoding.shards",
     "build_index": "evaluation.search",
 }
 __all__ = [*_HOME, "register"]
+__getattr__, __dir__ = lazy_names(__name__, _HOME)
 
 
 def register() -> None:
@@ -43,13 +47,9 @@ def register() -> None:
     from transformers.pipelines import PIPELINE_REGISTRY
 
     from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
-    from .modeling_lexmotion import (
-        LexMotionForLexicalMaskedLM,
-        LexMotionModel,
-        LexMotionMotionModel,
-        LexMotionTextModel,
-    )
+    from .modeling_lexmotion import LexMotionModel, LexMotionMotionModel, LexMotionTextModel
     from .pipelines_lexmotion import PIPELINES
+    from .pretraining_lexmotion import LexMotionForLexicalMaskedLM
     from .processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
     from .processing.processing_lexmotion import LexMotionProcessor
 
@@ -67,18 +67,6 @@ def register() -> None:
     for pipeline in PIPELINES:
         if pipeline.task_name not in PIPELINE_REGISTRY.supported_tasks:  # a second registration would warn
             PIPELINE_REGISTRY.register_pipeline(pipeline.task_name, pipeline, pt_model=AutoModel, type="multimodal")
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
 
 
 moved.install()

@@ -1,11 +1,19 @@
 """Configurations of the LexMotion towers and of the dual encoder: architecture only, shipped with the weights."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 HEAD_KINDS = ("splade", "vdr")
 POSITION_INITS = ("normal", "sincos")
+# Options of a training that configurations held before; a checkpoint of then loads without them.
+TRAINING_OPTIONS = ("false_negative_threshold", "hard_negative_beta", "contrast_temperature")
+
+
+def _without_training_options(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in TRAINING_OPTIONS}
 
 
 def _check_head(head_kind: str, top_k: int | None, min_words: int = 0) -> None:
@@ -65,6 +73,11 @@ class LexMotionTextConfig(PreTrainedConfig):
         self.encoder_config.vocab_size = value
 
     @property
+    def head_act(self) -> str:
+        """Activation of the lexical head, the encoder's own."""
+        return getattr(self.encoder_config, "hidden_act", None) or self.encoder_config.activation
+
+    @property
     def num_attention_heads(self) -> int:
         return self.encoder_config.num_attention_heads
 
@@ -95,8 +108,7 @@ class LexMotionMotionConfig(PreTrainedConfig):
         decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers (`int`): decoders of CMMM and LexMMM.
         position_init (`str`): where the learned grid embeddings start: `"normal"` with std `initializer_range`, or
             `"sincos"`, sinusoids in time (Vaswani et al.) and unit normal parts, which short trainings gain by.
-        contrast_size, contrast_hidden_size (`int`), contrast_temperature (`float`): projector of the CMMM contrast
-        (CMAE).
+        contrast_size, contrast_hidden_size (`int`): projector of the CMMM contrast (CMAE).
         lexicon_hash, statistics_hash (`str`, *optional*): of the lexicon and of the feature statistics it was trained
             with; a processor with others is refused.
     """
@@ -131,14 +143,13 @@ class LexMotionMotionConfig(PreTrainedConfig):
     num_bottleneck_decoder_layers: int = 2
     contrast_size: int = 256
     contrast_hidden_size: int = 1536
-    contrast_temperature: float = 0.07
     position_init: str = "normal"
     lexicon_hash: str | None = None
     statistics_hash: str | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
+        super().__post_init__(**_without_training_options(kwargs))
         _check_head(self.head_kind, self.top_k, self.min_words)
         if self.word_share is not None and not 0 < self.word_share < 1:
             raise ValueError(f"word_share must lie in (0, 1), got {self.word_share}")
@@ -183,10 +194,6 @@ class LexMotionConfig(PreTrainedConfig):
         text_config, motion_config: the towers. Both must speak of the same words: equal vocabulary and embedding
             sizes.
         temperature (`float`): divides the cosine of two lexical vectors in the contrast (0.05, as LexLIP).
-        false_negative_threshold (`float`, *optional*):
-            Caption pairs whose sentence vectors have a cosine above it are left out of the denominators (0.6 in TMR).
-        hard_negative_beta (`float`, *optional*): weight of hard-negative reweighting (0.15 in MGA-CLAP); off when
-            `None`.
         num_segments (`int`): parts of the time that are also pooled apart, so that the order of events counts; 1: off.
         segment_weight (`float`): w of the lexical score (1 - w) cosine(whole) + w mean_k cosine(segment k).
         event_words (`list[int]`, *optional*):
@@ -201,8 +208,6 @@ class LexMotionConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     motion_config: dict | PreTrainedConfig | None = None
     temperature: float = 0.05
-    false_negative_threshold: float | None = 0.6
-    hard_negative_beta: float | None = None
     num_segments: int = 1
     segment_weight: float | int = 0.3
     event_words: list | None = None
@@ -212,7 +217,7 @@ class LexMotionConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
+        super().__post_init__(**_without_training_options(kwargs))
         text, motion = self.text_config, self.motion_config
         if (text.vocab_size, text.hidden_size) != (motion.vocab_size, motion.word_embedding_size):
             raise ValueError(

@@ -5,6 +5,8 @@ The maximum is taken before the saturation: both are monotone, so the result is 
 not exist (see `lexical_projection.py`).
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -53,37 +55,27 @@ class LexicalHead(nn.Module):
     unit length. E is passed to every call, so that it has one owner.
 
     Args:
-        hidden_size: width D of the states and of the word embeddings.
-        vocab_size: V. num_active_words: A <= V words that may be active; `active_ids` (A,) says which.
-        word_share: there are `thresholds` (V,) that keep every word to this share of the items (`limit_frequency`).
+        config: of the tower. `vocab_size` V, `num_active_words` A <= V (None: all), `head_kind`, `head_act`, `top_k`;
+            `min_words` and `word_share` if it has them. `active_ids` (A,) says which words may be active; with a
+            `word_share`, `thresholds` (V,) keep every word to this share of the items (`limit_frequency`).
+        width: D of the states and of the word embeddings.
     """
 
     active_ids: torch.Tensor
     thresholds: torch.Tensor
 
-    def __init__(
-        self,
-        hidden_size: int,
-        vocab_size: int,
-        num_active_words: int | None,
-        kind: str,
-        hidden_act: str,
-        top_k: int | None,
-        layer_norm_eps: float = 1e-12,
-        min_words: int = 0,
-        word_share: float | None = None,
-    ):
+    def __init__(self, config: Any, width: int):
         super().__init__()
-        self.kind, self.top_k, self.min_words, self.vocab_size = kind, top_k, min_words, vocab_size
-        if kind == "splade":
-            self.dense = nn.Linear(hidden_size, hidden_size)
-            self.activation = ACT2FN[hidden_act]
-        self.layer_norm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.bias = nn.Parameter(torch.zeros(vocab_size), requires_grad=kind == "splade")
-        self.register_buffer("active_ids", torch.arange(num_active_words or vocab_size))
-        self.word_share = word_share
-        if word_share is not None:
-            self.register_buffer("thresholds", torch.zeros(vocab_size))
+        self.kind, self.top_k, self.vocab_size = config.head_kind, config.top_k, config.vocab_size
+        self.min_words, self.word_share = getattr(config, "min_words", 0), getattr(config, "word_share", None)
+        if self.kind == "splade":
+            self.dense = nn.Linear(width, width)
+            self.activation = ACT2FN[config.head_act]
+        self.layer_norm = nn.LayerNorm(width, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(self.vocab_size), requires_grad=self.kind == "splade")
+        self.register_buffer("active_ids", torch.arange(config.num_active_words or self.vocab_size))
+        if self.word_share is not None:
+            self.register_buffer("thresholds", torch.zeros(self.vocab_size))
 
     def reset_parameters(self) -> None:
         """What no pretrained head can give: zero biases, the first A words active (until `set_active_words`)."""

@@ -21,8 +21,7 @@ class _GatherWithGradient(torch.autograd.Function):
     def backward(ctx, gradient):
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
-        start = dist.get_rank() * ctx.rows
-        return gradient[start : start + ctx.rows]
+        return gradient[own_rows(ctx.rows)]
 
 
 def _world_size() -> int:
@@ -32,6 +31,12 @@ def _world_size() -> int:
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """Rows of all processes, in rank order: (B, ...) -> (world * B, ...). Every process must hold the same B."""
     return tensor if _world_size() == 1 else _GatherWithGradient.apply(tensor)
+
+
+def own_rows(count: int) -> slice:
+    """Where the `count` rows of this process stand among the rows of all, see `gather`."""
+    start = dist.get_rank() * count if dist.is_available() and dist.is_initialized() else 0
+    return slice(start, start + count)
 
 
 def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:
@@ -93,6 +98,77 @@ def info_nce(
     total = weights.sum(dim=1).masked_fill(~asked, 1.0)
     per_query = -(weights * log_probability.masked_fill(~positives, 0.0)).sum(dim=1) / total
     return global_mean(per_query.sum(), asked.sum())
+
+
+def symmetric_info_nce(
+    text: torch.Tensor,
+    motion: torch.Tensor,
+    targets: torch.Tensor,
+    ignored: torch.Tensor | None = None,
+    temperature: float | torch.Tensor = 1.0,
+    hard_negative_beta: float | None = None,
+) -> torch.Tensor:
+    """
+    Mean of InfoNCE in both directions, the rows of this process against those of all; their sum over the processes is
+    the loss of the big batch.
+
+    Args:
+        text: (Bt, D) and motion: (Bm, D), of this process; their products are the similarities.
+        targets: (all Bt, all Bm) bool or weights, how right a motion is for a caption. ignored: likewise, bool.
+        temperature: divides the similarities. hard_negative_beta: see [`info_nce`].
+    """
+
+    def direction(queries, keys, positives, others):
+        rows = own_rows(queries.shape[0])
+        others = None if others is None else others[rows]
+        return info_nce(queries @ gather(keys).T / temperature, positives[rows], others, hard_negative_beta)
+
+    t2m = direction(text, motion, targets, ignored)
+    m2t = direction(motion, text, targets.T, None if ignored is None else ignored.T)
+    return 0.5 * (t2m + m2t)
+
+
+def paired_clip_ids(
+    num_texts: int,
+    num_motions: int,
+    text_clip_ids: torch.Tensor | None = None,
+    motion_clip_ids: torch.Tensor | None = None,
+    device: torch.device | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Clips of the captions (Bt,) and of the motions (Bm,) of this process: as given, else row i belongs to row i.
+
+    Raises:
+        ValueError: neither is possible.
+    """
+    if text_clip_ids is not None and motion_clip_ids is not None:
+        return text_clip_ids, motion_clip_ids
+    if num_texts != num_motions:
+        raise ValueError(
+            f"{num_texts} captions and {num_motions} motions cannot be paired row by row; give text_clip_ids and "
+            "motion_clip_ids"
+        )
+    rows = own_rows(num_texts)
+    ids = torch.arange(rows.start, rows.stop, device=device)
+    return ids, ids
+
+
+def same_clip(text_clip_ids: torch.Tensor, motion_clip_ids: torch.Tensor) -> torch.Tensor:
+    """(all Bt, all Bm) bool: captions (Bt,) and motions (Bm,) of one clip, by the ids of their clips."""
+    return gather(text_clip_ids)[:, None] == gather(motion_clip_ids)[None, :]
+
+
+def false_negatives(caption_features: torch.Tensor, targets: torch.Tensor, threshold: float) -> torch.Tensor:
+    """
+    Motions that a caption near the caption describes (Petrovich et al. 2023, section 3.3): (all Bt, all Bm) bool.
+
+    Args:
+        caption_features: (Bt, d) unit sentence vectors. targets: (all Bt, all Bm), see [`symmetric_info_nce`].
+        threshold: cosine above which two captions say the same.
+    """
+    features = gather(caption_features)
+    alike = (features @ features.T) > threshold  # (all Bt, all Bt)
+    return (alike.float() @ targets.float()) > 0
 
 
 def order_contrast(

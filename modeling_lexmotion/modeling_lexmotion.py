@@ -1,66 +1,49 @@
 """
 LexMotion: motion and text as sparse vectors over one word vocabulary.
 
-Two towers (`LexMotionTextModel`, `LexMotionMotionModel`), the dual encoder of phase iv (`LexMotionModel`, LexCMLP)
-and one head class for each pre-training phase: LexMLM, CMMM, LexMMM (Lyu et al., ICLR 2025; details the paper leaves
-open follow LexMAE, LexLIP, CMAE and MAMP, and are ours where none speaks).
+Two towers (`LexMotionTextModel`, `LexMotionMotionModel`) and the dual encoder (`LexMotionModel`). The head classes of
+the pre-training phases are in `pretraining_lexmotion.py` (Lyu et al., ICLR 2025; details the paper leaves open follow
+LexMAE, LexLIP, CMAE and MAMP, and are ours where none speaks).
 
 Letters in shape comments: B batch, L text tokens, T frames, F motion features, N = Nt x Np motion tokens (time
 windows x body parts, time-major), D hidden size, E word-embedding size, V vocabulary, A active words.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
-from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
 from .encoding_lexmotion import MotionEncodingMixin, TextEncodingMixin
-from .lexical_head import LexicalHead
-from .losses_lexmotion import (
-    bag_of_words,
-    caption_positives,
-    cosine,
-    cross_entropy,
-    flops,
-    gather,
-    info_nce,
-    masked_mse,
-    order_contrast,
-    share_an_id,
+from .layers_lexmotion import (
+    GridPositions,
+    LexMotionAttention,
+    LexMotionLayer,
+    by_length,
+    check_motion_values,
+    masked_mean,
+    vit_layers,
 )
+from .lexical_head import LexicalHead
+from .losses_lexmotion import cosine, cross_entropy, paired_clip_ids, same_clip, symmetric_info_nce
 from .segment_pooling import event_units, pool_segments, window_units
 
 logger = logging.get_logger(__name__)
 
 MINIMUM_REAL_FRAMES = 0.25  # a window with fewer real frames than this share is not a token
 IGNORED = -100
-LIKE_LENGTH, MINIMUM_GROUP = 0.75, 256  # rows run together: at least this share of the longest; tokens of a group
 
 
 # ------------------------------------------------------------------------------------------------------------- outputs
-
-
-class WithLoss(ModelOutput):
-    """An output whose `*_loss` fields are parts of one loss."""
-
-    @property
-    def loss(self) -> torch.Tensor | None:
-        """The parts together, unweighted, as an attribute (no field); the trainers here weigh each part."""
-        parts = [value for name, value in self.items() if name.endswith("_loss")]
-        return sum(parts[1:], parts[0]) if parts else None
 
 
 @dataclass
@@ -126,266 +109,25 @@ class LexMotionMotionOutput(ModelOutput):
 
 
 @dataclass
-class LexMotionLexicalMaskedLMOutput(WithLoss):
+class LexMotionOutput(ModelOutput):
     """
     Args:
-        encoder_loss, decoder_loss (): cross-entropy of the encoder and of the weak decoder at their masked words.
-        importance (B, V): p, the softmax of the pooled word scores. bottleneck (B, E): b, what the decoder is told.
-        hidden_states, attentions: of the text tower, on request.
-    """
-
-    encoder_loss: torch.FloatTensor | None = None
-    decoder_loss: torch.FloatTensor | None = None
-    importance: torch.FloatTensor | None = None
-    bottleneck: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-@dataclass
-class LexMotionContrastiveMaskedMotionOutput(WithLoss):
-    """
-    Args:
-        position_loss, velocity_loss (): squared error at the masked tokens, of values and of their frame differences.
-        contrastive_loss (): masked student against full teacher (CMAE). Both mean over processes.
-        reconstruction (B, T', F): predicted values at masked tokens, zero elsewhere; T' is a whole number of windows.
-            None while training.
-        pooled (B, C): the student's projected feature, unit length.
-        hidden_states, attentions: of the student's encoder, seen tokens first, on request.
-    """
-
-    position_loss: torch.FloatTensor | None = None
-    velocity_loss: torch.FloatTensor | None = None
-    contrastive_loss: torch.FloatTensor | None = None
-    reconstruction: torch.FloatTensor | None = None
-    pooled: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-@dataclass
-class LexMotionLexicalMaskedMotionOutput(WithLoss):
-    """
-    Args:
-        caption_loss (): masked words of the caption, read through the motion's words (reading A).
-        motion_loss (): masked motion rebuilt through its words (reading B). bow_loss (): words of the captions.
-        mlm_loss (): the text encoder's own masked words, when asked for. importance (B, V): p of the motion.
-        hidden_states, attentions: of the motion tower, on request.
-    """
-
-    caption_loss: torch.FloatTensor | None = None
-    motion_loss: torch.FloatTensor | None = None
-    bow_loss: torch.FloatTensor | None = None
-    mlm_loss: torch.FloatTensor | None = None
-    importance: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-@dataclass
-class LexMotionOutput(WithLoss):
-    """
-    Args:
-        contrastive_loss (): symmetric multi-positive InfoNCE between lexical vectors, segments blended in.
-        dense_contrastive_loss (): the same between dense vectors.
-        order_loss (): captions against themselves with their events exchanged.
-        grounding_loss (): the same between motion vectors and the bare words of the captions (VDR), when asked for.
-        bow_loss (): the motion's words are its captions' words, as in phase iii, when asked for.
-        text_flops_loss, motion_flops_loss (): FLOPS of the unnormalised vectors. mlm_loss (): masked words of the
-            captions.
-        logits_per_text (Bt, Bm), logits_per_motion (Bm, Bt): cosine over temperature, this process's pairs.
-        text_embeds (Bt, V), motion_embeds (Bm, V): word weights. *_active_words (): mean number of non-zero words.
+        loss (): contrast of the batch, on request: symmetric multi-positive InfoNCE of the scores.
+        logits_per_text (Bt, Bm), logits_per_motion (Bm, Bt): score over temperature, this process's pairs.
+        text_embeds (Bt, V), motion_embeds (Bm, V): word weights.
         text_model_output, motion_model_output: what the towers returned.
     """
 
-    contrastive_loss: torch.FloatTensor | None = None
-    dense_contrastive_loss: torch.FloatTensor | None = None
-    order_loss: torch.FloatTensor | None = None
-    grounding_loss: torch.FloatTensor | None = None
-    bow_loss: torch.FloatTensor | None = None
-    text_flops_loss: torch.FloatTensor | None = None
-    motion_flops_loss: torch.FloatTensor | None = None
-    mlm_loss: torch.FloatTensor | None = None
+    loss: torch.FloatTensor | None = None
     logits_per_text: torch.FloatTensor | None = None
     logits_per_motion: torch.FloatTensor | None = None
     text_embeds: torch.FloatTensor | None = None
     motion_embeds: torch.FloatTensor | None = None
-    text_active_words: torch.FloatTensor | None = None
-    motion_active_words: torch.FloatTensor | None = None
     text_model_output: LexMotionTextOutput | None = None
     motion_model_output: LexMotionMotionOutput | None = None
 
     def to_tuple(self) -> tuple:
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
-
-
-# --------------------------------------------------------------------------------------------------------- transformer
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-):
-    weights = query @ key.transpose(-1, -2) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
-
-
-class LexMotionAttention(nn.Module):
-    def __init__(self, config, hidden_size: int, num_heads: int, dropout: float):
-        super().__init__()
-        self.config = config
-        self.head_dim = hidden_size // num_heads
-        self.scaling = self.head_dim**-0.5
-        self.dropout = dropout
-        self.is_causal = False
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, hidden_states, attention_mask=None, **kwargs):
-        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        kind = hidden_states.device.type
-        if torch.is_autocast_enabled(kind):  # once, not in each of the three products
-            hidden_states = hidden_states.to(torch.get_autocast_dtype(kind))
-        query, key, value = (
-            projection(hidden_states).view(shape).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            is_causal=False,
-            scaling=self.scaling,
-            dropout=self.dropout if self.training else 0.0,
-            **kwargs,
-        )
-        return self.out_proj(output.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
-
-
-class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for whole samples while training."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, branch: torch.Tensor) -> torch.Tensor:
-        if self.rate == 0.0 or not self.training:
-            return branch
-        keep = torch.rand(branch.shape[0], *[1] * (branch.ndim - 1), device=branch.device) >= self.rate
-        return branch * keep.to(branch.dtype) / (1.0 - self.rate)
-
-
-class LexMotionLayer(GradientCheckpointingLayer):
-    """Pre-LayerNorm transformer block, as in ViT."""
-
-    def __init__(
-        self,
-        config: LexMotionMotionConfig | LexMotionTextConfig,
-        hidden_size: int,
-        num_heads: int,
-        intermediate_size: int,
-        hidden_act: str = "gelu",
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-        drop_path: float = 0.0,
-        layer_norm_eps: float = 1e-6,
-    ):
-        super().__init__()
-        self.layernorm_before = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.attention = LexMotionAttention(config, hidden_size, num_heads, attention_dropout)
-        self.layernorm_after = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.intermediate = nn.Linear(hidden_size, intermediate_size)
-        self.output = nn.Linear(intermediate_size, hidden_size)
-        self.activation = ACT2FN[hidden_act]
-        self.dropout = nn.Dropout(dropout)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, hidden_states, attention_mask=None, **kwargs):
-        attended, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, **kwargs)
-        hidden_states = hidden_states + self.drop_path(self.dropout(attended))
-        mlp = self.output(self.activation(self.intermediate(self.layernorm_after(hidden_states))))
-        return hidden_states + self.drop_path(self.dropout(mlp))
-
-
-class LexMotionDecoder(nn.Module):
-    """A short stack of blocks with a final LayerNorm; weak on purpose (method of LexMAE, MAE)."""
-
-    def __init__(self, config, hidden_size: int, num_heads: int, num_layers: int):
-        super().__init__()
-        self.config = config
-        self.layers = nn.ModuleList(
-            [LexMotionLayer(config, hidden_size, num_heads, 4 * hidden_size) for _ in range(num_layers)]
-        )
-        self.norm = nn.LayerNorm(hidden_size, eps=1e-6)
-
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        attention_mask = create_bidirectional_mask(self.config, inputs_embeds=hidden_states, attention_mask=mask)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, attention_mask)
-        return self.norm(hidden_states)
-
-
-def by_length(run: Callable, mask: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
-    """
-    Token states of a padded batch, rows of like length run together: on a CPU, padding is work.
-
-    Captions drawn at random are a third of the longest on average, so this is most of a text tower's time. On other
-    devices, where launching is the cost, the batch runs as it is.
-
-    Args:
-        run: (mask (G, n), *inputs (G, n, ...)) -> states (G, n, D). mask: (B, L), zero = padding, at the end.
-        inputs: (B, L, ...) each.
-
-    Returns:
-        (B, L, D); where a group is shorter than the batch, its padding is zero.
-    """
-    if mask.device.type != "cpu" or torch.compiler.is_compiling():
-        return run(mask, *inputs)
-    size = mask.shape[1]
-    lengths = (mask.bool() * torch.arange(1, size + 1)).amax(dim=1).clamp(min=1)
-    order = lengths.argsort(descending=True, stable=True)
-    longest_first = lengths[order].tolist()
-    starts = [0]
-    for row, length in enumerate(longest_first):
-        longest = longest_first[starts[-1]]
-        if length < LIKE_LENGTH * longest and (row - starts[-1]) * longest >= MINIMUM_GROUP:
-            starts.append(row)
-    if len(starts) == 1 and longest_first[0] == size:
-        return run(mask, *inputs)
-    states = []
-    for start, stop in zip(starts, [*starts[1:], len(longest_first)], strict=True):
-        rows, length = order[start:stop], longest_first[start]
-        group = run(mask[rows, :length], *(values[rows, :length] for values in inputs))
-        states.append(nn.functional.pad(group, (0, 0, 0, size - length)))
-    return torch.cat(states)[order.argsort()]
-
-
-# ---------------------------------------------------------------------------------------------------------- base class
-
-
-def sinusoids(positions: int, width: int) -> torch.Tensor:
-    """(positions, width) sines and cosines of falling frequency (Vaswani et al. 2017, section 3.5)."""
-    frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
-    angles = torch.arange(positions)[:, None] * frequencies
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
 
 
 class LexMotionPreTrainedModel(PreTrainedModel):
@@ -396,6 +138,7 @@ class LexMotionPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
+    accepts_loss_kwargs = False  # of transformers.Trainer: the loss is a mean over the batch, whatever it is told
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -406,17 +149,8 @@ class LexMotionPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, LexicalHead):
+        if isinstance(module, LexicalHead | GridPositions):
             module.reset_parameters()
-        elif isinstance(module, LexMotionMotionEmbeddings | MotionTokenDecoder):
-            if module.config.position_init == "sincos":
-                init.copy_(module.time_embeddings, sinusoids(*module.time_embeddings.shape[::2])[:, None])
-                init.normal_(module.part_embeddings)
-            else:
-                init.normal_(module.time_embeddings, std=module.config.initializer_range)
-                init.normal_(module.part_embeddings, std=module.config.initializer_range)
-            if isinstance(module, MotionTokenDecoder):
-                init.normal_(module.mask_token, std=module.config.initializer_range)
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         """
@@ -484,15 +218,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             )
         pooler = {"add_pooling_layer": False} if encoder_config.model_type == "bert" else {}
         self.encoder = AutoModel.from_config(encoder_config, **pooler)
-        self.lexical_head = LexicalHead(
-            encoder_config.hidden_size,
-            encoder_config.vocab_size,
-            config.num_active_words,
-            config.head_kind,
-            getattr(encoder_config, "hidden_act", None) or encoder_config.activation,
-            config.top_k,
-            min_words=config.min_words,
-        )
+        self.lexical_head = LexicalHead(config, encoder_config.hidden_size)
         self.post_init()
 
     @property
@@ -646,118 +372,20 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         return cross_entropy(self.lexical_head.token_logits(hidden[where], self.word_embeddings), position)
 
 
-class BottleneckedTextDecoder(nn.Module):
-    """
-    The weak decoder of LexMLM and LexMMM: fills a heavily masked caption from its remains and one vector, b.
-
-    Position 0 ([CLS]) is replaced by b (LexMAE); the output words are scored by the encoder's own lexical head.
-    """
-
-    def __init__(self, config: LexMotionTextConfig):
-        super().__init__()
-        width = config.hidden_size
-        self.bottleneck_norm = nn.LayerNorm(width, eps=1e-6)
-        self.decoder = LexMotionDecoder(config, width, config.num_attention_heads, config.num_decoder_layers)
-
-    def forward(
-        self,
-        text_model: LexMotionTextModel,
-        bottleneck: torch.Tensor,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor,
-        labels: torch.LongTensor,
-    ) -> torch.Tensor:
-        """bottleneck (B, E); input_ids, attention_mask, labels (B, L) -> mean cross-entropy ()."""
-        words = text_model.encoder.embeddings(input_ids)  # (B, L, E)
-        told = self.bottleneck_norm(bottleneck.to(words.dtype))[:, None]  # (B, 1, E)
-        tokens = torch.cat([told, words[:, 1:]], dim=1)  # (B, L, E)
-        hidden = by_length(lambda mask, states: self.decoder(states, mask), attention_mask, tokens)
-        return text_model.masked_lm_loss(hidden, labels)
-
-
-class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
-    """
-    Phase i, LexMLM: what half a sentence cannot tell must come through a bottleneck made of words.
-
-    x_e, x_d = two maskings of one caption;  S = head(encoder(x_e));  L_enc = CE(S at masked words);
-    p = softmax(max_i S_i);  b = sg(E)^T p;  L_dec = CE(decoder([b; emb(x_d)]) at masked words).
-    """
-
-    def __init__(self, config: LexMotionTextConfig):
-        super().__init__(config)
-        self.text_model = LexMotionTextModel(config)
-        self.text_decoder = BottleneckedTextDecoder(config)
-        self.post_init()
-
-    def bottleneck(
-        self, input_ids, attention_mask, **kwargs
-    ) -> tuple[LexMotionTextOutput, torch.Tensor, torch.Tensor]:
-        """(B, L) -> the tower's output, p (B, V), b (B, E)."""
-        output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
-        head = self.text_model.lexical_head
-        log_importance, bottleneck = head.bottleneck(output.text_scores, self.text_model.word_embeddings)
-        return output, head.scatter(log_importance.exp()), bottleneck
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.LongTensor,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
-        decoder_labels: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> LexMotionLexicalMaskedLMOutput:
-        """All (B, L): x_e with its mask and labels, x_d with its labels (-100 = not asked). No labels, no loss."""
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        encoded, importance, bottleneck = self.bottleneck(input_ids, attention_mask, **kwargs)
-        encoder_loss = decoder_loss = None
-        if labels is not None:
-            encoder_loss = self.text_model.masked_lm_loss(encoded.last_hidden_state, labels)
-        if decoder_labels is not None:
-            decoder_loss = self.text_decoder(
-                self.text_model, bottleneck, decoder_input_ids, attention_mask, decoder_labels
-            )
-        return LexMotionLexicalMaskedLMOutput(
-            encoder_loss=encoder_loss,
-            decoder_loss=decoder_loss,
-            importance=importance,
-            bottleneck=bottleneck,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-
-
 # -------------------------------------------------------------------------------------------------------- motion tower
 
 
-class LexMotionMotionEmbeddings(nn.Module):
+class LexMotionMotionEmbeddings(GridPositions):
     """Motion values -> a grid of tokens: one linear map for each body part, separable time and part embeddings."""
 
     def __init__(self, config: LexMotionMotionConfig):
         super().__init__()
-        self.config = config
         self.patch_frames = config.patch_frames
         width = config.hidden_size
         self.patch_embeddings = nn.ModuleList(
             [nn.Linear(config.patch_frames * len(part), width) for part in config.parts]
         )
-        self.time_embeddings = nn.Parameter(torch.zeros(config.num_windows, 1, width))
-        self.part_embeddings = nn.Parameter(torch.zeros(1, config.num_parts, width))
-
-    def check(self, motion_values: torch.Tensor) -> None:
-        if motion_values.ndim != 3 or motion_values.shape[-1] != self.config.num_features:
-            raise ValueError(
-                f"motion_values must be (batch, frames, {self.config.num_features}), got "
-                f"{tuple(motion_values.shape)}; prepare motions with this model's processor"
-            )
-        if motion_values.shape[1] > self.config.num_windows * self.patch_frames:
-            raise ValueError(
-                f"motion_values has {motion_values.shape[1]} frames, this model reads at most "
-                f"{self.config.num_frames}; "
-                "let the processor crop it, or cut it into clips"
-            )
+        self.add_positions(config, width)
 
     def windows(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -774,7 +402,10 @@ class LexMotionMotionEmbeddings(nn.Module):
 
     def forward(self, motion_values, frame_mask) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, F), (B, T) -> token embeddings (B, Nt, Np, D), which tokens are real (B, Nt, Np) bool."""
-        self.check(motion_values)
+        config = self.config
+        check_motion_values(
+            motion_values, config.num_features, config.num_frames, config.num_windows * config.patch_frames
+        )
         values, real = self.windows(motion_values, frame_mask)
         dtype = self.time_embeddings.dtype
         grid = torch.stack(
@@ -800,22 +431,7 @@ class LexMotionMotionEncoder(nn.Module):
         self.config = config
         self.embeddings = LexMotionMotionEmbeddings(config)
         rates = torch.linspace(0, config.drop_path_rate, config.num_hidden_layers, device="cpu").tolist()
-        self.layers = nn.ModuleList(
-            [
-                LexMotionLayer(
-                    config,
-                    config.hidden_size,
-                    config.num_attention_heads,
-                    config.intermediate_size,
-                    config.hidden_act,
-                    config.hidden_dropout,
-                    config.attention_dropout,
-                    rate,
-                    config.layer_norm_eps,
-                )
-                for rate in rates
-            ]
-        )
+        self.layers = vit_layers(config, rates)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, motion_values, frame_mask, token_mask=None):
@@ -883,16 +499,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         # A text state leaves its encoder through a LayerNorm; the copied head expects the motion state to do so too.
         self.projection = nn.Linear(config.hidden_size, width)
         self.projection_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.lexical_head = LexicalHead(
-            width,
-            config.vocab_size,
-            config.num_active_words,
-            config.head_kind,
-            config.head_act,
-            config.top_k,
-            min_words=config.min_words,
-            word_share=config.word_share,
-        )
+        self.lexical_head = LexicalHead(config, width)
         self.post_init()
 
     @classmethod
@@ -956,237 +563,15 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         )
 
 
-class MotionTokenDecoder(nn.Module):
-    """Rebuilds hidden motion tokens from the seen ones: mask tokens, own positions, one output map a part."""
-
-    def __init__(self, config: LexMotionMotionConfig, num_layers: int, with_targets: bool = True):
-        super().__init__()
-        width = config.decoder_hidden_size
-        heads = max(width // 64, 1)
-        self.config = config
-        self.input = nn.Linear(config.hidden_size, width)
-        self.mask_token = nn.Parameter(torch.zeros(width))
-        self.time_embeddings = nn.Parameter(torch.zeros(config.num_windows, 1, width))
-        self.part_embeddings = nn.Parameter(torch.zeros(1, config.num_parts, width))
-        self.decoder = LexMotionDecoder(config, width, heads, num_layers)
-        if with_targets:
-            # Twice the patch: positions and their temporal difference (MAMP).
-            self.output = nn.ModuleList(
-                [nn.Linear(width, 2 * config.patch_frames * len(part)) for part in config.parts]
-            )
-
-    def decode(self, states, seen, valid, prefix: torch.Tensor | None = None) -> torch.Tensor:
-        """states (B, N, D), seen and valid (B, N), prefix (B, 1, W) or None -> (B, N, W)."""
-        tokens = torch.where(seen[..., None], self.input(states), self.mask_token.to(states.dtype))
-        windows = states.shape[1] // self.config.num_parts
-        position = (self.time_embeddings[:windows] + self.part_embeddings).flatten(0, 1)  # (N, W)
-        tokens = tokens + position.to(tokens.dtype)
-        if prefix is None:
-            return self.decoder(tokens, valid)
-        mask = torch.cat([valid.new_ones(valid.shape[0], 1), valid], dim=1)
-        return self.decoder(torch.cat([prefix.to(tokens.dtype), tokens], dim=1), mask)[:, 1:]
-
-    def predict(self, decoded: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(B, N, W) -> for each part, values and frame differences, both (B, Nt, P, len(part))."""
-        grid = decoded.unflatten(1, (-1, self.config.num_parts))  # (B, Nt, Np, W)
-        predictions = []
-        for number, (output, part) in enumerate(zip(self.output, self.config.parts, strict=True)):
-            both = output(grid[:, :, number]).unflatten(-1, (2, self.config.patch_frames, len(part)))
-            predictions.append((both[:, :, 0], both[:, :, 1]))
-        return predictions
-
-
-def reconstruction_losses(
-    encoder: LexMotionMotionEncoder,
-    predictions: list[tuple[torch.Tensor, torch.Tensor]],
-    motion_values: torch.Tensor,
-    frame_mask: torch.Tensor,
-    hidden: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Squared errors of positions and velocities at the hidden tokens, real frames only.
-
-    Args:
-        predictions: for each part (values, differences), each (B, Nt, P, len(part)).
-        motion_values: (B, T, F) in normalised units. frame_mask: (B, T). hidden: (B, N) bool, tokens to rebuild.
-
-    Returns:
-        position loss () and velocity loss ().
-    """
-    values, real = encoder.embeddings.windows(motion_values, frame_mask)  # (B, Nt, P, F), (B, Nt, P)
-    asked = hidden.unflatten(1, (-1, len(predictions)))  # (B, Nt, Np)
-    flat_real = real.flatten(1, 2)
-    step_real = nn.functional.pad(flat_real[:, 1:] & flat_real[:, :-1], (1, 0)).view_as(real)
-    positions, velocities = [], []
-    for number, (part, (position, velocity)) in enumerate(zip(encoder.config.parts, predictions, strict=True)):
-        wanted = values[..., part]  # (B, Nt, P, len(part))
-        step = nn.functional.pad(wanted.flatten(1, 2).diff(dim=1), (0, 0, 1, 0)).view_as(wanted)
-        positions.append((position, wanted, asked[:, :, number, None] & real))
-        velocities.append((velocity, step, asked[:, :, number, None] & step_real))
-    return masked_mse(positions), masked_mse(velocities)
-
-
-def rebuilt_motion(
-    predictions: list[tuple[torch.Tensor, torch.Tensor]],
-    parts: list[list[int]],
-    num_features: int,
-    hidden: torch.Tensor,
-) -> torch.Tensor:
-    """Predicted values of the hidden tokens (B, N) laid out as (B, Nt * P, F), zero elsewhere."""
-    asked = hidden.unflatten(1, (-1, len(parts)))
-    batch, windows, frames = predictions[0][0].shape[:3]
-    rebuilt = torch.zeros(batch, windows, frames, num_features, device=hidden.device)
-    for number, (part, (position, _)) in enumerate(zip(parts, predictions, strict=True)):
-        rebuilt[..., part] = position.detach().float() * asked[:, :, number, None, None]
-    return rebuilt.flatten(1, 2)
-
-
-class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
-    """
-    Phase ii, CMMM: rebuild hidden body parts and windows, and know the motion again from what is left of it.
-
-    f sees the masked grid, f' = EMA(f) the whole grid of another crop;
-    L_pos, L_vel = squared errors at hidden tokens;
-    q = predictor(projector(mean(feature decoder(f)))),  k = projector'(mean(f'));
-    L_con = 2 tau CE(q k / tau)  (CMAE).
-    """
-
-    # The student's layers record themselves; the decoders' and the teacher's do not.
-    _can_record_outputs = {
-        "hidden_states": OutputRecorder(LexMotionLayer, layer_name="motion_model"),
-        "attentions": OutputRecorder(LexMotionAttention, index=1, layer_name="motion_model"),
-    }
-
-    def __init__(self, config: LexMotionMotionConfig):
-        super().__init__(config)
-        self.motion_model = LexMotionMotionModel(config)
-        # This phase has no words: the lexical part waits, untouched, for phase iii.
-        for module in (
-            self.motion_model.word_embeddings,
-            self.motion_model.projection,
-            self.motion_model.projection_norm,
-            self.motion_model.lexical_head,
-        ):
-            module.requires_grad_(False)
-        self.motion_decoder = MotionTokenDecoder(config, config.num_decoder_layers)
-        self.feature_decoder = MotionTokenDecoder(config, config.num_feature_decoder_layers, with_targets=False)
-        self.feature_output = nn.Linear(config.decoder_hidden_size, config.hidden_size)
-        wide, narrow = config.contrast_hidden_size, config.contrast_size
-        self.projector = nn.Sequential(nn.Linear(config.hidden_size, wide), nn.GELU(), nn.Linear(wide, narrow))
-        self.predictor = nn.Sequential(nn.Linear(narrow, wide), nn.GELU(), nn.Linear(wide, narrow))
-        self.teacher_encoder = LexMotionMotionEncoder(config).requires_grad_(False)
-        self.teacher_projector = copy.deepcopy(self.projector).requires_grad_(False)
-        self.post_init()
-
-    def teacher_parameters(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-        """Each parameter of the teacher with the student's."""
-        yield from zip(self.teacher_encoder.parameters(), self.motion_model.encoder.parameters(), strict=True)
-        yield from zip(self.teacher_projector.parameters(), self.projector.parameters(), strict=True)
-
-    def initialize_weights(self) -> None:
-        """As in transformers; what a checkpoint lacks of the teacher is the student's, so that it starts as a copy."""
-        super().initialize_weights()
-        for teacher, student in self.teacher_parameters():
-            init.copy_(teacher, student)
-
-    @torch.no_grad()
-    def reset_teacher(self) -> None:
-        """Make the teacher a copy of the student, as it starts; call after loading other student weights."""
-        for teacher, student in self.teacher_parameters():
-            teacher.copy_(student)
-
-    @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Teacher <- momentum x teacher + (1 - momentum) x student, after every optimiser step."""
-        teachers, students = zip(*self.teacher_parameters(), strict=True)
-        torch._foreach_lerp_(list(teachers), list(students), 1.0 - momentum)
-
-    @capture_outputs
-    def forward(
-        self,
-        motion_values: torch.FloatTensor,
-        motion_attention_mask: torch.Tensor | None = None,
-        token_mask: torch.BoolTensor | None = None,
-        teacher_motion_values: torch.FloatTensor | None = None,
-        teacher_motion_attention_mask: torch.Tensor | None = None,
-        clip_ids: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> LexMotionContrastiveMaskedMotionOutput:
-        """
-        Args:
-            motion_values, motion_attention_mask: (B, T, F), (B, T), the student's crop.
-            token_mask: (B, N) bool, True = hidden; nothing is to be rebuilt without.
-            teacher_motion_values, teacher_motion_attention_mask: the teacher's crop of the same clips; no contrast
-                without.
-            clip_ids: (B,) equal for crops and mirror twins of one clip: they are not each other's negatives.
-        """
-        if motion_attention_mask is None:
-            motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
-        states, seen, valid, _ = self.motion_model.encoder(motion_values, motion_attention_mask, token_mask)
-        predictions = self.motion_decoder.predict(self.motion_decoder.decode(states, seen, valid))
-        hidden = valid & ~seen
-        position_loss, velocity_loss = reconstruction_losses(
-            self.motion_model.encoder, predictions, motion_values, motion_attention_mask, hidden
-        )
-        contrastive_loss = pooled = None
-        if teacher_motion_values is not None:
-            features = self.feature_output(self.feature_decoder.decode(states, seen, valid))
-            query = self.predictor(self.projector(_mean(features, valid)))  # (B, C)
-            with torch.no_grad():
-                full, full_seen, _, _ = self.teacher_encoder(teacher_motion_values, teacher_motion_attention_mask)
-                key = self.teacher_projector(_mean(full, full_seen))
-            pooled, key = cosine(query.float()), gather(cosine(key.float()))
-            tau = self.config.contrast_temperature
-            rows = torch.arange(pooled.shape[0], device=pooled.device) + _rank_offset(pooled.shape[0])
-            positives = rows[:, None] == torch.arange(key.shape[0], device=pooled.device)
-            ignored = None if clip_ids is None else clip_ids[:, None] == gather(clip_ids)[None, :]
-            contrastive_loss = 2.0 * tau * info_nce(pooled @ key.T / tau, positives, ignored)
-        return LexMotionContrastiveMaskedMotionOutput(
-            position_loss=position_loss,
-            velocity_loss=velocity_loss,
-            contrastive_loss=contrastive_loss,
-            reconstruction=None
-            if self.training
-            else rebuilt_motion(predictions, self.config.parts, motion_values.shape[-1], hidden),
-            pooled=pooled,
-        )
-
-
-def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the marked tokens: (B, N, D), (B, N) -> (B, D)."""
-    weight = mask.to(states.dtype)[..., None]
-    return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
-
-
-def _rank_offset(rows: int) -> int:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() * rows if distributed else 0
-
-
 # -------------------------------------------------------------------------------------------------------- dual encoder
-
-
-class Pairing(NamedTuple):
-    """
-    What is right for what in a batch, over all processes.
-
-    Args:
-        targets: (all Bt, all Bm) float, how right a motion is for a caption; 0: not.
-        ignored: (all Bt, all Bm) bool, no negatives, whether right or not.
-        clips: (all Bm,) clip of every motion.
-    """
-
-    targets: torch.Tensor
-    ignored: torch.Tensor
-    clips: torch.Tensor
 
 
 class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrainedModel):
     """
-    The dual encoder, trained by phase iv, LexCMLP: motion and its captions near each other in one space of words.
+    The dual encoder: motions and their captions near each other in one space of words.
 
-    z_t, z_m = lexical vectors;  y = z / |z|;  s = y_t y_m^T / tau;  L_con = multi-positive InfoNCE both ways, plus
-    FLOPS of both and the masked-LM loss kept on.
+    z_t, z_m = lexical vectors;  y = z / |z|;  s = y_t y_m^T / tau;  L = multi-positive InfoNCE in both directions.
+    Phase iv trains it with more than that ([`LexMotionForContrastiveAlignment`]).
 
     Example:
 
@@ -1291,8 +676,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         motion_config.head_kind = text_config.head_kind
         motion_config.top_k = text_config.top_k
         motion_config.word_share = None  # the copied head knows no thresholds for motions
-        encoder_config = text_config.encoder_config
-        motion_config.head_act = getattr(encoder_config, "hidden_act", None) or encoder_config.activation
+        motion_config.head_act = text_config.head_act
         model = cls(LexMotionConfig(text_config=text_config, motion_config=motion_config, **config_fields))
         model.text_model.load_state_dict(text_model.state_dict())
         if motion_model is not None:
@@ -1326,7 +710,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         if self.text_readout is not None:
             states = output.last_hidden_state  # (B, L, E)
             valid = states.new_ones(states.shape[:2]) if attention_mask is None else attention_mask
-            output.dense_embeds = self.text_readout(_mean(states, valid))
+            output.dense_embeds = self.text_readout(masked_mean(states, valid))
         return output
 
     @can_return_tuple
@@ -1340,7 +724,8 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
             motion_values=motion_values, motion_attention_mask=motion_attention_mask, return_dict=True, **kwargs
         )
         if self.motion_readout is not None:
-            output.dense_embeds = self.motion_readout(_mean(output.last_hidden_state, output.token_attention_mask))
+            pooled = masked_mean(output.last_hidden_state, output.token_attention_mask)  # (B, D)
+            output.dense_embeds = self.motion_readout(pooled)
         return output
 
     def score_vectors(self, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
@@ -1352,16 +737,13 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
             output: of `get_text_features` or `get_motion_features`. The first A columns are the active words of the
                 whole, then come the segments' and the dense vector, each scaled by the root of its weight.
         """
-        return self._with_dense(self._lexical_vectors(output), output)
-
-    def _with_dense(self, lexical: torch.Tensor, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
-        """(B, ...) lexical vectors -> score vectors."""
+        lexical = self.lexical_vectors(output)
         if output.dense_embeds is None:
             return lexical
         weight = self.config.hybrid_weight
         return torch.cat([(1 - weight) ** 0.5 * lexical, weight**0.5 * cosine(output.dense_embeds.float())], dim=1)
 
-    def _lexical_vectors(self, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
+    def lexical_vectors(self, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
         """(B, A) unit vectors of the whole; with segments (B, A + K A), whose product is the blend of the cosines."""
         if isinstance(output, LexMotionTextOutput):
             head, scores = self.text_model.lexical_head, output.text_scores
@@ -1384,250 +766,40 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         motion_attention_mask: torch.Tensor | None = None,
         text_clip_ids: torch.LongTensor | None = None,
         motion_clip_ids: torch.LongTensor | None = None,
-        caption_ids: torch.LongTensor | None = None,
-        caption_features: torch.FloatTensor | None = None,
-        text_relative_ids: torch.LongTensor | None = None,
-        motion_relative_ids: torch.LongTensor | None = None,
-        mixed_clip_ids: torch.LongTensor | None = None,
-        mixed_shares: torch.FloatTensor | None = None,
         token_mask: torch.BoolTensor | None = None,
-        bow_weights: torch.FloatTensor | None = None,
-        mlm_input_ids: torch.LongTensor | None = None,
-        mlm_attention_mask: torch.Tensor | None = None,
-        mlm_labels: torch.LongTensor | None = None,
-        swapped_input_ids: torch.LongTensor | None = None,
-        swapped_attention_mask: torch.Tensor | None = None,
-        swapped_rows: torch.LongTensor | None = None,
         return_loss: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionOutput:
         """
         Args:
             input_ids, attention_mask: (Bt, L). motion_values, motion_attention_mask: (Bm, T, F), (Bm, T).
-            text_clip_ids: (Bt,) and motion_clip_ids: (Bm,) say which clip a row belongs to; row i with row i when
-                left out.
-            caption_ids: (Bt,) equal for equal captions: a motion with an identical caption is right too.
-            caption_features: (Bt, d) unit sentence vectors; pairs above `false_negative_threshold` are no negatives.
-            text_relative_ids: (Bt, Kt) and motion_relative_ids: (Bm, Km); a pair with an id in common is no negative.
-            mixed_clip_ids: (Bm,) clip that a part of each motion was taken from, and mixed_shares: (Bm,) how much of
-                it, in [0, 1): the motion is right for the captions of both, in these proportions.
+            text_clip_ids: (Bt,) and motion_clip_ids: (Bm,) say which clip a row belongs to, for the loss; row i with
+                row i when left out.
             token_mask: (Bm, N) bool, True = hidden from the motion tower.
-            bow_weights: (Bm, V) words of the captions of each motion, for the grounding and bag-of-words losses.
-            mlm_*: (Bx, L) a masked copy of captions, for the loss kept on from phase i.
-            swapped_*: (Bs, L) captions with their events exchanged, and (Bs,) the rows of the captions they were made
-                from, -1 for a row that only fills the batch.
-            return_loss: also return the parts of the loss, unweighted.
+            return_loss: also return the contrastive loss.
         """
         text = self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs)
         motion = self.get_motion_features(
             motion_values, motion_attention_mask, token_mask=token_mask, return_dict=True, **kwargs
         )
-        # Everything below sees the active words alone: the others are zero in every vector.
-        text_head, motion_head = self.text_model.lexical_head, self.motion_model.lexical_head
-        if not torch.equal(text_head.active_ids, motion_head.active_ids):
+        # The active words alone are compared: the others are zero in every vector.
+        if not torch.equal(self.text_model.lexical_head.active_ids, self.motion_model.lexical_head.active_ids):
             raise ValueError("the towers activate different words; call set_active_words on the whole model")
-        z_t, z_m = text_head.weigh(text.text_scores).float(), motion_head.weigh(motion.motion_scores).float()
-        bow_weights = None if bow_weights is None else bow_weights[:, motion_head.active_ids]  # (Bm, A)
-        y_t, y_m = self._lexical_vectors(text), self._lexical_vectors(motion)  # (Bt, A), (Bm, A); longer with segments
-        logits = self._with_dense(y_t, text) @ self._with_dense(y_m, motion).T / self.config.temperature  # (Bt, Bm)
-        parts = {}
+        s_t, s_m = self.score_vectors(text), self.score_vectors(motion)  # (Bt, S), (Bm, S)
+        logits = s_t @ s_m.T / self.config.temperature  # (Bt, Bm)
+        loss = None
         if return_loss:
-            compared = {"contrastive_loss": (y_t, y_m)}
-            if self.text_readout is not None:
-                compared["dense_contrastive_loss"] = (
-                    cosine(text.dense_embeds.float()),
-                    cosine(motion.dense_embeds.float()),
-                )
-            pairing = self._pairing(
-                *(z_t.shape[0], z_m.shape[0]),
-                *(text_clip_ids, motion_clip_ids, caption_ids, caption_features),
-                *(text_relative_ids, motion_relative_ids, mixed_clip_ids, mixed_shares),
-            )
-            parts = self._loss_parts(z_t, z_m, compared, pairing, bow_weights)
-            if swapped_input_ids is not None:
-                swapped = self.get_text_features(swapped_input_ids, swapped_attention_mask, return_dict=True)
-                y_s = self._lexical_vectors(swapped)
-                own = swapped_rows if text_clip_ids is None else text_clip_ids[swapped_rows]
-                if motion_clip_ids is not None:
-                    own = (own[:, None] == motion_clip_ids).int().argmax(dim=1)  # (Bs,) rows of motions
-                true, other = (y_t[swapped_rows] * y_m[own]).sum(dim=1), (y_s * y_m[own]).sum(dim=1)
-                parts["order_loss"] = order_contrast(true, other, swapped_rows >= 0, self.config.temperature)
-            if bow_weights is not None:
-                log_importance = motion.motion_scores.float().log_softmax(dim=-1)
-                parts["bow_loss"] = bag_of_words(log_importance, bow_weights)
-            if mlm_labels is not None:
-                states = self.text_model.encode(mlm_input_ids, mlm_attention_mask)
-                parts["mlm_loss"] = self.text_model.masked_lm_loss(states, mlm_labels)
+            clips = paired_clip_ids(*logits.shape, text_clip_ids, motion_clip_ids, logits.device)
+            loss = symmetric_info_nce(s_t, s_m, same_clip(*clips), temperature=self.config.temperature)
         return LexMotionOutput(
-            **parts,
+            loss=loss,
             logits_per_text=logits,
             logits_per_motion=logits.T,
             text_embeds=text.text_embeds,
             motion_embeds=motion.motion_embeds,
-            text_active_words=(z_t > 0).sum(dim=1).float().mean(),
-            motion_active_words=(z_m > 0).sum(dim=1).float().mean(),
             text_model_output=text,
             motion_model_output=motion,
         )
 
-    def _pairing(
-        self,
-        num_texts: int,
-        num_motions: int,
-        text_clip_ids: torch.Tensor | None,
-        motion_clip_ids: torch.Tensor | None,
-        caption_ids: torch.Tensor | None,
-        caption_features: torch.Tensor | None,
-        text_relative_ids: torch.Tensor | None,
-        motion_relative_ids: torch.Tensor | None,
-        mixed_clip_ids: torch.Tensor | None,
-        mixed_shares: torch.Tensor | None,
-    ) -> Pairing:
-        """What is right for what, over all processes; arguments as in `forward`."""
-        device = self.device
-        if text_clip_ids is None or motion_clip_ids is None:
-            if num_texts != num_motions:
-                raise ValueError(
-                    f"{num_texts} captions and {num_motions} motions cannot be paired row by row; "
-                    "give text_clip_ids and motion_clip_ids"
-                )
-            text_clip_ids = motion_clip_ids = torch.arange(num_texts, device=device) + _rank_offset(num_texts)
-        if caption_ids is None:
-            caption_ids = torch.arange(num_texts, device=device) + _rank_offset(num_texts)
-        texts, motions, captions = (gather(ids) for ids in (text_clip_ids, motion_clip_ids, caption_ids))
-        targets = caption_positives(texts, motions, captions).float()
-        if mixed_clip_ids is not None:
-            shares = gather(mixed_shares)
-            targets = (1.0 - shares) * targets + shares * caption_positives(texts, gather(mixed_clip_ids), captions)
-        ignored = torch.zeros_like(targets, dtype=torch.bool)
-        if text_relative_ids is not None:
-            ignored |= share_an_id(gather(text_relative_ids), gather(motion_relative_ids))
-        threshold = self.config.false_negative_threshold
-        if caption_features is not None and threshold is not None:
-            features = gather(caption_features)
-            alike = (features @ features.T) > threshold  # (all Bt, all Bt)
-            ignored |= (alike.float() @ targets) > 0
-        return Pairing(targets, ignored, motions)
 
-    def _loss_parts(self, z_t, z_m, compared, pairing: Pairing, bow_weights) -> dict[str, torch.Tensor]:
-        # Local rows against the rows of all processes: their sum over processes is the big batch's loss.
-        t_rows = slice(_rank_offset(z_t.shape[0]), _rank_offset(z_t.shape[0]) + z_t.shape[0])
-        m_rows = slice(_rank_offset(z_m.shape[0]), _rank_offset(z_m.shape[0]) + z_m.shape[0])
-        tau, beta = self.config.temperature, self.config.hard_negative_beta
-
-        def contrast(text_vectors, motion_vectors, all_texts, all_motions, targets, ignored, rows):
-            t2m = info_nce(text_vectors @ all_motions.T / tau, targets[rows], ignored[rows], beta)
-            m2t = info_nce(motion_vectors @ all_texts.T / tau, targets.T[m_rows], ignored.T[m_rows], beta)
-            return 0.5 * (t2m + m2t)
-
-        parts = {
-            name: contrast(texts, motions, gather(texts), gather(motions), pairing.targets, pairing.ignored, t_rows)
-            for name, (texts, motions) in compared.items()
-        }
-        parts |= {"text_flops_loss": flops(z_t), "motion_flops_loss": flops(z_m)}
-        if bow_weights is not None:
-            words, y_m = cosine(bow_weights.float()), cosine(z_m)
-            same_clip = pairing.clips[:, None] == pairing.clips[None, :]
-            # Like captions stay negatives here: where their words differ, that difference is the lesson.
-            none = torch.zeros_like(same_clip)
-            parts["grounding_loss"] = contrast(words, y_m, gather(words), gather(y_m), same_clip, none, m_rows)
-        return parts
-
-
-class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
-    """
-    Phase iii, LexMMM: half a motion must say in words what fills its caption and rebuilds its other half.
-
-    S = head(encoder(masked motion));  p_m = softmax(max_n S_n);  b_m = sg(E)^T p_m;
-    L_m2t: phase i's decoder fills the masked caption from b_m (reading A);  L_m2m: a weak motion decoder rebuilds the
-    motion from b_m and a quarter of the grid (reading B);  L_bow: p_m speaks the captions' words (STAIR).
-    """
-
-    main_input_name = "motion_values"
-
-    def __init__(self, config: LexMotionConfig):
-        super().__init__(config)
-        self.model = LexMotionModel(config)
-        self.text_decoder = BottleneckedTextDecoder(config.text_config)
-        motion = config.motion_config
-        self.motion_decoder = MotionTokenDecoder(motion, motion.num_bottleneck_decoder_layers)
-        self.bottleneck_projection = nn.Linear(motion.word_embedding_size, motion.decoder_hidden_size)
-        self.patch_states = LexMotionMotionEmbeddings(motion)  # the decoder's own eyes: no encoder context leaks in
-        self.post_init()
-
-    def bottleneck(self, motion_values, motion_attention_mask, token_mask=None, **kwargs):
-        """(B, T, F) -> the motion tower's output, log p (B, A), p (B, V), b (B, E); no gradient reaches E."""
-        tower = self.model.motion_model
-        output = tower(motion_values, motion_attention_mask, token_mask, freeze_words=True, return_dict=True, **kwargs)
-        head = tower.lexical_head
-        log_importance, bottleneck = head.bottleneck(output.motion_scores, tower.word_embeddings.weight)
-        return output, log_importance, head.scatter(log_importance.exp()), bottleneck
-
-    @can_return_tuple
-    def forward(
-        self,
-        motion_values: torch.FloatTensor,
-        motion_attention_mask: torch.Tensor | None = None,
-        token_mask: torch.BoolTensor | None = None,
-        decoder_token_mask: torch.BoolTensor | None = None,
-        decoder_input_ids: torch.LongTensor | None = None,
-        decoder_attention_mask: torch.Tensor | None = None,
-        decoder_labels: torch.LongTensor | None = None,
-        bow_weights: torch.FloatTensor | None = None,
-        mlm_input_ids: torch.LongTensor | None = None,
-        mlm_attention_mask: torch.Tensor | None = None,
-        mlm_labels: torch.LongTensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> LexMotionLexicalMaskedMotionOutput:
-        """
-        Args:
-            motion_values, motion_attention_mask: (B, T, F), (B, T). token_mask: (B, N) bool, hidden from the encoder.
-            decoder_token_mask: (B, N) bool, hidden from the motion decoder and asked of it; no motion loss without.
-            decoder_*: (B, L) a masked caption of each motion; no caption loss without labels.
-            bow_weights: (B, V) IDF weights of the content words of all captions; no bag-of-words loss without.
-            mlm_*: (Bx, L) masked captions for the text encoder's own loss.
-        """
-        if motion_attention_mask is None:
-            motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
-        output, log_importance, importance, bottleneck = self.bottleneck(
-            motion_values, motion_attention_mask, token_mask, **kwargs
-        )
-        losses = {}
-        text_model = self.model.text_model
-        if decoder_labels is not None:
-            losses["caption_loss"] = self.text_decoder(
-                text_model, bottleneck, decoder_input_ids, decoder_attention_mask, decoder_labels
-            )
-        if decoder_token_mask is not None:
-            grid, valid = self.patch_states(motion_values, motion_attention_mask)
-            tokens, valid = grid.flatten(1, 2), valid.flatten(1)
-            prefix = self.bottleneck_projection(bottleneck.to(tokens.dtype))[:, None]
-            decoded = self.motion_decoder.decode(tokens, valid & ~decoder_token_mask, valid, prefix)
-            position_loss, velocity_loss = reconstruction_losses(
-                self.model.motion_model.encoder,
-                self.motion_decoder.predict(decoded),
-                motion_values,
-                motion_attention_mask,
-                valid & decoder_token_mask,
-            )
-            losses["motion_loss"] = position_loss + velocity_loss
-        if bow_weights is not None:
-            active = self.model.motion_model.lexical_head.active_ids
-            losses["bow_loss"] = bag_of_words(log_importance, bow_weights[:, active])
-        if mlm_labels is not None:
-            states = text_model.encode(mlm_input_ids, mlm_attention_mask)
-            losses["mlm_loss"] = text_model.masked_lm_loss(states, mlm_labels)
-        return LexMotionLexicalMaskedMotionOutput(
-            **losses, importance=importance, hidden_states=output.hidden_states, attentions=output.attentions
-        )
-
-
-__all__ = [
-    "LexMotionForContrastiveMaskedMotion",
-    "LexMotionForLexicalMaskedLM",
-    "LexMotionForLexicalMaskedMotion",
-    "LexMotionModel",
-    "LexMotionMotionModel",
-    "LexMotionPreTrainedModel",
-    "LexMotionTextModel",
-]
+__all__ = ["LexMotionModel", "LexMotionMotionModel", "LexMotionPreTrainedModel", "LexMotionTextModel"]

@@ -1,32 +1,29 @@
-"""From raw motion and words to tensors."""
+"""From recordings and captions to prepared corpora and tensors."""
 
-import importlib
+from lexmotion.common.lazy import lazy_names
 
-# Public name -> the module that defines it, imported when first asked for.
+# Public name -> module that defines it, imported on first access.
 _HOME = {
     "LexMotionFeatureExtractor": "feature_extraction_lexmotion",
     "LexMotionProcessor": "processing_lexmotion",
     "Lexicon": "lexicon",
-    "Skeleton": "skeletons",
+    "Motion": "recordings.reading",
+    "PrepareOptions": "corpora.options",
+    "ReadingOptions": "recordings.options",
     "SKELETONS": "skeletons",
-    "get_skeleton": "skeletons",
+    "Skeleton": "skeletons",
     "canonicalize": "motion_features",
     "features_to_positions": "motion_features",
+    "get_skeleton": "skeletons",
+    "inspect_motion": "recordings.inspection",
+    "load_motion": "recordings.reading",
+    "load_prepared": "corpora.prepare",
     "mirror_positions": "motion_features",
     "positions_to_features": "motion_features",
+    "prepare": "corpora.prepare",
     "resample_positions": "motion_features",
     "rotate_yaw": "motion_features",
+    "save_bvh": "recordings.bvh",
 }
 __all__ = sorted(_HOME)
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

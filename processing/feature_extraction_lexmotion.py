@@ -1,4 +1,4 @@
-"""Motion -> normalised, cropped and padded tensors. The statistics it normalises with are saved with it."""
+"""Feature extractor: motions -> normalised, cropped and padded tensors. Its statistics are saved with it."""
 
 import hashlib
 import itertools
@@ -25,13 +25,13 @@ from .skeletons import REPRESENTATIONS, Skeleton, get_skeleton
 logger = logging.get_logger(__name__)
 
 KINDS = ("positions", "features")
-MIN_STD = 1e-4  # a feature that varies less is constant: it is centred, not divided
-MAX_BODY_SIZE = 20.0  # metres; joints further apart within one frame are in another unit
+MIN_STD = 1e-4  # a feature with a smaller std is constant: it is centred, not scaled
+MAX_BODY_SIZE = 20.0  # metres; joints further apart within one frame are in the wrong unit
 FIT_BATCH = 64
 
 
 class FrameMoments(NamedTuple):
-    """Mean (F,) and summed squared distance from it (F,), float64, of some frames."""
+    """Mean (F,) and summed squared distance from it (F,) of a set of frames, float64."""
 
     frames: int
     mean: np.ndarray
@@ -39,7 +39,7 @@ class FrameMoments(NamedTuple):
 
 
 class LexMotionMotionKwargs(TypedDict, total=False):
-    """How motions are prepared: the arguments of calling [`LexMotionFeatureExtractor`] that can have a default."""
+    """Arguments of calling [`LexMotionFeatureExtractor`] that can have a default."""
 
     return_tensors: str | None
     padding: bool | str
@@ -50,33 +50,33 @@ class LexMotionMotionKwargs(TypedDict, total=False):
 
 
 class LexMotionFeatureExtractor(FeatureExtractionMixin):
-    """Turns motions into the tensors the motion tower reads.
+    """Feature extractor that converts motions to input tensors of the motion tower.
 
-    Joint positions are **metres**, Y up, whatever the skeleton (KIT-ML's own files are millimetres: multiply them by
-    `Skeleton.metres_per_unit`); published features (263 or 251 a frame) are taken as published.
+    Joint positions are in **metres**, Y up, for every skeleton (KIT-ML files are in millimetres: multiply them by
+    `Skeleton.metres_per_unit`); published features (263 or 251 per frame) are used as published.
 
-    A motion goes through: resampling to `fps`; cropping to `max_frames`; then, by `representation`,
+    A motion is resampled to `fps`, cropped to `max_frames`, and converted according to `representation`:
 
     * `"positions"`: on the floor, first root at the origin facing Z+, flattened joint-major, F = 3 J;
-    * `"humanml3d"`: the published features, F = 12 J - 1, one frame fewer than the positions have;
-    * `"joint_angles"`: the joints' angles in 14 body parts, F = 71 (KIT-ML: 68), one frame fewer as well;
+    * `"humanml3d"`: published features, F = 12 J - 1, one frame fewer than positions;
+    * `"joint_angles"`: joint angles in 14 body parts, F = 71 (KIT-ML: 68), one frame fewer than positions.
 
-    and last (x - mean) / std for every feature, and zero padding. Input of the other kind is converted. Already
-    normalised input is not: undo it first.
+    Each feature is then normalised to (x - mean) / std and zero-padded. Positions and published features are both
+    accepted and converted as needed, but must not be normalised already.
 
     Args:
         representation: `"positions"`, `"humanml3d"` or `"joint_angles"`.
-        skeleton: Joint layout: `"humanml3d"` (22 joints) or `"kit-ml"` (21).
-        fps: Frames per second of the output. Defaults to the skeleton's.
-        max_frames: Frames of the output, at most.
-        min_frames: Frames of the output, at least; shorter motions are an error.
-        mean, std: F numbers each, as [`~LexMotionFeatureExtractor.fit`] finds them. None: nothing is normalised.
-        target_skeleton: (J, 3) joints in metres of a reference frame whose bone lengths every motion is given before
-            features are computed from positions. Only for `"humanml3d"`.
-        statistics_hash: What [`~LexMotionFeatureExtractor.statistics_hash`] gave when it was saved; checked.
+        skeleton: joint layout, `"humanml3d"` (22 joints) or `"kit-ml"` (21).
+        fps: frames per second of the output; defaults to that of the skeleton.
+        max_frames: maximum number of output frames.
+        min_frames: minimum number of output frames; shorter motions are an error.
+        mean, std: F numbers each, as computed by [`~LexMotionFeatureExtractor.fit`]. None disables normalisation.
+        target_skeleton: (J, 3) joints in metres of a reference frame whose bone lengths every motion is retargeted to
+            before features are computed from positions. Only for `"humanml3d"`.
+        statistics_hash: saved [`~LexMotionFeatureExtractor.statistics_hash`], to verify.
 
     Raises:
-        ValueError: A field that makes no sense, or statistics that are not those of `statistics_hash`.
+        ValueError: if an argument is invalid, or the statistics do not match `statistics_hash`.
 
     Example:
 
@@ -106,31 +106,33 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         kwargs.pop("feature_extractor_type", None)
         super().__init__(**kwargs)
         if representation not in REPRESENTATIONS:
-            raise ValueError(f"Unknown representation {representation!r}: choose one of {', '.join(REPRESENTATIONS)}.")
+            raise ValueError(f"representation: got {representation!r}; pass one of {', '.join(REPRESENTATIONS)}")
         self.representation = representation
         self.skeleton = get_skeleton(skeleton).name
         self.fps = _check_fps(self._layout.fps if fps is None else fps)
         self.max_frames, self.min_frames = int(max_frames), int(min_frames)
         if not 1 <= self.min_frames <= self.max_frames:
-            raise ValueError(f"Expected 1 <= min_frames <= max_frames, got {min_frames} and {max_frames}.")
+            raise ValueError(
+                f"min_frames, max_frames: got {min_frames} and {max_frames}; pass 1 <= min_frames <= max_frames"
+            )
         self.target_skeleton = _to_list(target_skeleton)
         if self.target_skeleton is not None:
             shape = np.shape(self.target_skeleton)
             if len(shape) != 2 or shape[0] < self._layout.num_joints or shape[1] != 3:
                 raise ValueError(
-                    f"Expected target_skeleton of shape ({self._layout.num_joints}, 3), the joints of one frame in "
-                    f"metres, got {shape}."
+                    f"target_skeleton: got shape {shape}; pass ({self._layout.num_joints}, 3), the joints of one "
+                    "frame in metres"
                 )
         self.mean, self.std = _to_list(mean), _to_list(std)
         self._check_statistics()
         if statistics_hash not in (None, self.statistics_hash):
             raise ValueError(
-                f"The statistics have hash {self.statistics_hash}, expected {statistics_hash}: they were changed, or "
-                "what they were computed with (representation, skeleton, fps, target_skeleton). Fit again, or pass "
-                "statistics_hash=None to keep them."
+                f"statistics: hash {self.statistics_hash} differs from the saved {statistics_hash}, so they or their "
+                "settings (representation, skeleton, fps, target_skeleton) were changed; fit again, or pass "
+                "statistics_hash=None to keep them"
             )
 
-    # ------------------------------------------------------------------ what it is
+    # ------------------------------------------------------------------ properties
 
     @property
     def _layout(self) -> Skeleton:
@@ -138,14 +140,14 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
     @property
     def num_features(self) -> int:
-        """F: 3 J for `"positions"`, 12 J - 1 for `"humanml3d"`, 71 or (KIT-ML) 68 for `"joint_angles"`."""
+        """F: 3 J for `"positions"`, 12 J - 1 for `"humanml3d"`, 71 (KIT-ML: 68) for `"joint_angles"`."""
         if self.representation == "joint_angles":
             return len(column_names(self._layout))
         return 3 * self._layout.num_joints if self.representation == "positions" else self._layout.num_features
 
     @property
     def parts(self) -> list[list[int]]:
-        """Features of each body part: right leg, left leg, torso, right arm, left arm; the 14 of the joint angles."""
+        """Feature indices of each body part: right leg, left leg, torso, right arm, left arm; for joint angles 14."""
         if self.representation == "joint_angles":
             return part_columns(self._layout)
         return self._layout.part_feature_indices(self.representation)
@@ -156,7 +158,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
     @property
     def statistics_hash(self) -> str | None:
-        """sha256 (hex) of mean, std and all they depend on; None without statistics."""
+        """SHA-256 (hex) of mean, std and the settings they depend on; None without statistics."""
         if self.mean is None:
             return None
         content = [self.representation, self.skeleton, self.fps, self.target_skeleton, self.mean, self.std]
@@ -164,24 +166,24 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
     @property
     def _lost_frames(self) -> int:
-        """Frames a motion loses on its way: features look at the next frame."""
+        """Frames a motion loses, as features use the next frame."""
         return 0 if self.representation == "positions" else 1
 
     def _check_statistics(self) -> None:
         if (self.mean is None) != (self.std is None):
-            raise ValueError("Pass both mean and std, or neither.")
+            raise ValueError(f"{'mean' if self.mean is None else 'std'}: got None; pass both mean and std, or neither")
         if self.mean is None or self.std is None:
             return
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.num_features:
                 raise ValueError(
-                    f"{name} has {len(values)} numbers, but {self.representation!r} of skeleton {self.skeleton!r} has "
-                    f"{self.num_features} features."
+                    f"{name}: got {len(values)} numbers; pass {self.num_features}, one per feature of "
+                    f"{self.representation!r} of skeleton {self.skeleton!r}"
                 )
             if not np.isfinite(values).all():
-                raise ValueError(f"{name} holds {values[int(np.argmin(np.isfinite(values)))]}: fit again.")
+                raise ValueError(f"{name}: got {values[int(np.argmin(np.isfinite(values)))]}; fit again")
         if min(self.std) <= 0:
-            raise ValueError(f"std holds {min(self.std)}, which cannot be divided by: use 1 for constant features.")
+            raise ValueError(f"std: got {min(self.std)}; pass positive numbers, 1 for constant features")
 
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
@@ -201,38 +203,38 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         max_frames: int | None = None,
         pad_to_multiple_of: int | None = None,
     ) -> BatchFeature:
-        """Prepare one motion or several.
+        """Prepare one or several motions.
 
         Args:
-            motion: Joint positions (T, J, 3), also flattened (T, 3 J), or published features (T, 263 | 251); numpy,
-                torch or nested lists; or a list of such, or a batch (B, T, J, 3) or (B, T, F).
-            fps: Frames per second of the motions, one number or one for each. None: they have the extractor's rate.
+            motion: joint positions (T, J, 3), also flattened (T, 3 J), or published features (T, 263 | 251), as numpy,
+                torch or nested lists; or a list of these, or a batch (B, T, J, 3) or (B, T, F).
+            fps: frames per second of the motions, one number or one per motion; None uses that of the extractor.
             return_tensors: `"pt"`, `"np"`, or None for lists of arrays.
             padding: `True` or `"longest"`: to the longest motion; `"max_length"`: to `max_frames`; `False`: none.
-            truncation: What to keep of a motion longer than `max_frames`: `"start"` (or `True`) or `"center"`; `False`
-                makes it an error.
-            kind: `"positions"` or `"features"` when the shape should not decide.
-            max_frames: Another limit than the extractor's, for this call.
-            pad_to_multiple_of: Round the padded length up to a multiple of this, the model's window for instance.
+            truncation: part to keep of motions longer than `max_frames`, `"start"` (or `True`) or `"center"`; `False`
+                makes them an error.
+            kind: `"positions"` or `"features"`; None infers it from the shape.
+            max_frames: maximum number of frames for this call; None uses that of the extractor.
+            pad_to_multiple_of: round the padded length up to a multiple of this, for example the model's window.
 
         Returns:
             [`BatchFeature`] with `motion_values` (B, T, F) float32 and `motion_attention_mask` (B, T) int64, zero for
             padding. A single motion is a batch of one.
 
         Raises:
-            ValueError: Wrong shape or joint count, NaN or infinity (the message names the frame), a motion that is too
-                short or, without truncation, too long, or an fps that is not a positive number.
+            ValueError: if a motion has a wrong shape or joint count, NaN or infinity (the message names the frame), is
+                too short or, without truncation, too long, or if an fps is not a positive number.
         """
         motions = self._split(motion, kind)
         rates = self._rates(fps, len(motions))
         if not self.is_fitted:
             logger.warning_once(
-                "This LexMotionFeatureExtractor has no statistics, so motions are not normalised: call `fit` on "
-                "training motions, or load a fitted one."
+                "this LexMotionFeatureExtractor has no statistics, so motions are not normalised; call `fit` on "
+                "training motions, or load a fitted one"
             )
         limit = self.max_frames if max_frames is None else int(max_frames)
         if limit < self.min_frames:
-            raise ValueError(f"max_frames {limit} is below min_frames {self.min_frames}.")
+            raise ValueError(f"max_frames: got {limit}; pass at least min_frames, {self.min_frames}")
         prepared = [
             self._prepare(index, values, values_kind, rate, truncation, limit)
             for index, ((values, values_kind), rate) in enumerate(zip(motions, rates, strict=True))
@@ -242,11 +244,11 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return self._pad(values, lengths, return_tensors, padding, limit, pad_to_multiple_of)
 
     def _split(self, motion: Any, kind: str | None) -> list[tuple[torch.Tensor, str]]:
-        """Each motion as a float32 tensor, (T, J, 3) positions or (T, F) features, with its kind."""
+        """Return each motion as a float32 tensor, (T, J, 3) positions or (T, F) features, with its kind."""
         if kind not in (None, *KINDS):
-            raise ValueError(f"Unknown kind {kind!r}: choose one of {', '.join(KINDS)}, or None to go by the shape.")
+            raise ValueError(f"kind: got {kind!r}; pass one of {', '.join(KINDS)}, or None to infer it from the shape")
         if isinstance(motion, (str, bytes, dict)) or motion is None:
-            raise ValueError(f"Expected motion as an array, a tensor or a list of them, got {type(motion).__name__}.")
+            raise ValueError(f"motion: got {type(motion).__name__}; pass an array, a tensor or a list of them")
         if isinstance(motion, (np.ndarray, torch.Tensor)):
             array = _to_tensor(motion, "motion")
             dims = array.ndim
@@ -255,7 +257,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         else:
             items = [_to_tensor(item, f"motion {index}") for index, item in enumerate(motion)]
             if not items:
-                raise ValueError("Got an empty list of motions.")
+                raise ValueError("motion: got an empty list; pass at least 1 motion")
             dims = items[0].ndim
             # A list of frames is one motion: (J, 3) poses or flat (F,) features.
             if all(item.shape == items[0].shape for item in items) and (
@@ -265,7 +267,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             elif len(items) == 1 and (dims == 4 or (dims == 3 and items[0].shape[-1] != 3)):
                 items = list(items[0])
         if not items:
-            raise ValueError("Got an empty batch of motions.")
+            raise ValueError("motion: got an empty batch; pass at least 1 motion")
         return [self._recognize(index, item, kind) for index, item in enumerate(items)]
 
     def _recognize(self, index: int, values: torch.Tensor, kind: str | None) -> tuple[torch.Tensor, str]:
@@ -276,8 +278,8 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         if values.ndim == 3 and kind != "features":
             if values.shape[1:] != (joints, 3):
                 raise ValueError(
-                    f"Motion {index} has shape {shape}: skeleton {self.skeleton!r} has {joints} joints, so positions "
-                    f"are (frames, {joints}, 3). Retarget it, or use an extractor of its own skeleton."
+                    f"motion {index}: got shape {shape}, expected positions (frames, {joints}, 3) of skeleton "
+                    f"{self.skeleton!r}; retarget it, or use an extractor with its skeleton"
                 )
             found = "positions"
         elif values.ndim == 2 and kind != "positions" and shape[1] == features:
@@ -286,44 +288,44 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             shapes = {"positions": f"(frames, {joints}, 3)", "features": f"(frames, {features})"}
             expected = " or ".join(f"{name} {shapes[name]}" for name in ([kind] if kind else KINDS))
             raise ValueError(
-                f"Motion {index} has shape {shape}: expected {expected} of skeleton {self.skeleton!r}. Retarget it, "
-                "or use an extractor of its own skeleton."
+                f"motion {index}: got shape {shape}, expected {expected} of skeleton {self.skeleton!r}; retarget it, "
+                "or use an extractor with its skeleton"
             )
         finite = torch.isfinite(values).flatten(1).all(dim=1)
         if not finite.all():
             frame = int(finite.logical_not().nonzero()[0])
             raise ValueError(
-                f"Motion {index}, frame {frame} holds NaN or infinity ({int((~finite).sum())} of {len(finite)} frames "
-                "do): repair these frames, or cut them off."
+                f"motion {index}, frame {frame}: found NaN or infinity (in {int((~finite).sum())} of {len(finite)} "
+                "frames); repair these frames, or cut them off"
             )
         if found == "positions" and len(values):
             size = (values.amax(dim=1) - values.amin(dim=1)).amax(dim=1).median()
             if size > MAX_BODY_SIZE:
                 raise ValueError(
-                    f"The body of motion {index} measures {float(size):.0f} m: positions must be metres. Multiply "
-                    "millimetres by 0.001 and centimetres by 0.01."
+                    f"motion {index}: the body measures {float(size):.0f} m; convert positions to metres (multiply "
+                    "millimetres by 0.001, centimetres by 0.01)"
                 )
         return values, found
 
     def _rates(self, fps: Any, count: int) -> list[float]:
         if fps is None:
-            logger.warning_once(f"No fps given: motions are taken to have {self.fps:g} frames per second.")
+            logger.warning_once(f"fps: not given, assuming {self.fps:g} frames per second; pass fps= if it differs")
             return [self.fps] * count
         if isinstance(fps, torch.Tensor | np.ndarray):
             fps = fps.tolist()
         if not isinstance(fps, (list, tuple)):
             return [_check_fps(fps)] * count
         if len(fps) != count:
-            raise ValueError(f"Got {len(fps)} fps for {count} motions: pass one number, or one for each motion.")
+            raise ValueError(f"fps: got {len(fps)} for {count} motions; pass one number, or one per motion")
         return [_check_fps(rate) for rate in fps]
 
     def _prepare(
         self, index: int, values: torch.Tensor, kind: str, fps: float, truncation: bool | str, limit: int
     ) -> torch.Tensor:
-        """Resample and crop: positions (T, J, 3), or features (T, F) that need no conversion."""
+        """Resample and crop to positions (T, J, 3), or features (T, F) if they need no conversion."""
         keep = {True: "start", "start": "start", "center": "center", False: "no"}.get(truncation)
         if keep is None:
-            raise ValueError(f"Unknown truncation {truncation!r}: choose 'start', 'center' or False.")
+            raise ValueError(f"truncation: got {truncation!r}; pass 'start', 'center' or False")
         as_is = kind == "features" and self.representation == "humanml3d" and fps == self.fps
         lost = 0 if as_is else self._lost_frames
         if len(values) and not as_is:
@@ -333,21 +335,21 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         num_frames = len(values) - lost
         if num_frames < self.min_frames:
             raise ValueError(
-                f"Motion {index} is too short: it gives {max(num_frames, 0)} frames at {self.fps:g} frames per "
-                f"second, at least {self.min_frames} are needed."
+                f"motion {index}: too short, {max(num_frames, 0)} frames at {self.fps:g} frames per second; pass at "
+                f"least {self.min_frames}"
             )
         if num_frames > limit:
             if keep == "no":
                 raise ValueError(
-                    f"Motion {index} has {num_frames} frames, more than {limit}: pass truncation='start' or 'center', "
-                    "or a larger max_frames."
+                    f"motion {index}: {num_frames} frames, more than {limit}; pass truncation='start' or 'center', "
+                    "or a larger max_frames"
                 )
             start = (num_frames - limit) // 2 if keep == "center" else 0
             values = values[start : start + limit + lost]
         return values
 
     def _assemble(self, motions: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values (B, T, F), not normalised, and lengths (B,), of prepared motions; positions are converted at once."""
+        """Return unnormalised values (B, T, F) and lengths (B,) of prepared motions; converts positions in a batch."""
         where = [index for index, motion in enumerate(motions) if motion.ndim == 3]
         rows = list(motions)
         if where:
@@ -361,7 +363,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(row) for row in rows])
 
     def _convert(self, positions: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, J, 3) positions in metres -> (B, T', F) values that are not normalised, and their lengths."""
+        """Convert (B, T, J, 3) positions in metres to unnormalised (B, T', F) values, and their lengths."""
         layout = self._layout
         if self.representation == "positions":
             return canonicalize(positions, layout, lengths).flatten(2), lengths
@@ -377,7 +379,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return values, lengths
 
     def _normalize(self, values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """In place: the values were made for the caller, and at this size a copy costs more than the arithmetic."""
+        """Normalise in place: the values are not shared, and a copy would cost more than the arithmetic."""
         if self.mean is not None:
             values.sub_(values.new_tensor(self.mean)).div_(values.new_tensor(self.std))
         frame = torch.arange(values.shape[1], device=values.device)
@@ -386,20 +388,20 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
     def values_from_positions(
         self, positions: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The training path: a padded batch of positions at the extractor's frame rate -> `motion_values`.
+        """Convert a padded batch of positions at the frame rate of the extractor to `motion_values`, for training.
 
-        What calling the extractor on every motion gives, without checks of length, unit and statistics.
+        Same result as calling the extractor on every motion, without checks of length, unit and statistics.
 
         Args:
-            positions: (B, T, J, 3) float32 in metres; what lies behind a motion's length does not matter.
-            lengths: (B,) int64 real frames. All but `"positions"` need at least two.
+            positions: (B, T, J, 3) float32 in metres; frames beyond the length of a motion are ignored.
+            lengths: (B,) int64 number of real frames, at least two except for `"positions"`.
 
         Returns:
-            (B, T', F) float32 normalised values, zero behind each motion, and their lengths (B,); T' is T for
+            (B, T', F) float32 normalised values, zero in the padding, and their lengths (B,); T' is T for
             `"positions"`, else T - 1, and at most `max_frames`.
 
         Raises:
-            ValueError: Wrong shape, lengths that do not fit, NaN or infinity in a real frame.
+            ValueError: if the shape or lengths are wrong, or a real frame has NaN or infinity.
         """
         limit = self.max_frames + self._lost_frames
         lengths = torch.as_tensor(lengths, dtype=torch.int64, device=positions.device)
@@ -427,15 +429,15 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             frames = longest
             if return_tensors is not None and int(lengths.min()) != longest:
                 raise ValueError(
-                    f"Motions of {int(lengths.min())} to {longest} frames make no tensor: pass padding=True, or "
-                    "return_tensors=None for lists."
+                    f"padding: motions of {int(lengths.min())} to {longest} frames do not fit one tensor; pass "
+                    "padding=True, or return_tensors=None for lists"
                 )
         else:
-            raise ValueError(f"Unknown padding {padding!r}: choose True, 'longest', 'max_length' or False.")
+            raise ValueError(f"padding: got {padding!r}; pass True, 'longest', 'max_length' or False")
         padded = padding not in (False, "do_not_pad")
         if padded and pad_to_multiple_of is not None:
             if pad_to_multiple_of < 1:
-                raise ValueError(f"pad_to_multiple_of must be at least 1, got {pad_to_multiple_of}.")
+                raise ValueError(f"pad_to_multiple_of: got {pad_to_multiple_of}; pass at least 1")
             frames = -(-frames // pad_to_multiple_of) * pad_to_multiple_of
         values = values[:, :frames]
         if values.shape[1] < frames:
@@ -453,28 +455,28 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
     # ------------------------------------------------------------------ statistics
 
     def fit(self, motions: Iterable[Any], fps: float | Iterable[float] | None = None, mirror: bool = False) -> Self:
-        """Find mean and standard deviation of every feature, over all frames of the motions as calling would see them.
+        """Compute mean and standard deviation of every feature over all frames, preprocessed as in a call.
 
-        Motions are read once, in batches; sums are kept in float64 and merged pairwise (Chan et al., 1983). A feature
-        that varies less than 1e-4 gets a standard deviation of one.
+        Motions are read once, in batches; moments are accumulated in float64 and merged pairwise (Chan et al., 1983).
+        A feature with a standard deviation below 1e-4 gets a standard deviation of one.
 
         Args:
-            motions: Training motions only, each as for calling; any iterable.
-            fps: Frames per second of all, or of each in the same order. None: the extractor's.
-            mirror: Count the mirror image of every motion too, as where training mirrors motions.
+            motions: iterable of training motions, each as accepted by a call.
+            fps: frames per second, one number or one per motion in the same order; None uses that of the extractor.
+            mirror: whether to include the mirror image of every motion, if training mirrors motions.
 
         Returns:
-            itself.
+            the extractor itself.
 
         Raises:
-            ValueError: No motions, or one that calling would refuse.
+            ValueError: if `motions` is empty, or a motion is invalid.
         """
         return self.fit_moments(self.moments(motions, fps, mirror))
 
     def moments(
         self, motions: Iterable[Any], fps: float | Iterable[float] | None = None, mirror: bool = False
     ) -> Iterator[FrameMoments]:
-        """What [`fit`] finds out about the motions, batch by batch: work that can be spread, then put together.
+        """Yield the moments that [`fit`] accumulates, per batch, so that the work can be distributed.
 
         Arguments and errors are those of [`fit`].
         """
@@ -488,14 +490,14 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
                 try:
                     rate = _check_fps(next(rates))
                 except StopIteration:
-                    raise ValueError(f"There are only {index} fps for more motions: give one for each.") from None
+                    raise ValueError(f"fps: got {index} for more motions; pass one per motion") from None
                 try:
                     split = self._split(motion, None)
                     if len(split) != 1:
-                        raise ValueError(f"It is a batch of {len(split)}: give one motion each.")
+                        raise ValueError(f"got a batch of {len(split)}; pass one motion per item")
                     prepared.append(self._prepare(index, *split[0], rate, "start", self.max_frames))
                 except ValueError as error:
-                    raise ValueError(f"Cannot fit on item {index} of the motions: {error}") from error
+                    raise ValueError(f"cannot fit on item {index} of the motions: {error}") from error
                 index += 1
             for side in range(1 + mirror):
                 if side:
@@ -506,10 +508,10 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
                 yield FrameMoments(len(frames), centre, np.square(frames - centre).sum(axis=0))
 
     def fit_moments(self, moments: Iterable[FrameMoments]) -> Self:
-        """[`fit`] from the [`moments`] of all motions; their order decides the last digits.
+        """Fit from the [`moments`] of all motions; the last digits depend on their order.
 
         Raises:
-            ValueError: There are none.
+            ValueError: if there are no moments.
         """
         count, mean, squares = 0, np.zeros(self.num_features), np.zeros(self.num_features)
         for term in moments:
@@ -519,7 +521,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             mean += step * (term.frames / total)
             count = total
         if not count:
-            raise ValueError("No motions to fit on: the iterable was empty.")
+            raise ValueError("motions: got an empty iterable; pass at least 1 training motion")
         std = np.sqrt(squares / count)
         std = np.where(std < np.maximum(MIN_STD, 1e-6 * np.abs(mean)), 1.0, std)
         self.mean, self.std = mean.astype(np.float32).tolist(), std.astype(np.float32).tolist()
@@ -527,7 +529,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return self
 
     def _mirrored(self, motion: torch.Tensor) -> torch.Tensor:
-        """The mirror image of a prepared motion; features become positions on the way and lose their last frame."""
+        """Mirror a prepared motion; features are converted to positions first and lose their last frame."""
         if motion.ndim == 2:
             motion = features_to_positions(motion, self._layout) * self._layout.metres_per_unit
         return mirror_positions(motion, self._layout)
@@ -539,13 +541,13 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             values: (..., F) `motion_values`, torch or numpy. Padding becomes the mean; mask it out.
 
         Returns:
-            Canonical positions in metres, flattened, published features or joint angles, as the same kind of array.
+            flattened canonical positions in metres, published features or joint angles, as the same kind of array.
 
         Raises:
-            ValueError: The last dimension is not F.
+            ValueError: if the last dimension is not F.
         """
         if values.shape[-1] != self.num_features:
-            raise ValueError(f"Expected values of shape (..., {self.num_features}), got {tuple(values.shape)}.")
+            raise ValueError(f"values: got shape {tuple(values.shape)}; pass (..., {self.num_features})")
         if self.mean is None:
             return values
         if isinstance(values, torch.Tensor):
@@ -553,13 +555,13 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return values * np.asarray(self.std, values.dtype) + np.asarray(self.mean, values.dtype)
 
     def values_to_positions(self, values: torch.Tensor | np.ndarray) -> torch.Tensor:
-        """`motion_values` (..., T, F) -> joint positions (..., T, J, 3) in metres, for drawing and error measures.
+        """Convert `motion_values` (..., T, F) to joint positions (..., T, J, 3) in metres, for drawing and errors.
 
         Raises:
-            ValueError: The values are joint angles, which do not know how long the bones are.
+            ValueError: if the values are joint angles, which contain no bone lengths.
         """
         if self.representation == "joint_angles":
-            raise ValueError("Joint angles hold no bone lengths, so there is no way back: keep the positions.")
+            raise ValueError("representation: 'joint_angles' has no bone lengths to convert back; keep the positions")
         values = torch.as_tensor(self.denormalize(values))
         if self.representation == "positions":
             return values.unflatten(-1, (self._layout.num_joints, 3))
@@ -568,9 +570,9 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
 def _check_fps(fps: Any) -> float:
     if isinstance(fps, (bool, np.bool_)) or not isinstance(fps, (int, float, np.integer, np.floating)):
-        raise ValueError(f"fps must be a positive number of frames per second, got {fps!r}.")
+        raise ValueError(f"fps: got {fps!r}; pass a positive number of frames per second")
     if not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps must be a positive, finite number of frames per second, got {fps}.")
+        raise ValueError(f"fps: got {fps}; pass a positive, finite number of frames per second")
     return float(fps)
 
 
@@ -581,13 +583,13 @@ def _to_list(values: Any) -> list | None:
 
 
 def _to_tensor(values: Any, name: str) -> torch.Tensor:
-    """float32 on the CPU."""
+    """Convert to a float32 tensor on the CPU."""
     if not isinstance(values, torch.Tensor):
         try:
             array = np.asarray(values)
         except ValueError as error:
-            raise ValueError(f"{name} is a ragged list: its frames have different shapes.") from error
+            raise ValueError(f"{name}: got a ragged list ({error}); pass frames of equal shape") from error
         if array.dtype.kind not in "fiu":
-            raise ValueError(f"{name} has dtype {array.dtype}, expected numbers.")
+            raise ValueError(f"{name}: got dtype {array.dtype}; pass numbers")
         values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     return values.detach().to(device="cpu", dtype=torch.float32)

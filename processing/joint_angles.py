@@ -1,33 +1,33 @@
-"""Joint positions -> joint angles in 14 body parts, batched in torch: the representation `"joint_angles"`.
+"""Conversion of joint positions to joint angles in 14 body parts, batched in torch: representation `"joint_angles"`.
 
-After the joint-angle picture of MotionColBert (29 angles in 14 parts), written from its description. There is no angle
-that wraps: a joint with two or three degrees of freedom is the **unit direction of its bone in the frame of the bone
-before it**, so flexion and abduction are continuous everywhere. One frame holds, by part:
+Written from the description of the joint-angle image of MotionColBert (29 angles in 14 parts). No angle wraps: a joint
+with two or three degrees of freedom is the **unit direction of its bone in the frame of the previous bone**, so that
+flexion and abduction are continuous everywhere. The columns of a frame, by part:
 
 | part | columns |
 |---|---|
-| pelvis | the path, below; the vertical in the pelvis: tilt |
-| spine | bones of the spine below the chest, in the pelvis |
-| chest | the chest's up and left in the pelvis: flexion, side bend and twist as a continuous rotation |
-| neck head | neck to head, in the chest |
-| collar | base of the arm to shoulder, in the chest |
-| shoulder | upper arm in the chest; rotation |
-| elbow wrist | flexion (rad); forearm in the chest |
-| hip | thigh in the pelvis; rotation |
-| knee ankle | flexion (rad); shank in the pelvis; ankle to toe in the shank |
+| pelvis | trajectory (see below); vertical axis in the pelvis frame: tilt |
+| spine | bones of the spine below the chest, in the pelvis frame |
+| chest | up and left of the chest in the pelvis frame: flexion, side bend and twist as a continuous rotation |
+| neck head | neck to head, in the chest frame |
+| collar | base of the arm to shoulder, in the chest frame |
+| shoulder | upper arm in the chest frame; rotation |
+| elbow wrist | flexion (rad); forearm in the chest frame |
+| hip | thigh in the pelvis frame; rotation |
+| knee ankle | flexion (rad); shank in the pelvis frame; ankle to toe in the shank frame |
 
-* The path is the root's height above the clip's floor (m), its displacement to the next frame along the left, up and
-  forward of where hips and shoulders face (m), and their turn to the next frame, leftwards (rad).
-* Flexion is the angle between the two bones of a limb, 0 for a straight limb: it lies in [0, pi], so it cannot wrap.
-* Rotation, the twist of the upper arm or thigh about itself, shows in the plane in which the limb is bent. It is
-  given as that plane's direction times the sine of the flexion: two numbers that vanish where a straight limb leaves
-  the twist unknown, instead of an angle that would jump there.
-* The frame of a thigh, shank or upper arm is the pelvis's or chest's, turned the shortest way from the limb's rest
-  direction (thighs down, arms sideways) to the bone.
-* Limbs of both sides are measured outwards, up and forwards. Mirroring a motion therefore swaps the columns of left
-  and right parts, and negates what points left in the middle ones.
-* Nothing depends on where the body stands and which way it faces, and only height and displacement on its size.
-* Joints at one place have no direction: such a bone is at rest, a body without hips or spine is all zeros there.
+* The trajectory is the height of the root above the floor of the clip (m), its displacement to the next frame along
+  left, up and forward of the heading of hips and shoulders (m), and the heading change to the next frame (rad, left).
+* Flexion is the angle between the two bones of a limb, 0 for a straight limb. It is in [0, pi], so it cannot wrap.
+* Rotation, the twist of the upper arm or thigh, is visible in the plane in which the limb is bent. It is the direction
+  of that plane times the sine of the flexion: two numbers that vanish for a straight limb, whose twist is unknown,
+  instead of an angle that would jump there.
+* The frame of a thigh, shank or upper arm is that of pelvis or chest, rotated the shortest way from the rest direction
+  of the limb (thighs down, arms sideways) to the bone.
+* Limbs of both sides are measured outward, up and forward. Mirroring a motion thus swaps the columns of left and right
+  parts, and negates leftward components of the middle parts.
+* All columns are independent of position and heading; only height and displacement depend on body size.
+* Coincident joints have no direction: such a bone gets its rest direction; without hips or spine the values are zero.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ import torch.nn.functional as F
 from .motion_features import canonicalize
 from .skeletons import JOINT_PARTS, Skeleton, get_skeleton
 
-SHORTEST_BONE = 1e-6  # metres; joints nearer than this have no direction
-CHUNK_FRAMES = 8192  # frames worked on at once, which bounds the memory of large batches
+SHORTEST_BONE = 1e-6  # metres; shorter bones have no direction
+CHUNK_FRAMES = 8192  # frames processed at once; bounds the memory of large batches
 
 MIDDLE = ("left", "up", "forward")
 SIDE = ("out", "up", "forward")
 
 
 class Quantity(NamedTuple):
-    """Columns of one part that belong together: a number, or components along `axes`."""
+    """Related columns of one part: a number, or components along `axes`."""
 
     part: str
     name: str
@@ -56,12 +56,12 @@ class Quantity(NamedTuple):
 
     @property
     def is_direction(self) -> bool:
-        """A unit vector."""
+        """Whether the columns are a unit vector."""
         return len(self.axes) == 3 and self.name != "velocity"
 
 
 def quantities(skeleton: str | Skeleton) -> list[Quantity]:
-    """What a frame holds, in the order of the columns and of [`JOINT_PARTS`]."""
+    """Return the quantities of a frame, in the order of the columns and of [`JOINT_PARTS`]."""
     spine = _spine(get_skeleton(skeleton))
     found = [
         Quantity("pelvis", "height"),
@@ -87,7 +87,7 @@ def quantities(skeleton: str | Skeleton) -> list[Quantity]:
 
 
 def column_names(skeleton: str | Skeleton = "humanml3d") -> list[str]:
-    """The name of every column: part, quantity and axis.
+    """Return the name of every column: part, quantity and axis.
 
     Example:
 
@@ -105,24 +105,24 @@ def column_names(skeleton: str | Skeleton = "humanml3d") -> list[str]:
 
 
 def part_columns(skeleton: str | Skeleton = "humanml3d") -> list[list[int]]:
-    """Columns of each body part, in the order of [`JOINT_PARTS`]; every column belongs to one part."""
+    """Return the columns of each body part, in the order of [`JOINT_PARTS`]; every column belongs to one part."""
     owners = [quantity.part for quantity in quantities(skeleton) for _ in quantity.axes or ("",)]
     return [[column for column, owner in enumerate(owners) if owner == part] for part in JOINT_PARTS]
 
 
 def direction_columns(skeleton: str | Skeleton = "humanml3d") -> list[int]:
-    """Columns of the unit vectors, three by three; their distance is an angle in radians where it is small."""
+    """Return the columns of unit vectors, in groups of three; small distances between them are angles in radians."""
     kinds = [quantity.is_direction for quantity in quantities(skeleton) for _ in quantity.axes or ("",)]
     return [column for column, is_direction in enumerate(kinds) if is_direction]
 
 
 def _spine(skeleton: Skeleton) -> tuple[int, ...]:
-    """Joints above the pelvis, up to the one that carries the chest."""
+    """Return the joints above the pelvis, up to the one at the chest."""
     return skeleton.parts["torso"][1:-2]
 
 
 class Landmarks(NamedTuple):
-    """Joint numbers; limbs as (left, right). A limb's joints go outwards: hip, knee, ankle, toe."""
+    """Joint numbers; limbs as (left, right). Joints of a limb are in order from the body: hip, knee, ankle, toe."""
 
     spine: list[int]
     neck: int
@@ -139,13 +139,13 @@ class Landmarks(NamedTuple):
 
         arms, legs = both("shoulder", "elbow", "wrist"), both("hip", "knee", "ankle", "foot")
         base = [skeleton.parents[joint] for joint in arms[0]]
-        chest = base if base[0] != base[1] else arms[0]  # the collars are part of the chest, where there are any
+        chest = base if base[0] != base[1] else arms[0]  # collars, if any, are part of the chest
         *_, neck, head = skeleton.parts["torso"]
         return cls(list(_spine(skeleton)), neck, head, chest, [base, arms[0]], arms, legs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Vectors are (..., 3, N); a frame is (..., 3, 3, N), its rows the unit axes left (or out), up and forward.
+# Vectors are (..., 3, N); frames are (..., 3, 3, N) with rows left (or out), up and forward, all unit vectors.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +154,7 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _unit(vectors: torch.Tensor, rest: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """Directions; `rest` for vectors too short to have one."""
+    """Return unit directions, or `rest` for vectors that are too short."""
     length = _dot(vectors, vectors).sqrt()
     return torch.where(length < SHORTEST_BONE, rest, vectors / length.clamp(min=SHORTEST_BONE))
 
@@ -166,14 +166,14 @@ def _frame(left: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 
 
 def _within(vectors: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-    """(..., 3, N) components of the vectors along the frame's axes."""
+    """Return the (..., 3, N) components of vectors along the axes of a frame."""
     return _dot(vectors.unsqueeze(-3), frame).squeeze(-2)
 
 
 def _carried(frame: torch.Tensor, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-    """The frame, turned the shortest way that brings the unit vector `start` to `end`.
+    """Rotate a frame by the shortest rotation from unit vector `start` to `end`.
 
-    Between opposite vectors there is no shortest way; there the frame is still one, but flips.
+    For opposite vectors no shortest rotation exists; the result is still a frame, but flips.
     """
     start, end = start.unsqueeze(-3), end.unsqueeze(-3)
     half = start + end
@@ -187,7 +187,7 @@ def _flexion(across: torch.Tensor, along: torch.Tensor) -> torch.Tensor:
 
 
 def _root(joints: torch.Tensor, at: Landmarks, pelvis: torch.Tensor, num_frames: int) -> list[torch.Tensor]:
-    """Rows of the part "pelvis"; the last frame of a clip has no next one and stands still."""
+    """Return the rows of the part "pelvis"; the last frame of a clip gets zero displacement."""
     (left_hip, right_hip), (left_shoulder, right_shoulder) = at.legs[0], at.arms[0]
     across = joints[left_hip] - joints[right_hip] + joints[left_shoulder] - joints[right_shoulder]
     floor = _unit(torch.stack([across[0], torch.zeros_like(across[1]), across[2]]))
@@ -206,7 +206,7 @@ def _root(joints: torch.Tensor, at: Landmarks, pelvis: torch.Tensor, num_frames:
 
 
 def _extract(positions: torch.Tensor, at: Landmarks) -> torch.Tensor:
-    """(B, T, F) columns of (B, T, J, 3) positions whose left is at X+ of a body that faces Z+."""
+    """Compute (B, T, F) columns of (B, T, J, 3) positions, with left at X+ for a body facing Z+."""
     num_clips, num_frames = positions.shape[:2]
     joints = positions.flatten(0, 1).permute(1, 2, 0).contiguous()  # (J, 3, N)
     pelvis = _frame(joints[at.legs[0][0]] - joints[at.legs[0][1]], joints[at.spine[0]] - joints[0])
@@ -221,7 +221,7 @@ def _extract(positions: torch.Tensor, at: Landmarks) -> torch.Tensor:
     rows += [_within(chest[1], pelvis), _within(chest[0], pelvis)]
     rows.append(_within(_unit(joints[at.head] - joints[at.neck], chest[1]), chest))
 
-    # Limbs: left and right at once, (2, 3, N), in frames whose first axis points outwards.
+    # Limbs: left and right at once, (2, 3, N), in frames whose first axis points outward.
     outwards = joints.new_tensor([[1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]])[..., None, None]
     chest, pelvis = chest * outwards, pelvis * outwards
     base, shoulder, elbow, wrist = (joints[pair] for pair in (at.collars[0], *at.arms))
@@ -254,20 +254,20 @@ def positions_to_joint_angles(
     skeleton: str | Skeleton = "humanml3d",
     lengths: torch.Tensor | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """Turn joint positions into joint angles by body part; see the top of this file for the columns.
+    """Convert joint positions to joint angles by body part; see the module docstring for the columns.
 
     Args:
         positions: (T, J, 3) or (B, T, J, 3) joint positions in metres, Y up. float64 stays float64, everything else
-            is computed in float32. No gradient flows through.
-        skeleton: Joint layout, by name.
-        lengths: (B,) number of real frames of each clip; what lies behind them is ignored, NaN included.
+            is computed in float32. Not differentiable.
+        skeleton: joint layout or its name.
+        lengths: (B,) number of real frames per clip; frames beyond it are ignored, even NaN.
 
     Returns:
-        (T - 1, F) or (B, T - 1, F), since velocities look at the next frame; F is 71 for `"humanml3d"`, 68 for
-        `"kit-ml"`. With `lengths` also the lengths less one, and zeros behind them.
+        (T - 1, F) or (B, T - 1, F), since velocities use the next frame; F is 71 for `"humanml3d"`, 68 for
+        `"kit-ml"`. With `lengths` also `lengths - 1`, with zeros beyond them.
 
     Raises:
-        ValueError: Wrong shape, a clip of fewer than two frames, or NaN or infinity in a real frame.
+        ValueError: if the shape is wrong, a clip has fewer than two frames, or a real frame has NaN or infinity.
 
     Example:
 
@@ -285,7 +285,7 @@ def positions_to_joint_angles(
     if single:
         positions = positions[None]
     if skeleton.joint_names[skeleton.face_joints[0]].startswith("left"):
-        # This layout's left lies at X- of a body that faces Z+; reflected, it is a body like all others.
+        # In this layout left is at X- for a body facing Z+; reflect it to match the other layouts.
         positions = positions * positions.new_tensor([-1.0, 1.0, 1.0])
     num_clips, num_frames = positions.shape[:2]
     counts = None if lengths is None else torch.as_tensor(lengths, dtype=torch.int64, device=positions.device).view(-1)
@@ -293,8 +293,8 @@ def positions_to_joint_angles(
     if shortest < 2:
         clip = 0 if counts is None else int(counts.argmin())
         raise ValueError(
-            f"Clip {clip} has {shortest} frame, need at least 2: velocities describe the step from one frame to the "
-            "next. Leave such clips out."
+            f"clip {clip}: got {shortest} frame, need at least 2; remove such clips, as velocities describe the step "
+            "from one frame to the next"
         )
     at = Landmarks.of(skeleton)
     values = positions.new_empty(num_clips, num_frames - 1, len(column_names(skeleton)))

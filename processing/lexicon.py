@@ -1,4 +1,4 @@
-"""The words of the space: which dimensions mean something, how rare each one is, and how to read them."""
+"""Lexicon of the vocabulary space: active words, their document frequencies, and decoding of vectors to words."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 
 VOCABULARY_FILTERS = ("all", "words", "corpus")
 
-# English function words. Words of direction, side, place, number, order and manner carry motion and are not here:
-# left, up, back, over, around, into, out, off, through, both, one, twice, again, slowly, ...
+# English function words. Excluded are words of direction, side, place, number, order and manner, which describe
+# motion: left, up, back, over, around, into, out, off, through, both, one, twice, again, slowly, ...
 _FUNCTION_WORDS = """
     a an the this that these those some any such
     i me my mine myself we us our ours ourselves you your yours yourself
@@ -28,7 +28,7 @@ _FUNCTION_WORDS = """
     not no very just also too only even still almost quite rather really other others another own
     something anything nothing everything thing things somewhat like seems seem appears appear
 """
-# Who moves, in captions that are all about somebody moving: never what tells two motions apart.
+# Subjects of captions, which never distinguish two motions.
 _SUBJECT_WORDS = """
     person persons people man men woman women guy human humans humanoid figure individual individuals
     someone somebody anyone everyone character subject
@@ -37,7 +37,7 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 SUBJECT_WORDS = frozenset(_SUBJECT_WORDS.split())
 STOP_WORDS = FUNCTION_WORDS | SUBJECT_WORDS
 
-# A corpus word in more captions than this says nothing about which motion is meant.
+# Corpus words in more than this share of captions do not distinguish motions.
 MOTION_WORD_MAX_SHARE = 0.5
 CHUNK_CAPTIONS = 4096
 CACHED_CAPTIONS = 1 << 17
@@ -47,7 +47,7 @@ _LETTER = re.compile("[A-Za-z]")
 
 
 def _to_ranges(ids: np.ndarray) -> str:
-    """Ascending ids as text, runs joined: `1010-1024 1030`."""
+    """Format ascending ids as ranges: `1010-1024 1030`."""
     if not len(ids):
         return ""
     ends = np.flatnonzero(np.diff(ids) != 1)
@@ -65,34 +65,36 @@ def _from_ranges(text: str) -> np.ndarray:
 
 
 def _is_word(token: str) -> bool:
-    """An ASCII piece with a letter; a single letter only as the continuation of a word (`##s`)."""
+    """Return whether a token is ASCII with a letter; single letters count only as continuations (`##s`)."""
     piece = token.removeprefix("##")
     return piece.isascii() and _LETTER.search(piece) is not None and len(token) > 1
 
 
 class Lexicon:
-    """What is known about every dimension of the vocabulary space. Never changed; built by [`Lexicon.from_corpus`].
+    """Immutable lexicon with the properties of every dimension of the vocabulary space.
 
-    Ids are those of a WordPiece tokenizer (BERT family), V of them. A document is one caption.
+    Build it with [`Lexicon.from_corpus`]. Ids are the V ids of a WordPiece tokenizer (BERT family). A document is one
+    caption.
 
     Args:
-        tokenizer: The tokenizer the ids belong to.
+        tokenizer: tokenizer of the ids.
         document_frequency: (V,) number of captions that contain each id.
-        num_documents: Number of captions counted.
-        active_ids: Ids that take part in the space, see [`Lexicon.from_corpus`].
-        vocabulary_filter: How they were chosen: `"all"`, `"words"` or `"corpus"`.
-        min_document_frequency: Captions an id must occur in to count as a word of the corpus.
+        num_documents: number of captions counted.
+        active_ids: ids that are dimensions of the space, see [`Lexicon.from_corpus`].
+        vocabulary_filter: filter that selected them: `"all"`, `"words"` or `"corpus"`.
+        min_document_frequency: minimum number of captions with an id for it to count as a corpus word.
 
     Attributes:
-        document_frequency (`np.ndarray` of shape `(V,)`, int64).
-        idf (`np.ndarray` of shape `(V,)`, float32): ln((1 + N) / (1 + df)) + 1, at least 1.
-        special (`np.ndarray` of shape `(V,)`, bool): special tokens and `[unusedN]` places.
-        stop_word (`np.ndarray` of shape `(V,)`, bool): English function words and the subjects of captions
-            (`person`, `man`, `someone`, ...), which metrics on content words leave out.
-        subword (`np.ndarray` of shape `(V,)`, bool): continuations `##x`, in the space but out of the display.
-        motion_word (`np.ndarray` of shape `(V,)`, bool): whole active words of the corpus that are no stop words and
-            occur in at most half of the captions: body parts, directions, actions, manners, counts.
-        active (`np.ndarray` of shape `(V,)`, bool), active_ids (`np.ndarray` of shape `(A,)`, int64, ascending).
+        document_frequency: (V,) int64.
+        idf: (V,) float32, ln((1 + N) / (1 + df)) + 1, at least 1.
+        special: (V,) bool, special tokens and `[unusedN]` tokens.
+        stop_word: (V,) bool, English function words and the subjects of captions (`person`, `man`, `someone`, ...),
+            which metrics on content words exclude.
+        subword: (V,) bool, continuations `##x`, which are in the space but not displayed.
+        motion_word: (V,) bool, active whole words of the corpus that are not stop words and occur in at most half of
+            the captions: body parts, directions, actions, manners, counts.
+        active: (V,) bool.
+        active_ids: (A,) int64, ascending.
 
     Example:
 
@@ -127,15 +129,15 @@ class Lexicon:
         self.active_ids = np.unique(np.asarray(active_ids, dtype=np.int64))
         if not len(self.active_ids):
             raise ValueError(
-                f"No word is left active by the filter {vocabulary_filter!r} with min_document_frequency "
-                f"{min_document_frequency} over {num_documents} captions: give more captions or a wider filter."
+                f"active_ids: got none from the filter {vocabulary_filter!r} with min_document_frequency "
+                f"{min_document_frequency} over {num_documents} captions; pass more captions or a wider filter"
             )
         outside = self.active_ids[(self.active_ids < 0) | (self.active_ids >= vocab_size)]
         if len(outside):
-            raise ValueError(f"Active id {outside[0]} is outside of the vocabulary of {vocab_size} ids.")
+            raise ValueError(f"active_ids: got {outside[0]}; pass ids of the vocabulary, below {vocab_size}")
         if self.special[self.active_ids].any():
             token = self._tokens[self.active_ids[self.special[self.active_ids]][0]]
-            raise ValueError(f"The special token {token!r} cannot be an active word: leave it out.")
+            raise ValueError(f"active_ids: got the special token {token!r}; remove it")
         self.active = np.zeros(vocab_size, dtype=bool)
         self.active[self.active_ids] = True
         corpus_words = self.document_frequency >= max(1, self.min_document_frequency)
@@ -157,26 +159,26 @@ class Lexicon:
         extra_ids: Iterable[int] = (),
         vocab_size: int | None = None,
     ) -> Lexicon:
-        """Count a corpus and choose the active vocabulary.
+        """Count the words of a corpus and select the active vocabulary.
 
         Args:
-            captions: Any iterable of captions, read once and in chunks. Use training captions only.
-            tokenizer: A WordPiece tokenizer.
-            vocabulary_filter: `"all"`, the vocabulary but special and `[unusedN]` tokens; `"words"`, of these the
-                ASCII ones with a letter, single letters only as continuations; `"corpus"`, of these the ones that
-                occur in at least `min_document_frequency` captions.
-            min_document_frequency: See above; at least 1.
-            extra_ids: Ids that are active besides, such as neighbours of the corpus' words.
-            vocab_size: V where the model's vocabulary is padded beyond the tokenizer's. Defaults to `len(tokenizer)`.
+            captions: iterable of captions, read once and in chunks. Pass training captions only.
+            tokenizer: WordPiece tokenizer.
+            vocabulary_filter: `"all"`: all tokens except special and `[unusedN]` ones; `"words"`: those in ASCII with
+                a letter, single letters only as continuations; `"corpus"`: those that also occur in at least
+                `min_document_frequency` captions.
+            min_document_frequency: see above; at least 1.
+            extra_ids: additional active ids, for example neighbours of corpus words.
+            vocab_size: V if the vocabulary of the model is padded. Defaults to `len(tokenizer)`.
 
         Raises:
-            ValueError: An unknown filter, `captions` is one string, or no active word is left.
+            ValueError: if the filter is unknown, `captions` is a string, or no active word is left.
         """
         _check_filter(vocabulary_filter)
         if isinstance(captions, str):
-            raise ValueError(f"Expected an iterable of captions, got the string {captions!r}: put it in a list.")
+            raise ValueError(f"captions: got the string {captions!r}; pass it in a list")
         if min_document_frequency < 1:
-            raise ValueError(f"min_document_frequency must be at least 1, got {min_document_frequency}.")
+            raise ValueError(f"min_document_frequency: got {min_document_frequency}; pass at least 1")
         vocab_size = len(tokenizer) if vocab_size is None else vocab_size
         counts = np.zeros(vocab_size, dtype=np.int64)
         num_documents = 0
@@ -210,7 +212,7 @@ class Lexicon:
 
     @property
     def vocab_size(self) -> int:
-        """V, active or not."""
+        """Vocabulary size V, including inactive ids."""
         return len(self._tokens)
 
     @property
@@ -219,7 +221,7 @@ class Lexicon:
 
     @property
     def hash(self) -> str:
-        """sha256 (hex) of the content: vocabulary, counts, filter and active ids. Equal hashes, equal spaces."""
+        """SHA-256 (hex) of vocabulary, counts, filter and active ids. Equal hashes mean equal spaces."""
         if self._hash is None:
             content = json.dumps(self._content_dict(), sort_keys=True, separators=(",", ":"))
             self._hash = hashlib.sha256(content.encode()).hexdigest()
@@ -238,7 +240,7 @@ class Lexicon:
         )
 
     def __deepcopy__(self, memo: dict) -> Lexicon:
-        return self  # never changed
+        return self  # immutable
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_cache": {}}
@@ -257,19 +259,19 @@ class Lexicon:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the tokenizer, as compact JSON: ids are ranges (`"1010-1024 1030"`), only seen ids have counts."""
+        """Return all but the tokenizer as compact JSON: ids as ranges (`"1010-1024 1030"`), counts only if seen."""
         return {**self._content_dict(), "hash": self.hash}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], tokenizer: Any) -> Lexicon:
-        """The lexicon that [`Lexicon.to_dict`] described.
+        """Build a lexicon from the result of [`Lexicon.to_dict`].
 
         Args:
-            content: The dictionary.
-            tokenizer: The tokenizer it was built with.
+            content: dictionary of the lexicon.
+            tokenizer: tokenizer the lexicon was built with.
 
         Raises:
-            ValueError: A missing field, another tokenizer, or a dictionary changed after it was written.
+            ValueError: if a field is missing, the tokenizer differs, or the dictionary was modified.
         """
         try:
             counts = np.zeros(int(content["vocab_size"]), dtype=np.int64)
@@ -284,30 +286,30 @@ class Lexicon:
             )
             vocabulary_hash = content["vocabulary_hash"]
         except (KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"Not a lexicon's description ({error!r}): pass what `Lexicon.to_dict` gave.") from error
+            raise ValueError(f"content: not a lexicon ({error!r}); pass the result of `Lexicon.to_dict`") from error
         if vocabulary_hash != _vocabulary_hash(lexicon._tokens):
             raise ValueError(
-                f"The lexicon was built with another vocabulary than that of {type(tokenizer).__name__} "
-                f"({len(tokenizer)} tokens): load the tokenizer saved with it, or build the lexicon again."
+                f"tokenizer: the lexicon has another vocabulary than {type(tokenizer).__name__} ({len(tokenizer)} "
+                "tokens); load the tokenizer saved with it, or rebuild the lexicon"
             )
         if content.get("hash", lexicon.hash) != lexicon.hash:
             raise ValueError(
-                f"The lexicon's content has hash {lexicon.hash}, but {content['hash']} is written in it: it was "
-                "changed by hand. Build it again, or remove `hash` to accept the change."
+                f"hash: {lexicon.hash} of the lexicon differs from the saved {content['hash']}, so it was modified; "
+                "rebuild it, or remove `hash` to accept the change"
             )
         return lexicon
 
     # ------------------------------------------------------------------ words and ids
 
     def word(self, id: int) -> str:
-        """The vocabulary entry of an id; continuations keep their `##`."""
+        """Return the vocabulary entry of an id; continuations keep their `##`."""
         index = int(id)
         if not 0 <= index < len(self._tokens):
-            raise ValueError(f"Id {index} is outside of the vocabulary of {len(self._tokens)} ids.")
+            raise ValueError(f"id: got {index}; pass an id of the vocabulary, below {len(self._tokens)}")
         return self._tokens[index]
 
     def words(self, ids: Iterable[int]) -> list[str]:
-        """Words of ids in text order, continuations merged into the word before them: cart ##wheel -> cartwheel."""
+        """Return the words of ids in text order, with continuations merged: cart ##wheel -> cartwheel."""
         words: list[str] = []
         for id in ids:
             word = self.word(id)
@@ -318,15 +320,15 @@ class Lexicon:
         return words
 
     def ids(self, text: str) -> list[int]:
-        """Ids of a text, in order, without special tokens."""
+        """Return the ids of a text, in order, without special tokens."""
         return _encode(self.tokenizer, [text])[0]
 
     def content_ids(self, caption: str) -> list[int]:
-        """Ids of a caption's content words: active, no stop words, each once, in order of appearance. Cached."""
+        """Return the distinct ids of content words (active, not stop words) in order of appearance. Cached."""
         return self.content_ids_of([caption])[0]
 
     def content_ids_of(self, captions: Sequence[str]) -> list[list[int]]:
-        """[`Lexicon.content_ids`] of many captions; those not seen before are tokenised in one go."""
+        """Return [`Lexicon.content_ids`] of many captions; new captions are tokenized in one batch."""
         fresh = [caption for caption in dict.fromkeys(captions) if caption not in self._cache]
         found: dict[str, tuple[int, ...]] = {}
         if fresh:
@@ -338,15 +340,15 @@ class Lexicon:
         return [list(found[caption] if caption in found else self._cache[caption]) for caption in captions]
 
     def bow_weights(self, captions: Sequence[Sequence[str]]) -> np.ndarray:
-        """Bag-of-words targets: for each clip a distribution over the content words of all its captions.
+        """Compute bag-of-words targets: per clip, a distribution over the content words of all its captions.
 
-        A word weighs the share of the clip's captions that contain it, times its IDF.
+        The weight of a word is the fraction of the clip's captions that contain it, times its IDF.
 
         Args:
-            captions: For each of B clips its captions.
+            captions: captions of each of B clips.
 
         Returns:
-            (B, V) float32; rows sum to 1, a clip without content words has a row of zeros.
+            (B, V) float32; rows sum to 1, or to 0 for clips without content words.
         """
         bags = np.zeros((len(captions), self.vocab_size), dtype=np.float32)
         ids = self.content_ids_of([caption for clip in captions for caption in clip])
@@ -361,32 +363,32 @@ class Lexicon:
     def top_words(
         self, embeds: torch.Tensor | np.ndarray, k: int = 10, skip_stop_words: bool = False
     ) -> list[list[tuple[str, float]]]:
-        """The heaviest words of lexical vectors.
+        """Return the words with the largest weights in lexical vectors.
 
         Args:
-            embeds: (B, V) or (V,) vectors, weights at least zero.
-            k: Words a vector, at most; words of weight zero are not listed.
-            skip_stop_words: Leave out function words and subjects too. Inactive ids and continuations `##x`, which
-                mean nothing alone, never show.
+            embeds: (B, V) or (V,) vectors of non-negative weights.
+            k: maximum number of words per vector; words of weight zero are not listed.
+            skip_stop_words: whether to exclude function words and subjects. Inactive ids and continuations `##x`,
+                which have no meaning alone, are always excluded.
 
         Returns:
-            For each vector its (word, weight) pairs, heaviest first; ties by ascending id.
+            (word, weight) pairs per vector, largest weight first; ties by ascending id.
 
         Raises:
-            ValueError: The last dimension is not V, or k is below one.
+            ValueError: if the last dimension is not V, or k is below one.
         """
         weights = torch.as_tensor(embeds).detach().to(device="cpu", dtype=torch.float32)
         weights = weights[None] if weights.ndim == 1 else weights
         if weights.ndim != 2 or weights.shape[1] != self.vocab_size:
-            raise ValueError(f"Expected vectors of shape (B, {self.vocab_size}), got {tuple(weights.shape)}.")
+            raise ValueError(f"embeds: got shape {tuple(weights.shape)}; pass (B, {self.vocab_size})")
         if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}.")
+            raise ValueError(f"k: got {k}; pass at least 1")
         shown = self._display_ids
         if skip_stop_words:
             shown = shown[~self.stop_word[shown]]
         weights = weights[:, torch.from_numpy(shown)]
         if k < weights.shape[1] // 4:
-            # Ties at the k-th place are settled by id: everything as heavy as the k-th is sorted, stably.
+            # Ties at rank k are broken by id: all weights equal to the k-th are kept for a stable sort.
             least = weights.topk(k, dim=1).values[:, -1:].clamp(min=0)
             weights = torch.where(weights >= least, weights, 0.0)
         lists = []
@@ -400,16 +402,14 @@ class Lexicon:
 
 def _check_filter(vocabulary_filter: str) -> None:
     if vocabulary_filter not in VOCABULARY_FILTERS:
-        raise ValueError(
-            f"Unknown vocabulary_filter {vocabulary_filter!r}: choose one of {', '.join(VOCABULARY_FILTERS)}."
-        )
+        raise ValueError(f"vocabulary_filter: got {vocabulary_filter!r}; pass one of {', '.join(VOCABULARY_FILTERS)}")
 
 
 def _vocabulary(tokenizer: Any, vocab_size: int) -> list[str]:
-    """Token of every id; ids the tokenizer does not know are `[unusedN]`."""
+    """Return the token of every id; ids outside the tokenizer are `[unusedN]`."""
     if vocab_size < len(tokenizer):
         raise ValueError(
-            f"vocab_size {vocab_size} is smaller than the {len(tokenizer)} tokens of {type(tokenizer).__name__}."
+            f"vocab_size: got {vocab_size}; pass at least {len(tokenizer)}, the tokens of {type(tokenizer).__name__}"
         )
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     tokens += [None] * (vocab_size - len(tokens))
@@ -436,7 +436,7 @@ def _encode(tokenizer: Any, captions: list[str]) -> list[list[int]]:
 
 
 def _flat_ids(tokenizer: Any, captions: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Caption number and id of every token, (N,) int64 each."""
+    """Return the caption index and id of every token, (N,) int64 each."""
     ids = _encode(tokenizer, captions)
     rows = np.repeat(np.arange(len(ids), dtype=np.int64), [len(row) for row in ids])
     return rows, np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int64, count=len(rows))

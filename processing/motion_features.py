@@ -1,38 +1,38 @@
-"""Joint positions <-> the features of HumanML3D (263 a frame) and KIT-ML (251 a frame), batched in torch.
+"""Conversion between joint positions and the features of HumanML3D (263 per frame) and KIT-ML (251), batched in torch.
 
-The features are those of Guo et al., "Generating Diverse and Natural 3D Human Motions from Text" (CVPR 2022); one
-frame holds, in this order (J joints, root first):
+The features are those of Guo et al., "Generating Diverse and Natural 3D Human Motions from Text" (CVPR 2022). The
+columns of a frame are, in this order (J joints, root first):
 
-| features | what |
+| number | features |
 |---|---|
-| 1 | half the turn of the heading to the next frame, radians |
-| 2 | root displacement to the next frame on the floor (x, z), in the next frame's heading |
+| 1 | half the heading change to the next frame, radians |
+| 2 | root displacement to the next frame on the floor (x, z), in the heading of the next frame |
 | 1 | root height |
-| 3 (J - 1) | joint positions relative to the root's place on the floor, in the frame's heading |
+| 3 (J - 1) | joint positions relative to the root projected on the floor, in the heading of the frame |
 | 6 (J - 1) | joint rotations: first two columns of the rotation matrix relative to the parent in the chain |
-| 3 J | joint displacements to the next frame, in the frame's heading |
-| 4 | foot contacts: left ankle, left toe, right ankle, right toe (as the published code names the sides) |
+| 3 J | joint displacements to the next frame, in the heading of the frame |
+| 4 | foot contacts: left ankle, left toe, right ankle, right toe (sides as named by the published code) |
 
-A motion of T frames has T - 1 feature frames, since most features look at the next frame.
+A motion of T frames has T - 1 feature frames, since most features use the next frame.
 
-Four habits of the published code are kept, because every published checkpoint and statistic depends on them:
+Four quirks of the published code are kept, since all published checkpoints and statistics depend on them:
 
-* The heading of a frame is taken from the shoulder line *minus* the hip line, smoothed with a Gaussian of 20 frames.
-* The first frame's heading is always Z+.
-* Every chain, arms included, starts from the root's rotation.
-* Where the heading passes Z-, the turn of that one frame has the wrong sign. Positions recovered from features are
-  off by twice that turn from there on; joint positions themselves, where they are at hand, have no such fault.
+* The heading of a frame comes from the shoulder line *minus* the hip line, smoothed by a Gaussian (sigma 20 frames).
+* The heading of the first frame is always Z+.
+* Every chain, including the arms, starts from the rotation of the root.
+* When the heading crosses Z-, the heading change of that frame has the wrong sign. Positions recovered from features
+  are off by twice that angle from there on; original joint positions are not affected.
 
-The published code composes rotations joint by joint along each chain. Since each joint's accumulated rotation is the
+The published code composes rotations joint by joint along each chain. Since the accumulated rotation of a joint is the
 one that turns its rest direction to its bone, all joints are computed at once here.
 
-What degenerate input means:
+Degenerate input:
 
-* A bone of length zero has no direction: it stays zero when a motion is retargeted and its rotation is the identity.
-* A bone opposite to its rest direction turns by half a turn about a fixed axis (Y for X and Z bones, X for Y bones).
-* A frame whose hip and shoulder lines point straight up or cancel has no heading: it lends nothing to the smoothed
+* A bone of length zero has no direction: it stays zero in retargeting, and its rotation is the identity.
+* A bone opposite to its rest direction is rotated by pi about a fixed axis (Y for X and Z bones, X for Y bones).
+* A frame whose hip and shoulder lines are vertical or cancel has no heading: it does not contribute to the smoothed
   heading, and a clip without any heading faces Z+. Lying and inverted bodies thus give finite features.
-* Fewer than two frames, NaN and infinity are errors that name the clip and the frame.
+* Fewer than two frames, NaN and infinity are errors that name clip and frame.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from .skeletons import Skeleton, get_skeleton
 
 HEADING_SIGMA = 20.0  # frames
 HEADING_RADIUS = 80  # frames: four standard deviations
-CHUNK_FRAMES = 8192  # frames worked on at once, which bounds the memory of large batches at no cost in speed
+CHUNK_FRAMES = 8192  # frames processed at once; bounds the memory of large batches without loss of speed
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -62,11 +62,11 @@ def _to_float(values) -> torch.Tensor:
 def _to_batch(
     positions: torch.Tensor, skeleton: Skeleton, lengths, min_frames: int
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Check shapes and values. Returns (B, T, J, 3), padded with each clip's last frame, and lengths (B,) or None."""
+    """Check shapes and values; return (B, T, J, 3), padded with the last frame per clip, and lengths (B,) or None."""
     if positions.ndim not in (3, 4) or positions.shape[-2:] != (skeleton.num_joints, 3):
         raise ValueError(
-            f"Expected positions of shape (frames, {skeleton.num_joints}, 3) or (clips, frames, "
-            f"{skeleton.num_joints}, 3) for skeleton {skeleton.name!r}, got {tuple(positions.shape)}."
+            f"positions: got shape {tuple(positions.shape)}; pass (frames, {skeleton.num_joints}, 3) or (clips, "
+            f"frames, {skeleton.num_joints}, 3) for skeleton {skeleton.name!r}"
         )
     if positions.ndim == 3:
         positions = positions[None]
@@ -75,34 +75,34 @@ def _to_batch(
     if lengths is not None:
         lengths = torch.as_tensor(lengths, dtype=torch.int64, device=positions.device).reshape(-1)
         if len(lengths) != num_clips:
-            raise ValueError(f"Got {len(lengths)} lengths for {num_clips} clips: pass one length a clip.")
+            raise ValueError(f"lengths: got {len(lengths)} for {num_clips} clips; pass one per clip")
         if num_clips and int(lengths.max()) > num_frames:
             clip = int(lengths.argmax())
-            raise ValueError(f"Clip {clip} has length {int(lengths[clip])}, but only {num_frames} frames were given.")
+            raise ValueError(f"clip {clip}: got length {int(lengths[clip])}; pass at most {num_frames}, its frames")
     shortest = num_frames if lengths is None or not num_clips else int(lengths.min())
     if shortest < min_frames:
         clip = 0 if lengths is None or not num_clips else int(lengths.argmin())
         raise ValueError(
-            f"Clip {clip} has {shortest} frame(s), need at least {min_frames}: "
-            "features describe the step from one frame to the next. Leave such clips out."
+            f"clip {clip}: got {shortest} frame(s), need at least {min_frames}; remove such clips, as features "
+            "describe the step from one frame to the next"
         )
     if lengths is not None and shortest < num_frames:
         frame = torch.arange(num_frames, device=positions.device)
         last = torch.minimum(frame, lengths[:, None] - 1)
         last += torch.arange(num_clips, device=positions.device)[:, None] * num_frames
         positions = positions.flatten(0, 1).index_select(0, last.flatten()).view(positions.shape)
-    # The sum shows at a fraction of the price whether every number has to be looked at.
+    # A finite sum rules out NaN and infinity at a fraction of the cost of checking every value.
     if not (torch.isfinite(positions.sum()) or torch.isfinite(positions).all()):
         clip, frame, joint, _ = (~torch.isfinite(positions)).nonzero()[0].tolist()
         raise ValueError(
-            f"Clip {clip}, frame {frame}: the position of joint {joint} ({skeleton.joint_names[joint]}) is "
-            f"{positions[clip, frame, joint].tolist()}. Repair or leave out frames with NaN or infinity."
+            f"clip {clip}, frame {frame}: the position of joint {joint} ({skeleton.joint_names[joint]}) is "
+            f"{positions[clip, frame, joint].tolist()}; repair or remove frames with NaN or infinity"
         )
     return positions, lengths
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Heading. A rotation about Y is kept as (cos, sin) of its angle: x' = cos x + sin z, z' = cos z - sin x.
+# Heading. A rotation about Y is stored as (cos, sin) of its angle: x' = cos x + sin z, z' = cos z - sin x.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -113,18 +113,18 @@ def _turn(
     sin: torch.Tensor,
     out: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x' and z', written to `out` where it is given; x and z themselves cannot be."""
+    """Return x' and z', written to `out` if given; `out` must not be x or z."""
     return torch.mul(cos, x, out=out[0]).addcmul_(sin, z), torch.mul(cos, z, out=out[1]).addcmul_(sin, x, value=-1)
 
 
 def _forward(across: torch.Tensor) -> torch.Tensor:
-    """Floor part (x, z) of up x unit(across); `across` is (3, ...) from the body's left to its right."""
+    """Return the floor components (x, z) of up x unit(across); `across` (3, ...) points from left to right."""
     length = across.square().sum(dim=0).sqrt_()
     return torch.stack([across[2], -across[0]]) / length.masked_fill_(length == 0, 1.0)
 
 
 def _unit_heading(forward: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalise (2, ...) directions on the floor. Returns x, z; directions too short to mean anything become Z+."""
+    """Normalise (2, ...) directions on the floor to x, z; directions of almost zero length become Z+."""
     length = forward.square().sum(dim=0).sqrt_()
     missing = length < 1e-6
     length = length.masked_fill_(missing, 1.0)
@@ -133,7 +133,7 @@ def _unit_heading(forward: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _facing(joints: torch.Tensor, skeleton: Skeleton) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of the turn that makes a pose (J, 3, ...) face Z+."""
+    """Return cos and sin of the rotation that makes a pose (J, 3, ...) face Z+."""
     hip_1, hip_2, shoulder_1, shoulder_2 = skeleton.face_joints
     across = joints[hip_1] - joints[hip_2] + joints[shoulder_1] - joints[shoulder_2]
     x, z = _unit_heading(_forward(across))
@@ -141,9 +141,9 @@ def _facing(joints: torch.Tensor, skeleton: Skeleton) -> tuple[torch.Tensor, tor
 
 
 def _smoothed_heading(joints: torch.Tensor, skeleton: Skeleton) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin (B, T) of the turns that make every frame of (J, 3, B, T) face Z+, smoothed over time."""
+    """Return cos and sin (B, T) of the rotations that make all frames of (J, 3, B, T) face Z+, smoothed over time."""
     hip_1, hip_2, shoulder_1, shoulder_2 = skeleton.face_joints
-    # The published code swaps the hips here, and here only.
+    # The published code swaps the hips only here.
     forward = _forward(joints[hip_2] - joints[hip_1] + joints[shoulder_1] - joints[shoulder_2])
     steps = torch.arange(-HEADING_RADIUS, HEADING_RADIUS + 1, dtype=forward.dtype, device=forward.device)
     kernel = torch.exp(-0.5 * (steps / HEADING_SIGMA).square())
@@ -155,7 +155,7 @@ def _smoothed_heading(joints: torch.Tensor, skeleton: Skeleton) -> tuple[torch.T
 
 
 def _half_angle(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Quaternion (w, y) of a turn about Y, w >= 0, accurate for every angle."""
+    """Return the quaternion (w, y) of a rotation about Y, w >= 0, accurate for every angle."""
     large = ((1 + cos.abs()) / 2).sqrt_()
     small = sin.abs() / (2 * large)
     acute = cos >= 0
@@ -168,7 +168,7 @@ def _half_angle(cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _rest_maps(skeleton: Skeleton, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each bone with rest direction u: the (4, 3) map d -> (u . d, u x d), and an axis (3,) orthogonal to u."""
+    """Return per bone with rest direction u: the (4, 3) map d -> (u . d, u x d), and an axis (3,) orthogonal to u."""
     rest = like.new_tensor(skeleton.raw_offsets[1:])
     x, y, z = rest.unbind(dim=1)
     zero = torch.zeros_like(x)
@@ -178,7 +178,7 @@ def _rest_maps(skeleton: Skeleton, like: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def _chain_parents(skeleton: Skeleton) -> list[int]:
-    """Joint whose accumulated rotation each joint's rotation is relative to; the root for the first of a chain."""
+    """Return the joint that each joint's rotation is relative to; the root for the first joint of a chain."""
     parents = [0] * skeleton.num_joints
     for chain in skeleton.chains:
         for parent, joint in zip(chain[1:-1], chain[2:], strict=True):
@@ -194,24 +194,25 @@ def _local_rotations(
     skeleton: Skeleton,
     out: torch.Tensor,
 ) -> None:
-    """Continuous 6-D rotations of all joints but the root.
+    """Compute continuous 6-D rotations of all joints except the root.
 
     Args:
-        directions: (J - 1, 3, N) unit bone directions. missing: (J - 1, N), true for a bone without length.
-        cos, sin: (N,) of the root's turn.
-        out: (J - 1, 6, N), filled.
+        directions: (J - 1, 3, N) unit bone directions.
+        missing: (J - 1, N), True for a bone of length zero.
+        cos, sin: (N,) of the heading angle of the root.
+        out: (J - 1, 6, N) output.
     """
     num_joints, num_frames = skeleton.num_joints, directions.shape[-1]
     maps, orthogonal = _rest_maps(skeleton, directions)
 
-    # Accumulated rotations as quaternions (w, x, y, z): the shortest turn from the rest direction to the bone.
+    # Accumulated rotations as quaternions (w, x, y, z): the shortest rotation from the rest direction to the bone.
     turns = directions.new_empty(num_joints, 4, num_frames)
     root_w, root_y = _half_angle(cos, sin)
     turns[0, 0], turns[0, 1], turns[0, 2], turns[0, 3] = root_w, 0.0, root_y, 0.0
     torch.bmm(maps, directions, out=turns[1:])
     cosine, axis = turns[1:, 0], turns[1:, 1:]
     sine_squared = axis.square().sum(dim=1)
-    # cos^2 of the half angle is (1 + cos) / 2; near a half turn the sine gives it without cancellation.
+    # cos^2 of the half angle is (1 + cos) / 2; near pi the sine gives it without cancellation.
     half = torch.where(cosine < 0, sine_squared / (1 - cosine), 1 + cosine).mul_(0.5).sqrt_()
     opposite = half < 2 * torch.finfo(half.dtype).eps
     axis.mul_((0.5 / half).unsqueeze(1))
@@ -244,7 +245,7 @@ def _local_rotations(
 
 
 def _chain_up(root: torch.Tensor, bones: torch.Tensor, skeleton: Skeleton) -> torch.Tensor:
-    """Joints (J, 3, ...) from the root's place (3, ...) and the bone vectors (J - 1, 3, ...)."""
+    """Return joints (J, 3, ...) from the root position (3, ...) and the bone vectors (J - 1, 3, ...)."""
     joints = root.new_empty(skeleton.num_joints, *root.shape)
     joints[0] = root
     for chain in skeleton.chains:
@@ -254,16 +255,16 @@ def _chain_up(root: torch.Tensor, bones: torch.Tensor, skeleton: Skeleton) -> to
 
 
 def _bone_lengths(target_skeleton, skeleton: Skeleton, like: torch.Tensor) -> torch.Tensor:
-    """(J - 1,) bone lengths of a reference pose."""
+    """Return the (J - 1,) bone lengths of a reference pose."""
     pose = torch.as_tensor(target_skeleton).to(device=like.device, dtype=torch.float64)
     if pose.ndim != 2 or pose.shape[0] < skeleton.num_joints or pose.shape[1] != 3:
         raise ValueError(
-            f"Expected a target skeleton of shape ({skeleton.num_joints}, 3), the joints of one reference frame, "
-            f"got {tuple(pose.shape)}."
+            f"target_skeleton: got shape {tuple(pose.shape)}; pass ({skeleton.num_joints}, 3), the joints of one "
+            "reference frame"
         )
     lengths = (pose[1 : skeleton.num_joints] - pose[list(skeleton.parents[1:])]).square().sum(dim=1).sqrt()
     if not torch.isfinite(lengths).all():
-        raise ValueError("The target skeleton has NaN or infinite joints.")
+        raise ValueError("target_skeleton: got NaN or infinite joints; pass finite joint positions")
     return lengths.to(like.dtype)
 
 
@@ -275,14 +276,14 @@ def _bone_lengths(target_skeleton, skeleton: Skeleton, like: torch.Tensor) -> to
 def _canonical_joints(
     joints: torch.Tensor, skeleton: Skeleton, target_lengths: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Retarget, put on the floor, start at the origin, face Z+ at the start.
+    """Retarget joints and move them to the floor, starting at the origin and facing Z+.
 
     Args:
         joints: (J, 3, B, T), overwritten.
-        target_lengths: (J - 1,) bone lengths, or None to keep the clip's own.
+        target_lengths: (J - 1,) bone lengths, or None to keep those of the clip.
 
     Returns:
-        Joints (J, 3, B, T), unit bone directions (J - 1, 3, B, T), and where a bone has no length (J - 1, B, T).
+        joints (J, 3, B, T), unit bone directions (J - 1, 3, B, T), and a mask of zero-length bones (J - 1, B, T).
     """
     parents = torch.tensor(skeleton.parents[1:], device=joints.device)
     bones = joints[1:] - joints.index_select(0, parents)
@@ -313,7 +314,7 @@ def _canonical_joints(
 
 
 def _planes(positions: torch.Tensor) -> torch.Tensor:
-    """(B, T, J, 3) -> (J, 3, B, T): one contiguous plane for each coordinate of each joint."""
+    """Rearrange (B, T, J, 3) to (J, 3, B, T): one contiguous plane per coordinate of each joint."""
     num_clips, num_frames, num_joints, _ = positions.shape
     rows = positions.reshape(num_clips * num_frames, num_joints * 3)
     return rows.t().contiguous().view(num_joints, 3, num_clips, num_frames)
@@ -322,7 +323,7 @@ def _planes(positions: torch.Tensor) -> torch.Tensor:
 def _extract(
     positions: torch.Tensor, skeleton: Skeleton, target_lengths: torch.Tensor | None, out: torch.Tensor
 ) -> None:
-    """Features of (B, T, J, 3) positions into `out` (B, T - 1, 12 J - 1)."""
+    """Write the features of (B, T, J, 3) positions to `out` (B, T - 1, 12 J - 1)."""
     num_clips, num_frames, num_joints, _ = positions.shape
     joints, directions, missing = _canonical_joints(_planes(positions), skeleton, target_lengths)
     cos, sin = _smoothed_heading(joints, skeleton)
@@ -332,8 +333,8 @@ def _extract(
 
     root = groups["root"]
     w, y = _half_angle(cos, sin)
-    # y part of the quaternion from one heading to the next. As w >= 0, a heading that passes Z- gets the wrong sign,
-    # as it does in the published features.
+    # y part of the quaternion from one heading to the next. As w >= 0, a heading that crosses Z- gets the wrong sign,
+    # as in the published features.
     torch.asin((w[:, :-1] * y[:, 1:]).addcmul_(y[:, :-1], w[:, 1:], value=-1).clamp_(-1.0, 1.0), out=root[0])
     _turn(steps[0, 0], steps[0, 2], cos[:, 1:], sin[:, 1:], out=(root[1], root[2]))
     root[3] = joints[0, 1, :, :-1]
@@ -367,24 +368,23 @@ def positions_to_features(
     lengths: torch.Tensor | None = None,
     target_skeleton: torch.Tensor | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """Turn joint positions into the published features.
+    """Convert joint positions to the published features.
 
     Args:
-        positions: (T, J, 3) or (B, T, J, 3) joint positions in the skeleton's unit and frame rate, Y up.
-            float64 stays float64, everything else is computed in float32. No gradient flows through.
-        skeleton: Joint layout, by name.
-        lengths: (B,) number of real frames of each clip; what lies behind them is ignored, NaN included.
-        target_skeleton: (J, 3) joints of a reference frame whose bone lengths every clip is given, as the published
-            pipeline does: bone directions are kept, the root's path is scaled by the ratio of the lower legs' lengths
-            in the clip's first frame. With `None` every clip keeps its own bones and scale. Joints behind the first J
-            (hands) are ignored.
+        positions: (T, J, 3) or (B, T, J, 3) joint positions in the unit and frame rate of the skeleton, Y up.
+            float64 stays float64, everything else is computed in float32. Not differentiable.
+        skeleton: joint layout or its name.
+        lengths: (B,) number of real frames per clip; frames beyond it are ignored, even NaN.
+        target_skeleton: (J, 3) joints of a reference frame whose bone lengths every clip is retargeted to, as in the
+            published pipeline: bone directions are kept, and the root trajectory is scaled by the ratio of lower-leg
+            lengths in the first frame. `None` keeps bones and scale. Joints beyond the first J (hands) are ignored.
 
     Returns:
-        (T - 1, F) or (B, T - 1, F) features, F = 12 J - 1; with `lengths` also the feature lengths `lengths - 1`, and
-        zeros behind them.
+        (T - 1, F) or (B, T - 1, F) features, F = 12 J - 1; with `lengths` also the feature lengths `lengths - 1`, with
+        zeros beyond them.
 
     Raises:
-        ValueError: Wrong shape, a clip of fewer than two frames, or NaN or infinity in a real frame.
+        ValueError: if the shape is wrong, a clip has fewer than two frames, or a real frame has NaN or infinity.
 
     Example:
 
@@ -423,29 +423,29 @@ def positions_to_features(
 
 
 def features_to_positions(features: torch.Tensor, skeleton: str | Skeleton = "humanml3d") -> torch.Tensor:
-    """Recover joint positions from the root and local-position features; the inverse of [`positions_to_features`].
+    """Recover joint positions from root and local-position features, the inverse of [`positions_to_features`].
 
-    Differentiable. Padding may follow the real frames: a frame depends on earlier frames only.
+    Differentiable. Trailing padding is allowed, since a frame depends on earlier frames only.
 
     Args:
-        features: (..., T, F) features, not normalised; of the 12 J - 1 features only the first 3 J + 1 are read.
-        skeleton: Joint layout, by name.
+        features: (..., T, F) features, not normalised; only the first 3 J + 1 of the 12 J - 1 features are used.
+        skeleton: joint layout or its name.
 
     Returns:
-        (..., T, J, 3) joint positions; the first root lies above the origin.
+        (..., T, J, 3) joint positions; the root of the first frame is above the origin.
 
     Raises:
-        ValueError: The last dimension is not the skeleton's number of features.
+        ValueError: if the last dimension is not the number of features of the skeleton.
     """
     skeleton = get_skeleton(skeleton)
     features = _to_float(features)
     if features.ndim < 2 or features.shape[-1] != skeleton.num_features:
         raise ValueError(
-            f"Expected features of shape (..., frames, {skeleton.num_features}) for skeleton {skeleton.name!r}, "
-            f"got {tuple(features.shape)}."
+            f"features: got shape {tuple(features.shape)}; pass (..., frames, {skeleton.num_features}) for skeleton "
+            f"{skeleton.name!r}"
         )
     turn, step_x, step_z, height = features[..., :4].unbind(dim=-1)
-    # Frame t undoes the turns and sums the steps of the frames before it.
+    # Frame t accumulates the heading changes and displacements of all frames before it.
     angle = F.pad(2 * turn[..., :-1], (1, 0)).cumsum(dim=-1)
     cos, sin = angle.cos(), angle.sin()
     local = features[..., skeleton.feature_slices["positions"]].unflatten(-1, (skeleton.num_joints - 1, 3))
@@ -471,18 +471,18 @@ def features_to_positions(features: torch.Tensor, skeleton: str | Skeleton = "hu
 def canonicalize(
     positions: torch.Tensor, skeleton: str | Skeleton = "humanml3d", lengths: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Put each clip on the floor (lowest joint of all frames at 0), its first root at the origin, facing Z+ there.
+    """Move each clip to the floor (lowest joint of all frames at 0), with its first root at the origin, facing Z+.
 
     Args:
-        positions: (T, J, 3) or (B, T, J, 3) joint positions, Y up. No gradient flows through.
-        skeleton: Joint layout, by name.
-        lengths: (B,) number of real frames of each clip; what lies behind them is ignored, NaN included.
+        positions: (T, J, 3) or (B, T, J, 3) joint positions, Y up. Not differentiable.
+        skeleton: joint layout or its name.
+        lengths: (B,) number of real frames per clip; frames beyond it are ignored, even NaN.
 
     Returns:
-        Positions of the same shape; frames behind a clip's length repeat its last one.
+        positions of the same shape; frames beyond the length of a clip repeat its last one.
 
     Raises:
-        ValueError: Wrong shape, a clip without frames, or NaN or infinity in a real frame.
+        ValueError: if the shape is wrong, a clip has no frames, or a real frame has NaN or infinity.
     """
     skeleton = get_skeleton(skeleton)
     positions = _to_float(positions)
@@ -498,21 +498,21 @@ def canonicalize(
 
 
 def mirror_positions(positions: torch.Tensor, skeleton: str | Skeleton = "humanml3d") -> torch.Tensor:
-    """Reflect motions left to right: negate x and swap the joints of each pair. Its own inverse.
+    """Mirror motions left to right: negate x and swap the joints of each pair. Self-inverse.
 
     Args:
         positions: (..., J, 3) joint positions.
-        skeleton: Joint layout, by name.
+        skeleton: joint layout or its name.
 
     Raises:
-        ValueError: The last dimensions are not (J, 3).
+        ValueError: if the last dimensions are not (J, 3).
     """
     skeleton = get_skeleton(skeleton)
     positions = _to_float(positions)
     if positions.shape[-2:] != (skeleton.num_joints, 3):
         raise ValueError(
-            f"Expected positions of shape (..., {skeleton.num_joints}, 3) for skeleton {skeleton.name!r}, "
-            f"got {tuple(positions.shape)}."
+            f"positions: got shape {tuple(positions.shape)}; pass (..., {skeleton.num_joints}, 3) for skeleton "
+            f"{skeleton.name!r}"
         )
     swap = torch.tensor(skeleton.mirror_permutation, device=positions.device)
     columns = (3 * swap[:, None] + torch.arange(3, device=positions.device)).flatten()
@@ -522,30 +522,30 @@ def mirror_positions(positions: torch.Tensor, skeleton: str | Skeleton = "humanm
 
 
 def resample_positions(positions: torch.Tensor, fps: float, target_fps: float) -> torch.Tensor:
-    """Change the frame rate by linear interpolation; frames at times both rates share keep their values.
+    """Resample to another frame rate by linear interpolation; frames at common times keep their values.
 
     Args:
         positions: (T, J, 3) joint positions of one clip.
-        fps: Frames per second of `positions`.
-        target_fps: Frames per second wanted.
+        fps: frames per second of `positions`.
+        target_fps: frames per second of the result.
 
     Returns:
-        (T', J, 3) with one frame for every 1 / target_fps seconds from the first frame to at most the last (with 0.001
-            frames of grace, as rates are often known to a few digits only).
+        (T', J, 3), one frame every 1 / target_fps seconds from the first frame to at most the last (tolerance 0.001
+        frames, as rates are often given with few digits).
 
     Raises:
-        ValueError: A rate that is not positive and finite, or positions without frames.
+        ValueError: if a rate is not positive and finite, or positions have no frames.
     """
     positions = _to_float(positions)
     for name, rate in (("fps", fps), ("target_fps", target_fps)):
         if not (math.isfinite(rate) and rate > 0):
-            raise ValueError(f"{name} must be a positive number of frames per second, got {rate}.")
+            raise ValueError(f"{name}: got {rate}; pass a positive number of frames per second")
     if positions.ndim != 3 or not len(positions):
-        raise ValueError(f"Expected positions of shape (frames, joints, 3), got {tuple(positions.shape)}.")
+        raise ValueError(f"positions: got shape {tuple(positions.shape)}; pass (frames, joints, 3)")
     if fps == target_fps:
         return positions
     last = len(positions) - 1
-    # A rate known to a few digits (1 / 0.0333333) must not lose a last frame that falls just behind the clip's end.
+    # A rate with few digits (1 / 0.0333333) must not drop a last frame just beyond the end of the clip.
     num_frames = math.floor(last * target_fps / fps + 1e-3) + 1
     time = torch.arange(num_frames, dtype=torch.float64, device=positions.device) * (fps / target_fps)
     before = time.floor().long().clamp_(max=last)
@@ -554,21 +554,21 @@ def resample_positions(positions: torch.Tensor, fps: float, target_fps: float) -
 
 
 def rotate_yaw(positions: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
-    """Turn clips about the vertical axis through the origin, counter-clockwise seen from above.
+    """Rotate clips about the vertical axis through the origin, counter-clockwise seen from above.
 
     Args:
         positions: (B, T, J, 3) joint positions, Y up.
-        angles: (B,) radians; a quarter turn brings Z+ to X+.
+        angles: (B,) radians; pi / 2 turns Z+ to X+.
 
     Raises:
-        ValueError: Wrong shape, or not one angle a clip.
+        ValueError: if the shape is wrong, or the number of angles is not the number of clips.
     """
     positions = _to_float(positions)
     angles = torch.as_tensor(angles, dtype=positions.dtype, device=positions.device).reshape(-1)
     if positions.ndim != 4 or positions.shape[-1] != 3 or len(angles) != len(positions):
         raise ValueError(
-            f"Expected positions of shape (clips, frames, joints, 3) and one angle a clip, "
-            f"got {tuple(positions.shape)} and {len(angles)} angle(s)."
+            f"positions, angles: got shape {tuple(positions.shape)} and {len(angles)} angle(s); pass (clips, frames, "
+            "joints, 3) and one angle per clip"
         )
     x, y, z = positions.unbind(dim=-1)
     cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]

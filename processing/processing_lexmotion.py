@@ -1,4 +1,4 @@
-"""Motion and words together: feature extractor, tokenizer and lexicon in one saved folder."""
+"""Processor for motion and text: feature extractor, tokenizer and lexicon in one saved folder."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
@@ -15,11 +15,11 @@ MOTION_TRUNCATIONS = ("start", "center")
 
 
 class NoKwargs(TypedDict, total=False):
-    """Arguments of a modality this processor does not have."""
+    """Arguments of modalities that this processor does not support."""
 
 
 class LexMotionProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
-    """Arguments of calling [`LexMotionProcessor`], by use. Motion stands where transformers has audio."""
+    """Arguments of calling [`LexMotionProcessor`], by modality; motion takes the place of audio in transformers."""
 
     text_kwargs: TextKwargs
     images_kwargs: NoKwargs
@@ -33,15 +33,15 @@ class LexMotionProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[c
 
 
 class LexMotionProcessor(ProcessorMixin):
-    """Prepares motion and text for LexMotion, and reads its vectors back as words.
+    """Processor that prepares motion and text for LexMotion, and decodes its vectors to words.
 
     Args:
         feature_extractor: [`LexMotionFeatureExtractor`], fitted on the training motions.
         tokenizer: WordPiece tokenizer of the text tower.
-        lexicon: [`Lexicon`], or the dictionary it was saved as. None where only tensors are wanted.
+        lexicon: [`Lexicon`] or its saved dictionary; None if vectors are not decoded.
 
     Raises:
-        ValueError: The lexicon belongs to another tokenizer.
+        ValueError: if the lexicon belongs to another tokenizer.
 
     Example:
 
@@ -55,7 +55,7 @@ class LexMotionProcessor(ProcessorMixin):
 
     def __init__(self, feature_extractor: Any, tokenizer: Any, lexicon: Lexicon | dict | None = None, **kwargs: Any):
         super().__init__(feature_extractor, tokenizer, **kwargs)
-        # `self.lexicon` is what ProcessorMixin saves; to_dict turns it into its dictionary.
+        # ProcessorMixin saves `self.lexicon`; to_dict converts it to a dictionary.
         self.lexicon = Lexicon.from_dict(lexicon, tokenizer) if isinstance(lexicon, dict) else lexicon
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,25 +74,25 @@ class LexMotionProcessor(ProcessorMixin):
         fps: float | Sequence[float] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Tokenise captions, prepare motions, or both.
+        """Tokenize captions, prepare motions, or both.
 
         Args:
-            text: A caption or several.
-            motion: A motion or several, see [`LexMotionFeatureExtractor`].
-            fps: Frames per second of the motions, one number or one for each. None: the extractor's own.
-            kwargs: `return_tensors` (default `"pt"`), `padding` and `truncation` are for both; a truncation of
-                `"start"` or `"center"` is for motion alone. `max_length` and the tokenizer's other arguments are for
-                text; `max_frames`, `kind`, ... for motion. `text_kwargs` and `motion_kwargs` hold arguments of one.
+            text: one or several captions.
+            motion: one or several motions, see [`LexMotionFeatureExtractor`].
+            fps: frames per second of the motions, one number or one per motion; None uses that of the extractor.
+            kwargs: `return_tensors` (default `"pt"`), `padding` and `truncation` apply to both; a truncation of
+                `"start"` or `"center"` applies to motion only. `max_length` and other tokenizer arguments apply to
+                text; `max_frames`, `kind`, ... to motion. `text_kwargs` and `motion_kwargs` apply to one modality.
 
         Returns:
             [`BatchFeature`] with `input_ids`, `attention_mask` for text, `motion_values`, `motion_attention_mask` for
-            motion; ready for the model as `model(**inputs)`.
+            motion; pass it to the model as `model(**inputs)`.
 
         Raises:
-            ValueError: Neither text nor motion, text that is no string, or a motion the extractor refuses.
+            ValueError: if neither text nor motion is given, text is not a string, or a motion is invalid.
         """
         if text is None and motion is None:
-            raise ValueError("Pass text, motion or both.")
+            raise ValueError("text, motion: got None for both; pass text, motion or both")
         given = {**kwargs.pop("audio_kwargs", {}), **kwargs.pop("motion_kwargs", {})}
         fps = given.pop("fps", None) if fps is None else fps
         kwargs["audio_kwargs"] = given
@@ -108,7 +108,7 @@ class LexMotionProcessor(ProcessorMixin):
             captions = text if isinstance(text, str) else list(text)
             if not isinstance(captions, str) and not all(isinstance(caption, str) for caption in captions):
                 wrong = next(caption for caption in captions if not isinstance(caption, str))
-                raise ValueError(f"Expected text as a string or a list of strings, got {wrong!r} in it.")
+                raise ValueError(f"text: got {wrong!r}; pass a string or a list of strings")
             data.update(self.tokenizer(captions, **options["text_kwargs"]))
         if motion is not None:
             motion_options = {
@@ -126,18 +126,14 @@ class LexMotionProcessor(ProcessorMixin):
         fps: float | Iterable[float] | None = None,
         mirror: bool = False,
     ) -> "LexMotionProcessor":
-        """A processor of the same words and frames that makes something else of a motion.
+        """Return a new processor with another motion representation, and the same lexicon and frame settings.
 
         Args:
-            representation: See [`LexMotionFeatureExtractor`].
-            motions, fps, mirror: Training motions its statistics are fitted on, see
-                [`LexMotionFeatureExtractor.fit`].
-
-        Returns:
-            Another processor; this one stays as it is.
+            representation: see [`LexMotionFeatureExtractor`].
+            motions, fps, mirror: training motions to fit its statistics on, see [`LexMotionFeatureExtractor.fit`].
 
         Raises:
-            ValueError: An unknown representation, one this skeleton does not have, or motions that cannot be fitted.
+            ValueError: if the representation is unknown or not supported by the skeleton, or a motion is invalid.
         """
         own = self.feature_extractor
         extractor = type(own)(
@@ -153,21 +149,19 @@ class LexMotionProcessor(ProcessorMixin):
     def top_words(
         self, embeds: torch.Tensor | np.ndarray, k: int = 10, skip_stop_words: bool = False
     ) -> list[list[tuple[str, float]]]:
-        """The heaviest words of lexical vectors, see [`Lexicon.top_words`].
+        """Return the words with the largest weights in lexical vectors, see [`Lexicon.top_words`].
 
         Args:
             embeds: (B, V) or (V,) `text_embeds` or `motion_embeds`.
-            k: Words a vector, at most.
-            skip_stop_words: Leave out function words and subjects.
+            k: maximum number of words per vector.
+            skip_stop_words: whether to exclude function words and subjects.
 
         Returns:
-            For each vector its (word, weight) pairs, heaviest first.
+            (word, weight) pairs per vector, largest weight first.
 
         Raises:
-            ValueError: The processor has no lexicon, or the vectors do not fit it.
+            ValueError: if the processor has no lexicon, or the vectors do not match it.
         """
         if self.lexicon is None:
-            raise ValueError(
-                "This processor has no lexicon: give it one of `Lexicon.from_corpus(captions, tokenizer)`."
-            )
+            raise ValueError("lexicon: got None; pass one built with `Lexicon.from_corpus(captions, tokenizer)`")
         return self.lexicon.top_words(embeds, k, skip_stop_words)

@@ -1,8 +1,7 @@
 """Joint layouts of the public motion-language corpora.
 
-A [`Skeleton`] says, for one layout, what the joints are called, how they hang together, which of them mirror each
-other, how fast and in which unit the corpus was recorded, and the constants its published feature pipeline uses.
-Everything else in the package asks a skeleton instead of knowing joint numbers.
+A [`Skeleton`] holds, for one layout, joint names, parents and mirror pairs, frame rate and unit of the corpus, and the
+constants of its published feature pipeline. The rest of the package uses it instead of hard-coded joint numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ REPRESENTATIONS = ("positions", "humanml3d", "joint_angles")
 
 BODY_PARTS = ("right_leg", "left_leg", "torso", "right_arm", "left_arm")
 
-# Parts of the representation "joint_angles": a joint, or neighbours that move as one.
+# Parts of the representation "joint_angles": a joint, or neighbouring joints that move together.
 JOINT_PARTS = (
     "pelvis",
     "spine",
@@ -38,21 +37,21 @@ class Skeleton:
     """One joint layout and the constants of its published feature pipeline.
 
     Args:
-        name: Identifier, `"humanml3d"` or `"kit-ml"`.
-        joint_names: Name of each joint; index = joint number. Left and right are those of the source recordings.
-        parents: Parent joint of each joint, -1 for the root. Parents come before their children along every chain.
-        chains: The five kinematic chains, in the order of the published code (legs, spine, arms). A chain starts at
-            the joint it hangs from; the inverse kinematics starts every chain from the root's rotation.
-        parts: Joints of each body part, keyed by [`BODY_PARTS`] in that order. Parts overlap where limbs attach.
-        mirror_pairs: (left, right) joints that swap when a motion is mirrored; the others lie on the body's middle.
-        fps: Frames per second of the corpus.
-        metres_per_unit: Length of one position unit in metres.
-        raw_offsets: Direction (unit axis) of each joint from its parent in the rest pose, zero for the root.
-        face_joints: Hips, then shoulders, ordered such that up x (first - second) points forward for both pairs.
-        contact_joints: Ankle and toe joints in the order of the last four features.
-        foot_velocity_threshold: A foot touches the ground where the squared length of its displacement over one
-            frame, in units squared, is below this.
-        leg_joints: Lower-leg joints whose bone lengths scale the root trajectory when a motion is retargeted.
+        name: identifier, `"humanml3d"` or `"kit-ml"`.
+        joint_names: name of each joint; index = joint number. Left and right are those of the source recordings.
+        parents: parent of each joint, -1 for the root. Parents precede their children in every chain.
+        chains: the five kinematic chains, in the order of the published code (legs, spine, arms). A chain starts at
+            the joint it is attached to; inverse kinematics starts every chain from the rotation of the root.
+        parts: body part -> joints, in the order of [`BODY_PARTS`]. Parts overlap where limbs attach.
+        mirror_pairs: (left, right) joints that swap when a motion is mirrored; all others are on the midline.
+        fps: frames per second of the corpus.
+        metres_per_unit: length of one position unit in metres.
+        raw_offsets: direction (unit axis) of each joint from its parent in the rest pose, zero for the root.
+        face_joints: hips, then shoulders, ordered so that up x (first - second) points forward for both pairs.
+        contact_joints: ankle and toe joints in the order of the last four features.
+        foot_velocity_threshold: a foot is in contact if its squared displacement per frame, in squared units, is
+            below this.
+        leg_joints: lower-leg joints whose bone lengths scale the root trajectory in retargeting.
 
     Example:
 
@@ -89,22 +88,12 @@ class Skeleton:
 
     @property
     def num_features(self) -> int:
-        """4 for the root, 3 + 6 for each other joint, 3 velocities a joint, 4 foot contacts: 12 J - 1."""
+        """12 J - 1: 4 for the root, 3 + 6 per other joint, 3 velocities per joint, 4 foot contacts."""
         return 12 * self.num_joints - 1
-
-    @property
-    def left_foot_joints(self) -> tuple[int, ...]:
-        """Left ankle-to-toe joints that carry a contact feature."""
-        return tuple(joint for joint in self.contact_joints if joint in self.parts["left_leg"])
-
-    @property
-    def right_foot_joints(self) -> tuple[int, ...]:
-        """Right ankle-to-toe joints that carry a contact feature."""
-        return tuple(joint for joint in self.contact_joints if joint in self.parts["right_leg"])
 
     @cached_property
     def mirror_permutation(self) -> list[int]:
-        """`permutation[j]` is the joint whose mirrored position joint `j` takes; its own inverse."""
+        """Self-inverse permutation: joint `j` of a mirrored motion is joint `permutation[j]` of the original."""
         permutation = list(range(self.num_joints))
         for left, right in self.mirror_pairs:
             permutation[left], permutation[right] = right, left
@@ -112,12 +101,12 @@ class Skeleton:
 
     @cached_property
     def bones(self) -> tuple[tuple[int, int], ...]:
-        """(parent, joint) of every bone, joints ascending."""
+        """(parent, joint) of every bone, in ascending order of joints."""
         return tuple((parent, joint) for joint, parent in enumerate(self.parents) if parent >= 0)
 
     @cached_property
     def feature_slices(self) -> dict[str, slice]:
-        """Where `root`, `positions`, `rotations`, `velocities` and `contacts` lie in the 12 J - 1 features."""
+        """Slices of `root`, `positions`, `rotations`, `velocities` and `contacts` in the 12 J - 1 features."""
         sizes = {
             "root": 4,
             "positions": 3 * (self.num_joints - 1),
@@ -132,24 +121,24 @@ class Skeleton:
         return slices
 
     def part_feature_indices(self, representation: str) -> list[list[int]]:
-        """Flat feature numbers that belong to each body part, in the order of [`BODY_PARTS`].
+        """Return the feature indices of each body part, in the order of [`BODY_PARTS`].
 
-        Every feature belongs to at least one part. The root's own features and velocity go with the torso, foot
-        contacts with their leg.
+        Every feature belongs to at least one part: features and velocity of the root to the torso, foot contacts to
+        their leg.
 
         Args:
             representation: `"positions"` (3 J features, joint-major) or `"humanml3d"` (12 J - 1 features).
 
         Returns:
-            Five ascending lists of indices.
+            five ascending lists of indices.
 
         Raises:
-            ValueError: The representation is unknown.
+            ValueError: if the representation is unknown.
         """
         if representation == "positions":
             return [sorted(3 * joint + axis for joint in part for axis in range(3)) for part in self.parts.values()]
         if representation != "humanml3d":
-            raise ValueError(f"{representation!r} has no body parts by joint: choose 'positions' or 'humanml3d'.")
+            raise ValueError(f"representation: {representation!r} has no body parts; pass 'positions' or 'humanml3d'")
 
         start = {group: part.start for group, part in self.feature_slices.items()}
         indices = []
@@ -253,10 +242,10 @@ HUMANML3D = Skeleton(
 
 _KIT_ML_CHAINS = ((0, 11, 12, 13, 14, 15), (0, 16, 17, 18, 19, 20), (0, 1, 2, 3, 4), (3, 5, 6, 7), (3, 8, 9, 10))
 
-# The recordings name joints 5-7 and 11-15 left ("LS" ... "LF" in the Master Motor Map files), and so does this layout:
-# captions were written about the recordings. In the corpus a body that faces Z+ has these joints at X-, so the
-# published feature code, which assumes a right-handed frame, calls them right. Only the order of `face_joints`,
-# `contact_joints` and `chains` follows from that; it is kept, because feature columns depend on it.
+# The recordings name joints 5-7 and 11-15 left ("LS" ... "LF" in the Master Motor Map files), and so does this layout,
+# since captions describe the recordings. In the corpus a body facing Z+ has these joints at X-, so the published
+# feature code, which assumes a right-handed frame, calls them right. This affects only the order of `face_joints`,
+# `contact_joints` and `chains`, which is kept because feature columns depend on it.
 KIT_ML = Skeleton(
     name="kit-ml",
     joint_names=(
@@ -327,21 +316,21 @@ SKELETONS: dict[str, Skeleton] = {skeleton.name: skeleton for skeleton in (HUMAN
 
 
 def get_skeleton(name: str | Skeleton) -> Skeleton:
-    """Look a skeleton up by name; a [`Skeleton`] is handed through.
+    """Return the skeleton with this name; a [`Skeleton`] is returned as is.
 
     Raises:
-        ValueError: No skeleton has this name.
+        ValueError: if no skeleton has this name.
     """
     if isinstance(name, Skeleton):
         return name
     try:
         return SKELETONS[name]
     except (KeyError, TypeError):
-        raise ValueError(f"Unknown skeleton {name!r}: choose one of {', '.join(SKELETONS)}.") from None
+        raise ValueError(f"skeleton: got {name!r}; pass one of {', '.join(SKELETONS)}") from None
 
 
 def part_names(num_parts: int) -> list[str]:
-    """Body parts as words, of a grid with this many: [`BODY_PARTS`], [`JOINT_PARTS`], else numbers from 1."""
+    """Return readable names for this many body parts: [`BODY_PARTS`], [`JOINT_PARTS`], else numbers from 1."""
     for names in (BODY_PARTS, JOINT_PARTS):
         if num_parts == len(names):
             return [name.replace("_", " ") for name in names]
@@ -349,26 +338,13 @@ def part_names(num_parts: int) -> list[str]:
 
 
 def skeleton_for_joints(num_joints: int) -> Skeleton:
-    """The skeleton with this many joints.
+    """Return the skeleton with this many joints.
 
     Raises:
-        ValueError: No skeleton has this many joints.
+        ValueError: if no skeleton has this many joints.
     """
     for skeleton in SKELETONS.values():
         if skeleton.num_joints == num_joints:
             return skeleton
     known = ", ".join(f"{skeleton.num_joints} ({skeleton.name})" for skeleton in SKELETONS.values())
-    raise ValueError(f"No skeleton has {num_joints} joints; known are {known}. Retarget the motion to one of them.")
-
-
-def skeleton_for_features(num_features: int) -> Skeleton:
-    """The skeleton whose published features are this many.
-
-    Raises:
-        ValueError: No skeleton has this many features.
-    """
-    for skeleton in SKELETONS.values():
-        if skeleton.num_features == num_features:
-            return skeleton
-    known = ", ".join(f"{skeleton.num_features} ({skeleton.name})" for skeleton in SKELETONS.values())
-    raise ValueError(f"No skeleton has {num_features} features; known are {known}. Pass joint positions instead.")
+    raise ValueError(f"no skeleton has {num_joints} joints; retarget the motion to one of {known}")

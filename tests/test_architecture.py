@@ -205,6 +205,7 @@ PLANTED = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "code", "message"), PLANTED, ids=[f"{p}-{c[:30]!r}" for p, c, _ in PLANTED])
 def test_a_planted_breach_is_found(house, path, code, message):
     file = house / path
@@ -220,7 +221,7 @@ ALLOWED = [
     ("training/planted.py", "from lexmotion import LexMotionModel\nfrom ..hub_cards import model_card"),
     ("evaluation/planted.py", "from lexmotion.processing.lexicon import Lexicon"),
     ("hub_cards/planted.py", "from ..processing.lexicon import Lexicon\nfrom lexmotion import LexMotionModel"),
-    ("hub_cards/space/planted.py", "from lexmotion.evaluation.demo import open_demo"),
+    ("hub_cards/space/planted.py", "from lexmotion.evaluation.viewer.demo import open_demo"),
     ("processing/corpora/planted.py", "from ..skeletons import get_skeleton\nfrom .prepare import prepare"),
     ("modeling_lexmotion/conditioning/planted.py", "from ..modeling_lexmotion import LexMotionTextModel"),
     ("processing/corpora/planted.py", "from lexmotion.common.files import write_text"),
@@ -229,13 +230,30 @@ ALLOWED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "code"), ALLOWED, ids=[p for p, _ in ALLOWED])
 def test_an_open_door_is_open(house, path, code):
     (house / path).write_text(code + "\n", encoding="utf-8")
     assert breaches(house) == []
 
 
+@pytest.mark.slow
 def test_two_travellers_of_one_name_are_found(house):
     for room in TRAVELLING_ROOMS:
         (house / room / "planted.py").write_text("", encoding="utf-8")
     assert [line for line in breaches(house) if "same file name" in line]
+
+
+def test_files_outside_folders_are_those_that_travel_with_the_code():
+    """All public classes that are pushed with their code need all flat files, and no others."""
+    import lexmotion
+    from lexmotion.hub_cards.push import _code_files
+
+    flat = {
+        module_name(file.relative_to(ROOT).as_posix()).removeprefix("lexmotion."): file.name
+        for room in TRAVELLING_ROOMS
+        for file in (ROOT / room).glob("*.py")
+        if file.name not in ("__init__.py", "__main__.py")
+    }
+    family = [getattr(lexmotion, name) for name, home in lexmotion._HOME.items() if home in flat]
+    assert {file.name for file in _code_files(family)} == set(flat.values())

@@ -1,5 +1,6 @@
 """The `lexmotion` command: quick help, every option explained by example, mistakes told in one line."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from typer.testing import CliRunner
 
 from lexmotion import cli
 from lexmotion.cli import base
+from lexmotion.cli.options import PREPARE, READING
+from lexmotion.processing.corpora.options import PrepareOptions
+from lexmotion.processing.recordings.options import ReadingOptions
 
 COMMAND = typer.main.get_command(cli.app)
 COMMON_OPTIONS = {"help", "debug", "version", "install_completion", "show_completion"}
@@ -165,3 +169,16 @@ def test_an_unknown_option_is_refused():
 def test_pairs():
     assert cli.training.parse_pairs(["a=1", "b=x=y"], "--set", "a=1") == {"a": "1", "b": "x=y"}
     assert cli.training.parse_pairs([], "--set", "a=1") == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "offered"), [("prepare", PrepareOptions, PREPARE), ("inspect", ReadingOptions, READING)]
+)
+def test_options_of_a_dataclass_are_those_of_the_command(words, options, offered):
+    command = dict(LEAVES)[(words,)]
+    shown = {parameter.name: parameter for parameter in command.params}
+    for field in dataclasses.fields(options):
+        assert f"    {field.name}: " in options.__doc__
+        if field.name in offered:
+            assert shown[field.name].default == (field.default or None)
+            assert len(shown[field.name].help.split(" Example: ")[0]) > 10

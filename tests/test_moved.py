@@ -39,3 +39,12 @@ def test_an_old_training_command_runs_the_new_one(old):
     assert done.returncode == 0, done.stderr
     assert "--learning_rate" in done.stdout
     assert f"python -m lexmotion.training {COMMANDS[old]}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["build_index", "encode", "evaluate", "explain", "load_motion", "prepare", "save_bvh", "train"]
+)
+def test_the_package_offers_its_functions(name):
+    import lexmotion
+
+    assert name in dir(lexmotion) and "Args:" in getattr(lexmotion, name).__doc__

@@ -87,7 +87,7 @@ def run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathLi
         **task.facts(acceptance),
     }
     if trainer.accelerator.is_main_process:
-        save(trainer.model.cpu(), trainer.processor, output_dir / "model")
+        save(trainer.finished_model().cpu(), trainer.processor, output_dir / "model")
         write_json(result_path, result)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()

@@ -29,9 +29,8 @@ from transformers import AutoModel, AutoProcessor
 from lexmotion.common.files import write_json
 from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_table, words_table
 from lexmotion.evaluation.criteria import Criterion
-from lexmotion.evaluation.examples import read_words, spread
-from lexmotion.evaluation.model_report import report_model
-from lexmotion.evaluation.visualization import readme_picture
+from lexmotion.evaluation.figures.examples import read_words, readme_picture, spread
+from lexmotion.evaluation.model_evaluation import evaluate_split
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, generate_corpus
 
@@ -92,7 +91,7 @@ def _quickstart(
     corpus = generate_corpus(output_dir / "corpus", settings["num_motions"], seed=seed, progress=True)
     say("preparing: features, statistics, lexicon")
     prepared = output_dir / "prepared"
-    summary = prepare(corpus, "humanml3d", prepared, source_name="synthetic", progress=True).summary()
+    summary = prepare(corpus, prepared, source_name="synthetic", progress=True).summary()
     console.print(f"[dim]{escape(summary)}[/]", highlight=False)
     say(f"training the recipe {RECIPE} through four phases")
     record = train(
@@ -108,7 +107,7 @@ def _quickstart(
     say("reloading through AutoModel and AutoProcessor, evaluating on held-out motions")
     model, processor = AutoModel.from_pretrained(model_folder).eval(), AutoProcessor.from_pretrained(model_folder)
     test = load_prepared(prepared, splits=["test"])["test"]
-    report, encoded = report_model(model, processor, test, seed=seed)
+    report, encoded = evaluate_split(model, processor, test, seed=seed)
     examples = read_words(processor, encoded, spread(len(encoded.ids), SHOWN_MOTIONS), SHOWN_WORDS)
     drawn = [np.load(corpus / "new_joints" / f"{example['id']}.npy", allow_pickle=False) for example in examples]
     np.save(output_dir / "example.npy", drawn[0])

@@ -18,12 +18,13 @@ import difflib
 import json
 import os
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .arguments import RunArguments, build, plain_type
+from .arguments import RunArguments, build, convert, plain_type
 from .tasks import TASKS, find_task
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -38,6 +39,7 @@ def run_arguments(name: str, values: dict[str, Any]) -> RunArguments:
         ValueError: an unknown task, an unknown key (with the nearest known one), or a value of the wrong type.
     """
     task = find_task(name)
+    values = with_moved_options(name, values)
     known = task.argument_names()
     for key in values:
         if key not in known:
@@ -45,6 +47,23 @@ def run_arguments(name: str, values: dict[str, Any]) -> RunArguments:
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name} has no argument {key!r}{hint}")
     return RunArguments(name, *(build(part, values) for part in task.parts))
+
+
+def with_moved_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    The values of a recipe or of a finished run, with training options of earlier versions where they are today.
+
+    Some options of a task were fields of the model configurations, see `Task.moved`; a task takes those that are its
+    own and leaves the others out.
+    """
+    values = dict(values)
+    for section in ("model_config", "motion_config"):
+        owners = {field: task.name for task in TASKS.values() for field in task.moved.get(section, ())}
+        fields = convert(section, values.get(section), dict | None)
+        if fields and not owners.keys().isdisjoint(fields):
+            own = {field: value for field, value in fields.items() if owners.get(field) == name}
+            values = {**own, **values, section: {k: v for k, v in fields.items() if k not in owners} or None}
+    return values
 
 
 def load_recipe(recipe: str | os.PathLike | dict) -> dict[str, Any]:

@@ -85,6 +85,14 @@ class TrainerState:
     stopped: str | None = None
 
 
+def mean_over_processes(losses: dict[str, torch.Tensor], accelerator: Accelerator) -> dict[str, float]:
+    """Scalars as Python floats, the same on every process."""
+    stacked = torch.stack([value.detach().float().reshape(()) for value in losses.values()])
+    if accelerator.num_processes > 1:
+        stacked = accelerator.reduce(stacked, "mean")
+    return dict(zip(losses, stacked.tolist(), strict=True))
+
+
 class TrainingLog:
     """
     `log.jsonl` of a run, and the trackers beside it.
@@ -229,6 +237,10 @@ class Trainer:
         """Named parts; `loss` is what is minimised. Scalars whose mean over processes is the global value."""
         raise NotImplementedError
 
+    def finished_model(self) -> Any:
+        """What is saved when the task is over: all of it, or the part that later tasks read."""
+        return self.model
+
     def after_step(self, losses: dict[str, float]) -> None:
         """Called after every optimiser step (`self.state.step` counts it), with the step's mean values."""
 
@@ -246,7 +258,7 @@ class Trainer:
         for count, batch in self.evaluation_batches():
             with self.accelerator.autocast():
                 losses = self.compute_loss(self.model, batch)
-            for name, value in self.mean_over_processes(losses).items():
+            for name, value in mean_over_processes(losses, self.accelerator).items():
                 totals[name] = totals.get(name, 0.0) + value * count
             rows_seen += count
         return {name: value / rows_seen for name, value in totals.items()}
@@ -368,7 +380,7 @@ class Trainer:
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.accelerator.autocast():
                     losses = self.compute_loss(model, self.to_device(batch))
-                values = self.mean_over_processes(losses)
+                values = mean_over_processes(losses, self.accelerator)
                 if not all(math.isfinite(value) for value in values.values()):
                     raise NonFiniteLossError.of(self, values, seen)
                 self.accelerator.backward(losses["loss"] / accumulation)
@@ -483,13 +495,6 @@ class Trainer:
 
     def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-
-    def mean_over_processes(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Scalars as Python floats, the same on every process."""
-        stacked = torch.stack([value.detach().float().reshape(()) for value in losses.values()])
-        if self.world > 1:
-            stacked = self.accelerator.reduce(stacked, "mean")
-        return dict(zip(losses, stacked.tolist(), strict=True))
 
     def out_of_time(self) -> bool:
         if self.args.max_minutes is None:

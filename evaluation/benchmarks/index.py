@@ -6,9 +6,7 @@ the items. Latency is of one query at a time, on one thread, everywhere.
 """
 
 import functools
-import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +15,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from lexmotion.index.lexmotion_index import LexMotionIndex, canonical
+from lexmotion.index.embedded import EmbeddedEngine
+from lexmotion.index.lexmotion_index import LexMotionIndex
+from lexmotion.index.words import canonical
 
 from .harness import Case, require
 
@@ -132,17 +132,6 @@ def _median_ms(calls: list[Callable[[], Any]], rounds: int = 3) -> float:
     return statistics.median(took)
 
 
-def _kill_trials(trials: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "lexmotion.evaluation.index_trials", "--trials", str(trials)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    require(done.returncode == 0, f"killing writers: {done.stdout.strip()[-300:]} {done.stderr.strip()[-300:]}")
-    report = json.loads(done.stdout)
-    return {
-        "writers killed (kill -9)": report["trials"],
-        "acknowledged changes, none lost": report["acknowledged"],
-    }
-
-
 def cases(
     items: int = 1_000_000,
     words: int = 64,
@@ -151,17 +140,15 @@ def cases(
     query_words: int = 25,
     curve: str = "10000,100000",
     dense: int = 256,
-    kills: int = 0,
 ) -> list[Case]:
     """
     Args:
         items, words, vocabulary: of the vectors. queries, query_words: how many of how many words.
         curve: other numbers of items, with commas, searched besides. dense: width of faiss's vectors, 0 for none.
-        kills: writers of an index to kill besides, see `lexmotion.evaluation.index_trials`.
     """
     rows = draw(items, words, vocabulary)
     asked = draw_queries(draw(max(queries, 64), words, vocabulary, seed=2), queries, query_words)
-    found = [_build_case(rows, kills)]
+    found = [_build_case(rows)]
     for count in sorted({*(int(number) for number in curve.split(",") if number), items}):
         part = rows[:count]
         index = LexMotionIndex.build(part, accelerate=True)
@@ -171,7 +158,7 @@ def cases(
     return found
 
 
-def _build_case(rows: sparse.csr_matrix, kills: int) -> Case:
+def _build_case(rows: sparse.csr_matrix) -> Case:
     def plain() -> sparse.csc_matrix:
         lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1))).ravel()
         return (sparse.diags(1 / np.maximum(lengths, 1e-12)) @ rows).tocsc()
@@ -183,14 +170,13 @@ def _build_case(rows: sparse.csr_matrix, kills: int) -> Case:
 
     def facts() -> dict[str, Any]:
         index = LexMotionIndex.build(rows)
-        tensors = [array.nbytes for segment in index._state.segments for array in segment.tensors().values()]
+        tensors = [array.nbytes for segment in index.engine.segments() for array in segment.tensors().values()]
         info = index.info()
-        told = {
+        return {
             "postings, 8 bytes an entry, MiB": info["postings_bytes"] / 2**20,
             "all arrays of the index over the postings": sum(tensors) / info["postings_bytes"],
             "words an item": info["words_an_item"],
         }
-        return told | (_kill_trials(kills) if kills else {})
 
     return Case(
         f"build {rows.shape[0]:,} items (scipy)",
@@ -205,7 +191,7 @@ def _build_case(rows: sparse.csr_matrix, kills: int) -> Case:
 
 def _search_case(index: LexMotionIndex, rows: sparse.csr_matrix, asked: list[sparse.csr_matrix]) -> Case:
     by_hand = ByHand(rows)
-    plain_index = LexMotionIndex(index._state, accelerate=False)
+    plain_index = LexMotionIndex(index.place, EmbeddedEngine({"accelerate": False}, index.place))
 
     def top(query: sparse.csr_matrix) -> Ranking:
         return index.top_k(query, K)[0]
@@ -217,7 +203,7 @@ def _search_case(index: LexMotionIndex, rows: sparse.csr_matrix, asked: list[spa
             "median ms without numba": lambda query: plain_index.top_k(query, K),
             "median ms by hand": by_hand.search,
         }
-        touched = sum(int(index._state.segments[0].counts[query.indices].sum()) for query in asked) / len(asked)
+        touched = sum(int(index.engine.segments()[0].counts[query.indices].sum()) for query in asked) / len(asked)
         told = {"postings of a query's words, mean": touched}
         return told | {
             name: _median_ms([functools.partial(call, query) for query in asked]) for name, call in calls.items()

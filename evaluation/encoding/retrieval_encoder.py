@@ -8,7 +8,8 @@ import torch
 from datasets import Array2D, Dataset, Features, Value
 from scipy import sparse
 
-from ..metrics.scores import ScoreParts, encode_captions, encode_motions, score_vectors
+from ..metrics.scores import ScoreParts, score_vectors
+from .vectors import encode_captions, encode_motions, score_weights
 
 TASKS = ("all-strict", "all-duplicates")
 
@@ -110,9 +111,7 @@ class RetrievalEncoder:
         return Dataset.from_dict({"motion": clips, "fps": [row["fps"] for row in rows]}, features=features)
 
     def _vectors(self, parts: ScoreParts) -> torch.Tensor:
-        config = self.model.config
-        weights = getattr(config, "segment_weight", 0.0), getattr(config, "hybrid_weight", 0.0)
-        vectors = score_vectors(parts, *weights)
+        vectors = score_vectors(parts, *score_weights(self.model))
         if not sparse.issparse(vectors):
             return torch.from_numpy(vectors)
         entries = vectors.tocoo()

@@ -12,7 +12,7 @@ says which model and data it is of, so that none gets between those of another r
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -28,8 +28,11 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from lexmotion.common.files import atomic_path, write_json
 from lexmotion.encoding_lexmotion import encoding_dtype
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+
+from ..loading import ready_model
 
 FORMAT_VERSION = 1
 KINDS = ("motion", "text")
@@ -108,35 +111,40 @@ def model_fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def encode_shards(
+def encode(
     model: Any,
-    processor: Any,
-    dataset_dir: str | Path,
+    dataset: str | Path,
     output_dir: str | Path,
     splits: Sequence[str] | None = None,
     kinds: Iterable[str] = KINDS,
     shard_size: int = 4096,
     batch_size: int | None = None,
     precision: str = "auto",
+    processor: Any = None,
     progress: bool = False,
 ) -> EncodeReport:
     """
     Encode a prepared corpus into Parquet shards; under `accelerate launch` or `torchrun`, together.
 
     Args:
-        model: a `LexMotionModel` on the device of this process. processor: its `LexMotionProcessor`.
-        dataset_dir: output of `lexmotion prepare`. output_dir: where the shards go.
+        model: folder or Hub name of a trained model, or a loaded `LexMotionModel` on the device of this process.
+        dataset: folder written by `lexmotion prepare`. output_dir: where the shards go.
         splits: only these; all of the corpus by default. Others can be added later.
         kinds: `"motion"`, `"text"` (every caption of every motion) or both.
-        shard_size: motions of a shard.
+        shard_size: motions per shard.
         batch_size, precision: as in `encode_text`; all processes compute in what the first one chooses.
+        processor: the model's; None loads the one saved beside it.
         progress: show bars.
 
     Returns:
-        what the folder holds now; in every process.
+        What the folder holds now; in every process. `load_encoded` reads the vectors.
 
     Raises:
         ValueError: unknown kinds or splits, or a folder with vectors of another model, corpus or setting.
+
+    Example:
+        >>> encode("runs/small/model", "prepared/humanml3d", "vectors").summary()  # doctest: +SKIP
+        >>> load_encoded("vectors").motion_embeds.shape  # doctest: +SKIP
     """
     kinds = [kind for kind in KINDS if kind in set(kinds)] if set(kinds) <= set(KINDS) else list(kinds)
     if not kinds or not set(kinds) <= set(KINDS):
@@ -144,13 +152,14 @@ def encode_shards(
     if shard_size < 1:
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
     state = process_state()
-    report = EncodeReport(_identity(model, processor, dataset_dir, kinds, shard_size, precision), model.name_or_path)
-    output_dir = Path(output_dir)
-    (output_dir / "data").mkdir(parents=True, exist_ok=True)
-    _check_folder(output_dir, report.identity)
+    model, processor = ready_model(model, processor, str(state.device))
+    report = EncodeReport(_identity(model, processor, dataset, kinds, shard_size, precision), model.name_or_path)
+    data_dir = Path(output_dir) / "data"
+    data_dir.mkdir(parents=True, exist_ok=True)
+    _check_folder(Path(output_dir), report.identity)
     with state.local_main_process_first():  # which makes the memory-mapped copy
-        corpus = load_prepared(dataset_dir, splits=splits)
-    tasks = list(_tasks(corpus, output_dir / "data", shard_size))
+        corpus = load_prepared(dataset, splits=splits)
+    tasks = list(_tasks(corpus, data_dir, shard_size))
     report.kept = sum(path.is_file() for path, _, _ in tasks)
     report.written = len(tasks) - report.kept
     state.wait_for_everyone()  # from here on there are shards that are no earlier run's
@@ -165,10 +174,9 @@ def encode_shards(
                 _encode_shard(model, split, corpus[split].select(rows), path, report, options)
             bar.update(len(rows))
     state.wait_for_everyone()
-    report.shards = [_metadata(path)["shard"] for path in sorted((output_dir / "data").glob("*.parquet"))]
+    report.shards = [_metadata(path)["shard"] for path in _shards(data_dir)]
     if state.is_main_process:
-        text = json.dumps(report.to_dict(), indent=2) + "\n"
-        _put(output_dir / INDEX, lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_json(Path(output_dir) / INDEX, report.to_dict())
     state.wait_for_everyone()
     return report
 
@@ -205,7 +213,7 @@ def _identity(model, processor, dataset_dir, kinds, shard_size, precision) -> di
 
 def _check_folder(output_dir: Path, identity: dict[str, Any]) -> None:
     """Refuse a folder with anything of another run in it."""
-    found = [(path, _metadata(path)["identity"]) for path in sorted((output_dir / "data").glob("*.parquet"))]
+    found = [(path, _metadata(path)["identity"]) for path in _shards(output_dir / "data")]
     if (output_dir / INDEX).is_file():
         found.append((output_dir / INDEX, EncodeReport.load(output_dir).identity))
     for path, theirs in found:
@@ -213,6 +221,11 @@ def _check_folder(output_dir: Path, identity: dict[str, Any]) -> None:
         if differing:
             listed = ", ".join(f"{name} {theirs.get(name)!r}, not {identity[name]!r}" for name in differing)
             raise ValueError(f"{path} is of another run ({listed}): choose another output folder, or delete this one")
+
+
+def _shards(folder: Path) -> list[Path]:
+    """Finished shards; those being written have hidden names."""
+    return sorted(folder.glob("[!.]*.parquet"))
 
 
 def _tasks(corpus: Any, folder: Path, shard_size: int) -> Iterator[tuple[Path, str, range]]:
@@ -258,7 +271,8 @@ def _encode_shard(
     }
     content = {"identity": report.identity, "model": report.model, "shard": shard}
     table = pa.concat_tables(parts).replace_schema_metadata({METADATA: json.dumps(content)})
-    _put(path, lambda partial: pq.write_table(table, partial, compression="zstd"))
+    with atomic_path(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
 
 
 def _metadata(path: Path) -> dict[str, Any]:
@@ -267,13 +281,6 @@ def _metadata(path: Path) -> dict[str, Any]:
     if found is None:
         raise ValueError(f"{path} was not written by `lexmotion encode`: choose another output folder")
     return json.loads(found)
-
-
-def _put(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have `write` make a file that appears in one step."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    os.replace(partial, path)
 
 
 @dataclass
@@ -297,7 +304,7 @@ class EncodedCorpus:
 
 def load_encoded(folder: str | Path, splits: Sequence[str] | None = None) -> EncodedCorpus:
     """
-    Read what [`encode_shards`] wrote.
+    Read what [`encode`] wrote.
 
     Args:
         folder: its output folder. splits: only these, in the order of the corpus; all by default.

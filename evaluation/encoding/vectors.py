@@ -1,78 +1,215 @@
-"""A prepared split in word space, and the sentence vectors of independent text models."""
+"""
+From a corpus to vectors: the one loop over captions and motions, and what is made with it.
 
-from collections.abc import Sequence
+Everything is computed in float32 on every machine: published numbers must not depend on where they were computed.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from tqdm.auto import tqdm
 
+from lexmotion.baselines.retriever import RetrieverModel
 from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
 
-from ..metrics.retrieval import cosine_similarity
-from ..metrics.scores import ScoreParts, blend, encode_captions, encode_motions
+from ..metrics.scores import ScoreParts, blend
+
+
+@torch.inference_mode()
+def encode_batches(
+    model: torch.nn.Module,
+    encode: Callable[[np.ndarray], tuple[Any, ...]],
+    lengths: np.ndarray,
+    batch_size: int = 64,
+    description: str = "items",
+    progress: bool = False,
+) -> tuple[Any, ...]:
+    """
+    Run a corpus through a model in evaluation mode, in batches of like length.
+
+    Args:
+        model: its training mode is restored afterwards.
+        encode: places (B,) of a batch in the corpus -> arrays or sparse matrices of B rows each, or None.
+        lengths: (N,) of the items in any unit; items of equal length stay in the order of the corpus.
+        batch_size: items at a time. description: of the progress bar.
+
+    Returns:
+        What `encode` returned, of N rows in the order of the corpus.
+    """
+    found: list[tuple[Any, ...]] = []
+    batches = list(longest_first(lengths, batch_size))
+    was_training = model.training
+    model.eval()
+    try:
+        with (
+            LinearMaps(torch.float32),
+            usable_threads(),
+            tqdm(total=len(lengths), desc=description, disable=not progress, leave=False) as bar,
+        ):
+            for places in batches:
+                found.append(encode(places))
+                bar.update(len(places))
+    finally:
+        model.train(was_training)
+    order = np.concatenate(batches).argsort()
+
+    def joined(parts: Sequence[Any]) -> Any:
+        if parts[0] is None:
+            return None
+        return sparse.vstack(parts, format="csr")[order] if sparse.issparse(parts[0]) else np.concatenate(parts)[order]
+
+    return tuple(map(joined, zip(*found, strict=True)))
+
+
+def has_parts(model: Any) -> bool:
+    """Return whether the model's score is more than the cosine of its vectors."""
+    return not isinstance(model, RetrieverModel) and (
+        model.config.num_segments > 1 or model.config.dense_size is not None
+    )
+
+
+def encode_captions(
+    model: Any, processor: Any, texts: Sequence[str], batch_size: int = 64, progress: bool = False
+) -> ScoreParts:
+    """Encode N captions. model: a `LexMotionModel` or a baseline. processor: its `LexMotionProcessor`."""
+    if not has_parts(model) and not isinstance(model, RetrieverModel):
+        options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
+        return ScoreParts(model.encode_text(texts, **options))
+
+    def encode(places: np.ndarray) -> tuple[Any, ...]:
+        tokens = processor(text=[texts[place] for place in places], return_tensors="pt").to(model.device)
+        return _parts(model, model.get_text_features(tokens["input_ids"], tokens["attention_mask"]), "text")
+
+    return ScoreParts(*encode_batches(model, encode, _lengths(texts), batch_size, "texts", progress))
+
+
+def encode_motions(
+    model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
+) -> ScoreParts:
+    """Encode the N motions of a prepared split. model, processor: as in `encode_captions`."""
+    if not has_parts(model) and not isinstance(model, RetrieverModel):
+        options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
+        return ScoreParts(model.encode_motion(dataset, **options))
+
+    def encode(places: np.ndarray) -> tuple[Any, ...]:
+        motions, fps = split_motions(dataset, places)
+        values = processor.feature_extractor(motions, fps=fps, return_tensors="pt").to(model.device)
+        return _parts(model, model.get_motion_features(**values), "motion")
+
+    return ScoreParts(*encode_batches(model, encode, np.zeros(len(dataset)), batch_size, "motions", progress))
+
+
+def _parts(model: Any, output: Any, side: str) -> tuple[Any, ...]:
+    """Words, segments and dense vectors of a batch."""
+    if isinstance(model, RetrieverModel):
+        embeds = output.float().cpu().numpy()
+        return sparse.csr_matrix(embeds) if model.config.is_lexical else embeds, None, None
+    words = sparse.csr_matrix(output[f"{side}_embeds"].float().cpu().numpy())
+    segments = dense = None
+    if output.segment_scores is not None:
+        head = (model.text_model if side == "text" else model.motion_model).lexical_head
+        weights = torch.nn.functional.normalize(head.weigh(output.segment_scores).float(), dim=-1)  # (B, K, A)
+        segments = sparse.csr_matrix((weights / weights.shape[1] ** 0.5).flatten(1).cpu().numpy())
+    if output.dense_embeds is not None:
+        dense = torch.nn.functional.normalize(output.dense_embeds.float(), dim=-1).cpu().numpy()
+    return words, segments, dense
+
+
+def sentence_vectors(texts: Sequence[str], path: str, batch_size: int = 64, progress: bool = False) -> np.ndarray:
+    """
+    Encode captions with an independent text model, for the protocol `threshold` (TMR uses all-mpnet-base-v2).
+
+    Args:
+        texts: N captions. path: folder or Hub name of an encoder whose mean-pooled states are sentence vectors.
+
+    Returns:
+        (N, d) float32 unit vectors.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModel.from_pretrained(path, use_safetensors=True)
+
+    def encode(places: np.ndarray) -> tuple[np.ndarray]:
+        batch = [texts[place] for place in places]
+        tokens = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")
+        weight = tokens["attention_mask"][..., None].float()
+        states = model(**tokens).last_hidden_state
+        return (torch.nn.functional.normalize((states * weight).sum(1) / weight.sum(1), dim=-1).numpy(),)
+
+    return encode_batches(model, encode, _lengths(texts), batch_size, "sentences", progress)[0]
+
+
+def _lengths(texts: Sequence[str]) -> np.ndarray:
+    return np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+
+
+def split_motions(dataset: Any, places: Any = slice(None)) -> tuple[list[np.ndarray], list[float]]:
+    """Return motions of a prepared split as (T, J, 3) float32 arrays, and their frame rates. places: rows, or all."""
+    rows = dataset.select_columns(["motion", "fps"]).with_format("numpy")[places]
+    return [motion.reshape(len(motion), -1, 3) for motion in rows["motion"]], rows["fps"].tolist()
 
 
 @dataclass
 class EncodedSplit:
     """
-    A prepared split in word space, row i of everything is motion i.
+    A prepared split in word space; row i of everything is motion i.
 
     Args:
         ids (N), captions (N): the first caption of each motion; all_captions (N): lists of captions.
-        text_embeds, motion_embeds: (N, V) float32 CSR; of a dense baseline (N, D) arrays.
-        text_parts, motion_parts, segment_weight, hybrid_weight: what the model's own score is made of, see
-            `similarity`; the cosine of the embeddings where there are no parts.
+        texts, motions: what the model's own score is made of, see `similarity`.
+        segment_weight, hybrid_weight: the model's weights of segments and dense vectors.
     """
 
     ids: list[str]
     captions: list[str]
     all_captions: list[list[str]]
-    text_embeds: Any
-    motion_embeds: Any
-    text_parts: ScoreParts | None = None
-    motion_parts: ScoreParts | None = None
-    segment_weight: float = 0.0
-    hybrid_weight: float = 0.0
+    texts: ScoreParts
+    motions: ScoreParts
+    segment_weight: float
+    hybrid_weight: float
 
+    @property
+    def text_embeds(self) -> Any:
+        """Vectors of the captions: (N, V) float32 CSR; of a dense baseline an (N, D) array."""
+        return self.texts.words
 
-def split_motions(dataset: Any) -> tuple[list[np.ndarray], list[float]]:
-    """The motions of a prepared split as (T, J, 3) float32 arrays, and their frame rates."""
-    rows = dataset.select_columns(["motion", "fps"]).with_format("numpy")[:]
-    return [motion.reshape(len(motion), -1, 3) for motion in rows["motion"]], rows["fps"].tolist()
+    @property
+    def motion_embeds(self) -> Any:
+        """Vectors of the motions, as `text_embeds`."""
+        return self.motions.words
 
 
 def encode_dataset(
     model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
 ) -> EncodedSplit:
-    """
-    Encode a prepared split: every motion, and the first caption of each.
-
-    In float32 whatever the machine: figures that are published must not depend on where they were computed.
-    """
+    """Encode a prepared split: every motion, and the first caption of each. Arguments as of `encode_motions`."""
     all_captions = [list(captions) for captions in dataset["captions"]]
     captions = [texts[0] for texts in all_captions]
-    texts = encode_captions(model, processor, captions, batch_size, progress)
-    motions = encode_motions(model, processor, dataset, batch_size, progress)
     return EncodedSplit(
-        ids=list(dataset["id"]),
-        captions=captions,
-        all_captions=all_captions,
-        text_embeds=texts.words,
-        motion_embeds=motions.words,
-        text_parts=texts,
-        motion_parts=motions,
-        segment_weight=getattr(model.config, "segment_weight", 0.0),
-        hybrid_weight=getattr(model.config, "hybrid_weight", 0.0),
+        list(dataset["id"]),
+        captions,
+        all_captions,
+        encode_captions(model, processor, captions, batch_size, progress),
+        encode_motions(model, processor, dataset, batch_size, progress),
+        *score_weights(model),
     )
+
+
+def score_weights(model: Any) -> tuple[float, float]:
+    """Return the weights of segments and of dense vectors in the model's own score; 0 if it has none."""
+    return getattr(model.config, "segment_weight", 0.0), getattr(model.config, "hybrid_weight", 0.0)
 
 
 def similarity(
     encoded: EncodedSplit, segment_weight: float | None = None, hybrid_weight: float | None = None
 ) -> np.ndarray:
     """
-    The model's own scores of a split, captions x motions.
+    Score a split, captions x motions, as the model does.
 
     Args:
         segment_weight, hybrid_weight: in place of the model's; 0 and 0 leave the cosine of the word vectors.
@@ -80,43 +217,9 @@ def similarity(
     Returns:
         (N, N) float32.
     """
-    if encoded.text_parts is None or encoded.motion_parts is None:
-        return cosine_similarity(encoded.text_embeds, encoded.motion_embeds)
     return blend(
-        encoded.text_parts,
-        encoded.motion_parts,
+        encoded.texts,
+        encoded.motions,
         encoded.segment_weight if segment_weight is None else segment_weight,
         encoded.hybrid_weight if hybrid_weight is None else hybrid_weight,
     )
-
-
-@torch.inference_mode()
-def sentence_vectors(texts: Sequence[str], path: str, batch_size: int = 64, progress: bool = False) -> np.ndarray:
-    """
-    Unit sentence vectors of an independent text model, for the `threshold` protocol (TMR uses all-mpnet-base-v2).
-
-    Args:
-        texts: N captions. path: folder or Hub name of an encoder whose mean-pooled states are sentence vectors.
-
-    Returns:
-        (N, d) float32.
-    """
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModel.from_pretrained(path, use_safetensors=True).eval()
-    vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    with (
-        LinearMaps(torch.float32),
-        usable_threads(),
-        tqdm(total=len(texts), desc="sentences", disable=not progress, leave=False) as bar,
-    ):
-        for batch in longest_first(lengths, batch_size):
-            tokens = tokenizer([texts[row] for row in batch], padding=True, truncation=True, return_tensors="pt")
-            weight = tokens["attention_mask"][..., None].float()
-            states = model(**tokens).last_hidden_state
-            pooled = (states * weight).sum(1) / weight.sum(1)
-            vectors[batch] = torch.nn.functional.normalize(pooled, dim=-1).numpy()
-            bar.update(len(batch))
-    return vectors

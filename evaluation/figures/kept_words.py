@@ -17,7 +17,7 @@ from lexmotion.index.lexmotion_index import LexMotionIndex
 
 from ..metrics.lexical import active_words, item_counts, top_k
 from ..metrics.retrieval import cosine_similarity, evaluate_retrieval
-from ..visualization import BLUE, DARK, FONT, GREY, LIGHT, ORANGE, new_figure
+from .drawing import BLUE, DARK, FONT, GREY, LIGHT, ORANGE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,7 @@ def postings_a_query(text: Any, motion: Any) -> float:
     return float(item_counts(motion)[queries.indices[queries.data > 0]].sum() / max(queries.shape[0], 1))
 
 
-def retrieval_figures(scores: Any, ids: Sequence[str], captions: Sequence[str]) -> dict[str, float]:
+def recalls(scores: Any, ids: Sequence[str], captions: Sequence[str]) -> dict[str, float]:
     """R@1, R@10, MedR and Rsum of scores, captions x motions, under `PROTOCOL`."""
     row = evaluate_retrieval(scores, ids, captions, [PROTOCOL])[PROTOCOL]
     return {name: float(row[name]) for name in RECALLS}
@@ -124,7 +124,7 @@ def sweep(
         rows.append(
             Kept(
                 k,
-                retrieval_figures(cosine_similarity(texts, motions), ids, captions),
+                recalls(cosine_similarity(texts, motions), ids, captions),
                 float(active_words(texts).mean()),
                 motion_words,
                 postings_a_query(texts, motions),
@@ -135,7 +135,7 @@ def sweep(
     return rows
 
 
-def dense_figures(
+def dense_search(
     name: str,
     text: np.ndarray,
     motion: np.ndarray,
@@ -144,7 +144,7 @@ def dense_figures(
     milliseconds: float | None = None,
 ) -> Dense:
     """What [`sweep`] says, of dense vectors (N, D)."""
-    found = retrieval_figures(cosine_similarity(text, motion), ids, captions)
+    found = recalls(cosine_similarity(text, motion), ids, captions)
     return Dense(name, motion.shape[1], found, 4.0 * motion.shape[1], milliseconds)
 
 

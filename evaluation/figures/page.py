@@ -1,7 +1,6 @@
 """The pictures on one page that needs no other file."""
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,14 +105,3 @@ def figures_page(title: str, conditions: Mapping[str, Any], sections: Sequence[S
         for section in sections
     ]
     return environment.from_string(TEMPLATE).render(title=title, conditions=conditions, sections=shown)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text in one step: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

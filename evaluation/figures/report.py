@@ -20,22 +20,23 @@ import numpy as np
 import torch
 from scipy import sparse
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig
 
 from lexmotion import LexMotionModel, LexMotionTextModel
 from lexmotion.baselines.retriever import RetrieverModel
+from lexmotion.common.files import write_text
 from lexmotion.encoding_lexmotion import usable_threads
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.skeletons import part_names
 
-from ..encoding.vectors import EncodedSplit, encode_dataset, similarity
+from ..encoding.vectors import EncodedSplit, encode_batches, encode_dataset, has_parts, similarity, split_motions
 from ..explain import explain
+from ..loading import load_model, name_of, ready_model
 from ..metrics.lexical import MASS_CLASSES
-from ..metrics.scores import has_parts
-from ..visualization import facing_front, save_figure
 from . import clips, kept_words, representations, token_colors, word_importance
-from .page import Picture, Section, figures_page, write_whole
+from .drawing import facing_front, save_figure
+from .page import Picture, Section, figures_page
 from .words_over_time import timeline_of
 
 DPI = 300
@@ -56,59 +57,78 @@ class FiguresReport:
     figures: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class FigureOptions:
+    """
+    What is drawn, and of what.
+
+    Args:
+        split: of the corpus.
+        before: the untouched text model (folder, Hub name or minilm); None: the one the model remembers, if its
+            folder is still there.
+        lexmlm: folder of phase i; None: `lexmlm` beside a model folder, if it is there.
+        dense_model: folder or Hub name of a trained dense baseline, to compare with.
+        count: motions to show.
+        seed: of the draw of candidates and of the queries that are timed.
+        latency_items: motions of the index that searches are timed in; 0 leaves times out.
+        batch_size: motions or captions encoded at a time.
+    """
+
+    split: str = "test"
+    before: str | None = None
+    lexmlm: str | None = None
+    dense_model: str | None = None
+    count: int = 4
+    seed: int = 0
+    latency_items: int = 100_000
+    batch_size: int = 64
+
+
 def report_figures(
     model: Any,
-    processor: Any,
     dataset: str | Path,
     output_dir: str | Path,
-    split: str = "test",
-    before: str | None = None,
-    lexmlm: str | None = None,
-    dense_model: str | None = None,
-    count: int = 4,
-    seed: int = 0,
-    latency_items: int = 100_000,
-    batch_size: int = 64,
-    model_name: str = "",
+    options: FigureOptions | None = None,
+    processor: Any = None,
     progress: bool = False,
 ) -> FiguresReport:
     """
-    Draw everything.
+    Draw the figures of a model: what `lexmotion report figures` does.
 
     Args:
-        model: a `LexMotionModel`. processor: its `LexMotionProcessor`. model_name: what captions call it.
-        dataset: folder written by `lexmotion prepare`. split: one of its splits.
+        model: folder or Hub name of a trained model, or a loaded `LexMotionModel`.
+        dataset: folder written by `lexmotion prepare`.
         output_dir: folder of the pictures; files of the same names are replaced.
-        before: the untouched text model (folder, Hub name or minilm); None: the one the model remembers, if its
-            folder is still there. lexmlm: folder of phase i; None: `lexmlm` beside a model folder, if it is there.
-        dense_model: folder of a trained dense baseline, to compare with.
-        count: motions to show. seed: of the draw of candidates and of the queries that are timed.
-        latency_items: motions of the index that searches are timed in; 0 leaves times out.
-        batch_size: motions or captions encoded at a time.
+        options: what to draw; None: the defaults.
+        processor: the model's; None loads the one saved beside it.
 
     Raises:
         ValueError: the model is no `LexMotionModel`, the split is missing or too small, a text model has other words,
             or `dense_model` is not dense.
     """
+    options = options or FigureOptions()
+    split, model_name = options.split, name_of(model)
+    model, processor = ready_model(model, processor)
     if not isinstance(model, LexMotionModel):
         raise ValueError(
             f"figures are drawn of a LexMotionModel, this is a {type(model).__name__}; a baseline goes with "
             "--dense-model"
         )
     rows = load_prepared(dataset, splits=[split])[split]
-    if not 1 <= count <= len(rows):
-        raise ValueError(f"{count} motions are to be shown, but {split} has {len(rows)}: choose from 1 to {len(rows)}")
-    towers = _text_towers(model, processor, before, lexmlm, model_name)
-    dense = None if dense_model is None else _dense_model(dense_model)
+    if not 1 <= options.count <= len(rows):
+        raise ValueError(
+            f"{options.count} motions are to be shown, but {split} has {len(rows)}: choose from 1 to {len(rows)}"
+        )
+    towers = _text_towers(model, options, model_name)
+    dense = None if options.dense_model is None else _dense_model(options.dense_model)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     prepared = PrepareReport.load(dataset)
-    work = _Work(model, processor, rows, folder, seed, latency_items, batch_size, progress)
+    work = _Work(model, processor, rows, folder, options, progress)
     with usable_threads(), tqdm(total=6, desc="figures", disable=not progress) as bar:
         bar.set_postfix_str("encoding")
-        encoded = encode_dataset(model, processor, rows, batch_size, progress)
-        dense_vectors = None if dense is None else encode_dataset(*dense, rows, batch_size, progress)
-        work.choose(count)
+        encoded = encode_dataset(model, processor, rows, options.batch_size, progress)
+        dense_vectors = None if dense is None else encode_dataset(*dense, rows, options.batch_size, progress)
         bar.update()
         sections, figures = [], {}
         for name, draw in (
@@ -130,9 +150,9 @@ def report_figures(
         "queries": "the first caption of each motion",
     }
     told = {"conditions": conditions, "clips": work.ids, **figures}
-    write_whole(folder / "figures.json", json.dumps(told, indent=2, sort_keys=True) + "\n")
+    write_text(folder / "figures.json", json.dumps(told, indent=2, sort_keys=True) + "\n")
     page = folder / "index.html"
-    write_whole(page, figures_page("Figures of a LexMotion model", conditions, sections))
+    write_text(page, figures_page("Figures of a LexMotion model", conditions, sections))
     files = [file for section in sections for picture in section.pictures for file in picture.files]
     return FiguresReport(page, files, told)
 
@@ -140,37 +160,26 @@ def report_figures(
 class _Work:
     """What the figures of one report share."""
 
-    def __init__(
-        self,
-        model: Any,
-        processor: Any,
-        rows: Any,
-        folder: Path,
-        seed: int,
-        latency_items: int,
-        batch_size: int,
-        progress: bool,
-    ):
+    def __init__(self, model: Any, processor: Any, rows: Any, folder: Path, options: FigureOptions, progress: bool):
         self.model, self.processor, self.rows, self.folder = model, processor, rows, folder
-        self.seed, self.latency_items, self.batch_size, self.progress = seed, latency_items, batch_size, progress
+        self.options, self.progress = options, progress
         self.lexicon, self.extractor = processor.lexicon, processor.feature_extractor
         self.words = [self.lexicon.word(id) for id in range(self.lexicon.vocab_size)]
         self.window_seconds = model.config.motion_config.patch_frames / self.extractor.fps
         self.captions = [list(texts) for texts in rows["captions"]]
+        self.choose()
 
-    def choose(self, count: int) -> None:
+    def choose(self) -> None:
         """The motions to show, and how they look."""
-        candidates = clips.drawn_candidates(len(self.rows), self.seed)
-        self.rule = clips.RULE.format(candidates=len(candidates), seed=self.seed)
+        candidates = clips.drawn_candidates(len(self.rows), self.options.seed)
+        self.rule = clips.RULE.format(candidates=len(candidates), seed=self.options.seed)
         steps = range(0, len(self.captions), 256)
         bags = sparse.vstack(
             [sparse.csr_array(self.lexicon.bow_weights(self.captions[start : start + 256])) for start in steps]
         )
-        self.chosen = clips.representative(bags, min(count, len(candidates)), candidates).tolist()
+        self.chosen = clips.representative(bags, min(self.options.count, len(candidates)), candidates).tolist()
         self.ids = [str(self.rows[row]["id"]) for row in self.chosen]
-        clip = self.rows.select(self.chosen).with_format("numpy")[:]
-        self.rates = clip["fps"].tolist()
-        self.motions = [motion.reshape(len(motion), -1, 3) for motion in clip["motion"]]
+        self.motions, self.rates = split_motions(self.rows, self.chosen)
         # What the model does not read is not drawn.
         lengths = [int(self.extractor.max_frames * rate / self.extractor.fps) for rate in self.rates]
         self.bodies = [
@@ -236,26 +245,26 @@ class _Work:
         section.pictures.insert(0, self.save(first, "figure1", caption))
         return section, {"pairs": numbers}
 
-    @torch.inference_mode()
     def tokens(self) -> tuple[Section, dict[str, Any]]:
         """Figure 3."""
         model, kept = self.model, {}
         moments = token_colors.TokenMoments(model.config.motion_config.hidden_size)
-        data = self.rows.select_columns(["motion", "fps"]).with_format("numpy")
-        starts = range(0, len(self.rows), self.batch_size)
-        for start in tqdm(starts, desc="tokens", disable=not self.progress, leave=False):
-            batch = data[start : start + self.batch_size]
-            motions = [motion.reshape(len(motion), -1, 3) for motion in batch["motion"]]
-            values = self.extractor(motions, fps=batch["fps"].tolist(), return_tensors="pt").to(model.device)
+
+        def add(places: np.ndarray) -> tuple[()]:
+            motions, fps = split_motions(self.rows, places)
+            values = self.extractor(motions, fps=fps, return_tensors="pt").to(model.device)
             tower = model.get_motion_features(**values)
             states, seen = tower.last_hidden_state.float().cpu().numpy(), tower.token_attention_mask.cpu().numpy()
             windows, parts = tower.grid
             window, part = np.divmod(np.arange(windows * parts), parts)
-            for place, (own, valid) in enumerate(zip(states, seen, strict=True)):
+            for place, own, valid in zip(places.tolist(), states, seen, strict=True):
                 moments.add(own[valid], window[valid], part[valid])
-                if start + place in self.chosen:
+                if place in self.chosen:
                     length = int(valid.reshape(windows, parts).any(axis=1).sum())
-                    kept[start + place] = own.reshape(windows, parts, -1)[:length]
+                    kept[place] = own.reshape(windows, parts, -1)[:length]
+            return ()
+
+        encode_batches(model, add, np.zeros(len(self.rows)), self.options.batch_size, "tokens", self.progress)
         pca = moments.fit()
         names = part_names(len(model.config.motion_config.parts))
         explained = f"{100 * pca.explained.sum():.0f} %"
@@ -299,7 +308,7 @@ class _Work:
         texts = [text for one in self.captions for text in one]
         models = {}
         for name, tower in towers.items():
-            models[name] = _importance(tower, self.processor, texts, self.batch_size, name, self.progress)
+            models[name] = _importance(tower, self.processor, texts, self.options.batch_size, name, self.progress)
         told = "" if UNTOUCHED in models else " The untouched text model is not at hand: name it with --before."
         told += "" if AFTER in models else " The model of phase i is not at hand: name it with --lexmlm."
         section = Section(
@@ -346,31 +355,32 @@ class _Work:
     ) -> tuple[Section, dict[str, Any]]:
         """Figure 10."""
         text, motion = encoded.text_embeds, encoded.motion_embeds
+        items, seed = self.options.latency_items, self.options.seed
         times: dict[str, float] = {}
-        if self.latency_items:
+        if items:
             jobs: dict[str, Callable[[], float]] = {
                 str(k): lambda k=k: kept_words.lexical_milliseconds(  # type: ignore[misc]
-                    text, motion, k, self.latency_items, seed=self.seed
+                    text, motion, k, items, seed=seed
                 )
                 for k in kept_words.KEPT
             }
-            key = kept_words.vectors_key(text, motion, self.latency_items, self.seed, list(jobs))
+            key = kept_words.vectors_key(text, motion, items, seed, list(jobs))
             times = self.timed(key, jobs)
         rows = kept_words.sweep(text, motion, encoded.ids, encoded.captions, milliseconds=times)
         beside = None
         if dense is not None:
             took = {}
-            if self.latency_items:
+            if items:
                 pair = dense.text_embeds, dense.motion_embeds
-                key = kept_words.vectors_key(*pair, self.latency_items, self.seed)
-                job = {"dense": lambda: kept_words.dense_milliseconds(*pair, self.latency_items, seed=self.seed)}
+                key = kept_words.vectors_key(*pair, items, seed)
+                job = {"dense": lambda: kept_words.dense_milliseconds(*pair, items, seed=seed)}
                 took = self.timed(key, job)
-            beside = kept_words.dense_figures(
+            beside = kept_words.dense_search(
                 dense_name, dense.text_embeds, dense.motion_embeds, dense.ids, dense.captions, took.get("dense")
             )
         own = None
         if has_parts(self.model):
-            own = kept_words.retrieval_figures(similarity(encoded), encoded.ids, encoded.captions)
+            own = kept_words.recalls(similarity(encoded), encoded.ids, encoded.captions)
         gallery = len(encoded.ids)
         section = Section(
             "Figure 10: how many words are worth keeping",
@@ -386,11 +396,11 @@ class _Work:
         if times:
             caption += (
                 f" Times: median of 50 top-{kept_words.HITS} queries asked one by one on one machine, in an index of "
-                f"{self.latency_items:,} motions, the split's again and again with every weight changed by about "
+                f"{items:,} motions, the split's again and again with every weight changed by about "
                 "10 % (a large index runs compiled loops, a small one does not); the dense vectors by their product "
                 "with all motions, in NumPy."
             )
-        picture = kept_words.kept_figure(rows, gallery, beside, own, self.latency_items)
+        picture = kept_words.kept_figure(rows, gallery, beside, own, items)
         section.pictures.append(self.save(picture, "figure10", caption))
         section.tables.append(_kept_table(rows, beside, own))
         return section, kept_words.to_json(rows, beside, own)
@@ -402,7 +412,7 @@ class _Work:
         if key not in known:
             bar = tqdm(jobs.items(), desc="latency", disable=not self.progress, leave=False)
             known[key] = {name: job() for name, job in bar}
-            write_whole(path, json.dumps(known, indent=2, sort_keys=True) + "\n")
+            write_text(path, json.dumps(known, indent=2, sort_keys=True) + "\n")
         return known[key]
 
     def over_time(self) -> tuple[Section, dict[str, Any]]:
@@ -415,7 +425,7 @@ class _Work:
         )
         numbers = []
         for number, _, caption in self.places():
-            found = explain(self.model, self.processor, self.motions[number], caption, self.rates[number])
+            found = explain(self.model, self.motions[number], caption, self.processor, self.rates[number])
             numbers.append(
                 {
                     "id": self.ids[number],
@@ -467,10 +477,9 @@ def _kept_table(
 # ------------------------------------------------------------------------------------------------------------- models
 
 
-def _text_towers(
-    model: LexMotionModel, processor: Any, before: str | None, lexmlm: str | None, model_name: str
-) -> dict[str, LexMotionTextModel]:
+def _text_towers(model: LexMotionModel, options: FigureOptions, model_name: str) -> dict[str, LexMotionTextModel]:
     """Text models to compare, the earliest first; those that are not at hand and were not asked for are left out."""
+    before, lexmlm = options.before, options.lexmlm
     if before is None:
         remembered = getattr(model.config.text_config.encoder_config, "_name_or_path", "") or ""
         before = remembered if (Path(remembered) / "config.json").is_file() else None
@@ -515,9 +524,7 @@ def _text_tower(name: str, like: LexMotionTextModel) -> LexMotionTextModel:
 
 
 def _dense_model(name: str) -> tuple[Any, Any]:
-    if not Path(name).is_dir():
-        raise FileNotFoundError(f"no model folder {name!r}; `lexmotion compare --rows motion_patches` trains one")
-    model, processor = AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    model, processor = load_model(name, remedy="`lexmotion compare --rows motion_patches` trains one")
     if not isinstance(model, RetrieverModel) or model.config.is_lexical:
         raise ValueError(f"{name} holds no dense baseline but a {type(model).__name__} whose vectors are words")
     return model, processor
@@ -527,17 +534,19 @@ def _name(dense: tuple[Any, Any] | None) -> str:
     return "" if dense is None else f"dense {type(dense[0]).__name__.removesuffix('Model')}"
 
 
-@torch.inference_mode()
 def _importance(
     tower: LexMotionTextModel, processor: Any, texts: Sequence[str], batch_size: int, name: str, progress: bool
 ) -> word_importance.WordImportance:
     """Importance p = softmax(s) of the words for captions, summed."""
     total = word_importance.ImportanceSum(processor.lexicon)
-    head = tower.lexical_head
-    for start in tqdm(range(0, len(texts), batch_size), desc=name, disable=not progress, leave=False):
-        batch = list(texts[start : start + batch_size])
+
+    def add(places: np.ndarray) -> tuple[()]:
+        batch = [texts[place] for place in places]
         tokens = processor(text=batch, return_tensors="pt").to(tower.device)
         scores = tower(tokens["input_ids"], tokens["attention_mask"]).text_scores
-        importance = head.scatter(scores.float().softmax(dim=-1))
+        importance = tower.lexical_head.scatter(scores.float().softmax(dim=-1))
         total.add(importance.cpu().numpy(), processor.lexicon.content_ids_of(batch))
+        return ()
+
+    encode_batches(tower, add, np.zeros(len(texts)), batch_size, name, progress)
     return total.result()

@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from ..visualization import (
-    BLUE,
-    DARK,
-    FONT,
-    GREY,
-    escape_text,
-    motion_strip,
-    new_figure,
-    split_pairs,
-    word_bars,
-)
+from .drawing import BLUE, DARK, FONT, GREY, escape_text, motion_strip, new_figure
+from .words import split_pairs, word_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

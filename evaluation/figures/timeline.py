@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..visualization import DARK, FONT, draw_poses, escape_text, new_figure
+from .drawing import DARK, FONT, draw_poses, escape_text, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +27,7 @@ def timeline(
     fps: float | None = None,
     skeleton: str | None = None,
     title: str | None = None,
-    labels: float = 0.95,
-    right: float = 0.18,
+    margins: tuple[float, float] = (0.95, 0.18),
     row_height: float = 0.17,
     gap: float = 0.06,
 ) -> tuple[Figure, list[Axes]]:
@@ -41,7 +40,8 @@ def timeline(
         rows (`Sequence[int]`): of every axes below, how many rows of cells it will hold.
         fps (`float`, *optional*), skeleton (`str`, *optional*): as in [`motion_strip`].
         title (`str`, *optional*): written above.
-        labels, right, row_height, gap (`float`): inches left and right of the cells, of a row, and above each axes.
+        margins (`tuple[float, float]`): inches left of the cells, for their labels, and right of them.
+        row_height, gap (`float`): inches of a row, and above each axes.
 
     Returns:
         The figure, and its axes: x from 0 to `windows`, y from `rows` at the bottom to 0.
@@ -55,6 +55,7 @@ def timeline(
 
     if windows < 1 or not window_seconds > 0:
         raise ValueError(f"windows and window_seconds must be positive, got {windows} and {window_seconds}.")
+    labels, right = margins
     rate = skeleton_for_joints(np.shape(positions)[1]).fps if fps is None else fps
     middles = (np.arange(windows) + 0.5) * window_seconds * rate
     frames = np.clip(middles.astype(int), 0, len(positions) - 1)

@@ -139,7 +139,7 @@ def token_figure(
         fps,
         skeleton,
         None if caption is None else f"“{caption.strip()}”",
-        labels=1.0,
+        margins=(1.0, 0.18),
         gap=0.24,
     )
     colors = pca.colors(states)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..metrics.lexical import MASS_CLASSES, LexiconLike, mass_by_class
-from ..visualization import BLUE, DARK, FONT, GREY, ORANGE, escape_text, new_figure
+from .drawing import BLUE, DARK, FONT, GREY, ORANGE, escape_text, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

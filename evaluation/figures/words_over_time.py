@@ -9,7 +9,7 @@ import numpy as np
 
 from lexmotion.processing.skeletons import part_names
 
-from ..visualization import BLUE, DARK
+from .drawing import BLUE, DARK
 from .timeline import cells, timeline
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def words_over_time(
         fps,
         skeleton,
         title,
-        labels=1.05,
-        right=0.55 if products else 0.18,
+        margins=(1.05, 0.55 if products else 0.18),
         row_height=0.19,
     )
     top = float(scores.max()) or 1.0

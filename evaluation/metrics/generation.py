@@ -12,6 +12,7 @@ their mean. R-precision is a fraction, as the field prints it, and not a percent
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,8 @@ def r_precision(
             `"t2m"` ranks the motions of the pool for each text, as the code of Guo et al. does; `"m2t"` the texts for
             each motion, as TM2T's evaluation of captions does.
         ties (`str`, *optional*, defaults to `"average"`):
-            where a partner stands that is as far as others: tie rule of [`~evaluation.retrieval.ranks`]. A generator
-            that always gives the same motion has precision 0 under `"average"`.
+            where a partner stands that is as far as others: tie rule of [`~evaluation.metrics.retrieval.ranks`].
+            A generator that always gives the same motion has precision 0 under `"average"`.
 
     Returns:
         `np.ndarray` of shape `(top_k,)`: precision at 1, 2, ..., `top_k`, each from 0 to 1; chance is `k / pool_size`.
@@ -176,21 +177,33 @@ def multimodality(embeds: Any, pairs: int = 10, seed: int = 0) -> float:
     return float(np.linalg.norm(embeds[:, first] - embeds[:, second], axis=2).mean())
 
 
+@dataclass(frozen=True)
+class GenerationProtocol:
+    """
+    How the metrics of motion generation are measured.
+
+    Args:
+        pool_size, top_k: of [`r_precision`].
+        pairs, multimodality_pairs: of [`diversity`] and [`multimodality`].
+        replications: None: as many as there are generated sets, or 20 if there is one.
+        seed: replication `r` shuffles and draws with `seed + r`.
+        ties: tie rule of [`r_precision`].
+    """
+
+    pool_size: int = 32
+    top_k: int = 3
+    pairs: int = 300
+    multimodality_pairs: int = 10
+    replications: int | None = None
+    seed: int = 0
+    ties: str = "average"
+
+
 def evaluate_generation(
-    text_embeds: Any,
-    generated: Any,
-    real: Any,
-    multimodality_embeds: Any = None,
-    pool_size: int = 32,
-    top_k: int = 3,
-    pairs: int = 300,
-    multimodality_pairs: int = 10,
-    replications: int | None = None,
-    seed: int = 0,
-    ties: str = "average",
+    text_embeds: Any, generated: Any, real: Any, multimodality_embeds: Any = None, **protocol: Any
 ) -> dict[str, Any]:
     """
-    All figures of motion generation, each the mean over replications with its 95 % interval.
+    All metrics of motion generation, each the mean over replications with its 95 % interval.
 
     Args:
         text_embeds (`np.ndarray` of shape `(N, D)`):
@@ -202,16 +215,8 @@ def evaluate_generation(
             embeddings of the recorded motion of each caption.
         multimodality_embeds (`np.ndarray` of shape `(texts, samples, D)`, *optional*):
             several motions for each of some texts, see [`multimodality`]. Unset, multimodality is left out.
-        pool_size (`int`, *optional*, defaults to 32), top_k (`int`, *optional*, defaults to 3):
-            of [`r_precision`].
-        pairs (`int`, *optional*, defaults to 300), multimodality_pairs (`int`, *optional*, defaults to 10):
-            of [`diversity`] and [`multimodality`].
-        replications (`int`, *optional*):
-            unset, as many as `generated` holds, or 20 where it holds one.
-        seed (`int`, *optional*, defaults to 0):
-            replication `r` shuffles and draws with `seed + r`.
-        ties (`str`, *optional*, defaults to `"average"`):
-            tie rule of [`r_precision`].
+        protocol:
+            fields of [`GenerationProtocol`].
 
     Returns:
         `dict`, JSON-safe: `FID`, `R_precision_top_1` to `R_precision_top_{top_k}` (from 0 to 1), `MM_Dist`,
@@ -230,6 +235,8 @@ def evaluate_generation(
         >>> evaluate_generation(texts, texts, texts, pairs=32)["R_precision_top_1"]
         1.0
     """
+    chosen = GenerationProtocol(**protocol)
+    pool_size, pairs, seed, replications = chosen.pool_size, chosen.pairs, chosen.seed, chosen.replications
     sets = np.asarray(generated)
     sets = _embeds(sets if sets.ndim == 3 else sets[None], "generated", "(replications, items, dimensions)")
     texts, recorded = _pairs(text_embeds, real, "real")
@@ -246,12 +253,12 @@ def evaluate_generation(
     def one(run: int) -> dict[str, float]:
         values = {"FID": distances[run % len(sets)]}
         for name, motions in (("", sets[run % len(sets)]), ("real/", recorded)):
-            precisions = r_precision(texts, motions, pool_size, top_k, seed + run, ties=ties)
+            precisions = r_precision(texts, motions, pool_size, chosen.top_k, seed + run, ties=chosen.ties)
             values |= {f"{name}R_precision_top_{k}": value for k, value in enumerate(precisions, start=1)}
             values[f"{name}MM_Dist"] = multimodal_distance(texts, motions)
             values[f"{name}Diversity"] = diversity(motions, pairs, seed + run)
         if multimodality_embeds is not None:
-            values["MultiModality"] = multimodality(multimodality_embeds, multimodality_pairs, seed + run)
+            values["MultiModality"] = multimodality(multimodality_embeds, chosen.multimodality_pairs, seed + run)
         return values
 
     runs = [one(run) for run in range(replications)]
@@ -268,12 +275,12 @@ def evaluate_generation(
         "pairs": pairs,
         "multimodality_texts": several and several[0],
         "multimodality_samples": several and several[1],
-        "multimodality_pairs": several and multimodality_pairs,
+        "multimodality_pairs": several and chosen.multimodality_pairs,
         "replications": replications,
         "generated_sets": len(sets),
         "seed": seed,
         "direction": "t2m",
-        "ties": ties,
+        "ties": chosen.ties,
         "distance": "euclidean",
     }
 

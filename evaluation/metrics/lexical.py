@@ -1,4 +1,4 @@
-"""What a lexical vector says, measured on arrays: coverage of captions, sparsity, dead and universal words, opposites.
+"""What a lexical vector says, measured on arrays: coverage of captions, sparsity, universal words, opposites.
 
 Vectors come as numpy arrays or scipy sparse matrices of shape `(N, V)`, weights at least zero; a word is active where
 its weight is above zero. Captions come as ids of their content words, one list an item, as `Lexicon.content_ids` gives
@@ -34,9 +34,7 @@ class LexiconLike(Protocol):
     """What these reports ask of `lexmotion.processing.lexicon.Lexicon`."""
 
     stop_word: np.ndarray
-    special: np.ndarray
     active: np.ndarray
-    document_frequency: np.ndarray
 
     def ids(self, text: str) -> list[int]:
         """Ids of a text without special tokens."""
@@ -260,26 +258,17 @@ def active_words(embeds: Any) -> np.ndarray:
     return np.count_nonzero(embeds > 0, axis=1)
 
 
-def universal_words(embeds: Any, share: float = 0.5) -> np.ndarray:
-    """Ids of the words active in more than `share` of the items, the most common first; they tell nothing apart."""
-    counts = item_counts(embeds)
-    ids = np.flatnonzero(counts > share * embeds.shape[0])
-    return ids[np.argsort(-counts[ids], kind="stable")]
-
-
-def dimension_usage(embeds: Any, active_ids: Any = None, universal_share: float = 0.5) -> dict[str, float]:
+def dimension_usage(embeds: Any, universal_share: float = 0.5) -> dict[str, float]:
     """
     Is the space sparse and alive?
 
     Args:
         embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): lexical vectors.
-        active_ids (`np.ndarray`, *optional*): ids of the words the model may use; needed to count dead ones.
         universal_share (`float`, *optional*, defaults to 0.5): a word active in more of the items is universal.
 
     Returns:
         `dict`: `active_words`, the mean number of active words an item; `distinct_words`, words active in at least one
-        item; `universal`, words active in over `universal_share` of them; `empty`, items without any active word; with
-        `active_ids` also `dead_words`, words of the space that no item has.
+        item; `universal`, words active in over `universal_share` of them; `empty`, items without any active word.
 
     Raises:
         ValueError: no items, the shape is another one, or a weight is NaN.
@@ -288,15 +277,12 @@ def dimension_usage(embeds: Any, active_ids: Any = None, universal_share: float 
     if not embeds.shape[0]:
         raise ValueError("No vectors given.")
     counts, sizes = item_counts(embeds), active_words(embeds)
-    usage = {
+    return {
         "active_words": float(sizes.mean()),
         "distinct_words": float(np.count_nonzero(counts)),
         "universal": float(np.count_nonzero(counts > universal_share * embeds.shape[0])),
         "empty": float(np.count_nonzero(sizes == 0)),
     }
-    if active_ids is not None:
-        usage["dead_words"] = float(np.count_nonzero(counts[np.asarray(active_ids)] == 0))
-    return usage
 
 
 def _top_indicator(embeds: Any, k: int) -> sparse.csr_array:
@@ -321,32 +307,12 @@ def top_k_overlap(text_embeds: Any, motion_embeds: Any, k: int = 20) -> float:
     Raises:
         ValueError: shapes differ or are empty, `k` is below 1, a weight is NaN.
     """
-    return _overlap(text_embeds, motion_embeds, k)[0]
-
-
-def chance_overlap(text_embeds: Any, motion_embeds: Any, k: int = 20) -> float:
-    """[`top_k_overlap`] of captions with the motions of other items, averaged over all wrong pairs."""
-    return _overlap(text_embeds, motion_embeds, k)[1]
-
-
-def _overlap(text_embeds: Any, motion_embeds: Any, k: int) -> tuple[float, float]:
     text_embeds, motion_embeds = _as_embeds(text_embeds), _as_embeds(motion_embeds)
     if text_embeds.shape != motion_embeds.shape or not text_embeds.shape[0]:
         raise ValueError(f"Vectors must be paired: text {text_embeds.shape}, motion {motion_embeds.shape}.")
     text, motion = _top_indicator(text_embeds, k), _top_indicator(motion_embeds, k)
-    text_size, motion_size = text.sum(axis=1), motion.sum(axis=1)
-    items = len(text_size)
-    size = np.maximum(np.maximum(text_size, motion_size), 1)
-    own = float((text.multiply(motion).sum(axis=1) / size).mean())
-    if items == 1:
-        return own, float("nan")
-    total = 0.0
-    step = max(1, _BLOCK_CELLS // items)
-    for start in range(0, items, step):
-        shared = (text[start : start + step] @ motion.T).toarray()
-        sizes = np.maximum(np.maximum(text_size[start : start + step, None], motion_size), 1)
-        total += float((shared / sizes).sum())
-    return own, (total - own * items) / (items * (items - 1))
+    size = np.maximum(np.maximum(text.sum(axis=1), motion.sum(axis=1)), 1)
+    return float((text.multiply(motion).sum(axis=1) / size).mean())
 
 
 # ---------------------------------------------------------------- opposites
@@ -519,122 +485,3 @@ def mass_by_class(
         "expansion": float(max(column[inside].sum() - present, 0.0) / total),
     }
     return shares | {"other": max(0.0, 1.0 - sum(shares.values()))}
-
-
-def mass_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """
-    [`mass_by_class`] of several models as a Markdown table.
-
-    Args:
-        rows (`Mapping[str, Mapping[str, float]]`): name of the model -> its shares.
-
-    Returns:
-        `str`: the table, in percent.
-    """
-    lines = [["importance on", *(name.replace("_", " ") for name in MASS_CLASSES)], ["---", *["---:"] * 4]]
-    lines += [[name, *(f"{100 * row[kind]:.1f} %" for kind in MASS_CLASSES)] for name, row in rows.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def spearman(x: Any, y: Any) -> float:
-    """
-    Spearman's rank correlation, ties averaged: of importance with surprisal, for one.
-
-    Args:
-        x (`np.ndarray` of shape `(N,)`), y (`np.ndarray` of shape `(N,)`): paired values.
-
-    Returns:
-        `float`: from -1 to 1; NaN with fewer than two pairs or a constant side.
-
-    Raises:
-        ValueError: lengths differ, or a value is NaN.
-    """
-    from scipy.stats import rankdata
-
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"Values must be paired, got shapes {x.shape} and {y.shape}.")
-    if np.isnan(x).any() or np.isnan(y).any():
-        raise ValueError(f"Pair {int((np.isnan(x) | np.isnan(y)).argmax())} holds NaN.")
-    if len(x) < 2:
-        return float("nan")
-    x, y = rankdata(x) - (len(x) + 1) / 2, rankdata(y) - (len(y) + 1) / 2
-    scale = np.sqrt((x @ x) * (y @ y))
-    return float(np.clip(x @ y / scale, -1.0, 1.0)) if scale > 0 else float("nan")
-
-
-def importance_surprisal_correlation(
-    importance: Any, present: Sequence[Sequence[int]], surprisal: Sequence[Sequence[float]]
-) -> float:
-    """
-    Do important words carry information? Spearman correlation of a present word's importance with its surprisal.
-
-    Args:
-        importance (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): importance of each word for each caption.
-        present (`Sequence[Sequence[int]]` of length N): ids of the words of each caption.
-        surprisal (`Sequence[Sequence[float]]` of length N): negative log-probability in nat of each of them under the
-            base model, when masked.
-
-    Returns:
-        `float`: over all words of all captions; NaN with fewer than two.
-
-    Raises:
-        ValueError: numbers of captions or of words differ.
-    """
-    importance = _as_embeds(importance)
-    _check_paired(importance, present)
-    sizes, others = [len(row) for row in present], [len(row) for row in surprisal]
-    if sizes != others:
-        raise ValueError("`present` and `surprisal` must have one value a word of every caption.")
-    if not sum(sizes):
-        return float("nan")
-    rows = np.repeat(np.arange(len(sizes)), sizes)
-    words = np.fromiter((word for row in present for word in row), dtype=np.int64, count=len(rows))
-    values = np.fromiter((value for row in surprisal for value in row), dtype=np.float64, count=len(rows))
-    return spearman(_pick(importance, rows, words), values)
-
-
-# ---------------------------------------------------------------- everything at once
-
-
-def lexical_report(
-    text_embeds: Any,
-    motion_embeds: Any,
-    content: Sequence[Sequence[int]],
-    lexicon: LexiconLike,
-    document_frequency: Any = None,
-    ks: Sequence[int] = (10, 20),
-) -> dict[str, Any]:
-    """
-    Every report on a pair of matrices of lexical vectors.
-
-    Args:
-        text_embeds, motion_embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): paired by row.
-        content (`Sequence[Sequence[int]]` of length N): ids of the content words of each item's captions.
-        lexicon (`Lexicon`): masks, ids, and the document frequency of the training captions.
-        document_frequency (`np.ndarray` of shape `(V,)`, *optional*): another corpus prior than the lexicon's.
-        ks (`Sequence[int]`, *optional*, defaults to `(10, 20)`): lengths of the lists of top words.
-
-    Returns:
-        `dict`, JSON-safe: `text` and `motion` ([`dimension_usage`] and the ids of `universal_words`), `coverage` (k ->
-        motion, text, prior), `overlap` (k -> own pairs and `chance`), `antonyms` ([`antonym_report`]).
-    """
-    frequency = lexicon.document_frequency if document_frequency is None else document_frequency
-    mask = lexicon.active & ~lexicon.stop_word & ~lexicon.special
-    report: dict[str, Any] = {}
-    for side, embeds in (("text", text_embeds), ("motion", motion_embeds)):
-        report[side] = dimension_usage(embeds, np.flatnonzero(lexicon.active))
-        report[side]["universal_words"] = universal_words(_as_embeds(embeds)).tolist()
-    report["coverage"] = {
-        str(k): {
-            "motion": caption_coverage(motion_embeds, content, k),
-            "text": caption_coverage(text_embeds, content, k),
-            "prior": prior_coverage(frequency, content, k, mask),
-        }
-        for k in ks
-    }
-    report["overlap"] = {
-        str(k): dict(zip(("own", "chance"), _overlap(text_embeds, motion_embeds, k), strict=True)) for k in ks
-    }
-    report["antonyms"] = antonym_report(motion_embeds, content, antonym_ids(lexicon), min_items=3)
-    return report

@@ -7,13 +7,10 @@ is usual ("walks, then stops"). So the same pairs are scored with the other moti
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from lexmotion.processing.corpora.event_order import swap_events
-
-from .scores import blend, encode_captions, encode_motions
 
 MIDDLE_95 = 1.959963984540054  # normal quantile
 NO_CAPTION = "no caption of this split tells several events in order ('sits down, then stands up'): choose another"
@@ -60,7 +57,7 @@ def clustered_interval(won: np.ndarray, motions: np.ndarray) -> tuple[float, flo
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
-def order_figures(
+def order_metrics(
     true: np.ndarray, swapped: np.ndarray, captions: Sequence[str], motions: np.ndarray
 ) -> dict[str, float | int]:
     """
@@ -97,38 +94,4 @@ def order_figures(
         if rows.any():
             figures[f"share_{name}"] = float(own[rows].mean())
             figures[f"captions_{name}"] = int(rows.sum())
-    return figures
-
-
-def evaluate_order(
-    model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
-) -> dict[str, float | int]:
-    """
-    The order test of a model on a prepared split, every caption that tells several events.
-
-    Args:
-        model: a `LexMotionModel` or a baseline. processor: its `LexMotionProcessor`.
-
-    Returns:
-        See `order_figures`; of a model with segments or dense vectors also `share_words`, by the word vectors alone.
-
-    Raises:
-        ValueError: no caption of the split tells several events.
-    """
-    captions, swapped, motions = multi_event_captions(dataset["captions"])
-    if not captions:
-        raise ValueError(NO_CAPTION)
-    own, place = np.unique(motions, return_inverse=True)
-    both = encode_captions(model, processor, [*captions, *swapped], batch_size, progress)
-    seen = encode_motions(model, processor, dataset.select(own), batch_size, progress)
-    count = len(captions)
-
-    def shares(segment_weight: float, hybrid_weight: float) -> dict[str, float | int]:
-        scores = blend(both, seen, segment_weight, hybrid_weight)
-        return order_figures(scores[:count], scores[count:], captions, place)
-
-    config = model.config
-    figures = shares(getattr(config, "segment_weight", 0.0), getattr(config, "hybrid_weight", 0.0))
-    if both.segments is not None or both.dense is not None:
-        figures["share_words"] = shares(0.0, 0.0)["share"]
     return figures

@@ -15,7 +15,7 @@ since R@1 of one protocol says nothing about R@1 of another:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,48 +193,6 @@ def _ranks(similarity: np.ndarray, relevant_rows: _RelevantRows, ties: str, quer
             among = np.zeros(len(tied))
         result[start:stop] = before + among
     return result
-
-
-def recall_at_k(ranks: Any, k: int) -> float:
-    """
-    Percentage of queries whose best relevant item stands among the first `k`.
-
-    Args:
-        ranks (`np.ndarray` of shape `(Q,)`): ranks from 0, as [`ranks`] returns them. A rank of 0.5 counts for R@1.
-        k (`int`): length of the result list, at least 1.
-
-    Returns:
-        `float`: percent.
-
-    Raises:
-        ValueError: no ranks, or `k` below 1.
-    """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}.")
-    return 100.0 * float(np.mean(_as_ranks(ranks) < k))
-
-
-def median_rank(ranks: Any) -> float:
-    """
-    MedR: median rank of the best relevant item, counted from 1.
-
-    Args:
-        ranks (`np.ndarray` of shape `(Q,)`): ranks from 0, as [`ranks`] returns them.
-
-    Returns:
-        `float`: median + 1, so 1 is perfect.
-
-    Raises:
-        ValueError: no ranks.
-    """
-    return float(np.median(_as_ranks(ranks))) + 1.0
-
-
-def _as_ranks(ranks: Any) -> np.ndarray:
-    ranks = np.asarray(ranks, dtype=np.float64)
-    if ranks.ndim != 1 or not ranks.size:
-        raise ValueError(f"Ranks must have shape (queries,), not empty; got {ranks.shape}.")
-    return ranks
 
 
 def _direction_metrics(ranks: np.ndarray) -> dict[str, float]:
@@ -486,24 +444,3 @@ def _small_batch_metrics(
         "num_batches": len(pools),
         "num_dropped": len(ids) - pools.size,
     }
-
-
-def retrieval_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """
-    Results as a Markdown table, one line each.
-
-    Args:
-        rows (`Mapping[str, Mapping]`): name of the line -> result of [`retrieval_metrics`].
-
-    Returns:
-        `str`: the table; recalls and Rsum with one digit.
-    """
-    measures = {**{f"R{k}": f"R@{k}" for k in RECALL_AT}, "MedR": "MedR"}
-    columns = [(direction, measure) for direction in DIRECTIONS for measure in measures]
-    titles = [f"{direction} {measures[measure]}" for direction, measure in columns]
-    header = ["", "protocol", "gallery", *titles, "Rsum"]
-    lines = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
-    for name, row in rows.items():
-        values = [f"{row[f'{direction}/{column}']:.1f}" for direction, column in columns]
-        lines.append([name, str(row["protocol"]), str(row["gallery_size"]), *values, f"{row['Rsum']:.1f}"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

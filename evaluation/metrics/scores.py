@@ -4,21 +4,13 @@ The score of a caption and a motion, from what it is blended of: words of the wh
 Captions and motions are encoded once, in parts; weights are chosen afterwards.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
-from tqdm.auto import tqdm
 
-from lexmotion.baselines.retriever import RetrieverModel
-from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
-
-from .retrieval import cosine_similarity, evaluate_retrieval, unit_rows
-
-HYBRID_WEIGHTS = tuple(round(0.05 * step, 2) for step in range(20))  # below 1: the words always count
+from .retrieval import cosine_similarity, unit_rows
 
 
 @dataclass
@@ -36,98 +28,6 @@ class ScoreParts:
     words: Any
     segments: sparse.csr_matrix | None = None
     dense: np.ndarray | None = None
-
-
-def has_parts(model: Any) -> bool:
-    """Whether the model's score is more than the cosine of its vectors."""
-    return not isinstance(model, RetrieverModel) and (
-        model.config.num_segments > 1 or model.config.dense_size is not None
-    )
-
-
-def encode_captions(
-    model: Any, processor: Any, texts: Sequence[str], batch_size: int = 64, progress: bool = False
-) -> ScoreParts:
-    """N captions in float32. model: a `LexMotionModel` or a baseline. processor: its `LexMotionProcessor`."""
-    if not has_parts(model) and not isinstance(model, RetrieverModel):
-        options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
-        return ScoreParts(model.encode_text(texts, **options))
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-
-    def collate(places: np.ndarray) -> dict[str, torch.Tensor]:
-        tokens = processor(text=[texts[place] for place in places], return_tensors="pt")
-        return {name: tokens[name] for name in ("input_ids", "attention_mask")}
-
-    return _encode(model, model.get_text_features, "text", lengths, collate, batch_size, progress)
-
-
-def encode_motions(
-    model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
-) -> ScoreParts:
-    """The N motions of a prepared split in float32. model, processor: as in `encode_captions`."""
-    if not has_parts(model) and not isinstance(model, RetrieverModel):
-        options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
-        return ScoreParts(model.encode_motion(dataset, **options))
-    rows = dataset.select_columns(["motion", "fps"]).with_format("numpy")
-
-    def collate(places: np.ndarray) -> dict[str, torch.Tensor]:
-        chosen = rows[places]
-        clips = [clip.reshape(len(clip), -1, 3) for clip in chosen["motion"]]
-        return processor.feature_extractor(clips, fps=chosen["fps"].tolist(), return_tensors="pt")
-
-    as_they_come = np.zeros(len(dataset))
-    return _encode(model, model.get_motion_features, "motion", as_they_come, collate, batch_size, progress)
-
-
-@torch.inference_mode()
-def _encode(
-    model: Any,
-    features: Callable[..., Any],
-    side: str,
-    lengths: np.ndarray,
-    collate: Callable[[np.ndarray], dict[str, torch.Tensor]],
-    batch_size: int,
-    progress: bool,
-) -> ScoreParts:
-    """Batches of like length through `features`, then back in the order of `lengths`."""
-    found: list[tuple[Any, Any, Any]] = []
-    batches = list(longest_first(lengths, batch_size))
-    was_training = model.training
-    model.eval()
-    try:
-        with LinearMaps(torch.float32), usable_threads():
-            for places in tqdm(batches, desc=f"{side}s", disable=not progress, leave=False):
-                found.append(_parts(model, features(**_to(collate(places), model.device)), side))
-    finally:
-        model.train(was_training)
-    order = np.concatenate(batches).argsort()
-
-    def joined(parts: Sequence[Any]) -> Any:
-        if parts[0] is None:
-            return None
-        return sparse.vstack(parts, format="csr")[order] if sparse.issparse(parts[0]) else np.concatenate(parts)[order]
-
-    return ScoreParts(*map(joined, zip(*found, strict=True)))
-
-
-def _to(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    return {name: value.to(device) for name, value in batch.items()}
-
-
-def _parts(model: Any, output: Any, side: str) -> tuple[Any, Any, Any]:
-    """Words, segments and dense vectors of a batch."""
-    if isinstance(model, RetrieverModel):
-        embeds = output.float().cpu().numpy()
-        return sparse.csr_matrix(embeds) if model.config.is_lexical else embeds, None, None
-    words = sparse.csr_matrix(output[f"{side}_embeds"].float().cpu().numpy())
-    segments = dense = None
-    if output.segment_scores is not None:
-        head = (model.text_model if side == "text" else model.motion_model).lexical_head
-        weights = torch.nn.functional.normalize(head.weigh(output.segment_scores).float(), dim=-1)  # (B, K, A)
-        segments = sparse.csr_matrix((weights / weights.shape[1] ** 0.5).flatten(1).cpu().numpy())
-    if output.dense_embeds is not None:
-        dense = torch.nn.functional.normalize(output.dense_embeds.float(), dim=-1).cpu().numpy()
-    return words, segments, dense
 
 
 def blend(texts: ScoreParts, motions: ScoreParts, segment_weight: float, hybrid_weight: float) -> np.ndarray:
@@ -169,35 +69,3 @@ def score_vectors(parts: ScoreParts, segment_weight: float, hybrid_weight: float
     if not sparse.issparse(columns[0]):
         return np.hstack(columns).astype(np.float32, copy=False)
     return sparse.hstack([sparse.csr_matrix(vectors) for vectors in columns], format="csr", dtype=np.float32)
-
-
-def best_hybrid_weight(
-    texts: ScoreParts,
-    motions: ScoreParts,
-    ids: Sequence[str],
-    captions: Sequence[str],
-    segment_weight: float = 0.0,
-    weights: Sequence[float] = HYBRID_WEIGHTS,
-) -> tuple[float, float]:
-    """
-    The dense part's weight of the highest Rsum (`all-duplicates`), to be chosen on validation, never on a test split.
-
-    Args:
-        texts, motions: N pairs. ids, captions: of the pairs. weights: candidates; of equal ones the first is taken.
-
-    Returns:
-        The weight and its Rsum.
-
-    Raises:
-        ValueError: the model has no dense vectors.
-    """
-    if texts.dense is None or motions.dense is None:
-        raise ValueError("there is no dense part to weigh: train a model with dense_size")
-
-    def rsum(weight: float) -> float:
-        scores = blend(texts, motions, segment_weight, weight)
-        return evaluate_retrieval(scores, ids, captions, ["all-duplicates"])["all-duplicates"]["Rsum"]
-
-    figures = [rsum(weight) for weight in weights]
-    best = int(np.argmax(figures))
-    return weights[best], figures[best]

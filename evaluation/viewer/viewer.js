@@ -4,7 +4,7 @@
  * LexMotion.Viewer     an animated skeleton: play, scrub, speed, orbit, zoom; body parts that light up
  * LexMotion.Explained  a viewer, word bars and a timeline that belong together
  *
- * The data are those of motion_views.py. Nothing is loaded from anywhere.
+ * The data are those of views.py. Nothing is loaded from anywhere.
  */
 const LexMotion = (() => {
   "use strict";

@@ -1,8 +1,8 @@
-"""Search motions by words and see why: the demo of LexMotion, a gradio Space.
+"""Demo of LexMotion as a gradio Space: search motions by words and see why.
 
-Run by itself it opens what lies beside it (`model`, `motions.index`, `motions.safetensors`, written by `lexmotion demo
---export`), or what the environment names: LEXMOTION_MODEL and LEXMOTION_INDEX, folders or Hub names, LEXMOTION_DATASET
-and LEXMOTION_SPLIT, a prepared corpus, and LEXMOTION_TITLE.
+Run as a script, it opens the files next to it (`model`, `motions.index`, `motions.safetensors`, written by `lexmotion
+demo --export`), or those given by environment variables: LEXMOTION_MODEL and LEXMOTION_INDEX (folders or Hub names),
+LEXMOTION_DATASET and LEXMOTION_SPLIT (a prepared corpus and its splits), and LEXMOTION_TITLE.
 """
 
 import json
@@ -12,32 +12,32 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from lexmotion.evaluation.demo import UPLOAD_BYTES, Demo, MalformedError, Question, open_demo  # noqa: E402
+from lexmotion.evaluation.viewer.demo import UPLOAD_BYTES, Demo, MalformedError, Question, open_demo  # noqa: E402
 
 JSON_BYTES = 64_000
-CLOSED = ("/gradio_api/upload", "/gradio_api/process_recording")  # gradio would write any file to the disk
+CLOSED = ("/gradio_api/upload", "/gradio_api/process_recording")  # gradio would save any file to disk
 
 
 def gradio_server() -> Any:
     """
-    The class `gradio.Server`.
+    Return the class `gradio.Server`.
 
     Raises:
-        ImportError: gradio is not installed.
+        ImportError: if gradio is not installed.
     """
     try:
         from gradio import Server
     except ImportError as error:
-        raise ImportError("the demo needs gradio: run `pip install lexmotion[demo]`") from error
+        raise ImportError("the demo needs gradio; run `pip install lexmotion[demo]`") from error
     return Server
 
 
 class Limits:
     """
-    ASGI middleware: 404 for gradio's own uploads, 413 for bodies of more than `JSON_BYTES`, except for motion files.
+    ASGI middleware: 404 for gradio's own uploads, 413 for bodies over `JSON_BYTES` except motion files.
 
     Args:
-        app: what is behind it.
+        app: wrapped ASGI application.
     """
 
     def __init__(self, app: Any):
@@ -52,7 +52,7 @@ class Limits:
             return await self.app(scope, receive, send)
         if path.endswith(CLOSED):
             return await JSONResponse({"error": "not found"}, 404)(scope, receive, send)
-        too_long = {"error": f"a question has at most {JSON_BYTES // 1000} kB"}
+        too_long = {"error": f"request too long; send at most {JSON_BYTES // 1000} kB"}
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > JSON_BYTES:
             return await JSONResponse(too_long, 413)(scope, receive, send)
@@ -71,19 +71,19 @@ class Limits:
 
 def server(demo: Demo) -> Any:
     """
-    The web application: a page at `/`, its answers under `/api/`, and `search` for clients of gradio.
+    Build the web application: a page at `/`, its JSON API under `/api/`, and `search` for gradio clients.
 
-    Mistakes of the user come back as {"error": one line}, with status 200: they are answers. Requests of a wrong form
-    have status 400, too long ones 413.
+    User errors are returned as {"error": one line} with status 200; malformed requests get status 400, too long ones
+    413.
 
     Args:
-        demo: what is searched.
+        demo: demo to serve.
 
     Returns:
         `gradio.Server`; `launch()` starts it.
 
     Raises:
-        ImportError: gradio is not installed.
+        ImportError: if gradio is not installed.
     """
     server_class = gradio_server()
     from fastapi import Request
@@ -104,7 +104,7 @@ def server(demo: Demo) -> Any:
     def content_of(body: bytes) -> dict[str, Any]:
         try:
             content = json.loads(body or b"{}")
-            json.dumps(content, ensure_ascii=False).encode()  # half a surrogate pair cannot be answered
+            json.dumps(content, ensure_ascii=False).encode()  # lone surrogates could not be sent back
         except (ValueError, RecursionError) as error:
             raise MalformedError(f"expected a JSON object: {error}") from error
         if not isinstance(content, dict):
@@ -150,7 +150,7 @@ def server(demo: Demo) -> Any:
 
     @app.api(name="search")
     def search_by_words(text: str, must: str = "", must_not: str = "", k: int = 10) -> list:
-        """Motions for a text; words of `must` and `must_not` with commas. Hits with id, score and matching words."""
+        """Search by text; `must`, `must_not`: comma-separated words. Returns hits with id, score and matched words."""
         lists = {name: [word.strip() for word in words.split(",") if word.strip()]
                  for name, words in (("must", must), ("must_not", must_not))}  # fmt: skip
         hits = demo.search(Question.from_dict({"text": text, **lists}), k)["hits"]
@@ -159,8 +159,27 @@ def server(demo: Demo) -> Any:
     return app
 
 
+def serve(demo: Demo, host: str, port: int, share: bool = False) -> None:
+    """
+    Serve a demo until it is stopped.
+
+    Args:
+        port: 0 takes a free one. share: open a public address through gradio.
+
+    Raises:
+        OSError: the port is taken, or the address is not this machine's.
+    """
+    try:
+        server(demo).launch(server_name=host, server_port=port or None, share=share)
+    except OSError as error:
+        raise OSError(
+            f"cannot serve at {host}:{port}: the port is taken, or the address is not this machine's; choose another "
+            "with --port or --host"
+        ) from error
+
+
 def demo_of_environment() -> Demo:
-    """What the variables name, else what lies beside this file."""
+    """Open the demo given by the environment variables, else by the files next to this one."""
     variables = {name: os.environ.get(f"LEXMOTION_{name}") or None for name in ("MODEL", "INDEX", "DATASET")}
     splits = os.environ.get("LEXMOTION_SPLIT")
     source = variables["MODEL"]

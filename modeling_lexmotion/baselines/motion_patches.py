@@ -16,9 +16,9 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 
+from ..layers_lexmotion import masked_mean, vit_layers
 from ..losses_lexmotion import cosine
-from ..modeling_lexmotion import LexMotionLayer
-from .retriever import LEXICAL_ENCODERS, Encoding, Pairs, RetrieverConfig, RetrieverModel, symmetric_info_nce
+from .retriever import LEXICAL_ENCODERS, Encoding, Pairs, RetrieverConfig, RetrieverModel, pair_contrast
 
 HUMANML3D_CHAINS = (
     (0, 2, 5, 8, 11),  # right leg
@@ -174,22 +174,9 @@ class MotionPatchesEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = MotionPatchEmbeddings(config)
-        self.layers = nn.ModuleList(
-            [
-                LexMotionLayer(
-                    config,
-                    config.hidden_size,
-                    config.num_attention_heads,
-                    config.intermediate_size,
-                    config.hidden_act,
-                    config.hidden_dropout,
-                    config.attention_dropout,
-                    config.drop_path_rate * layer / max(config.num_hidden_layers - 1, 1),
-                    config.layer_norm_eps,
-                )
-                for layer in range(config.num_hidden_layers)
-            ]
-        )
+        last = max(config.num_hidden_layers - 1, 1)
+        rates = [config.drop_path_rate * layer / last for layer in range(config.num_hidden_layers)]
+        self.layers = vit_layers(config, rates)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -266,8 +253,7 @@ class MotionPatchesModel(RetrieverModel):
         """(Bt, L, E), (Bt, L) -> (Bt, E), as `text_pooling` says."""
         if self.config.text_pooling == "cls" and self.config.encoder_config.model_type in LEXICAL_ENCODERS:
             return states[:, 0]
-        weight = attention_mask[..., None].to(states.dtype)
-        return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+        return masked_mean(states, attention_mask)
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Encoding:
         """(Bt, L), (Bt, L) -> embeds (Bt, D or A)."""
@@ -281,13 +267,11 @@ class MotionPatchesModel(RetrieverModel):
         states, real = self.motion_encoder(motion_values, motion_attention_mask)  # (Bm, 1 + N, D)
         if self.motion_readout is not None:
             return Encoding(self.motion_readout(states, real, self.word_embeddings))
-        patches, real = states[:, 1:], real[:, 1:, None]
-        mean = (patches * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-        return Encoding(self.motion_projection(mean).float())
+        return Encoding(self.motion_projection(masked_mean(states[:, 1:], real[:, 1:])).float())
 
     def losses(self, text: Encoding, motion: Encoding, pairs: Pairs, values: torch.Tensor, mask: torch.Tensor) -> dict:
         """InfoNCE in both directions."""
-        loss = symmetric_info_nce(
+        loss = pair_contrast(
             cosine(text.embeds),
             cosine(motion.embeds),
             pairs,

@@ -23,9 +23,10 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import ModelOutput
 
 from ..configuration_lexmotion import HEAD_KINDS
+from ..layers_lexmotion import by_length, check_motion_values
 from ..lexical_head import LexicalHead
-from ..losses_lexmotion import cosine, flops, gather, info_nce
-from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel, _rank_offset, by_length
+from ..losses_lexmotion import cosine, false_negatives, flops, paired_clip_ids, same_clip, symmetric_info_nce
+from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel
 
 REPRESENTATIONS = ("dense", "lexicon")
 LEXICAL_ENCODERS = ("bert", "distilbert")  # WordPiece words and a masked-LM head that names them
@@ -119,6 +120,15 @@ class RetrieverConfig(PreTrainedConfig):
             raise ValueError(f"loss_weights names no loss: {', '.join(unknown)}; known are {', '.join(LOSSES)}")
 
     @property
+    def vocab_size(self) -> int:
+        return self.encoder_config.vocab_size
+
+    @property
+    def head_act(self) -> str:
+        """Activation of the lexical heads, the text encoder's own."""
+        return getattr(self.encoder_config, "hidden_act", None) or self.encoder_config.activation
+
+    @property
     def is_lexical(self) -> bool:
         return self.representation == "lexicon"
 
@@ -173,7 +183,7 @@ class Pairs:
         return same.int().argmax(dim=1)
 
 
-def symmetric_info_nce(
+def pair_contrast(
     text: torch.Tensor,
     motion: torch.Tensor,
     pairs: Pairs,
@@ -181,26 +191,16 @@ def symmetric_info_nce(
     false_negative_threshold: float | None = None,
 ) -> torch.Tensor:
     """
-    Mean of the two InfoNCE directions, this process's rows against the rows of all.
+    InfoNCE of the pairs in both directions, this process's rows against the rows of all.
 
     Args:
         text: (Bt, D) and motion: (Bm, D), unit length.
-        false_negative_threshold: a motion is no negative of a caption, and a caption none of a motion, when the
-            caption is above this cosine of one that describes the motion (Petrovich et al. 2023, section 3.3).
+        false_negative_threshold: see [`false_negatives`]; with `None`, or without `caption_features`, there are none.
     """
-    text_ids, motion_ids = gather(pairs.text_ids), gather(pairs.motion_ids)
-    of_text = pairs.text_ids[:, None] == motion_ids[None, :]  # (Bt, all Bm)
-    of_motion = pairs.motion_ids[:, None] == text_ids[None, :]  # (Bm, all Bt)
-    text_ignored = motion_ignored = None
+    targets, ignored = same_clip(pairs.text_ids, pairs.motion_ids), None
     if pairs.caption_features is not None and false_negative_threshold is not None:
-        features = gather(pairs.caption_features)
-        alike = pairs.caption_features @ features.T > false_negative_threshold  # (Bt, all Bt)
-        text_ignored = alike.float() @ (text_ids[:, None] == motion_ids[None, :]).float() > 0
-        all_alike = features @ features.T > false_negative_threshold  # (all Bt, all Bt)
-        motion_ignored = of_motion.float() @ all_alike.float() > 0
-    t2m = info_nce(text @ gather(motion).T / temperature, of_text, text_ignored)
-    m2t = info_nce(motion @ gather(text).T / temperature, of_motion, motion_ignored)
-    return 0.5 * (t2m + m2t)
+        ignored = false_negatives(pairs.caption_features, targets, false_negative_threshold)
+    return symmetric_info_nce(text, motion, targets, ignored, temperature)
 
 
 class LexicalReadout(nn.Module):
@@ -221,14 +221,7 @@ class LexicalReadout(nn.Module):
             self.projection = nn.Sequential(
                 nn.Linear(width, encoder.hidden_size), nn.LayerNorm(encoder.hidden_size, eps=1e-6)
             )
-        self.head = LexicalHead(
-            encoder.hidden_size,
-            encoder.vocab_size,
-            config.num_active_words,
-            config.head_kind,
-            getattr(encoder, "hidden_act", None) or encoder.activation,
-            config.top_k,
-        )
+        self.head = LexicalHead(config, encoder.hidden_size)
 
     def scores(self, states: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor) -> torch.Tensor:
         """(B, N, width), (B, N), (V, E) -> pooled word scores before saturation (B, A)."""
@@ -374,16 +367,7 @@ class RetrieverModel(LexMotionPreTrainedModel):
 
     def _motion_inputs(self, values: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Checked, with a mask, and zero in the padding."""
-        if values.ndim != 3 or values.shape[-1] != self.config.num_features:
-            raise ValueError(
-                f"motion_values must be (batch, frames, {self.config.num_features}), got {tuple(values.shape)}; "
-                "prepare motions with this model's processor"
-            )
-        if values.shape[1] > self.config.num_frames:
-            raise ValueError(
-                f"motion_values has {values.shape[1]} frames, this model reads at most {self.config.num_frames}; "
-                "let the processor crop it, or cut it into clips"
-            )
+        check_motion_values(values, self.config.num_features, self.config.num_frames, self.config.num_frames)
         if mask is None:
             return values, torch.ones(values.shape[:2], dtype=torch.int64, device=values.device)
         return values.masked_fill(~mask.bool()[..., None], 0.0), mask
@@ -429,15 +413,8 @@ class RetrieverModel(LexMotionPreTrainedModel):
         logits = cosine(text.embeds) @ cosine(motion.embeds).T / self.temperature  # (Bt, Bm)
         parts = {}
         if return_loss:
-            if text_clip_ids is None or motion_clip_ids is None:
-                if logits.shape[0] != logits.shape[1]:
-                    raise ValueError(
-                        f"{logits.shape[0]} captions and {logits.shape[1]} motions cannot be paired row by row; "
-                        "give text_clip_ids and motion_clip_ids"
-                    )
-                rows = torch.arange(logits.shape[0], device=logits.device) + _rank_offset(logits.shape[0])
-                text_clip_ids = motion_clip_ids = rows
-            pairs = Pairs(text_clip_ids, motion_clip_ids, caption_features)
+            clips = paired_clip_ids(*logits.shape, text_clip_ids, motion_clip_ids, logits.device)
+            pairs = Pairs(*clips, caption_features)
             parts = self.losses(text, motion, pairs, values, mask)
             if self.config.is_lexical:
                 parts |= {"text_flops_loss": flops(text.embeds), "motion_flops_loss": flops(motion.embeds)}

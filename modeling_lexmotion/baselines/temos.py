@@ -19,8 +19,8 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 from transformers import initialization as init
 
+from ..layers_lexmotion import sinusoids
 from ..losses_lexmotion import cosine, global_mean
-from ..modeling_lexmotion import sinusoids
 from .retriever import Encoding, LexicalReadout, Pairs, RetrieverConfig, RetrieverModel
 
 LOSS_WEIGHTS = {

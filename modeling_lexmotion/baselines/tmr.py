@@ -7,7 +7,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 
 from ..losses_lexmotion import cosine
-from .retriever import Pairs, symmetric_info_nce
+from .retriever import Pairs, pair_contrast
 from .temos import LOSS_WEIGHTS, LatentEncoding, TemosConfig, TemosModel
 
 
@@ -56,7 +56,7 @@ class TmrModel(TemosModel):
     def losses(
         self, text: LatentEncoding, motion: LatentEncoding, pairs: Pairs, values: torch.Tensor, mask: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        contrast = symmetric_info_nce(
+        contrast = pair_contrast(
             cosine(text.embeds),
             cosine(motion.embeds),
             pairs,

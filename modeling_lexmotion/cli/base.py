@@ -1,4 +1,4 @@
-"""The `lexmotion` command: its groups, and what becomes of an error."""
+"""The `lexmotion` command: its groups and its error handling."""
 
 import os
 import sys
@@ -17,43 +17,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-
 evaluate_app = typer.Typer(help="Measure a trained model on a prepared dataset.", no_args_is_help=True)
-
-
 app.add_typer(evaluate_app, name="evaluate")
 
-
-index_app = typer.Typer(help="Make and change an index of motions, to search them by words.", no_args_is_help=True)
-
-
+index_app = typer.Typer(help="Build and update an index of motions, to search them by words.", no_args_is_help=True)
 app.add_typer(index_app, name="index")
 
-
 export_app = typer.Typer(help="Write a trained model in the format of another library.", no_args_is_help=True)
-
-
 app.add_typer(export_app, name="export")
 
-
-report_app = typer.Typer(help="Pictures and pages of a trained model.", no_args_is_help=True)
-
-
+report_app = typer.Typer(help="Write figures and web pages about a trained model.", no_args_is_help=True)
 app.add_typer(report_app, name="report")
 
-
-# Mistakes a user can make and repair; anything else is a defect and keeps its traceback.
+# Errors that users can cause and fix; anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
-
-
 DEBUG_VARIABLE = "LEXMOTION_DEBUG"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command; errors of use end in one line and exit status 1.
+    """Run the command; user errors print one line and exit with status 1.
 
     Args:
-        arguments: Words after `lexmotion`; None reads them from the shell.
+        arguments: words after `lexmotion`; None reads `sys.argv`.
     """
     try:
         app(args=arguments, prog_name="lexmotion")
@@ -62,14 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         fail(error)
     except KeyboardInterrupt:
-        Console(stderr=True).print(
-            "[yellow]Stopped.[/] `lexmotion train` continues when the same command is run again."
-        )
+        Console(stderr=True).print("[yellow]Stopped.[/] To resume `lexmotion train`, run the same command again.")
         sys.exit(130)
 
 
 def fail(error: BaseException) -> NoReturn:
-    """Show `error` as one line on the error stream and exit with status 1."""
+    """Print `error` as one line to stderr and exit with status 1."""
     text = " ".join(str(error).split()) or type(error).__name__
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[bold red]error:[/] {escape(text)}")
@@ -78,7 +61,7 @@ def fail(error: BaseException) -> NoReturn:
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and stop."""
+    """Print the version and exit."""
     if wanted:
         from importlib.metadata import version
 
@@ -90,13 +73,13 @@ def show_version(wanted: bool) -> None:
 def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and stop.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Human motion and language in one space whose dimensions are words.
 
-    Begin with [bold]lexmotion quickstart[/]. Then [bold]prepare[/] a motion corpus, [bold]train[/] the four phases,
-    [bold]evaluate[/] retrieval and [bold]explain[/] what the model sees in a motion.
+    Start with [bold]lexmotion quickstart[/]. Then [bold]prepare[/] a motion corpus, [bold]train[/] the four phases,
+    [bold]evaluate[/] retrieval and [bold]explain[/] which words the model finds in a motion.
     """
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"

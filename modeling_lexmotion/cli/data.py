@@ -10,21 +10,16 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.processing.corpora.options import PrepareOptions
+from lexmotion.processing.recordings.options import ReadingOptions
+
 from .base import app
 from .loading import begin
-from .options import (
-    SPLIT_NAMES,
-    BodyModelOption,
-    FpsOption,
-    KeyOption,
-    MappingOption,
-    UnitsOption,
-    UpOption,
-    parse_pairs,
-)
+from .options import PREPARE, READING, SplitFilesOption, parse_pairs, with_options
 
 
 @app.command()
+@with_options(PrepareOptions, PREPARE)
 def prepare(
     source: Annotated[
         Path, typer.Argument(help="Folder of the corpus as its project publishes it.", show_default=False)
@@ -32,77 +27,11 @@ def prepare(
     output_dir: Annotated[
         Path, typer.Option(help="Folder to write. Example: --output-dir prepared/humanml3d", show_default=False)
     ],
-    layout: Annotated[
-        str, typer.Option(help="Layout of SOURCE: humanml3d, kit-ml or files. Example: --layout kit-ml")
-    ] = "humanml3d",
-    split: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="SPLIT=FILE, repeatable: only these splits, each from this file of ids in SOURCE or at a path; "
-            "unset, every standard split there is. Example: --split train=train_nodev.txt --split validation=dev.txt"
-        ),
-    ] = None,
-    text_model: Annotated[
-        str,
-        typer.Option(
-            help="Whose tokenizer to use: corpus (a word-level one built from the captions), minilm (extra `minilm`), "
-            "a folder or a Hub name. Example: --text-model distilbert/distilbert-base-uncased"
-        ),
-    ] = "corpus",
-    processor: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of a finished processor to use instead of fitting one; needed without a training split. "
-            "Example: --processor prepared/humanml3d/processor"
-        ),
-    ] = None,
-    representation: Annotated[
-        str,
-        typer.Option(
-            help="What the model sees: positions, humanml3d (263 or 251 features) or joint_angles (14 body parts in "
-            "place of 5). "
-            "Example: --representation humanml3d"
-        ),
-    ] = "positions",
-    max_frames: Annotated[int, typer.Option(min=1, help="Frames kept of a motion. Example: --max-frames 196")] = 224,
-    fps: Annotated[
-        float | None,
-        typer.Option(help="Frame rate of the model's input; unset, the corpus's own. Example: --fps 20"),
-    ] = None,
-    vocabulary_filter: Annotated[
-        str, typer.Option(help="Words the space may use: corpus, words or all. Example: --vocabulary-filter words")
-    ] = "corpus",
-    min_document_frequency: Annotated[
-        int,
-        typer.Option(min=1, help="Captions a word must be in to count as seen. Example: --min-document-frequency 2"),
-    ] = 1,
-    extra_captions: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="JSON-lines file of captions without motion, repeatable, for lexicon and phase i. "
-            "Example: --extra-captions captions/train.jsonl"
-        ),
-    ] = None,
-    exclude_ids: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="File of ids, repeatable, whose extra captions are left out besides the held-out ones. "
-            "Example: --exclude-ids dev.txt"
-        ),
-    ] = None,
-    mirror: Annotated[
-        str,
-        typer.Option(
-            help="Mirrored twins as rows: listed (those in the split files), derive (of every motion) or none. "
-            "Example: --mirror derive"
-        ),
-    ] = "listed",
+    split: SplitFilesOption = None,
+    options: PrepareOptions = PrepareOptions(),
     num_workers: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Processes that read and write; unset, one for each core (and 256 motions). Example: --num-workers 8",
-        ),
+        typer.Option(min=1, help="Processes that read and write; unset, one per core. Example: --num-workers 8"),
     ] = None,
     shard: Annotated[
         str | None,
@@ -134,19 +63,9 @@ def prepare(
     splits = parse_pairs(split or [], "--split", "train=train_nodev.txt")
     report = run(
         source,
-        layout,
         output_dir,
-        splits={SPLIT_NAMES.get(name, name): file for name, file in splits.items()} or None,
-        text_model=text_model,
-        processor=processor,
-        representation=representation,
-        max_frames=max_frames,
-        fps=fps,
-        vocabulary_filter=vocabulary_filter,
-        min_document_frequency=min_document_frequency,
-        extra_captions=extra_captions or (),
-        exclude_ids=exclude_ids or (),
-        mirror=mirror,
+        options,
+        splits=splits,
         num_workers=num_workers,
         shard=shard,
         merge_shards=merge_shards,
@@ -160,18 +79,14 @@ def prepare(
 
 
 @app.command()
+@with_options(ReadingOptions, READING)
 def inspect(
     file: Annotated[Path, typer.Argument(help="Motion file: .npy, .npz, .bvh or .csv.", show_default=False)],
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     skeleton: Annotated[
         str | None,
         typer.Option(help="Joints wanted: humanml3d or kit-ml; unset, those there are. Example: --skeleton humanml3d"),
     ] = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
     figure: Annotated[
         Path | None,
         typer.Option(help="Strip of stick figures to write (.png, .svg or .pdf). Example: --figure strip.png"),
@@ -189,9 +104,7 @@ def inspect(
     from lexmotion.evaluation.console import inspection_tables
     from lexmotion.processing.recordings.inspection import inspect_motion
 
-    found = inspect_motion(
-        file, fps=fps, skeleton=skeleton, units=units, up=up, mapping=mapping, key=key, body_model=body_model
-    )
+    found = inspect_motion(file, reading, skeleton)
     console = Console()
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
@@ -199,7 +112,7 @@ def inspect(
         for table in inspection_tables(found):
             console.print(table)
     if figure is not None and found.motion is not None:
-        from lexmotion.evaluation.visualization import facing_front, motion_strip, save_figure
+        from lexmotion.evaluation.figures.drawing import facing_front, motion_strip, save_figure
 
         motion = found.motion
         picture = motion_strip(facing_front(motion.positions, motion.skeleton), motion.skeleton, motion.fps)

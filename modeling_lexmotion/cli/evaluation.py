@@ -2,29 +2,87 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.common.files import write_json
+from lexmotion.evaluation.loading import load_model
+from lexmotion.processing.recordings.options import ReadingOptions
+
 from .base import app, evaluate_app, report_app
-from .loading import begin, load_model, read_motion_for, write_json
+from .loading import begin, read_motion_for
 from .options import (
+    READING,
     SPLIT_NAMES,
     BatchSizeOption,
-    BodyModelOption,
     DatasetOption,
     DeviceOption,
-    FpsOption,
-    KeyOption,
-    MappingOption,
     ModelOption,
     SplitOption,
-    UnitsOption,
-    UpOption,
     parse_pairs,
+    with_options,
 )
+
+ProtocolOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="all-strict, all-duplicates, threshold, dissimilar or small-batches, repeatable; all, the default, "
+        "runs every one that the data allow. Example: --protocol all-strict --protocol small-batches"
+    ),
+]
+SentenceModelOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Sentence encoder (folder, Hub name or minilm) that says which captions mean the same, for the "
+        "protocol threshold. Example: --sentence-model sentence-transformers/all-mpnet-base-v2"
+    ),
+]
+DissimilarIdsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of ids, one a line: the gallery of the protocol dissimilar. Example: --dissimilar-ids ids.txt"
+    ),
+]
+FigureOption = Annotated[
+    Path | None, typer.Option(help="Picture to write (.png, .svg or .pdf). Example: --figure words.png")
+]
+TimelineOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Picture of the words over time, with the body part each was seen in. Example: --timeline time.png"
+    ),
+]
+BeforeOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Text model before any training (folder, Hub name or minilm); unset, the one the model remembers, "
+        "where its folder still is. Example: --before minilm"
+    ),
+]
+LexmlmOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of the finished phase i; unset, `lexmlm` beside the model. Example: --lexmlm runs/small/lexmlm"
+    ),
+]
+DenseModelOption = Annotated[
+    str | None,
+    typer.Option(help="Folder of a trained dense baseline to compare with. Example: --dense-model runs/patches/model"),
+]
+LatencyItemsOption = Annotated[
+    int,
+    typer.Option(min=0, help="Motions of the index that searches are timed in, 0: none. Example: --latency-items 0"),
+]
+
+
+def write_results(path: Path | None, results: dict[str, Any]) -> None:
+    """Write results if a file is asked for, and say where they are."""
+    if path is not None:
+        write_json(path, results)
+        Console().print(f"results: {escape(str(path))}", highlight=False)
 
 
 @evaluate_app.callback()
@@ -37,29 +95,12 @@ def evaluate_retrieval(
     model: ModelOption,
     dataset: DatasetOption,
     split: SplitOption = "val",
-    protocol: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="all-strict, all-duplicates, threshold, dissimilar or small-batches, repeatable; all, the default, "
-            "runs every one that the data allow. Example: --protocol all-strict --protocol small-batches"
-        ),
-    ] = None,
+    protocol: ProtocolOption = None,
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the results. Example: --output results.json")
     ] = None,
-    sentence_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Sentence encoder (folder, Hub name or minilm) that says which captions mean the same, for the "
-            "protocol threshold. Example: --sentence-model sentence-transformers/all-mpnet-base-v2"
-        ),
-    ] = None,
-    dissimilar_ids: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of ids, one a line: the gallery of the protocol dissimilar. Example: --dissimilar-ids ids.txt"
-        ),
-    ] = None,
+    sentence_model: SentenceModelOption = None,
+    dissimilar_ids: DissimilarIdsOption = None,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the protocols that draw. Example: --seed 1")] = 0,
@@ -73,45 +114,29 @@ def evaluate_retrieval(
     """
     begin()
     from lexmotion.evaluation.console import lexical_table, retrieval_table
-    from lexmotion.evaluation.model_report import report_model
-    from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+    from lexmotion.evaluation.model_evaluation import evaluate as run
     from lexmotion.processing.corpora.text_models import resolve_text_model
 
-    split = SPLIT_NAMES.get(split, split)
-    ids = None
-    if dissimilar_ids is not None:
-        ids = dissimilar_ids.read_text(encoding="utf-8").split()
-    rows = load_prepared(dataset, splits=[split])[split]
+    ids = None if dissimilar_ids is None else dissimilar_ids.read_text(encoding="utf-8").split()
     loaded, processor = load_model(model, device)
-    report, _ = report_model(
+    results = run(
         loaded,
+        dataset,
+        SPLIT_NAMES.get(split, split),
+        protocol or "all",
         processor,
-        rows,
-        protocols=protocol or "all",
-        sentence_model=None if sentence_model is None else resolve_text_model(sentence_model),
-        dissimilar_ids=ids,
-        batch_size=batch_size,
-        seed=seed,
+        None if sentence_model is None else resolve_text_model(sentence_model),
+        ids,
+        batch_size,
+        seed,
         progress=True,
     )
     console = Console()
-    console.print(
-        retrieval_table(report["retrieval"], f"Retrieval, split {escape(split)}"), lexical_table(report["lexical"])
-    )
-    if "retrieval_words" in report:
-        console.print(retrieval_table(report["retrieval_words"], "The same by word vectors alone"))
-    if output is not None:
-        from importlib.metadata import version
-
-        origin = {
-            "model": model,
-            "dataset": str(dataset),
-            "dataset_fingerprint": PrepareReport.load(dataset).fingerprint,
-            "split": split,
-            "lexmotion": version("lexmotion"),
-        }
-        write_json(output, origin | report)
-        console.print(f"results: {escape(str(output))}", highlight=False)
+    title = f"Retrieval, split {escape(results['split'])}"
+    console.print(retrieval_table(results["retrieval"], title), lexical_table(results["lexical"]))
+    if "retrieval_words" in results:
+        console.print(retrieval_table(results["retrieval_words"], "The same by word vectors alone"))
+    write_results(output, results)
 
 
 @evaluate_app.command("order")
@@ -135,18 +160,16 @@ def evaluate_order(
     """
     begin()
     from lexmotion.evaluation.console import order_table
-    from lexmotion.evaluation.metrics.order import evaluate_order as run
-    from lexmotion.processing.corpora.prepare import load_prepared
+    from lexmotion.evaluation.model_evaluation import evaluate_order as run
 
-    split = SPLIT_NAMES.get(split, split)
-    rows = load_prepared(dataset, splits=[split])[split]
-    figures = run(*load_model(model, device), rows, batch_size=batch_size, progress=True)
+    loaded, processor = load_model(model, device)
+    results = run(loaded, dataset, SPLIT_NAMES.get(split, split), processor, batch_size, progress=True)
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(json.dumps(results["order"]))
     else:
-        Console().print(order_table(figures, f"Order of events, split {escape(split)}"))
+        Console().print(order_table(results["order"], f"Order of events, split {escape(results['split'])}"))
     if output is not None:
-        write_json(output, {"model": model, "dataset": str(dataset), "split": split, "order": figures})
+        write_json(output, results)
 
 
 @evaluate_app.command("ridge-floor")
@@ -165,36 +188,16 @@ def evaluate_ridge_floor(
     Example: [bold]lexmotion evaluate ridge-floor --dataset prepared/humanml3d --split val[/]
     """
     begin()
-    from lexmotion import LexMotionProcessor
     from lexmotion.evaluation.console import retrieval_table
-    from lexmotion.evaluation.encoding.vectors import split_motions
-    from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
-    from lexmotion.evaluation.ridge_floor import RidgeFloor
-    from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+    from lexmotion.evaluation.model_evaluation import evaluate_ridge_floor as run
 
-    split = SPLIT_NAMES.get(split, split)
-    splits = load_prepared(dataset, splits=["train", split])
-    processor = LexMotionProcessor.from_pretrained(dataset / "processor")
-    train, rows = splits["train"], splits[split]
-    floor = RidgeFloor(penalty, processor.tokenizer, skeleton=processor.feature_extractor.skeleton)
-    floor.fit(split_motions(train)[0], train["captions"], train["mirrored_captions"])
-    captions = [texts[0] for texts in rows["captions"]]
-    similarity = floor.similarity(captions, split_motions(rows)[0])
-    retrieval = evaluate_retrieval(similarity, list(rows["id"]), captions, ["all-strict", "all-duplicates"])
-    console = Console()
-    console.print(retrieval_table(retrieval, f"Ridge floor, split {escape(split)}"))
-    if output is not None:
-        origin = {
-            "model": f"ridge floor, penalty {penalty:g}",
-            "dataset": str(dataset),
-            "dataset_fingerprint": PrepareReport.load(dataset).fingerprint,
-            "split": split,
-        }
-        write_json(output, origin | {"retrieval": retrieval})
-        console.print(f"results: {escape(str(output))}", highlight=False)
+    results = run(dataset, SPLIT_NAMES.get(split, split), penalty)
+    Console().print(retrieval_table(results["retrieval"], f"Ridge floor, split {escape(results['split'])}"))
+    write_results(output, results)
 
 
 @app.command()
+@with_options(ReadingOptions, READING)
 def explain(
     model: ModelOption,
     motion: Annotated[
@@ -207,22 +210,10 @@ def explain(
     text: Annotated[
         str | None, typer.Option(help='A caption to compare with. Example: --text "a person kicks with the left leg"')
     ] = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     top_k: Annotated[int, typer.Option(min=1, help="How many words to show. Example: --top-k 20")] = 10,
-    figure: Annotated[
-        Path | None, typer.Option(help="Picture to write (.png, .svg or .pdf). Example: --figure words.png")
-    ] = None,
-    timeline: Annotated[
-        Path | None,
-        typer.Option(
-            help="Picture of the words over time, with the body part each was seen in. Example: --timeline time.png"
-        ),
-    ] = None,
+    figure: FigureOption = None,
+    timeline: TimelineOption = None,
     device: DeviceOption = None,
 ) -> None:
     """Show the words a model sees in a motion; with a text, why the two match.
@@ -236,35 +227,20 @@ def explain(
     begin()
     from lexmotion.evaluation.console import explanation_tables
     from lexmotion.evaluation.explain import explain as run
+    from lexmotion.evaluation.figures.drawing import facing_front, save_figure
+    from lexmotion.evaluation.figures.words import explanation_figure
+    from lexmotion.evaluation.figures.words_over_time import timeline_of
 
     loaded, processor = load_model(model, device)
-    options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-    read, rate = read_motion_for(processor, motion, fps, **options)
-    explanation = run(loaded, processor, read.model_input, text=text, fps=rate, k=top_k)
-    console = Console()
+    read, rate = read_motion_for(processor, motion, reading)
+    explanation = run(loaded, read.model_input, text, processor, rate, top_k)
+    console = Console(highlight=False)
     for table in explanation_tables(explanation, top_k):
-        console.print(table)
-    if figure is not None:
-        from lexmotion.evaluation.visualization import explanation_figure, facing_front, save_figure
-
-        shown = explanation.words[:top_k]
-        picture = explanation_figure(
-            facing_front(read.positions, read.skeleton),
-            [(item.word, item.weight) for item in shown],
-            explanation.text_words[:top_k] if text is not None else None,
-            caption=text,
-            maps=explanation.maps[: len(shown)],
-            window_seconds=explanation.window_seconds,
-            fps=rate,
-            score=explanation.score,
-        )
-        console.print(f"picture: {escape(str(save_figure(picture, figure)))}", highlight=False)
-    if timeline is not None:
-        from lexmotion.evaluation.figures.words_over_time import timeline_of
-        from lexmotion.evaluation.visualization import facing_front, save_figure
-
-        picture = timeline_of(explanation, facing_front(read.positions, read.skeleton), top_k, rate)
-        console.print(f"picture: {escape(str(save_figure(picture, timeline)))}", highlight=False)
+        Console().print(table)
+    for path, draw in ((figure, explanation_figure), (timeline, timeline_of)):
+        if path is not None:
+            picture = draw(explanation, facing_front(read.positions, read.skeleton), top_k, rate)
+            console.print(f"picture: {escape(str(save_figure(picture, path)))}")
 
 
 @report_app.callback()
@@ -280,36 +256,14 @@ def report_figures(
         Path, typer.Option(help="Folder of the pictures. Example: --output-dir figures", show_default=False)
     ],
     split: SplitOption = "test",
-    before: Annotated[
-        str | None,
-        typer.Option(
-            help="Text model before any training (folder, Hub name or minilm); unset, the one the model remembers, "
-            "where its folder still is. Example: --before minilm"
-        ),
-    ] = None,
-    lexmlm: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of the finished phase i; unset, `lexmlm` beside the model. "
-            "Example: --lexmlm runs/small/lexmlm"
-        ),
-    ] = None,
-    dense_model: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder of a trained dense baseline to compare with. Example: --dense-model runs/patches/model"
-        ),
-    ] = None,
+    before: BeforeOption = None,
+    lexmlm: LexmlmOption = None,
+    dense_model: DenseModelOption = None,
     count: Annotated[int, typer.Option(min=1, help="Motions to show. Example: --count 6")] = 4,
     seed: Annotated[
         int, typer.Option(help="Seed of the motions to choose from and of the queries timed. Example: --seed 1")
     ] = 0,
-    latency_items: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Motions of the index that searches are timed in, 0: none. Example: --latency-items 0"
-        ),
-    ] = 100_000,
+    latency_items: LatencyItemsOption = 100_000,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = None,
 ) -> None:
@@ -322,23 +276,13 @@ def report_figures(
     Example: [bold]lexmotion report figures --model runs/small/model --dataset prepared/kit --output-dir figures[/]
     """
     begin()
+    from lexmotion.evaluation.figures.report import FigureOptions
     from lexmotion.evaluation.figures.report import report_figures as run
 
-    made = run(
-        *load_model(model, device),
-        dataset,
-        output_dir,
-        split=SPLIT_NAMES.get(split, split),
-        before=before,
-        lexmlm=lexmlm,
-        dense_model=dense_model,
-        count=count,
-        seed=seed,
-        latency_items=latency_items,
-        batch_size=batch_size,
-        model_name=model,
-        progress=True,
-    )
+    split = SPLIT_NAMES.get(split, split)
+    options = FigureOptions(split, before, lexmlm, dense_model, count, seed, latency_items, batch_size)
+    loaded, processor = load_model(model, device)
+    made = run(loaded, dataset, output_dir, options, processor, progress=True)
     console = Console(highlight=False)
     console.print(f"{len(made.files)} files in {escape(str(output_dir))}")
     console.print(f"page: {escape(str(made.page))}")

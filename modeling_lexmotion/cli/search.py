@@ -1,32 +1,69 @@
 """Vectors and search: `encode`, `index`, `search`, `demo`."""
 
 import json
-import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.evaluation.loading import load_model
+from lexmotion.processing.recordings.options import ReadingOptions
+
 from .base import app, index_app
-from .loading import begin, load_model, load_processor, moving_hits, open_index, read_motion_for
+from .loading import begin, read_motion_for
 from .options import (
-    SPLIT_NAMES,
-    BodyModelOption,
+    READING,
     DatasetOption,
     DeviceOption,
-    FpsOption,
     IndexArgument,
-    KeyOption,
-    MappingOption,
+    JsonOption,
     ModelOption,
-    UnitsOption,
-    UpOption,
+    SplitsOption,
     UriOption,
     parse_factors,
+    split_names,
+    with_options,
 )
+
+VectorsOption = Annotated[
+    Path | None, typer.Option(help="Folder written by `lexmotion encode`. Example: --vectors vectors/humanml3d")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the engine: postgresql://USER@HOST/DATABASE, http://HOST:19530, or a .db file of Milvus "
+        "Lite; unset, such a file in INDEX. Passwords are not stored. Example: --uri postgresql://me@db/motions"
+    ),
+]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace an index that is there; the table of Milvus or Postgres that its folder names is dropped, which "
+        "a copy of an index shares with the original. Example: --overwrite",
+    ),
+]
+MustOption = Annotated[list[str] | None, typer.Option(help="Word every hit has, repeatable. Example: --must kick")]
+MustNotOption = Annotated[
+    list[str] | None, typer.Option("--not", help="Word no hit has, repeatable. Example: --not right")
+]
+BoostOption = Annotated[
+    list[str] | None,
+    typer.Option(help="WORD=FACTOR, repeatable: weigh a word of the query more or less. Example: --boost left=2"),
+]
+OtherModelOption = Annotated[
+    str | None,
+    typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
+]
+HitsDatasetOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Prepared dataset the hits are in: on the page they move then. Example: --dataset prepared/humanml3d"
+    ),
+]
 
 
 @app.command()
@@ -36,9 +73,7 @@ def encode(
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the shards. Example: --output-dir vectors/humanml3d", show_default=False)
     ],
-    split: Annotated[
-        list[str] | None, typer.Option(help="Split to encode, repeatable; unset, every one. Example: --split test")
-    ] = None,
+    split: SplitsOption = None,
     what: Annotated[
         str, typer.Option(help="motion, text (every caption) or both, with a comma. Example: --what motion")
     ] = "motion,text",
@@ -65,22 +100,21 @@ def encode(
     Example: [bold]lexmotion encode --model runs/small/model --dataset prepared/humanml3d --output-dir vectors[/]
     """
     begin()
-    from lexmotion.evaluation.encoding.shards import encode_shards as run
-    from lexmotion.evaluation.encoding.shards import process_state
+    from lexmotion.evaluation.encoding import shards
 
-    state = process_state(cpu=device == "cpu")
+    state = shards.process_state(cpu=device == "cpu")
     loaded, processor = load_model(model, device or str(state.device))
     started = time.perf_counter()
-    report = run(
+    report = shards.encode(
         loaded,
-        processor,
         dataset,
         output_dir,
-        splits=None if split is None else [SPLIT_NAMES.get(name, name) for name in split],
+        splits=split_names(split),
         kinds=[kind.strip() for kind in what.split(",")],
         shard_size=shard_size,
         batch_size=batch_size,
         precision=precision,
+        processor=processor,
         progress=True,
     )
     if state.is_main_process:
@@ -100,9 +134,7 @@ def index() -> None:
 @index_app.command("build")
 def index_build(
     index_dir: IndexArgument,
-    vectors: Annotated[
-        Path | None, typer.Option(help="Folder written by `lexmotion encode`. Example: --vectors vectors/humanml3d")
-    ] = None,
+    vectors: VectorsOption = None,
     dataset: Annotated[
         Path | None,
         typer.Option(help="Or a prepared dataset, encoded now. Example: --dataset prepared/humanml3d"),
@@ -114,13 +146,7 @@ def index_build(
     engine: Annotated[
         str, typer.Option(help="Where the rows are: embedded, milvus or postgres. Example: --engine postgres")
     ] = "embedded",
-    uri: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of the engine: postgresql://USER@HOST/DATABASE, http://HOST:19530, or a .db file of Milvus "
-            "Lite; unset, such a file in INDEX. Passwords are not stored. Example: --uri postgresql://me@db/motions"
-        ),
-    ] = None,
+    uri: AddressOption = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -128,17 +154,8 @@ def index_build(
             "Example: --model runs/small/model"
         ),
     ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Split to take, repeatable; unset, every one. Example: --split test")
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace an index that is there; the table of Milvus or Postgres that its folder names is dropped, "
-            "which a copy of an index shares with the original. Example: --overwrite",
-        ),
-    ] = False,
+    split: SplitsOption = None,
+    overwrite: OverwriteOption = False,
     device: DeviceOption = None,
 ) -> None:
     """Make an index of the motions of a corpus.
@@ -148,70 +165,40 @@ def index_build(
 
     Example: [bold]lexmotion index build INDEX --dataset prepared/humanml3d --model runs/small/model[/]
     """
-    if sum(source is not None for source in (vectors, dataset, other)) != 1:
-        raise ValueError("give --vectors DIR or --dataset DIR or --index DIR, one of them: what is to be indexed")
-    if dataset is not None and model is None:
-        raise ValueError("--dataset needs --model, which encodes its motions")
-    if other is not None and split is not None:
-        raise ValueError("--index takes a whole index, so leave out --split")
     begin()
-    from lexmotion import LexMotionIndex
-    from lexmotion.evaluation.encoding.shards import EncodeReport
-    from lexmotion.evaluation.search import CorpusItems, dataset_items, encoded_items
-    from lexmotion.index.lexmotion_index import check_build
+    from lexmotion.evaluation.search import build_index
 
-    check_build(engine, uri, index_dir, overwrite)
-    splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     started = time.perf_counter()
-    name = model
-    if other is not None:
-        with LexMotionIndex.from_pretrained(other) as old:
-            name, processor = model or old.info()["model"], old.processor
-            ids, embeds, metadata = old.items()
-        items = CorpusItems(ids, embeds, metadata)
-    elif vectors is not None:
-        name = model or EncodeReport.load(vectors).model
-        items, processor = encoded_items(vectors, splits), load_processor(name)
-    else:
-        loaded, processor = load_model(str(model), device)
-        items = dataset_items(loaded, processor, str(dataset), splits, progress=True)
-    with LexMotionIndex.build(
-        items.embeds,
-        items.metadata,
-        items.ids or None,
-        folder=index_dir,
-        processor=processor,
-        model=os.path.abspath(name) if name is not None and Path(name).is_dir() else name,
-        overwrite=overwrite,
+    with build_index(
+        index_dir,
+        vectors=vectors,
+        dataset=dataset,
+        index=other,
+        model=model,
+        splits=split_names(split),
         engine=engine,
         uri=uri,
+        overwrite=overwrite,
+        device=device,
     ) as made:
         took = time.perf_counter() - started
         Console(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
 
 
 @index_app.command("add")
+@with_options(ReadingOptions, READING)
 def index_add(
     index_dir: IndexArgument,
     motions: Annotated[
         list[Path] | None, typer.Argument(metavar="[MOTION]...", help="Motion files, named by their stems.")
     ] = None,
-    vectors: Annotated[
-        Path | None, typer.Option(help="Or a folder written by `lexmotion encode`. Example: --vectors vectors/more")
-    ] = None,
-    split: Annotated[
-        list[str] | None, typer.Option(help="Split of the vectors to take, repeatable. Example: --split test")
-    ] = None,
+    vectors: VectorsOption = None,
+    split: SplitsOption = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace motions of the same id. Example: --replace")
     ] = False,
     uri: UriOption = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
+    reading: ReadingOptions = ReadingOptions(),
     device: DeviceOption = None,
 ) -> None:
     """Add motion files, or more vectors. What was added stays, whatever happens afterwards.
@@ -224,19 +211,15 @@ def index_add(
     if missing:
         raise FileNotFoundError(f"no motion file {str(missing[0])!r}; give .npy, .npz, .bvh or .csv files")
     begin()
-    from lexmotion.evaluation.motion_sources import file_metadata
-    from lexmotion.evaluation.search import encoded_items
+    from lexmotion.evaluation.search import add_files, encoded_items, open_index
 
     with open_index(index_dir, device=device, uri=uri) as index:
         if vectors is not None:
-            items = encoded_items(vectors, None if split is None else [SPLIT_NAMES.get(name, name) for name in split])
+            items = encoded_items(vectors, split_names(split))
             added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
         else:
-            options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-            read = [read_motion_for(index.processor, path, fps, **options) for path in motions or ()]
-            embeds = index.encode(motion=[motion.model_input for motion, _ in read], fps=[rate for _, rate in read])
-            metadata = [file_metadata(path, fps=fps, **options) for path in motions or ()]
-            added = index.add(embeds, metadata, [path.stem for path in motions or ()], replace=replace)
+            read = [read_motion_for(index.processor, path, reading) for path in motions or ()]
+            added = add_files(index, motions or (), read, replace, reading)
         Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
 
 
@@ -264,7 +247,7 @@ def index_delete(
 @index_app.command("info")
 def index_info(
     index_dir: IndexArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON. Example: --json")] = False,
+    as_json: JsonOption = False,
     uri: UriOption = None,
 ) -> None:
     """Check every file of an index against its checksum, and say what it holds and where.
@@ -284,45 +267,26 @@ def index_info(
 
 
 @app.command()
+@with_options(ReadingOptions, READING)
 def search(
     index_dir: Annotated[
         str, typer.Argument(metavar="INDEX", help="Folder or Hub name of an index.", show_default=False)
     ],
     text: Annotated[str | None, typer.Argument(help="What happens in the motion.", show_default=False)] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Motions to find. Example: -k 20")] = 10,
-    must: Annotated[
-        list[str] | None, typer.Option(help="Word every hit has, repeatable. Example: --must kick")
-    ] = None,
-    must_not: Annotated[
-        list[str] | None, typer.Option("--not", help="Word no hit has, repeatable. Example: --not right")
-    ] = None,
-    boost: Annotated[
-        list[str] | None,
-        typer.Option(help="WORD=FACTOR, repeatable: weigh a word of the query more or less. Example: --boost left=2"),
-    ] = None,
+    must: MustOption = None,
+    must_not: MustNotOption = None,
+    boost: BoostOption = None,
     motion: Annotated[
         Path | None, typer.Option(help="Search by example: a motion file instead of text. Example: --motion kick.bvh")
     ] = None,
-    fps: FpsOption = None,
-    units: UnitsOption = None,
-    up: UpOption = None,
-    mapping: MappingOption = None,
-    key: KeyOption = None,
-    body_model: BodyModelOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table. Example: --json")] = False,
+    reading: ReadingOptions = ReadingOptions(),
+    model: OtherModelOption = None,
+    as_json: JsonOption = False,
     html: Annotated[
         Path | None, typer.Option(help="Page to write, which needs no other file. Example: --html report.html")
     ] = None,
-    dataset: Annotated[
-        Path | None,
-        typer.Option(
-            help="Prepared dataset the hits are in: on the page they move then. Example: --dataset prepared/humanml3d"
-        ),
-    ] = None,
+    dataset: HitsDatasetOption = None,
     uri: UriOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -340,31 +304,23 @@ def search(
     if dataset is not None and not dataset.is_dir():
         raise FileNotFoundError(f"no dataset {str(dataset)!r}; --dataset takes what `lexmotion prepare` wrote")
     begin()
-    from lexmotion.evaluation.search import conditions_told, hits_table, search_page
+    from lexmotion.evaluation.search import ask, hits_table, open_index
 
     index = open_index(index_dir, model, device, uri)
-    conditions = {"k": k, "must": must or [], "must_not": must_not or [], "boost": factors}
-    if text is not None:
-        query, title = index.encode(text=text), text
-    elif motion is not None:
-        options = {"units": units, "up": up, "mapping": mapping, "key": key, "body_model": body_model}
-        read, rate = read_motion_for(index.processor, motion, fps, **options)
-        query, title = index.encode(motion=read.model_input, fps=rate), str(motion)
+    conditions: dict[str, Any] = {"k": k, "must": must or (), "must_not": must_not or (), "boost": factors}
+    if motion is None:
+        answer = ask(index, text, **conditions)
     else:
-        query, title = None, " ".join(dict.fromkeys([*(must or []), *factors]))
-    found = index.search(query, **conditions)
-    hits = found if query is None else found[0]
-    told = conditions_told(k, must or [], must_not or [], factors)
-    words = [] if query is None else index.words_of(query)
+        read, rate = read_motion_for(index.processor, motion, reading)
+        answer = ask(index, motion=read.model_input, fps=rate, title=str(motion), **conditions)
     if as_json:
-        print(json.dumps({"query": title, **conditions, "hits": [hit.to_dict() for hit in hits]}, indent=2))
+        print(json.dumps(answer.to_dict(), indent=2))
     else:
-        Console().print(hits_table(hits, f"{title} ({told})"))
+        Console().print(hits_table(answer.hits, f"{answer.title} ({answer.described()})"))
     if html is not None:
-        moving = moving_hits(index, index_dir, hits, query, conditions, dataset) if hits else {}
-        from lexmotion.hub_cards.rendering import write_text
+        from lexmotion.evaluation.viewer.demo import write_search_page
 
-        write_text(html, search_page(title, f"{told}; {len(index)} motions in {index_dir}", words, hits, **moving))
+        write_search_page(html, index, index_dir, answer, dataset)
         if not as_json:
             Console(highlight=False).print(f"page: {escape(str(html))}")
 
@@ -383,10 +339,7 @@ def demo(
         str | None,
         typer.Option(help="Index to search, folder or Hub name; unset, the dataset's. Example: --index motions.index"),
     ] = None,
-    dataset: Annotated[
-        Path | None,
-        typer.Option(help="Prepared dataset with the motions of the hits. Example: --dataset prepared/humanml3d"),
-    ] = None,
+    dataset: HitsDatasetOption = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
@@ -415,15 +368,14 @@ def demo(
     if source is None and index is None and Path("quickstart", "model").is_dir():
         source = "quickstart"
     begin()
-    from lexmotion.evaluation.demo import open_demo
+    from lexmotion.evaluation.viewer.demo import open_demo
 
-    splits = None if split is None else [SPLIT_NAMES.get(name, name) for name in split]
     console = Console(highlight=False)
     if export is None:
-        from lexmotion.hub_cards.space.app import gradio_server, server
+        from lexmotion.hub_cards.space.app import gradio_server, serve
 
         gradio_server()  # a package that is not there is told now, and not after a corpus was encoded
-    opened = open_demo(source, index, dataset, splits, device, progress=True)
+    opened = open_demo(source, index, dataset, split_names(split), device, progress=True)
     if export is not None:
         from lexmotion.hub_cards.space_folder import write_space
 
@@ -431,10 +383,4 @@ def demo(
         console.print(f"Space of {len(opened.rows)} motions, {moving} with positions: {escape(str(export))}")
         return
     console.print(f"{len(opened.rows)} motions, {len(opened.words)} words; stop with Ctrl+C")
-    try:
-        server(opened).launch(server_name=host, server_port=port or None, share=share)
-    except OSError as error:
-        raise OSError(
-            f"cannot serve at {host}:{port}: the port is taken, or the address is not this machine's; choose another "
-            "with --port or --host"
-        ) from error
+    serve(opened, host, port, share)

@@ -1,4 +1,4 @@
-"""Sharing: `card`, `push`, `export`."""
+"""Commands for sharing a model: `card`, `push`, `export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,8 +7,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.evaluation.loading import load_model
+
 from .base import app, export_app
-from .loading import begin, load_model
+from .loading import begin
 from .options import SPLIT_NAMES
 
 if TYPE_CHECKING:
@@ -21,43 +23,40 @@ def card(
     name: Annotated[
         str | None,
         typer.Option(
-            help="Name on the Hub; unset, the one the card has, else the folder's. Example: --name user/model"
+            help="Name on the Hub; if unset, from the existing card or the folder. Example: --name user/model"
         ),
     ] = None,
     results: Annotated[
         list[Path] | None,
         typer.Option(
-            help="File of `lexmotion evaluate ... --output`, repeatable; unset, results beside the model, else those "
-            "of the card. Example: --results results.json"
+            help="Result file of `lexmotion evaluate ... --output`, repeatable; if unset, results near the model or "
+            "on the existing card. Example: --results results.json"
         ),
     ] = None,
     dataset: Annotated[
         Path | None,
-        typer.Option(
-            help="Prepared corpus whose motions are shown with their words; unset, the one it was trained on. "
-            "Example: --dataset prepared/humanml3d"
-        ),
+        typer.Option(help="Prepared corpus to draw from; if unset, the training corpus. Example: --dataset prepared"),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of these motions. Example: --split test")] = "test",
+    split: Annotated[str, typer.Option(help="Split of the motions to show. Example: --split test")] = "test",
     picture: Annotated[
-        bool, typer.Option("--picture/--no-picture", help="Draw three motions beside their words. Example: --picture")
+        bool, typer.Option("--picture/--no-picture", help="Draw three motions and their words. Example: --picture")
     ] = True,
     corpus: Annotated[
-        str | None, typer.Option(help="Name of the corpus; unset, as recorded. Example: --corpus HumanML3D")
+        str | None, typer.Option(help="Name of the corpus; if unset, as recorded. Example: --corpus HumanML3D")
     ] = None,
     corpus_license: Annotated[
         str | None,
-        typer.Option(help='Its licence, in words; unset, as known. Example: --corpus-license "own recordings"'),
+        typer.Option(help='Corpus licence in words; if unset, as known. Example: --corpus-license "own recordings"'),
     ] = None,
     license: Annotated[
         str | None,
-        typer.Option(help="Licence id of the weights; unset, as the corpus allows. Example: --license apache-2.0"),
+        typer.Option(help="Licence id of the weights; if unset, from the corpus. Example: --license apache-2.0"),
     ] = None,
 ) -> None:
-    """Write the model card again, of the run record and of results: README.md, card.json and recipe.yaml.
+    """Rewrite the model card from the run record and results: README.md, card.json and recipe.yaml.
 
-    The same record and results give the same card. Three held-out motions are drawn beside the words the model reads
-    in them. Changes made by hand to README.md are lost: change the options instead.
+    The same record and results give the same card. It shows three held-out motions with the words the model predicts.
+    Manual changes to README.md are lost; use the options instead.
 
     Example: [bold]lexmotion card runs/small/model --name user/small --results results.json[/]
     """
@@ -68,23 +67,23 @@ def card(
     evaluations = [load_evaluation(file) for file in results or ()]
     named = {"corpus": corpus, "corpus_license": corpus_license, "license": license}
     choices = {option: value for option, value in named.items() if value is not None}
-    told = name or (model.resolve().name if earlier is None else earlier.name)
-    made = ModelCard.collect(model, told, evaluations, **choices)
+    card_name = name or (model.resolve().name if earlier is None else earlier.name)
+    made = ModelCard.collect(model, card_name, evaluations, **choices)
     console = Console(highlight=False)
     if picture and (shown := dataset or corpus_folder(model)) is None:
-        console.print("[yellow]no motions to show:[/] the corpus is not where it was; name it with --dataset")
+        console.print("[yellow]no motions to show:[/] the training corpus was not found; pass it with --dataset")
     elif picture:
         made.picture, made.words = draw_held_out(model, shown, SPLIT_NAMES.get(split, split))
     console.print(f"card: {escape(str(made.save(model)))}", soft_wrap=True)
 
 
 def draw_held_out(model: Path, dataset: Path, split: str) -> tuple[str, list[tuple[str, list[str]]]]:
-    """Draw three motions of a split into the folder of a model.
+    """Draw three motions of a split and save the picture in the model folder.
 
     Returns:
-        The name of the picture, and per motion its caption and the words the model reads in it.
+        The name of the picture, and the caption and predicted words of each motion.
     """
-    from lexmotion.evaluation.examples import draw_examples
+    from lexmotion.evaluation.figures.examples import draw_examples
     from lexmotion.processing.corpora.prepare import load_prepared
 
     rows = load_prepared(dataset, splits=[split])[split]
@@ -103,28 +102,28 @@ def push(
         bool, typer.Option("--private", help="Make a new repository private. Example: --private")
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch, made when it is not there; unset, main. Example: --revision v1")
+        str | None, typer.Option(help="Branch, created if missing; if unset, main. Example: --revision v1")
     ] = None,
     include_code: Annotated[
         bool,
         typer.Option(
             "--include-code",
-            help="Add the code, so that it loads with trust_remote_code=True where lexmotion is not installed. "
+            help="Add the code, so that it loads with trust_remote_code=True without lexmotion installed. "
             "Example: --include-code",
         ),
     ] = False,
     license: Annotated[
         str | None,
-        typer.Option(help="Licence id, instead of the one that goes with the corpus. Example: --license apache-2.0"),
+        typer.Option(help="Licence id; if unset, from the card or the corpus. Example: --license apache-2.0"),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would go, send nothing. Example: --dry-run")
+        bool, typer.Option("--dry-run", help="List the files without uploading them. Example: --dry-run")
     ] = False,
 ) -> None:
-    """Upload a model, or a prepared corpus, to the Hub in one commit.
+    """Upload a model or a prepared corpus to the Hub in one commit.
 
-    A model goes with its processor, lexicon and card. Pushing the same again changes nothing; an upload that broke off
-    goes on with what had not arrived. Log in with `hf auth login` or HF_TOKEN first.
+    A model is uploaded with its processor, lexicon and card. Unchanged files are not uploaded again; to resume an
+    interrupted upload, push again. Log in with `hf auth login` or set HF_TOKEN first.
 
     Example: [bold]lexmotion push runs/small/model user/small --private --include-code[/]
     """
@@ -139,26 +138,26 @@ def push(
     if dry_run:
         stale = would_delete(parcel, repo_id, revision)
         if stale is None:
-            console.print("[dim]the Hub cannot be asked which files of an earlier push would be deleted[/]")
+            console.print("[dim]the Hub cannot be reached to list files that would be deleted[/]")
         for path in stale or ():
-            console.print(f"[yellow]{'deleted there':>14}  {escape(path)}[/]")
-        console.print("nothing was sent (--dry-run)")
+            console.print(f"[yellow]{'to be deleted':>14}  {escape(path)}[/]")
+        console.print("nothing was uploaded (--dry-run)")
         return
     sent = run(parcel, repo_id, private=private or None, revision=revision)
     for path in sent.deleted:
-        console.print(f"[yellow]{'deleted there':>14}  {escape(path)}[/]")
-    state = "pushed" if sent.changed else "already there"
+        console.print(f"[yellow]{'deleted':>14}  {escape(path)}[/]")
+    state = "pushed" if sent.changed else "already up to date"
     console.print(f"{state}: {escape(sent.url)} (commit {sent.commit[:12]})")
 
 
 def list_files(console: Console, parcel: "Parcel") -> None:
-    """Print what would go, what stays, and what the user should know."""
+    """Print the files to upload, the files left out, and hints for the user."""
     sizes = parcel.sizes
     for path, size in sizes.items():
         console.print(f"{size:>14,}  {escape(path)}")
     console.print(f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files, as a {parcel.repo_type}")
     for path in parcel.left:
-        console.print(f"[dim]{'stays here':>14}  {escape(path)}[/]")
+        console.print(f"[dim]{'not uploaded':>14}  {escape(path)}[/]")
     for note in [*parcel.notes, *([parcel.restricted] if parcel.restricted else [])]:
         console.print(f"[yellow]{escape(note)}[/]")
 
@@ -173,14 +172,14 @@ def export_sentence_transformers(
         bool,
         typer.Option(
             "--drop-minimum",
-            help="Leave out the least number of words a vector has, which SparseEncoder cannot compute. "
+            help="Drop the minimum number of words per vector, which SparseEncoder does not support. "
             "Example: --drop-minimum",
         ),
     ] = False,
 ) -> None:
-    """Write the text tower for `sentence_transformers.SparseEncoder(OUTPUT_DIR)`, which then gives the same vectors.
+    """Export the text tower for `sentence_transformers.SparseEncoder(OUTPUT_DIR)`, which gives the same vectors.
 
-    Needs sentence-transformers. Both are compared before the folder appears.
+    Requires sentence-transformers. The vectors of both are compared before the folder is written.
 
     Example: [bold]lexmotion export sentence-transformers runs/small/model exported/text[/]
     """
@@ -190,14 +189,16 @@ def export_sentence_transformers(
     loaded, processor = load_model(model, "cpu")
     text_model = getattr(loaded, "text_model", loaded)
     if not hasattr(text_model, "lexical_head"):
-        raise ValueError(f"{model} is a {type(loaded).__name__}, which has no lexical text tower to export")
+        raise ValueError(
+            f"{model}: a {type(loaded).__name__} has no lexical text tower; pass a model of phase iii or iv"
+        )
     tokenizer = getattr(processor, "tokenizer", processor)
     difference = save_sparse_encoder(text_model, tokenizer, output_dir, drop_minimum)
     console = Console(highlight=False)
     console.print(f"written: {escape(str(output_dir))}; word weights differ by {difference:.1g} at most")
     parts = {"num_segments": "segments", "dense_size": "the dense vector"}
     if text_model.lexical_head.min_words:
-        console.print(f"Captions with fewer than {text_model.lexical_head.min_words} words above zero keep those.")
-    left = [what for name, what in parts.items() if (getattr(loaded.config, name, None) or 0) > 1]
+        console.print(f"A caption may have fewer than {text_model.lexical_head.min_words} words above zero.")
+    left = [part for name, part in parts.items() if (getattr(loaded.config, name, None) or 0) > 1]
     if left:
-        console.print(f"The words of the whole caption only: the model's own score also has {' and '.join(left)}.")
+        console.print(f"Only word vectors are exported; the score of the model also uses {' and '.join(left)}.")

@@ -1,4 +1,4 @@
-"""LexMotion's text tower as the text encoder of motion generators, which run with it unedited."""
+"""LexMotion's text tower as the text encoder of unmodified motion generators."""
 
 from transformers import AutoConfig, AutoModel
 

@@ -1,8 +1,8 @@
 """
-A module that answers as OpenAI's `clip` does and encodes with LexMotion, for generators whose code says `import clip`.
+Drop-in replacement of OpenAI's `clip` module that encodes with LexMotion, for generators that `import clip`.
 
-Only the text side exists. Token ids are the text tower's own word pieces; padding is 0 in both vocabularies, so a
-generator may cut and pad the table as it is used to.
+Only the text side is implemented. Token ids are the word pieces of the text tower; padding is 0 in both vocabularies,
+so generators can truncate and pad the ids as usual.
 """
 
 import copy
@@ -22,24 +22,24 @@ MODULES = ("clip", "clip.model")
 
 
 def _no_images(*_):
-    raise NotImplementedError("this is LexMotion's text encoder behind the interface of clip: it reads no images")
+    raise NotImplementedError("clip: replaced by LexMotion's text encoder, which reads no images; use the real clip")
 
 
 def _keep_weights(model: torch.nn.Module) -> None:
-    """`clip.model.convert_weights` halves CLIP's precision in place; LexMotion's stays as it was loaded."""
+    """Do nothing: `clip.model.convert_weights` halves CLIP's precision in place, LexMotion's stays as loaded."""
 
 
 class ClipShim(types.ModuleType):
     """
-    What `install_clip_shim` installs; it can also be used by itself.
+    Module installed by `install_clip_shim`; it can also be used on its own.
 
     Args:
-        source: folder or Hub name for `LexMotionTextConditioner.from_pretrained`, or a conditioner, of which every
-            `load` then is a copy.
-        kwargs: `output`, `dim` and others of `from_pretrained`.
+        source: folder or Hub name for `LexMotionTextConditioner.from_pretrained`, or a conditioner, which every `load`
+            copies.
+        kwargs: `output`, `dim` and other arguments of `from_pretrained`.
 
     Raises:
-        ValueError: the tokenizer's padding is not 0, which generators pad with.
+        ValueError: if the padding id of the tokenizer is not 0, which generators pad with.
     """
 
     def __init__(self, source: str | Path | LexMotionTextConditioner, **kwargs):
@@ -47,12 +47,14 @@ class ClipShim(types.ModuleType):
         if not isinstance(source, LexMotionTextConditioner):
             source = LexMotionTextConditioner.from_pretrained(source, **kwargs)
         elif kwargs:
-            raise ValueError(f"a conditioner has its settings already, got {', '.join(kwargs)} beside it")
+            raise ValueError(
+                f"source: a conditioner takes no {', '.join(kwargs)}; pass them with a folder or Hub name"
+            )
         self._conditioner = source
         self._tokenizer = source.tokenizer
         if self._tokenizer is None or self._tokenizer.pad_token_id != 0:
             found = None if self._tokenizer is None else self._tokenizer.pad_token_id
-            raise ValueError(f"clip's callers pad with 0, the id of the tokenizer's padding must be 0, got {found}")
+            raise ValueError(f"tokenizer: callers of clip need padding id 0, got {found}; use a BERT-style tokenizer")
         self.model = types.ModuleType("clip.model")
         self.model.convert_weights = _keep_weights  # type: ignore[attr-defined]
         for module, name in zip((self, self.model), MODULES, strict=True):
@@ -60,18 +62,18 @@ class ClipShim(types.ModuleType):
         self._hidden: dict[str, Any] | None = None
 
     def available_models(self) -> list[str]:
-        """Any name will do: `load` has one model."""
+        """Return the name of the only model; `load` accepts any name."""
         return [str(self._conditioner.name_or_path or "lexmotion")]
 
     def load(
         self, name: str | None = None, device: Any = "cpu", jit: bool = False, download_root: str | None = None
     ) -> tuple[LexMotionTextConditioner, Any]:
         """
-        Args:
-            name: of a CLIP model, not looked at, nor are `jit` and `download_root`. device: where the model shall be.
+        Return a new copy of the conditioner, and an image preprocessor that always raises.
 
-        Returns:
-            the conditioner, a new copy at every call, and what reads images in CLIP, which refuses to.
+        Args:
+            name, jit, download_root: ignored.
+            device: device of the model.
         """
         return copy.deepcopy(self._conditioner).to(device), _no_images
 
@@ -79,14 +81,15 @@ class ClipShim(types.ModuleType):
         self, texts: str | Sequence[str], context_length: int = CONTEXT_LENGTH, truncate: bool = False
     ) -> torch.IntTensor:
         """
-        Args:
-            texts: B captions. context_length: C, [CLS] and [SEP] among them. truncate: cut what is longer.
+        Tokenize captions to (B, C) int32 token ids, 0 = padding.
 
-        Returns:
-            (B, C) int32 token ids, 0 = padding.
+        Args:
+            texts: B captions.
+            context_length: C, including [CLS] and [SEP].
+            truncate: whether to truncate longer captions.
 
         Raises:
-            RuntimeError: a caption is longer and `truncate` is off (the type of error is clip's).
+            RuntimeError: if a caption is longer and `truncate` is off (same error type as clip).
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         longest = min(context_length, self._conditioner.longest)
@@ -95,20 +98,20 @@ class ClipShim(types.ModuleType):
         for place, row in enumerate(ids):
             if len(row) > longest:
                 raise RuntimeError(
-                    f"{texts[place]!r} has {len(row)} tokens, the context length is {longest}: pass truncate=True"
+                    f"{texts[place]!r}: {len(row)} tokens exceed the context length of {longest}; pass truncate=True"
                 )
             table[place, : len(row)] = torch.tensor(row, dtype=torch.int32)
         return table  # type: ignore[return-value]
 
     def install(self) -> "ClipShim":
-        """Answer to `import clip` from now on, in place of an installed clip."""
+        """Make `import clip` return this module, in place of an installed clip."""
         if self._hidden is None:
             self._hidden = {name: sys.modules[name] for name in MODULES if name in sys.modules}
         sys.modules.update(zip(MODULES, (self, self.model), strict=True))
         return self
 
     def remove(self) -> None:
-        """`import clip` means again what it meant before."""
+        """Undo `install`."""
         if self._hidden is None:
             return
         for name in MODULES:
@@ -125,7 +128,7 @@ class ClipShim(types.ModuleType):
 
 def install_clip_shim(source: str | Path | LexMotionTextConditioner, **kwargs) -> ClipShim:
     """
-    Make `import clip` mean LexMotion, for good or for a `with` block. Call it before the generator is imported.
+    Make `import clip` return LexMotion, permanently or within a `with` block. Call it before importing the generator.
 
     Args:
         source, kwargs: as in [`ClipShim`].
@@ -134,7 +137,7 @@ def install_clip_shim(source: str | Path | LexMotionTextConditioner, **kwargs) -
 
     ```python
     with install_clip_shim("runs/small/model"):
-        from model.mdm import MDM  # the name `clip` stays bound in the modules imported here
+        from model.mdm import MDM  # modules imported here keep the replaced `clip`
     ```
     """
     return ClipShim(source, **kwargs).install()

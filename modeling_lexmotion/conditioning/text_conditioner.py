@@ -1,15 +1,15 @@
 """
-A frozen text encoder for motion generators: captions in, vectors of the generator's width out.
+Frozen text encoder for motion generators: captions -> vectors of the generator's width.
 
     c = [LN(h_CLS) ; LN(E^T z / sum z)],  vector = P c
 
-h_CLS is the sentence state of the text tower and z its word weights, so that E^T z / sum z is the mean embedding of
-the words LexMotion reads in the caption. The paper says no more than that generators were given its representation;
-this form is ours.
+h_CLS is the sentence state of the text tower, z are its word weights, and E^T z / sum z is the weighted mean embedding
+of the words that LexMotion predicts for the caption. The paper states only that its representation was used as
+input of the generators; this form is ours.
 
-P is fixed. Generators freeze their text encoder, call it without gradients and map its vector by a linear layer of
-their own, so a trainable P would stay as it was drawn. It has orthonormal rows: angles between captions survive, and
-unit variance stays unit variance. `fit_projection` replaces it by the principal components of given captions.
+P is fixed. Generators freeze their text encoder, call it without gradients and add a linear layer of their own, so a
+trainable P would stay at its initial values. Its rows are orthonormal, which preserves angles between captions and
+unit variance. `fit_projection` replaces it by the principal components of given captions.
 """
 
 import copy
@@ -45,14 +45,13 @@ class LexMotionTextConditionerConfig(PreTrainedConfig):
     Configuration of [`LexMotionTextConditioner`].
 
     Args:
-        text_config: the text tower.
-        output (`str`): what a call returns: `"pooled"` (sentence and words), `"tokens"` or `"lexical"` (words alone).
-        dim (`int`, *optional*):
-            Width of a caption's vector, 512 as CLIP ViT-B/32 has. With `"lexical"` it may be `None`: the vector then
-            is the word weights themselves, one number for every word of the vocabulary.
-        token_dim (`int`): width of a token's vector, 768 as DistilBERT has.
-        max_length (`int`): tokens read of a caption.
-        projection_seed (`int`): of the projections, before one is fitted.
+        text_config: configuration of the text tower.
+        output: output of a call: `"pooled"` (sentence and words), `"tokens"` or `"lexical"` (words only).
+        dim: width of caption vectors, 512 as in CLIP ViT-B/32. With `"lexical"` it may be `None`: the vector is then
+            the word weights themselves, one value per word of the vocabulary.
+        token_dim: width of token vectors, 768 as in DistilBERT.
+        max_length: maximum number of tokens per caption.
+        projection_seed: random seed of the projections, before they are fitted.
     """
 
     model_type = "lexmotion_text_conditioner"
@@ -69,31 +68,31 @@ class LexMotionTextConditionerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         if self.output not in OUTPUTS:
-            raise ValueError(f"output must be one of {OUTPUTS}, got {self.output!r}")
+            raise ValueError(f"output: got {self.output!r}; pass one of {OUTPUTS}")
         if self.dim is None and self.output != "lexical":
-            raise ValueError(f"only output='lexical' has vectors without a dim; give dim for output={self.output!r}")
+            raise ValueError(f"dim: got None with output={self.output!r}; pass a width, or output='lexical'")
         for name in ("dim", "token_dim"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be a positive width, got {value}")
+                raise ValueError(f"{name}: got {value}; pass a positive width")
         if self.max_length < 3:
-            raise ValueError(f"max_length must leave room for a word between [CLS] and [SEP], got {self.max_length}")
+            raise ValueError(f"max_length: got {self.max_length}; pass at least 3, for a word between [CLS] and [SEP]")
 
 
 def orthogonal(rows: int, columns: int, seed: int) -> torch.Tensor:
-    """(rows, columns), orthonormal along the shorter side, the same for a seed on every machine."""
+    """Return a (rows, columns) matrix, orthonormal along its shorter side, identical per seed on every machine."""
     generator = torch.Generator().manual_seed(seed)
     numbers = torch.randn(max(rows, columns), min(rows, columns), generator=generator, dtype=torch.float64)
     basis, triangle = torch.linalg.qr(numbers)
-    basis = basis * triangle.diagonal().sign()  # the signs of a QR are the library's choice
+    basis = basis * triangle.diagonal().sign()  # the signs of a QR decomposition differ between libraries
     return (basis if rows >= columns else basis.T).float()
 
 
 class FixedProjection(nn.Module):
     """
-    x -> W (x - center), kept in buffers: it is stored with the weights and never trained.
+    Fixed linear map x -> W (x - center), stored as buffers: saved with the weights but never trained.
 
-    Input of unit variance has output of unit variance.
+    Input of unit variance gives output of unit variance.
     """
 
     weight: torch.Tensor
@@ -113,10 +112,10 @@ class FixedProjection(nn.Module):
     @torch.no_grad()
     def fit(self, features: torch.Tensor) -> float:
         """
-        Centre on `features` (N, in_size), and keep their principal components where there are more than `out_size`.
+        Centre on `features` (N, in_size) and, if in_size > out_size, project on their principal components.
 
         Returns:
-            The share of their variance that is kept.
+            the fraction of the variance kept.
         """
         out_size, in_size = self.weight.shape
         features = features.double()
@@ -139,10 +138,10 @@ class FixedProjection(nn.Module):
 
 class VectorCache:
     """
-    Least recently used vectors, up to so many bytes, on the CPU. A copy or a pickle of it is empty.
+    LRU cache of vectors on the CPU, limited in bytes. Copies and pickles of it are empty.
 
     Args:
-        capacity: bytes; 0 keeps nothing.
+        capacity: capacity in bytes; 0 disables the cache.
     """
 
     def __init__(self, capacity: int = CACHE_BYTES):
@@ -179,10 +178,11 @@ class VectorCache:
 
 class LexMotionTextConditioner(LexMotionPreTrainedModel):
     """
-    The text tower as generators call a text encoder: frozen, always in evaluation mode, with what it said before kept.
+    Text tower as text encoder of a generator: frozen, always in evaluation mode, with cached outputs.
 
     Args:
-        config: see [`LexMotionTextConditionerConfig`]. tokenizer: the tower's own.
+        config: see [`LexMotionTextConditionerConfig`].
+        tokenizer: tokenizer of the tower.
 
     Example:
 
@@ -241,15 +241,17 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         **kwargs,
     ) -> "LexMotionTextConditioner":
         """
+        Load a conditioner from a model, a text tower or a saved conditioner.
+
         Args:
             path: folder or Hub name of a `LexMotionModel`, a `LexMotionTextModel` or a saved conditioner.
             output: `"pooled"` (the default), `"tokens"` or `"lexical"`.
             dim: width of the output; None: 512 for `"pooled"`, 768 for `"tokens"`, the vocabulary for `"lexical"`.
-            tokenizer: None loads the one saved beside the weights.
-            kwargs: as `PreTrainedModel.from_pretrained` takes them.
+            tokenizer: None loads the one saved with the weights.
+            kwargs: arguments of `PreTrainedModel.from_pretrained`.
 
         Raises:
-            ValueError: there is no text tower or no tokenizer at `path`, or a saved conditioner is of another width.
+            ValueError: if `path` has no text tower or no tokenizer, or a saved conditioner has another width.
         """
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         kind = PreTrainedConfig.get_config_dict(path, **hub)[0].get("model_type")
@@ -261,21 +263,21 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             width = model.config.token_dim if model.config.output == "tokens" else model.config.dim
             if (output or model.config.output, width if dim is None else dim) != (model.config.output, width):
                 raise ValueError(
-                    f"{path} was saved with output={model.config.output!r} and dim={width}, not output={output!r} and "
-                    f"dim={dim}: leave them out, or start from the LexMotionModel"
+                    f"{path}: saved with output={model.config.output!r} and dim={width}, got output={output!r} and "
+                    f"dim={dim}; omit them, or load from the LexMotionModel"
                 )
             model.tokenizer = tokenizer
             model.requires_grad_(False).eval()
             return loaded
         if kind not in TOWERS:
             raise ValueError(
-                f"{path} is of model type {kind!r} and has no LexMotion text tower; known are {', '.join(TOWERS)}"
+                f"{path}: model type {kind!r} has no LexMotion text tower; pass a model of type {', '.join(TOWERS)}"
             )
         tower, info = LexMotionTextModel.from_pretrained(path, *inputs, **kwargs | {"output_loading_info": True})
         if info["missing_keys"]:
             raise ValueError(
-                f"{path} lacks {len(info['missing_keys'])} weights of the text tower, "
-                f"{sorted(info['missing_keys'])[0]} among them; give the folder of a LexMotionModel"
+                f"{path}: {len(info['missing_keys'])} weights of the text tower are missing, including "
+                f"{sorted(info['missing_keys'])[0]}; pass the folder of a LexMotionModel"
             )
         return cls.from_text_model(tower, tokenizer, output or "pooled", dim)
 
@@ -283,7 +285,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
     def from_text_model(
         cls, text_model: LexMotionTextModel, tokenizer: Any, output: str = "pooled", dim: int | None = None
     ) -> "LexMotionTextConditioner":
-        """A conditioner around a tower in memory, which becomes its own; arguments as in `from_pretrained`."""
+        """Wrap a tower in memory, without copying it; arguments as in `from_pretrained`."""
         widths: dict[str, int | None] = {"dim": 512 if dim is None else dim}
         if output == "tokens":
             widths = {"token_dim": 768 if dim is None else dim}
@@ -301,67 +303,67 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             return AutoTokenizer.from_pretrained(path, **hub)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{path} has no tokenizer that can be read: save the model's processor there "
-                "(processor.save_pretrained), or pass tokenizer="
+                f"{path}: no readable tokenizer; save the model's processor there (processor.save_pretrained), or "
+                "pass tokenizer="
             ) from error
 
     def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
-        """Weights, projections, configuration and tokenizer: all that `from_pretrained` reads."""
+        """Save weights, projections, configuration and tokenizer, for `from_pretrained`."""
         if kwargs.get("push_to_hub"):
-            raise ValueError("save_pretrained would push without the tokenizer: call push_to_hub(name)")
+            raise ValueError("push_to_hub=True: would push without the tokenizer; call push_to_hub(name) instead")
         super().save_pretrained(save_directory, **kwargs)
         if self.tokenizer is not None:
             tokenizer = copy.deepcopy(self.tokenizer)
-            tokenizer._set_processor_class(None)  # else its readers would look for a LexMotionProcessor
+            tokenizer._set_processor_class(None)  # otherwise loading it would look for a LexMotionProcessor
             tokenizer.save_pretrained(save_directory)
 
-    # ------------------------------------------------------------------------------------------ frozen, whatever comes
+    # ---------------------------------------------------------------------------------------------------- stays frozen
 
     def train(self, mode: bool = True) -> "LexMotionTextConditioner":
-        """Stays in evaluation mode: a generator's `train()` reaches its submodules, dropout among them."""
+        """Stay in evaluation mode, since `train()` of a generator would turn on dropout here."""
         return super().train(False)
 
     def _apply(self, *args, **kwargs):
-        self.cache.clear()  # of another precision
+        self.cache.clear()  # device or precision changed
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs):
-        self.cache.clear()  # of other weights
+        self.cache.clear()  # weights changed
         return super()._load_from_state_dict(*args, **kwargs)
 
     # -------------------------------------------------------------------------------------------------------- encoding
 
     def forward(self, texts: Texts) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Captions -> what `config.output` says: `encode_tokens`, else `encode_text`."""
+        """Return `encode_tokens` if `config.output` is `"tokens"`, else `encode_text`."""
         return self.encode_tokens(texts) if self.config.output == "tokens" else self.encode_text(texts)
 
     def encode_text(self, texts: Texts) -> torch.Tensor:
         """
-        One vector a caption.
+        Encode each caption as one vector.
 
         Args:
-            texts: B captions, which may be empty; or their token ids (B, L), padded at the end with the tokenizer's
-                padding (0 in vocabularies of the BERT family).
+            texts: B captions, possibly empty strings; or their token ids (B, L), right-padded with the padding id of
+                the tokenizer (0 in BERT vocabularies).
 
         Returns:
-            (B, `config.dim`), or (B, V) word weights, on the device and in the precision of the weights.
+            (B, `config.dim`) vectors, or (B, V) word weights, on the device and in the precision of the weights.
 
         Raises:
-            ValueError: ids outside the vocabulary or longer than the tower reads, or captions and no tokenizer.
+            ValueError: if ids are outside the vocabulary or too many, or for captions if the tokenizer is missing.
         """
         vectors = self._remembered("text", self._token_ids(texts))
         return torch.stack(vectors).to(self.device, self.dtype)
 
     def encode_tokens(self, texts: Texts) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        One vector a token.
+        Encode each token as one vector.
 
         Args:
             texts: as in `encode_text`.
 
         Returns:
-            (B, T, `config.token_dim`), zero in the padding, and a bool mask (B, T), True = token. T is the longest
-            caption of the batch.
+            (B, T, `config.token_dim`) vectors, zero in the padding, and a bool mask (B, T), True = token. T is the
+            length of the longest caption in the batch.
         """
         states, mask = self._states(self._token_ids(texts))
         if self.token_projection is not None:
@@ -371,15 +373,15 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
 
     def encode_words(self, sentences: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        One vector a word, the mean of its word pieces, for generators that count words.
+        Encode each word as one vector, the mean of its word pieces, for generators that work on words.
 
         Args:
-            sentences: B lists of words; of `tokenizer.unk_token`, where a word is not known.
+            sentences: B lists of words, with `tokenizer.unk_token` for unknown words.
 
         Returns:
-            states (B, T, H) for the start of the sentence, each of its words and its end, in the tower's own width;
-            a bool mask (B, T), True = read (words past `config.max_length` tokens are not); and the vectors (B, D) of
-            `encode_text`. T is the longest sentence's number of words + 2.
+            states (B, T, H) of start, words and end of each sentence, in the width of the tower; a bool mask (B, T),
+            True = encoded (False for words beyond `config.max_length` tokens); and the vectors (B, D) of
+            `encode_text`. T is the number of words of the longest sentence + 2.
         """
         tokenizer, counts = self._need_tokenizer(), [len(words) for words in sentences]
         flat = [word for words in sentences for word in words]
@@ -406,39 +408,39 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
     @torch.no_grad()
     def fit_projection(self, captions: Sequence[str]) -> float:
         """
-        Fit the projection of `encode_text` to captions, those a generator trains on: their principal components.
+        Fit the projection of `encode_text` to the principal components of the generator's training captions.
 
-        Do it before the generator trains, and `save_pretrained` the result: a generator knows one projection.
+        Fit before training the generator, then call `save_pretrained`: the generator depends on this projection.
 
         Args:
-            captions: thousands, so that every direction is seen.
+            captions: captions; pass thousands, to cover all directions.
 
         Returns:
-            The share of their variance that `config.dim` numbers keep.
+            the fraction of the variance kept in `config.dim` dimensions.
 
         Raises:
-            ValueError: fewer than two captions, or vectors that are not projected.
+            ValueError: for fewer than two distinct captions, or if the vectors are not projected.
         """
         if self.text_projection is None:
-            raise ValueError("word weights are not projected: give dim to fit a projection of them")
+            raise ValueError("dim: got None, so word weights are not projected; pass dim to fit a projection")
         if len(set(captions)) < 2:
-            raise ValueError(f"a projection is fitted to different captions, got {len(set(captions))}")
+            raise ValueError(f"captions: got {len(set(captions))} distinct; pass at least 2")
         share = self.text_projection.fit(torch.stack(self._remembered("features", self._token_ids(captions))))
         self.cache.clear()
         return share
 
     def _need_tokenizer(self) -> Any:
         if self.tokenizer is None:
-            raise ValueError("this conditioner has no tokenizer: load it with from_pretrained, or set .tokenizer")
+            raise ValueError("tokenizer: got None; load the conditioner with from_pretrained, or set .tokenizer")
         return self.tokenizer
 
     @property
     def longest(self) -> int:
-        """Tokens read of a caption."""
+        """Maximum number of tokens per caption."""
         return min(self.config.max_length, self.text_model.encoder.config.max_position_embeddings)
 
     def _token_ids(self, texts: Texts) -> list[TokenIds]:
-        """Captions or a padded table -> ids of every caption without its padding: what vectors are kept under."""
+        """Return the token ids of each caption, without padding; they are also the cache keys."""
         if not isinstance(texts, torch.Tensor):
             texts = [texts] if isinstance(texts, str) else list(texts)
             if not texts:
@@ -446,7 +448,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             ids = self._need_tokenizer()(texts, truncation=True, max_length=self.longest)["input_ids"]
             return [tuple(row) for row in ids]
         if texts.ndim != 2 or texts.is_floating_point():
-            raise ValueError(f"token ids must be integers (B, L), got {texts.dtype} of shape {tuple(texts.shape)}")
+            raise ValueError(f"token ids: got {texts.dtype} of shape {tuple(texts.shape)}; pass integers (B, L)")
         vocabulary, longest = self.config.text_config.vocab_size, self.longest
         pad = 0 if self.tokenizer is None else self.tokenizer.pad_token_id
         rows = []
@@ -455,21 +457,21 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
                 row.pop()
             if len(row) > longest or min(row) < 0 or max(row) >= vocabulary:
                 raise ValueError(
-                    f"got a caption of {len(row)} ids in {min(row)}..{max(row)}; the text tower reads at most "
-                    f"{longest} ids of {vocabulary} words: tokenize with the conditioner's own tokenizer"
+                    f"token ids: got {len(row)} ids in {min(row)}..{max(row)}, the text tower takes at most {longest} "
+                    f"below {vocabulary}; use the tokenizer of the conditioner"
                 )
             rows.append(tuple(row))
         return rows
 
     def _states(self, rows: list[TokenIds]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token states (B, L, H), zero in the padding, and their mask (B, L)."""
+        """Return token states (B, L, H), zero in the padding, and their mask (B, L)."""
         states = nn.utils.rnn.pad_sequence(self._remembered("tokens", rows), batch_first=True)
         lengths = torch.tensor([len(row) for row in rows])
         mask = torch.arange(states.shape[1]) < lengths[:, None]
         return states.to(self.device, self.dtype), mask.to(self.device)
 
     def _forget_another_state(self) -> None:
-        """Empty the cache when a weight, a buffer or a limit on the words is another than when it was filled."""
+        """Clear the cache if a weight, a buffer or a word limit has changed since it was filled."""
         head = self.text_model.lexical_head
         tensors = (*self.parameters(), *self.buffers())
         versions = tuple((id(tensor), tensor._version) for tensor in tensors if not tensor.is_inference())
@@ -479,9 +481,9 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             self._mark = mark
 
     def _remembered(self, kind: str, rows: list[TokenIds]) -> list[torch.Tensor]:
-        """What `_compute` returns for each of the rows, computed once for each that is not in the cache."""
+        """Return the results of `_compute` for the rows, from the cache if possible."""
         if not rows:
-            raise ValueError("got no captions; a batch has at least one")
+            raise ValueError("captions: got 0; pass at least 1")
         self._forget_another_state()
         found = {row: vector for row in dict.fromkeys(rows) if (vector := self.cache.get((kind, row))) is not None}
         missing = sorted((row for row in dict.fromkeys(rows) if row not in found), key=len, reverse=True)
@@ -494,19 +496,18 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         return [found[row] for row in rows]
 
     def _own_precision(self) -> torch.autocast:
-        """No autocast of the generator around."""
+        """Disable autocast of the surrounding generator."""
         return torch.autocast(self.device.type, enabled=False)
 
     def _compute(self, kind: str, rows: list[TokenIds]) -> list[torch.Tensor]:
         """
-        Args:
-            kind: `"tokens"`: states (L, H) of each row; `"features"`: c before its projection; `"text"`: the vector.
+        Compute one output per row, as separate float32 tensors on the CPU.
 
-        Returns:
-            float32 on the CPU, each of its own memory.
+        Args:
+            kind: `"tokens"`: states (L, H); `"features"`: c before its projection; `"text"`: the projected vector.
         """
         device = self.device
-        # A generator may call first while it samples in inference mode: what is kept must serve its training as well.
+        # The first call may come from sampling in inference mode, but cached tensors must also work in training.
         with torch.inference_mode(False), torch.no_grad(), self._own_precision(), LinearMaps(self.dtype):
             ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
             lengths = torch.tensor([len(row) for row in rows])

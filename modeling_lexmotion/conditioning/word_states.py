@@ -1,8 +1,8 @@
 """
-The word-level route of T2M (Guo et al., CVPR 2022), whose text encoder is not given captions but vectors of words.
+Text encoder for T2M (Guo et al., CVPR 2022), whose generator receives word vectors instead of captions.
 
-Its data loader turns every word into a GloVe vector by looking it up in a table. The same table, read backwards, tells
-the words, which LexMotion can read; the rest of T2M (motion length estimator, evaluator) keeps its vectors.
+Its data loader looks up a GloVe vector for every word. The inverse of that table recovers the words for LexMotion; the
+rest of T2M (motion length estimator, evaluator) keeps its vectors.
 """
 
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ from .text_conditioner import LexMotionTextConditioner
 
 class T2MTextEncoder(nn.Module):
     """
-    In the place of T2M's recurrent text encoder: frozen word and sentence states, two trained linear maps.
+    Replacement of T2M's recurrent text encoder: frozen word and sentence states, two trained linear maps.
 
     Args:
-        conditioner: reads the words; not trained, and registered as `clip_model`.
-        word_vectors: word -> its vector, the table the data loader looks words up in (`WordVectorizer.word2vec`).
-        hidden_size: of each direction of the recurrent encoder whose place this takes; states are twice as wide.
-        unknown: the word whose vector stands for all words that are not in the table.
+        conditioner: text encoder; not trained, and registered as `clip_model`.
+        word_vectors: word -> vector, the table of the data loader (`WordVectorizer.word2vec`).
+        hidden_size: width per direction of the replaced recurrent encoder; states are twice as wide.
+        unknown: word whose vector stands for all words missing from the table.
 
     Raises:
-        ValueError: the table is empty or its vectors differ in width.
+        ValueError: if the table is empty or its vectors differ in width.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class T2MTextEncoder(nn.Module):
         table = {word: np.asarray(vector, dtype=np.float32) for word, vector in word_vectors.items()}
         shapes = {vector.shape for vector in table.values()}
         if len(shapes) != 1 or len(next(iter(shapes))) != 1:
-            raise ValueError(f"word_vectors must be vectors of one width, got the shapes {sorted(shapes)}")
+            raise ValueError(f"word_vectors: got shapes {sorted(shapes)}; pass vectors of one width")
         self.clip_model = conditioner
         self.words: dict[bytes, str] = {}
         for word, vector in table.items():
@@ -52,17 +52,19 @@ class T2MTextEncoder(nn.Module):
         self, word_embs: torch.Tensor, pos_onehot: torch.Tensor, cap_lens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
+        Encode captions given as word vectors.
+
         Args:
-            word_embs: (B, T, W) vectors of the table: start, words, end, padding.
-            pos_onehot: parts of speech, not looked at: the text tower tells them from the sentence.
-            cap_lens: (B,) words of each caption, start and end counted.
+            word_embs: (B, T, W) vectors from the table: start, words, end, padding.
+            pos_onehot: parts of speech, ignored, since the text tower infers them from the sentence.
+            cap_lens: (B,) words per caption, including start and end.
 
         Returns:
             word states (B, max(cap_lens), 2 * hidden_size), zero in the padding, and sentence states
             (B, 2 * hidden_size).
 
         Raises:
-            ValueError: a vector is none of the table.
+            ValueError: if a vector is not in the table.
         """
         sentences = self.read(word_embs, cap_lens)
         states, mask, sentence = self.clip_model.encode_words(sentences)
@@ -70,14 +72,14 @@ class T2MTextEncoder(nn.Module):
         return self.word_head(states.to(dtype)) * mask[..., None], self.sentence_head(sentence.to(dtype))
 
     def read(self, word_embs: torch.Tensor, cap_lens: torch.Tensor) -> list[list[str]]:
-        """Vectors as in `forward` -> the words between start and end."""
+        """Return the words between start and end, from vectors as in `forward`."""
         vectors = word_embs.detach().float().cpu().numpy()
         sentences: list[list[str]] = []
         for row, length in zip(vectors, torch.as_tensor(cap_lens).tolist(), strict=True):
             words = [self.words.get(vector.tobytes()) for vector in row[1 : length - 1]]
             if None in words:
                 raise ValueError(
-                    f"word {words.index(None) + 1} of caption {len(sentences)} has a vector that is not in the table: "
+                    f"word {words.index(None) + 1} of caption {len(sentences)}: its vector is not in the table; "
                     "build T2MTextEncoder with the table of the data loader (WordVectorizer.word2vec)"
                 )
             sentences.append([word for word in words if word is not None])

@@ -1,4 +1,4 @@
-"""A text tower as a plain masked language model of transformers, which other libraries read as a SPLADE encoder."""
+"""Export of a text tower as a masked language model of transformers, loaded by other libraries as a SPLADE encoder."""
 
 import copy
 import os
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM
 
-NEVER = -1e4  # bias of a word that must not fire
-CAPTION_TOKENS = 77  # read of a caption, as `encode_text` does
+NEVER = -1e4  # bias of inactive words
+CAPTION_TOKENS = 77  # maximum tokens per caption, as in `encode_text`
 PROBES = ("a person walks forward slowly", "jump", "someone kicks with the left leg, then turns around and sits down")
-TOLERANCE = 1e-4  # of a word weight, between two ways to multiply the same float32 matrices
+TOLERANCE = 1e-4  # per word weight, between two implementations of the same float32 matrix products
 
-# Model type -> the parts of its masked-LM head: dense layer, LayerNorm, output bias.
+# Model type -> parts of its masked-LM head: dense layer, LayerNorm, output bias.
 HEADS = {
     "bert": ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
     "distilbert": ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
@@ -24,25 +24,26 @@ HEADS = {
 
 def as_masked_lm(text_model: Any) -> Any:
     """
-    The text tower as `BertForMaskedLM` or `DistilBertForMaskedLM`; the way back of `from_text_pretrained`.
+    Convert the text tower to `BertForMaskedLM` or `DistilBertForMaskedLM`, the inverse of `from_text_pretrained`.
 
-    log(1 + ReLU) of its logits, maximum over tokens, is `text_embeds`: sentence-transformers computes just that with
-    `SparseEncoder(modules=[Transformer(folder, transformer_task="fill-mask"), SpladePooling("max")])`. Words that are
-    not active get a bias no score overcomes. `top_k` and `min_words` have no place there, see
-    [`save_sparse_encoder`].
+    log(1 + ReLU) of its logits, max-pooled over tokens, is `text_embeds`. sentence-transformers computes the same with
+    `SparseEncoder(modules=[Transformer(folder, transformer_task="fill-mask"), SpladePooling("max")])`. Inactive words
+    get a large negative bias. `top_k` and `min_words` cannot be represented, see [`save_sparse_encoder`].
 
     Args:
-        text_model: a `LexMotionTextModel` with a `splade` head.
+        text_model: `LexMotionTextModel` with a `splade` head.
 
     Returns:
-        a model of its own (weights are copied), in evaluation mode.
+        a new model (weights are copied), in evaluation mode.
 
     Raises:
-        ValueError: the head is of another kind.
+        ValueError: if the head is of another kind.
     """
     head, encoder_config = text_model.lexical_head, copy.deepcopy(text_model.config.encoder_config)
     if head.kind != "splade":
-        raise ValueError(f"only a head of kind 'splade' is a masked-LM head, this model has {head.kind!r}")
+        raise ValueError(
+            f"lexical head: kind {head.kind!r} is not a masked-LM head; export a model with kind 'splade'"
+        )
     encoder_config.tie_word_embeddings = True
     model = AutoModelForMaskedLM.from_config(encoder_config)
     getattr(model, model.base_model_prefix).load_state_dict(text_model.encoder.state_dict())
@@ -58,21 +59,23 @@ def as_masked_lm(text_model: Any) -> Any:
 
 def save_masked_lm(text_model: Any, tokenizer: Any, folder: str | Path) -> None:
     """
-    Save [`as_masked_lm`] and its tokenizer as a checkpoint of their own.
+    Save the result of [`as_masked_lm`] and the tokenizer as a separate checkpoint.
 
     Args:
-        text_model: a `LexMotionTextModel` with a `splade` head. tokenizer: its own. folder: where to.
+        text_model: `LexMotionTextModel` with a `splade` head.
+        tokenizer: tokenizer of the text model.
+        folder: output folder.
     """
     as_masked_lm(text_model).save_pretrained(folder)
     tokenizer = copy.deepcopy(tokenizer)
-    # Else its readers would look for the LexMotionProcessor it is part of, or was loaded with.
+    # Otherwise loading it would look for the LexMotionProcessor it belongs to.
     tokenizer._set_processor_class(None)
     tokenizer.init_kwargs.pop("processor_class", None)
     tokenizer.save_pretrained(folder)
 
 
 def _without_minimum(text_model: Any, tokenizer: Any) -> np.ndarray:
-    """(N, V), vectors of the probes as they are with no `min_words`."""
+    """Encode the probes without `min_words`: (N, V) vectors."""
     head = text_model.lexical_head
     least, head.min_words = head.min_words, 0
     try:
@@ -83,43 +86,44 @@ def _without_minimum(text_model: Any, tokenizer: Any) -> np.ndarray:
 
 def save_sparse_encoder(text_model: Any, tokenizer: Any, folder: str | Path, drop_minimum: bool = False) -> float:
     """
-    Save the text tower as a model of sentence-transformers: `SparseEncoder(folder)` gives its vectors.
+    Save the text tower as a sentence-transformers model, so that `SparseEncoder(folder)` gives the same vectors.
 
-    Its words are the active words, `top_k` becomes `max_active_dims`, 77 tokens are read of a caption, and the
-    similarity is the cosine. It is read back and compared with the model before the folder appears.
+    Only active words are output, `top_k` becomes `max_active_dims`, captions are truncated to 77 tokens, and
+    similarity is the cosine. The export is loaded and compared with the model before the folder is written.
 
     Args:
-        text_model: a `LexMotionTextModel` with a `splade` head, in float32. tokenizer: its own.
-        folder: where to; must not exist, or be empty.
-        drop_minimum: leave out `min_words`, which SparseEncoder cannot compute: captions with fewer words above zero
-            keep those, all others have equal vectors. Otherwise such a model is refused.
+        text_model: `LexMotionTextModel` with a `splade` head, in float32.
+        tokenizer: tokenizer of the text model.
+        folder: output folder, new or empty.
+        drop_minimum: whether to drop `min_words`, which SparseEncoder does not support. Captions with fewer words
+            above zero then keep only those; all other vectors stay equal. If False, such a model is an error.
 
     Returns:
-        the largest difference of a word's weight between both, over a few captions.
+        the largest difference of a word weight between both, over a few captions.
 
     Raises:
-        ImportError: sentence-transformers is not installed.
-        FileExistsError: the folder holds something.
-        ValueError: the head does what SparseEncoder cannot: another kind than `splade`, `min_words` that are not
-            dropped, `word_share`; or the vectors are not equal.
+        ImportError: if sentence-transformers is not installed.
+        FileExistsError: if the folder is not empty.
+        ValueError: if SparseEncoder does not support the head (a kind other than `splade`, `min_words` without
+            `drop_minimum`, `word_share`), or if the vectors differ.
     """
     try:
         from sentence_transformers import SparseEncoder
         from sentence_transformers.base.modules import Transformer
         from sentence_transformers.sparse_encoder.modules import SpladePooling
     except ImportError as error:
-        raise ImportError("this export needs sentence-transformers: `pip install sentence-transformers`") from error
+        raise ImportError("this export needs sentence-transformers; `pip install sentence-transformers`") from error
     folder, head = Path(folder), text_model.lexical_head
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} holds something already: choose another folder, or remove it")
+        raise FileExistsError(f"{folder}: not empty; choose another folder, or remove it")
     if head.min_words and not drop_minimum:
         raise ValueError(
-            f"this model gives every caption at least {head.min_words} words (min_words), which SparseEncoder cannot: "
-            "ask for drop_minimum (--drop-minimum) if captions with fewer words above zero may keep those"
+            f"min_words: got {head.min_words}, but SparseEncoder supports no minimum number of words; pass "
+            "drop_minimum=True (--drop-minimum) to export without it"
         )
     if head.word_share is not None:
         raise ValueError(
-            f"this text tower drops words below thresholds (word_share {head.word_share}), which SparseEncoder cannot"
+            f"word_share: SparseEncoder supports no word thresholds, got {head.word_share}; export one without"
         )
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.model_max_length = CAPTION_TOKENS
@@ -135,8 +139,8 @@ def save_sparse_encoder(text_model: Any, tokenizer: Any, folder: str | Path, dro
         difference = float(np.abs(ours - theirs.numpy()).max())
         if difference > TOLERANCE:
             raise ValueError(
-                f"SparseEncoder gives other vectors than this model, by up to {difference:.2g} a word, so nothing was "
-                "saved: is the tokenizer the model's own?"
+                f"SparseEncoder: word weights differ from the model by up to {difference:.2g}, so nothing was saved; "
+                "pass the model's own tokenizer"
             )
         os.replace(ready, folder)
     return difference

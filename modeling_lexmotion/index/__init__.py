@@ -1,26 +1,28 @@
 """
-Where the rows of an index can be kept instead of in its folder.
+Search by words: an exact index of lexical vectors, whose rows an engine keeps.
 
-An engine is imported when it is asked for, so that each is an extra: `pip install lexmotion[milvus]`,
-`pip install lexmotion[postgres]`.
+An engine is imported when it is asked for, so that each but the embedded one is an extra: `pip install
+lexmotion[milvus]`, `pip install lexmotion[postgres]`.
 """
 
 import importlib
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from .engine import IndexEngine
+from .folder import IndexFolder
 
-ENGINES = {"milvus": "MilvusEngine", "postgres": "PostgresEngine"}
+EMBEDDED = "embedded"
+ENGINES = {EMBEDDED: "EmbeddedEngine", "milvus": "MilvusEngine", "postgres": "PostgresEngine"}
 
 
-def connect(entry: dict[str, Any], folder: Path) -> IndexEngine:
+def connect(entry: Mapping[str, Any], folder: IndexFolder) -> IndexEngine:
     """
     The engine of an index.
 
     Args:
-        entry: `engine`, a name of `ENGINES`; `uri`, its address, None for the engine's own choice; and `table`, where
-            the rows are, None for a new one.
+        entry: `engine`, a name of `ENGINES`; `uri`, its address, None for the engine's own choice; `table`, where the
+            rows are, None for a new one; and `accelerate`, see `LexMotionIndex.build`.
         folder: of the index, which a relative address starts from.
 
     Raises:
@@ -29,13 +31,13 @@ def connect(entry: dict[str, Any], folder: Path) -> IndexEngine:
     """
     name = entry["engine"]
     if name not in ENGINES:
-        raise ValueError(f"there is no engine {name!r}; there are embedded, {', '.join(ENGINES)}")
+        raise ValueError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
     try:
         module = importlib.import_module(f".{name}", __package__)
     except ImportError as error:
         raise ImportError(
             f"engine {name!r} needs more packages ({error}): run `pip install lexmotion[{name}]`"
         ) from error
-    engine: IndexEngine = getattr(module, ENGINES[name])(entry.get("uri"), entry.get("table"), folder)
+    engine: IndexEngine = getattr(module, ENGINES[name])(entry, folder)
     engine.check()
     return engine

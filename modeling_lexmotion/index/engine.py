@@ -1,12 +1,28 @@
-"""What an engine does for an index, and the rows that pass between them."""
+"""What every engine of an index does, and the rows that pass between an engine and the index."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
+
+from .segments import Segment
+
+Query = tuple[np.ndarray, np.ndarray]  # words, ascending, and their weights, of length 1
+
+
+class Found(Protocol):
+    """Rows that hits are among: a `Segment`, or what an engine returned."""
+
+    def weights_of(self, words: np.ndarray, rows: np.ndarray) -> np.ndarray: ...
+
+    def item_metadata(self, row: int) -> dict[str, Any]: ...
+
+
+# (minus score, id, place, row) of the hits of a query, best first; and what they are rows of, by place.
+Ranked = tuple[list[tuple[float, Any, int, int]], Sequence[Found]]
 
 
 @dataclass
@@ -32,6 +48,15 @@ class Rows:
         vectors.sort_indices()
         return cls([row[0] for row in found], vectors, [row[3] for row in found])
 
+    @classmethod
+    def join(cls, parts: Iterable["Rows"], width: int) -> "Rows":
+        """All rows of several, one after the other."""
+        parts = [cls.of([], width), *parts]
+        vectors = sparse.vstack([part.vectors for part in parts], format="csr")
+        return cls(
+            [id for part in parts for id in part.ids], vectors, [item for part in parts for item in part.metadata]
+        )
+
     def each(self) -> Iterator[tuple[Any, list[int], list[float], dict[str, Any]]]:
         """Inverse of `of`."""
         bounds = self.vectors.indptr.tolist()
@@ -47,7 +72,7 @@ class Rows:
         return self.metadata[row]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Books:
     """
     What an engine knows of an index beside its rows.
@@ -61,81 +86,113 @@ class Books:
     next_number: int = 0
     items: int = 0
 
+    @property
+    def id_type(self) -> type | None:
+        """Of the ids; None before the first item."""
+        return {"int": int, "str": str, None: None}[self.id_kind]
+
+    def after(self, ids: Any, replaced: int, next_number: int) -> "Books":
+        """The books when items of these ids have been added, of which some replaced others."""
+        kind = "int" if isinstance(ids, np.ndarray) else "str"
+        return Books(kind if len(ids) else self.id_kind, next_number, self.items + len(ids) - replaced)
+
+    def without(self, count: int) -> "Books":
+        """The books when so many items have been deleted."""
+        return replace(self, items=self.items - count)
+
 
 class IndexEngine(Protocol):
     """
     Keeps the rows of one index, and finds those with the largest inner products.
 
-    An engine is made from an address, a table and the index's folder, see `connect`, and connects when it is asked
-    for something first: it raises `ConnectionError` with the address when nobody answers.
-
-    Attributes:
-        most: rows that `nearest` can return.
-        transactions: whether `change` keeps other writers out; else the index's folder is locked.
+    An engine is made from its entry in the manifest and the index's folder, see `connect`. One that is elsewhere
+    connects when it is asked for something first, and raises `ConnectionError` with its address if nobody answers.
     """
 
-    most: ClassVar[int]
-    transactions: ClassVar[bool]
-
     def check(self) -> None:
-        """Whether the address can be used. Makes nothing: a file, and the index's folder, need not be there yet."""
+        """Check that the address can be used. Makes nothing: a file, and the index's folder, need not exist yet."""
 
     def entry(self) -> dict[str, Any]:
         """What the index's folder says of the engine, `connect` takes it; never a password."""
 
-    def create(self, width: int, id_kind: str | None) -> None:
-        """A new table for vectors of `width` words."""
+    def creating(self, width: int, id_kind: str | None) -> AbstractContextManager[None]:
+        """
+        Around the first rows of a new index, inside `IndexFolder.making`: the manifest names them in the end, and if
+        anything fails, neither rows nor manifest are there.
+
+        Args:
+            width: of the vectors. id_kind: of the rows that follow, see `Books`.
+        """
 
     def open(self, width: int) -> None:
-        """Look whether the table is there. Raises FileNotFoundError, or ValueError where its vectors are others."""
+        """Find the rows. Raises FileNotFoundError if they are gone, ValueError if their vectors have other words."""
 
     def books(self) -> Books: ...
 
     def change(self) -> AbstractContextManager[Books]:
-        """Around every change. What is not acknowledged is undone where the engine has transactions."""
+        """Around every change: one at a time, and in force as a whole when it ends, if the engine can."""
 
     def keep(self, books: Books) -> None:
         """Store the books, in a change and before the rows they are of."""
 
-    def present(self, ids: Sequence[Any]) -> set[Any]:
-        """Those of the ids that are there."""
+    def locate(self, ids: Sequence[Any]) -> dict[Any, Any]:
+        """Those of the ids that the index has, each with its place, which only the engine understands."""
 
-    def put(self, rows: Rows, replace: bool) -> None:
-        """Add rows, in a change; `replace`: some of them are there already."""
-
-    def remove(self, ids: Sequence[Any]) -> None:
-        """Delete rows that are there, in a change."""
-
-    def metadata(self, id: Any) -> dict[str, Any] | None:
-        """Of an item; None where there is none."""
-
-    def nearest(
-        self,
-        words: np.ndarray,
-        weights: np.ndarray,
-        count: int,
-        must: Sequence[int],
-        must_not: Sequence[Sequence[int]],
-    ) -> Rows:
+    def put(
+        self, ids: Any, vectors: sparse.csr_matrix, metadata: Sequence[dict] | None, replaced: Mapping[Any, Any]
+    ) -> None:
         """
-        At most `count` rows of the largest inner products, best first to the engine's rounding.
+        Add rows, in a change.
 
         Args:
-            words, weights: of the query, at least one. must: words every row has. must_not: none of these are all in
-                a row.
+            ids: (N,) int64, or N texts. vectors: (N, V) canonical CSR of any length. metadata: N dictionaries.
+            replaced: ids among them that are there already, from `locate` in this change.
         """
 
-    def rows(self) -> Iterator[Rows]:
-        """All rows, some at a time."""
+    def remove(self, located: Mapping[Any, Any]) -> None:
+        """Delete rows, in a change, by what `locate` has found in it."""
+
+    def metadata(self, id: Any) -> dict[str, Any] | None:
+        """Of an item; None if the index does not have it."""
+
+    def rank(
+        self,
+        queries: Sequence[Query],
+        k: int,
+        must: Sequence[Sequence[int]],
+        must_not: Sequence[Sequence[int]],
+    ) -> list[Ranked]:
+        """
+        The k best rows of each query; of equal scores, smaller ids first.
+
+        Args:
+            must: words as lists of their pieces, every hit has all pieces of all. must_not: no hit has all pieces of
+                one.
+        """
+
+    def rows(self, vectors: bool = True, metadata: bool = True) -> Iterator[Rows]:
+        """All rows, some at a time; vectors and metadata may be left empty if they are not needed."""
+
+    def segments(self) -> Sequence[Segment]:
+        """All rows as the embedded engine keeps them."""
+
+    def used(self) -> np.ndarray:
+        """(V,) bool: words that an item may have."""
 
     def optimize(self) -> None:
         """What the engine needs after many changes to be as fast as it can."""
+
+    def wait(self) -> None:
+        """Until the engine does nothing more in the background."""
+
+    def refresh(self) -> bool:
+        """Read what others have changed. Returns whether there was anything that had to be read."""
 
     def info(self) -> dict[str, Any]:
         """`bytes` and the like."""
 
     def drop(self) -> None:
-        """Remove the table."""
+        """Remove all rows for good."""
 
     def close(self) -> None:
-        """Disconnect; what is asked next connects again."""
+        """Finish what goes on in the background, and disconnect; what is asked next connects again."""

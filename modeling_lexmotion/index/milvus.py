@@ -16,17 +16,19 @@ import secrets
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
+from scipy import sparse
 
 from .engine import Books, Rows
-from .lexmotion_index import IndexBusyError
+from .folder import IndexBusyError, IndexFolder
 from .segments import ENGINE_ROWS
+from .tables import TableEngine, unit_rows
 
 TOKEN = "LEXMOTION_MILVUS_TOKEN"
 TIMEOUT = 10.0  # seconds until a server is given up
@@ -38,20 +40,20 @@ _opened: Counter[str] = Counter()  # files of Milvus Lite that this process has 
 _guard = threading.Lock()
 
 
-class MilvusEngine:
+class MilvusEngine(TableEngine):
     """
     See `IndexEngine`.
 
     Args:
-        uri: of a server, or a file that ends in .db; None for a new file in the index's folder.
-        table: collection that `create` has made; None for a new name.
+        entry: `uri` of a server, or a file that ends in .db; without it, a new file in the index's folder. `table`:
+            collection that `create` has made; without it, a new name. folder: of the index.
     """
 
     most: ClassVar[int] = 16384  # Milvus's limit
-    transactions: ClassVar[bool] = False
 
-    def __init__(self, uri: str | None, table: str | None, folder: Path):
-        uri = uri or f"{ENGINE_ROWS}{secrets.token_hex(4)}.db"
+    def __init__(self, entry: Mapping[str, Any], folder: IndexFolder):
+        super().__init__(folder)
+        uri = entry.get("uri") or f"{ENGINE_ROWS}{secrets.token_hex(4)}.db"
         self._token = os.environ.get(TOKEN, "")
         self._path: Path | None = None
         self._own = False
@@ -62,11 +64,11 @@ class MilvusEngine:
                 uri = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         elif uri.endswith(".db"):
             self._own = uri == Path(uri).name and uri.startswith(ENGINE_ROWS)
-            self._path = folder / uri if self._own else Path(uri).absolute()
+            self._path = (folder.path or Path()) / uri if self._own else Path(uri).absolute()
             uri = uri if self._own else str(self._path)
         else:
             raise ValueError(f"{uri!r} is no address of Milvus: give a file that ends in .db, or http://HOST:19530")
-        self.uri, self.table = uri, table or f"lexmotion_{secrets.token_hex(6)}"
+        self.uri, self.table = uri, entry.get("table") or f"lexmotion_{secrets.token_hex(6)}"
         self._open: MilvusClient | None = None
         self._words: int | None = None  # width of the vectors
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, with its own stack
@@ -176,7 +178,8 @@ class MilvusEngine:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Books]:
-        yield self.books()
+        with self._folder.writing():
+            yield self.books()
 
     def keep(self, books: Books) -> None:
         before = self._properties()
@@ -190,15 +193,18 @@ class MilvusEngine:
 
     # ---------------------------------------------------------------------------------------------------------- rows
 
-    def present(self, ids: Sequence[Any]) -> set[Any]:
-        found: set[Any] = set()
+    def locate(self, ids: Sequence[Any]) -> dict[Any, None]:
+        found: dict[Any, None] = {}
         with self._errors() as client:
             for start in range(0, len(ids), BATCH):
                 some = client.get(self.table, ids=list(ids[start : start + BATCH]), output_fields=["id"])
-                found |= {row["id"] for row in some}
+                found |= {row["id"]: None for row in some}
         return found
 
-    def put(self, rows: Rows, replace: bool) -> None:
+    def put(
+        self, ids: Any, vectors: sparse.csr_matrix, metadata: Sequence[dict] | None, replaced: Mapping[Any, Any]
+    ) -> None:
+        rows = unit_rows(ids, vectors, metadata)
         width = rows.vectors.shape[1]
         lengths = np.diff(rows.vectors.indptr)
         if len(lengths) and lengths.max() > MOST_WORDS:
@@ -209,21 +215,22 @@ class MilvusEngine:
         json.dumps(rows.metadata, allow_nan=False)  # raises before anything is written
         batch: list[dict[str, Any]] = []
         with self._errors() as client:
-            write = client.upsert if replace else client.insert
-            for id, words, weights, metadata in rows.each():
+            write = client.upsert if replaced else client.insert
+            for id, words, weights, item in rows.each():
                 # Milvus has no empty vectors; the word after the last is asked for by nobody.
                 vector = dict(zip(words, weights, strict=True)) or {width: 1.0}
-                batch.append({"id": id, "vector": vector, "words": words, "metadata": metadata})
+                batch.append({"id": id, "vector": vector, "words": words, "metadata": item})
                 if len(batch) == BATCH:
                     write(self.table, batch)
                     batch = []
             if batch:
                 write(self.table, batch)
 
-    def remove(self, ids: Sequence[Any]) -> None:
+    def remove(self, located: Mapping[Any, Any]) -> None:
+        ids = sorted(located)
         with self._errors() as client:
             for start in range(0, len(ids), BATCH):
-                client.delete(self.table, ids=list(ids[start : start + BATCH]))
+                client.delete(self.table, ids=ids[start : start + BATCH])
 
     def metadata(self, id: Any) -> dict[str, Any] | None:
         with self._errors() as client:
@@ -257,7 +264,7 @@ class MilvusEngine:
             self._words = int(self._properties()[WIDTH])
         return self._words
 
-    def rows(self) -> Iterator[Rows]:
+    def rows(self, vectors: bool = True, metadata: bool = True) -> Iterator[Rows]:
         width = self._width()
         with self._errors() as client:
             pages = client.query_iterator(self.table, batch_size=BATCH, output_fields=["id", "vector", "metadata"])

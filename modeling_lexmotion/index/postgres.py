@@ -13,8 +13,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,8 +22,11 @@ from pgvector import SparseVector
 from pgvector.psycopg import register_vector
 from psycopg import conninfo, errors, sql
 from psycopg.types.json import Jsonb
+from scipy import sparse
 
 from .engine import Books, Rows
+from .folder import IndexFolder
+from .tables import TableEngine, unit_rows
 
 TIMEOUT = 10  # seconds until a server is given up
 OLDEST = (0, 7)  # pgvector that has sparsevec
@@ -33,19 +35,20 @@ KINDS = {"int": sql.SQL("bigint"), "str": sql.SQL('text COLLATE "C"')}  # ordere
 SECRETS = ("password", "sslpassword")
 
 
-class PostgresEngine:
+class PostgresEngine(TableEngine):
     """
     See `IndexEngine`.
 
     Args:
-        uri: connection string or URI of libpq; what it leaves out is read from the environment, as by psql.
-        table: that `create` has made; None for a new name.
+        entry: `uri`, connection string or URI of libpq; what it leaves out is read from the environment, as by psql.
+            `table`: that `create` has made; without it, a new name. folder: of the index.
     """
 
     most: ClassVar[int] = 1 << 20
-    transactions: ClassVar[bool] = True
 
-    def __init__(self, uri: str | None, table: str | None, folder: Path):
+    def __init__(self, entry: Mapping[str, Any], folder: IndexFolder):
+        super().__init__(folder)
+        uri = entry.get("uri")
         if not uri:
             raise ValueError(
                 "engine 'postgres' needs the address of a server: uri='postgresql://USER@HOST/DATABASE', or --uri"
@@ -59,7 +62,7 @@ class PostgresEngine:
             ) from None
         shown: dict[str, Any] = {name: value for name, value in self._settings.items() if name not in SECRETS}
         self.uri = conninfo.make_conninfo(**shown)
-        self.table = table or f"lexmotion_{secrets.token_hex(6)}"
+        self.table = entry.get("table") or f"lexmotion_{secrets.token_hex(6)}"
         self._open: psycopg.Connection | None = None
         self._width: int | None = None  # known as soon as there is a table of rows
         self._named: dict[str, Any] = {
@@ -188,7 +191,7 @@ class PostgresEngine:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Books]:
-        with self._errors(), self._connection().transaction():
+        with self._folder.writing(alone=False), self._errors(), self._connection().transaction():
             found = self._run("SELECT id_kind, next_number, items FROM {books} FOR UPDATE").fetchone()
             assert found is not None
             yield Books(*found)
@@ -205,27 +208,30 @@ class PostgresEngine:
 
     # ---------------------------------------------------------------------------------------------------------- rows
 
-    def present(self, ids: Sequence[Any]) -> set[Any]:
+    def locate(self, ids: Sequence[Any]) -> dict[Any, None]:
         if not ids or self._known_width() is None:
-            return set()
-        return {row[0] for row in self._run("SELECT id FROM {rows} WHERE id = ANY(%s)", [list(ids)])}
+            return {}
+        return {row[0]: None for row in self._run("SELECT id FROM {rows} WHERE id = ANY(%s)", [list(ids)])}
 
-    def put(self, rows: Rows, replace: bool) -> None:
-        if replace:
-            self.remove(rows.ids)
+    def put(
+        self, ids: Any, vectors: sparse.csr_matrix, metadata: Sequence[dict] | None, replaced: Mapping[Any, Any]
+    ) -> None:
+        rows = unit_rows(ids, vectors, metadata)
+        if replaced:
+            self.remove(replaced)
         indexed = self._run("SELECT count(*) FROM pg_indexes WHERE tablename = %s", [self.table]).fetchone()
         kind = "int8" if isinstance(rows.ids[0], int) else "text"
         copy = sql.SQL("COPY {rows} (id, vector, words, metadata) FROM STDIN (FORMAT binary)").format(**self._named)
         with self._errors(), self._connection().cursor().copy(copy) as stream:
             stream.set_types([kind, "sparsevec", "int4[]", "jsonb"])
-            for id, words, weights, metadata in rows.each():
+            for id, words, weights, item in rows.each():
                 vector = SparseVector(dict(zip(words, weights, strict=True)), rows.vectors.shape[1])
-                stream.write_row((id, vector, words, Jsonb(metadata, dumps=_dumps)))
+                stream.write_row((id, vector, words, Jsonb(item, dumps=_dumps)))
         if indexed == (1,):
             self._run("CREATE INDEX ON {rows} USING gin (words)")
 
-    def remove(self, ids: Sequence[Any]) -> None:
-        self._run("DELETE FROM {rows} WHERE id = ANY(%s)", [list(ids)])
+    def remove(self, located: Mapping[Any, Any]) -> None:
+        self._run("DELETE FROM {rows} WHERE id = ANY(%s)", [sorted(located)])
 
     def metadata(self, id: Any) -> dict[str, Any] | None:
         found = self._run("SELECT metadata FROM {rows} WHERE id = %s", [id]).fetchone()
@@ -257,7 +263,7 @@ class PostgresEngine:
         )
         return _rows(found.fetchall(), width)
 
-    def rows(self) -> Iterator[Rows]:
+    def rows(self, vectors: bool = True, metadata: bool = True) -> Iterator[Rows]:
         width = self._known_width()
         if width is None:
             return

@@ -7,7 +7,6 @@ number of workers nor on the number of shards. What a block holds, see `BLOCK_FE
 memory.
 """
 
-import hashlib
 import os
 import re
 import signal
@@ -23,6 +22,8 @@ import multiprocess
 import pyarrow as pa
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets
+
+from lexmotion.common.files import sha256_of
 
 from ..feature_extraction_lexmotion import FrameMoments, LexMotionFeatureExtractor
 from .columns import records_table
@@ -107,11 +108,6 @@ def count_workers(wanted: int | None, motions: int) -> int:
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, motions // MOTIONS_PER_WORKER))
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def hash_blocks(blocks: list[dict], cache: Path, folder: CorpusFolder, workers: int, progress: bool) -> Dataset:

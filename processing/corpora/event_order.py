@@ -1,15 +1,15 @@
 """
-Captions that tell several events in order, and the same captions with the order exchanged.
+Captions that describe several events in order, and the same captions with the events swapped.
 
-"a person sits down then stands up" and "a person stands up then sits down" hold the same words and describe different
-motions: the hardest negatives a bag of words can be given, and the test of whether a model hears order at all.
+"a person sits down then stands up" and "a person stands up then sits down" contain the same words but describe
+different motions: the hardest negatives for a bag of words, and a test of whether a model encodes order at all.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
-# Words with which a caption goes on to its next event. "and", commas and full stops often join what happens at once.
+# Words that introduce the next event. "and", commas and full stops often join simultaneous events.
 EVENT_WORDS = ("then", "next", "finally", "afterwards", "afterward", "followed", "before", "after")
 
 _SUBJECT = (
@@ -19,7 +19,7 @@ _SUBJECT = (
 )
 _HEAD = re.compile(rf"(?:{_SUBJECT})\s+(?:first\s+)?(?=\S)", re.IGNORECASE)
 _AUXILIARY = re.compile(r"(?:is|are|was|were)\s+(?=\w+ing\b)", re.IGNORECASE)
-# The words between two events stay where they are, a repeated subject among them: "..., and then he ...".
+# The words between two events, including a repeated subject, stay in place: "..., and then he ...".
 _SEQUENCE = re.compile(
     rf"(?:\s*[,;.]?\s+(?:and,?\s+|but\s+)?|(?:\s*[,;.]\s+(?:and\s+)?|\s+and\s+){_SUBJECT}\s+)"
     rf"(?:then|next|finally|afterwards?|followed\s+by)\b,?\s+(?:finally\s+)?(?:{_SUBJECT}\s+)?",
@@ -28,7 +28,7 @@ _SEQUENCE = re.compile(
 _TIME_RELATION = re.compile(rf"\b(before|after)(?=\s+(?:(?:\w+ly\s+)?\w+ing\b|(?:{_SUBJECT})\s))", re.IGNORECASE)
 _NO_VERBS = ("something", "anything", "nothing", "thing", "everything")
 _PLURAL = re.compile(r"\bthey\b", re.IGNORECASE)
-# An event that begins with one of these leans on the words before it and cannot go first.
+# An event that begins with one of these words depends on the words before it and cannot come first.
 _LEANING = re.compile(
     r"(?:a|an|the|his|her|their|its|both|each|one|two|three|four|once|twice|again|also|who|whos|that|which|whose|it"
     r"|this|these|those|himself|herself|themselves|with|without|while|as|and|or|but|then|to|in|on|at|by|from|for|of"
@@ -40,17 +40,17 @@ _END = re.compile(r"[\s.!?;,]*$")
 
 def swap_events(caption: str) -> str | None:
     """
-    The caption with its events in the opposite order; subjects, connectives and the full stop stay in place.
+    Reverse the order of events in a caption; subjects, connectives and the full stop stay in place.
 
-    Events joined by "then", "next", "finally", "afterwards" or "followed by" are exchanged. Where there is no such
-    word, "before" and "after" are exchanged for each other: grammar keeps the events where they are.
+    Events joined by "then", "next", "finally", "afterwards" or "followed by" are swapped. Without such a word,
+    "before" and "after" are replaced by each other, and the events stay in place.
 
     Args:
         caption: one or more sentences.
 
     Returns:
-        A caption of the same words (but for "before" and "after"), which this function turns back; None when the
-        caption tells one event, its events are equal, or exchanging them would break the sentence.
+        a caption of the same words (except "before" and "after"), which this function maps back to the original; None
+        if the caption has a single event, its events are equal, or swapping them would be ungrammatical.
 
     Example:
 
@@ -66,7 +66,7 @@ def swap_events(caption: str) -> str | None:
 
 
 def _split(caption: str) -> tuple[str, list[str], list[str], str]:
-    """Head (subject), events, what joins them, and the end."""
+    """Split a caption into head (subject), events, connectives and end."""
     end = _END.search(caption)
     stop = end.start() if end else len(caption)
     head = _HEAD.match(caption, 0, stop)
@@ -111,7 +111,7 @@ def _exchange(caption: str) -> str | None:
         events[-1] = events[-1][0].upper() + events[-1][1:]
     events.reverse()
     swapped = begin + "".join(event + joint for event, joint in zip(events, [*joints, ""], strict=True)) + end
-    # Words at the seams can make another sentence of it: it must be read back as it was written.
+    # Adjacent words can change the parse: the result must split into the same parts.
     return swapped if _split(swapped) == (begin, events, joints, end) else None
 
 
@@ -127,6 +127,6 @@ def _turn_round(caption: str) -> str | None:
 
 
 def event_word_ids(tokenizer: Any, words: Sequence[str] = EVENT_WORDS) -> list[int]:
-    """Ids of the words that begin a new event, of those that are one token of this tokenizer: `event_words`."""
+    """Return the ids of words that introduce an event and are single tokens of the tokenizer, for `event_words`."""
     ids = tokenizer.convert_tokens_to_ids(list(words))
     return sorted({number for number in ids if number is not None and number != tokenizer.unk_token_id})

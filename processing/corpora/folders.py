@@ -23,12 +23,12 @@ import torch
 
 from ..motion_features import features_to_positions, mirror_positions
 from ..skeletons import Skeleton, get_skeleton
+from .options import MIN_FRAMES
 from .records import MotionRecord, Skipped
 from .text_mirroring import mirror_caption
 
 DEFAULT_SPLITS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 MIRROR_MODES = ("listed", "derive", "none")
-MIN_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class FolderLayout:
     @property
     def skeleton(self) -> Skeleton:
         return get_skeleton(self.skeleton_name)
+
+
+HUMANML3D = FolderLayout(name="humanml3d", skeleton_name="humanml3d")  # Guo et al., CVPR 2022
+KIT_ML = FolderLayout(name="kit-ml", skeleton_name="kit-ml")  # KIT Motion-Language as Guo et al. publish it
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,15 @@ def base_id_of(motion_id: str) -> str:
     return motion_id[1:] if motion_id.startswith("M") else motion_id
 
 
+def _find(motion_id: str, folders: list[Path], suffix: str) -> tuple[Path, bool] | None:
+    """File of a motion, or of the one it is the mirror image of, and whether it is the latter."""
+    for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
+        for folder in folders:
+            if (path := folder / f"{candidate}{suffix}").is_file():
+                return path, candidate != motion_id
+    return None
+
+
 class CorpusFolder:
     """
     Read one corpus folder, motion by motion.
@@ -202,6 +215,13 @@ class CorpusFolder:
         if not self.source.is_dir():
             raise FileNotFoundError(f"There is no corpus folder {self.source}: check the path.")
         self.name = name or self.source.resolve().name
+        self.source_clips: dict[str, str] = {}
+        self.skipped: list[Skipped] = []
+        self.splits = self._open(splits)
+
+    def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
+        """Find what the folder holds; returns the file of each split."""
+        layout = self.layout
         self.texts = self.source / "texts"
         if not self.texts.is_dir():
             raise FileNotFoundError(f"{self.source} has no folder 'texts': is it really laid out as {layout.name!r}?")
@@ -211,9 +231,8 @@ class CorpusFolder:
                 f"{self.source} has neither 'new_joints' nor 'new_joint_vecs': is it really laid out as "
                 f"{layout.name!r}?"
             )
-        self.splits = resolve_splits(self.source, splits)
         self.source_clips = read_source_clips(self.source)
-        self.skipped: list[Skipped] = []
+        return resolve_splits(self.source, splits)
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker is told the recording of each motion it reads; the names of a million others are not sent along.
@@ -233,6 +252,11 @@ class CorpusFolder:
         """The files that say what the corpus consists of, in a fixed order."""
         yield from (self.source / name for name in ("meta.csv", "index.csv") if (self.source / name).is_file())
         yield from self.splits.values()
+
+    def held_out_files(self) -> dict[str, Path]:
+        """The folder's own `val.txt` and `test.txt`, whether they are prepared or not."""
+        paths = {name: self.source / file for name, file in DEFAULT_SPLITS.items() if name != "train"}
+        return {name: path for name, path in paths.items() if path.is_file()}
 
     def files_of(self, motion_id: str) -> list[Path]:
         """The motion and the text file that [`read`] opens, as far as they exist."""
@@ -301,20 +325,11 @@ class CorpusFolder:
 
     def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
         """File of a motion and whether it must still be mirrored."""
-        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
-            for folder in self.motion_folders:
-                path = folder / f"{candidate}.npy"
-                if path.is_file():
-                    return path, candidate != motion_id
-        return None
+        return _find(motion_id, self.motion_folders, ".npy")
 
     def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
         """File of the captions and whether they must still be mirrored."""
-        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
-            path = self.texts / f"{candidate}.txt"
-            if path.is_file():
-                return path, candidate != motion_id
-        return None
+        return _find(motion_id, [self.texts], ".txt")
 
     def _skip(self, split: str, motion_id: str, reason: str, detail: str = "") -> None:
         self.skipped.append(Skipped(split, motion_id, reason, detail))

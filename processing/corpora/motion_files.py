@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from ..motion_features import mirror_positions, resample_positions
+from ..recordings.options import ReadingOptions
 from ..recordings.reading import load_motion
-from .folders import MIN_FRAMES, MIRROR_MODES, CorpusFolder, FolderLayout, base_id_of
-from .records import Skipped
+from .folders import CorpusFolder, FolderLayout, base_id_of
 from .text_mirroring import mirror_caption
 
 MOTION_FILES = FolderLayout(name="files", skeleton_name="humanml3d")
@@ -45,24 +45,7 @@ class MotionFilesFolder(CorpusFolder):
         ValueError: the table is malformed, or has not the splits.
     """
 
-    def __init__(
-        self,
-        source: str | Path,
-        layout: FolderLayout = MOTION_FILES,
-        splits: Mapping[str, str | None] | None = None,
-        mirror: str = "listed",
-        min_frames: int = MIN_FRAMES,
-        max_frames: int | None = None,
-        name: str | None = None,
-    ):
-        self.source = Path(source)
-        self.layout, self.skeleton = layout, layout.skeleton
-        if mirror not in MIRROR_MODES:
-            raise ValueError(f"Unknown mirror mode {mirror!r}: choose one of {', '.join(MIRROR_MODES)}.")
-        self.mirror, self.min_frames, self.max_frames = mirror, min_frames, max_frames
-        self.name = name or self.source.resolve().name
-        self.source_clips: dict[str, str] = {}
-        self.skipped: list[Skipped] = []
+    def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
         captions_file = _first_of(self.source, CAPTION_FILES)
         if captions_file is None:
             raise FileNotFoundError(
@@ -83,7 +66,7 @@ class MotionFilesFolder(CorpusFolder):
                     f"says what belongs where; it has {', '.join(self.ids_of)}."
                 )
         order = [split for split in ("train", "validation", "test") if split in self.ids_of]
-        self.splits = {split: self.captions_file for split in order if not splits or split in splits}
+        return {split: self.captions_file for split in order if not splits or split in splits}
 
     def _add(self, row: Mapping[str, Any], split_of: dict[str, str]) -> None:
         where = f"{self.captions_file}, line {row['line']}"
@@ -138,7 +121,7 @@ class MotionFilesFolder(CorpusFolder):
 
     def _read_positions(self, motion_id: str, split: str, path: Path, mirror: bool) -> np.ndarray | None:
         try:
-            motion = load_motion(path, skeleton=self.skeleton.name, mapping=self._mapping_for(path))
+            motion = load_motion(path, self._reading(path), self.skeleton.name)
         except (ValueError, OSError, ImportError) as error:
             return self._skip(split, motion_id, "unreadable motion file", self._without_folders(str(error), path))
         doubtful = [problem for problem in motion.problems if problem.severity == "warning"]
@@ -154,9 +137,9 @@ class MotionFilesFolder(CorpusFolder):
             detail = detail if file is None else detail.replace(str(file), file.name)
         return detail
 
-    def _mapping_for(self, path: Path) -> Path | None:
-        """Arrays have no joint names that a mapping could speak of."""
-        return self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None
+    def _reading(self, path: Path) -> ReadingOptions:
+        """Arrays have no joint names that a mapping could name."""
+        return ReadingOptions(mapping=self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None)
 
 
 def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:

@@ -1,10 +1,9 @@
 """
-A corpus made by rule, in HumanML3D's layout: a drawn body does one or two of about fifty actions, and captions say
-which.
+Synthetic corpus in HumanML3D's layout: an animated body performs one or two of about fifty captioned actions.
 
-Every motion is a combination of action x side x direction x count x speed, alone or as a sequence of two.
-Combinations of the held-out splits never occur in training, nor do their mirror images. Everything follows from the
-seed.
+Every motion is a combination of action x side x direction x count x speed, or a sequence of two such combinations.
+Combinations of the held-out splits never occur in training, nor do their mirror images. The corpus is determined by
+the seed.
 """
 
 import json
@@ -31,9 +30,9 @@ GENERATOR_VERSION = 1
 DEFAULT_NUM_MOTIONS = {"train": 1600, "validation": 100, "test": 240}
 MIN_FRAMES, MAX_FRAMES = 48, 96
 
-# Share of motions that are a sequence of two actions.
+# Fraction of motions that are a sequence of two actions.
 SEQUENCE_SHARE = 0.4
-# At most this share of the single-action combinations, overall and of any one action, is kept for the held-out splits.
+# Maximum fraction of single-action combinations, in total and per action, reserved for the held-out splits.
 HELD_OUT_SHARE = 1 / 3
 
 SIDES = ("left", "right")
@@ -46,16 +45,15 @@ _PACE = {"": 1.0, "slowly": 0.66, "quickly": 1.5}
 @dataclass(frozen=True)
 class Action:
     """
-    One kind of movement.
+    Kind of movement.
 
     Args:
-        name (`str`): its name in `meta.csv`.
-        animate (`Callable`): draws it.
-        seconds (`float`): natural length of one repetition.
-        phrases (`tuple[str, ...]`): verb phrases for "a person ...": `{arm}`, `{hand}`, `{leg}`, `{foot}`, `{knee}`
-            stand for the limb with its side, `{dir}` for the direction, `{their}` for the possessive, `{steps}` for a
-            counted step.
-        sides, directions, counts, speeds: values it comes in; a count of 0 means the action is not counted.
+        name: name in `meta.csv`.
+        animate: function that animates it.
+        seconds: natural duration of one repetition.
+        phrases: verb phrases for "a person ...": `{arm}`, `{hand}`, `{leg}`, `{foot}`, `{knee}` stand for the limb
+            with its side, `{dir}` for the direction, `{their}` for the possessive, `{steps}` for a counted step.
+        sides, directions, counts, speeds: possible values; a count of 0 means that the action is not counted.
     """
 
     name: str
@@ -69,7 +67,7 @@ class Action:
 
 
 def read_actions() -> tuple[Action, ...]:
-    """The actions of `synthetic_actions.yaml`; lists become tuples."""
+    """Read the actions of `synthetic_actions.yaml`; lists become tuples."""
     table = yaml.safe_load(Path(__file__).with_name("synthetic_actions.yaml").read_text(encoding="utf-8"))
     return tuple(
         Action(
@@ -86,7 +84,7 @@ ACTION = {action.name: action for action in ACTIONS}
 
 @dataclass(frozen=True, order=True)
 class ActionSpec:
-    """One action with its attributes, what a single clause of a caption says."""
+    """Action with its attributes, as described by one clause of a caption."""
 
     action: str
     side: str = ""
@@ -105,7 +103,7 @@ class ActionSpec:
 
     @property
     def frames(self) -> int:
-        """Length before personal tempo, at 20 frames a second."""
+        """Length at 20 frames per second, before the random tempo is applied."""
         return round(ACTION[self.action].seconds * max(self.count, 1) / _PACE[self.speed] * FPS)
 
     def __str__(self) -> str:
@@ -117,12 +115,12 @@ Spec = tuple[ActionSpec, ...]
 
 
 def _canonical(spec: Spec) -> Spec:
-    """The same for a movement and its mirror image."""
+    """Return a key that is equal for a motion and its mirror image."""
     return min(spec, tuple(part.mirrored() for part in spec))
 
 
 def action_specs() -> list[ActionSpec]:
-    """Every single action with every combination of its attributes that fits into a clip, in a fixed order."""
+    """Return all single actions with all combinations of attributes that fit into a clip, in a fixed order."""
     specs = (
         ActionSpec(action.name, side, direction, count, speed)
         for action in ACTIONS
@@ -162,7 +160,7 @@ _LINKS = ("{a}, then {b}", "{a} and then {b}", "{a}, and then {b}", "{a} then {b
 
 
 def _clause(spec: ActionSpec, phrase: str, their: str, rng: np.random.Generator) -> str:
-    """A verb phrase that says everything the spec holds."""
+    """Return a verb phrase that expresses all attributes of the spec."""
 
     def pick(options: Sequence[str]) -> str:
         return options[int(rng.integers(len(options)))]
@@ -208,12 +206,12 @@ def write_captions(spec: Spec, rng: np.random.Generator, number: int = 3) -> lis
     Describe a motion in `number` different ways.
 
     Args:
-        spec (`tuple[ActionSpec, ...]`): one or two actions.
-        rng (`np.random.Generator`): chooses subject, synonyms and word order.
-        number (`int`): captions wanted; fewer come back when the words run out.
+        spec: one or two actions.
+        rng: random generator for subject, synonyms and word order.
+        number: maximum number of captions; fewer are returned if no more distinct ones are found.
 
     Returns:
-        `list[str]`: distinct captions in lower case, each naming every attribute.
+        distinct captions in lower case, each naming every attribute.
 
     Example:
 
@@ -233,11 +231,11 @@ def write_captions(spec: Spec, rng: np.random.Generator, number: int = 3) -> lis
             if "{pace}" in phrase and not part.speed:
                 phrase = phrases[0]
             clauses.append(_clause(part, phrase, their, rng))
-        told = clauses[0]
+        predicate = clauses[0]
         if len(clauses) == 2:
             link = _LINKS[int(rng.integers(len(_LINKS)))]
-            told = link.format(a=clauses[0], b=clauses[1])
-        captions[f"{subject} {told}."] = None
+            predicate = link.format(a=clauses[0], b=clauses[1])
+        captions[f"{subject} {predicate}."] = None
     return list(captions)
 
 
@@ -255,7 +253,7 @@ _TAG_OF = {word: tag for tag, words in _TAGS.items() for word in words.split()}
 
 
 def _caption_line(caption: str) -> str:
-    """The caption in HumanML3D's text format; part-of-speech tags come from a small list."""
+    """Format a caption as in HumanML3D's text files, with part-of-speech tags from a small list."""
     words = caption.rstrip(".").replace(",", "").split()
     tagged = []
     for position, word in enumerate(words):
@@ -264,15 +262,15 @@ def _caption_line(caption: str) -> str:
     return f"{caption}#{' '.join(tagged)}#0.0#0.0"
 
 
-# --- which motion is in which split ---
+# --- assignment of motions to splits ---
 
 
 def _plan(num_motions: Mapping[str, int], rng: np.random.Generator) -> dict[str, list[Spec]]:
     """
     Choose the motions of every split.
 
-    No held-out single action (with all its attributes) is a motion of another split, nor is its mirror image; the
-    same holds for held-out sequences. The halves of a training sequence may be any action.
+    No held-out single action (with all its attributes) or its mirror image occurs in another split; the same holds for
+    held-out sequences. The halves of a training sequence may be any action.
     """
     groups: dict[Spec, list[Spec]] = {}
     for spec in action_specs():
@@ -297,7 +295,7 @@ def _plan(num_motions: Mapping[str, int], rng: np.random.Generator) -> dict[str,
         else:
             singles["train"] += groups[key]
 
-    # Halves of a sequence must leave room for each other and must not end on the floor before something upright.
+    # Each half of a sequence fits in half a clip, and the first must not end on the floor.
     firsts = [
         s for s in action_specs() if s.frames <= MAX_FRAMES // 2 and s.action not in ("lie", "kneel", "sit", "stand")
     ]
@@ -308,7 +306,7 @@ def _plan(num_motions: Mapping[str, int], rng: np.random.Generator) -> dict[str,
         total = num_motions.get(name, 0)
         pool = singles[name]
         chosen: list[Spec] = []
-        # Once through all before any comes twice; a held-out split repeats none and takes sequences for the rest.
+        # Use every action once before repeating any; held-out splits never repeat, and fill up with sequences.
         while pool and len(chosen) < wanted.get(name, 0):
             chosen += _spread([pool[index] for index in rng.permutation(len(pool))])[: wanted[name] - len(chosen)]
             if name != "train":
@@ -329,7 +327,7 @@ def _plan(num_motions: Mapping[str, int], rng: np.random.Generator) -> dict[str,
 
 
 def _spread(specs: list[Spec]) -> list[Spec]:
-    """Reorder so that every action comes once before any comes twice."""
+    """Reorder so that every action occurs once before any occurs twice."""
     seen: Counter[str] = Counter()
     turns = []
     for spec in specs:
@@ -342,17 +340,16 @@ def iterate_motions(
     num_motions: int | Mapping[str, int] = DEFAULT_NUM_MOTIONS, seed: int = 0, captions_per_motion: int = 3
 ) -> Iterator[tuple[str, str, Spec, np.ndarray, list[str]]]:
     """
-    Make the corpus motion by motion, without writing it.
+    Generate the corpus motion by motion, without writing it.
 
     Args:
-        num_motions (`int` or `Mapping[str, int]`): motions of each split, or of all together (82 % train, 5 %
-            validation, 13 % test).
-        seed (`int`): everything follows from it.
-        captions_per_motion (`int`): paraphrases of each motion.
+        num_motions: number of motions per split, or in total (82 % train, 5 % validation, 13 % test).
+        seed: random seed.
+        captions_per_motion: number of captions per motion.
 
     Yields:
-        `(split, id, spec, positions, captions)` with positions (T, 22, 3) float32 in metres at 20 frames a second, 48
-        <= T <= 96.
+        `(split, id, spec, positions, captions)` with positions (T, 22, 3) float32 in metres at 20 frames per second,
+        48 <= T <= 96.
     """
     num_motions = _per_split(num_motions)
     plan = _plan(num_motions, np.random.default_rng([seed, 0]))
@@ -382,14 +379,14 @@ def _per_split(num_motions: int | Mapping[str, int]) -> dict[str, int]:
     if isinstance(num_motions, Mapping):
         unknown = set(num_motions) - set(DEFAULT_SPLITS)
         if unknown:
-            raise ValueError(f"Unknown splits {sorted(unknown)}: choose among {', '.join(DEFAULT_SPLITS)}.")
+            raise ValueError(f"num_motions: got splits {sorted(unknown)}; pass splits of {', '.join(DEFAULT_SPLITS)}")
         counts = {name: int(num_motions.get(name, 0)) for name in DEFAULT_SPLITS}
     else:
         everything = sum(DEFAULT_NUM_MOTIONS.values())
         counts = {name: round(num_motions * share / everything) for name, share in DEFAULT_NUM_MOTIONS.items()}
         counts["train"] += num_motions - sum(counts.values())
     if min(counts.values()) < 0 or sum(counts.values()) == 0:
-        raise ValueError(f"num_motions must be positive, got {num_motions!r}.")
+        raise ValueError(f"num_motions: got {num_motions!r}; pass positive numbers")
     return counts
 
 
@@ -403,21 +400,21 @@ def generate_corpus(
     """
     Write the synthetic corpus in HumanML3D's folder layout.
 
-    The folder appears complete or not at all, and a folder that already holds the same corpus is left alone.
+    The folder is written atomically; a folder that already contains the same corpus is left unchanged.
 
     Args:
-        output_dir (`str` or `Path`): folder to write.
-        num_motions (`int` or `Mapping[str, int]`): see [`iterate_motions`].
-        seed (`int`): same seed and sizes, same bytes.
-        captions_per_motion (`int`): captions of each motion.
-        progress (`bool`): show a progress bar on a terminal.
+        output_dir: folder to write.
+        num_motions: see [`iterate_motions`].
+        seed: random seed; the same seed and sizes give the same bytes.
+        captions_per_motion: number of captions per motion.
+        progress: whether to show a progress bar on a terminal.
 
     Returns:
-        `Path`: the folder, with `new_joints`, `texts`, `train.txt`, `val.txt`, `test.txt`, `meta.csv` (id,
-        source_clip, what is shown) and `corpus.json` (how it was made).
+        the folder, with `new_joints`, `texts`, `train.txt`, `val.txt`, `test.txt`, `meta.csv` (id, source_clip,
+        frames, actions) and `corpus.json` (the settings).
 
     Raises:
-        FileExistsError: the folder holds something that this function did not write.
+        FileExistsError: if the folder contains other files.
 
     Example:
 
@@ -435,12 +432,10 @@ def generate_corpus(
     recipe_file = output_dir / "corpus.json"
     if recipe_file.is_file():
         if json.loads(recipe_file.read_text(encoding="utf-8")) == recipe:
-            logger.info("%s already holds this corpus", output_dir)
+            logger.info("%s already contains this corpus", output_dir)
             return output_dir
     elif output_dir.is_dir() and any(output_dir.iterdir()):
-        raise FileExistsError(
-            f"{output_dir} holds files that are not a synthetic corpus: choose an empty or new folder."
-        )
+        raise FileExistsError(f"{output_dir}: not empty and not a synthetic corpus; choose an empty or new folder")
 
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.", dir=output_dir.parent))

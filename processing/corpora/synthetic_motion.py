@@ -1,10 +1,9 @@
 """
-A parametric articulated body: joint-angle curves in, joint positions of HumanML3D's 22 joints out.
+Parametric articulated body: joint-angle curves -> positions of HumanML3D's 22 joints.
 
-The body stands on the floor by construction (the lowest joint touches it unless the curve `air` lifts it) and does not
-skate (the lower foot stays where it is unless the curve `free` hands the root to explicit velocities). Angles are
-named as a coach would name them and are positive for: bending forward, leaning and turning to the left, lifting a
-limb forward or outward, turning a limb outward.
+By construction, the lowest joint touches the floor (unless the curve `air` lifts it), and the feet do not skate: the
+lower foot stays in place (unless the curve `free` lets explicit velocities move the root). Angles are positive for
+bending forward, leaning and turning to the left, lifting a limb forward or outward, and turning a limb outward.
 """
 
 from collections.abc import Callable
@@ -48,7 +47,7 @@ OFFSETS = np.array(
 
 _LIMB = ("flex", "abd", "rot", "swing", "elbow", "hip", "hipabd", "hiprot", "knee", "toe")
 CHANNELS = (
-    # root: turns and leans of the whole body, height above the floor, explicit velocity (m/s) and its weight
+    # root: rotation of the body, height above the floor, explicit velocity (m/s) and its weight
     *("yaw", "pitch", "roll", "air", "vf", "vs", "free"),
     *("bend", "side", "twist", "nod", "shake", "tilt"),
     *(f"l_{name}" for name in _LIMB),
@@ -56,8 +55,7 @@ CHANNELS = (
 )
 CHANNEL = {name: index for index, name in enumerate(CHANNELS)}
 
-# Channels that describe a pose and may be blended between two actions; yaw accumulates, velocities belong to their
-# frame.
+# Pose channels, which can be blended between two actions; yaw accumulates, and velocities apply to single frames.
 _POSE = np.array([index for name, index in CHANNEL.items() if name not in ("yaw", "air", "vf", "vs", "free")])
 
 _NEUTRAL = np.zeros(len(CHANNELS))
@@ -67,7 +65,7 @@ for _side in "lr":
 
 
 def _rotation_yxz(y: np.ndarray, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """Rotation matrices (..., 3, 3) of `Ry(y) Rx(x) Rz(z)`."""
+    """Return the rotation matrices (..., 3, 3) of `Ry(y) Rx(x) Rz(z)`."""
     cy, sy, cx, sx, cz, sz = np.cos(y), np.sin(y), np.cos(x), np.sin(x), np.cos(z), np.sin(z)
     rows = (
         (cy * cz + sy * sx * sz, sy * sx * cz - cy * sz, sy * cx),
@@ -79,14 +77,14 @@ def _rotation_yxz(y: np.ndarray, x: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 def forward_kinematics(channels: np.ndarray) -> np.ndarray:
     """
-    Joint positions of a curve sheet.
+    Compute joint positions from curves.
 
     Args:
-        channels (`np.ndarray` of shape `(T, len(CHANNELS))`): angles in radians, `air` in metres, velocities in m/s.
+        channels: (T, len(CHANNELS)) angles in radians, `air` in metres, velocities in m/s.
 
     Returns:
-        `np.ndarray` of shape `(T, 22, 3)`, float32, metres, Y up; the first frame has its root above the XZ origin
-        and the lowest point of the clip is the floor.
+        (T, 22, 3) float32 positions in metres, Y up; the root of the first frame is above the XZ origin, and the
+        lowest point of the clip is on the floor.
     """
     frames = len(channels)
 
@@ -106,7 +104,7 @@ def forward_kinematics(channels: np.ndarray) -> np.ndarray:
 
         y[:, hip], x[:, hip], z[:, hip] = sign * s("hiprot"), -s("hip"), sign * s("hipabd")
         x[:, knee] = s("knee")
-        # The ankle keeps the sole level as far as an ankle can.
+        # The ankle keeps the sole level within its range.
         x[:, ankle] = np.clip(s("hip") - s("knee") - c("pitch"), -0.6, 0.6) + s("toe")
         y[:, shoulder], x[:, shoulder], z[:, shoulder] = sign * s("swing"), -s("flex"), sign * s("abd")
         x[:, elbow] = -s("elbow")
@@ -123,7 +121,7 @@ def forward_kinematics(channels: np.ndarray) -> np.ndarray:
 
     positions[..., 1] += (c("air") - positions[..., 1].min(axis=1))[:, None]
 
-    # The lower foot holds the floor: what it moves relative to the root, the root moves the other way.
+    # The lower foot is planted: the root moves opposite to the foot's motion relative to the root.
     feet = positions[:, [10, 11]]
     lift = feet[1:, :, 1] + feet[:-1, :, 1]
     left_holds = 1.0 / (1.0 + np.exp(np.clip((lift[:, 0] - lift[:, 1]) / 0.01, -50, 50)))
@@ -145,22 +143,22 @@ def _smoothstep(x: np.ndarray) -> np.ndarray:
 
 
 def _bump(x: np.ndarray, start: float, stop: float) -> np.ndarray:
-    """A smooth hill from 0 at `start` over 1 in the middle to 0 at `stop`."""
+    """Return a smooth pulse: 0 at `start`, 1 in the middle, 0 at `stop`."""
     inside = np.clip((x - start) / (stop - start), 0.0, 1.0)
     return np.sin(np.pi * inside) ** 2
 
 
 class Curves:
     """
-    The curve sheet of one action while it is drawn.
+    Curves of one action during its animation.
 
     Args:
-        frames (`int`): length at 20 frames a second.
-        side (`str`): `left`, `right`, `both` or empty.
-        direction (`str`): `forward`, `backward`, `left`, `right`, `up`, `clockwise`, `counterclockwise` or empty.
-        count (`int`): repetitions.
-        pace (`float`): 1 is natural, above is faster.
-        size (`float`): personal size of the movement, about 1.
+        frames: length at 20 frames per second.
+        side: `left`, `right`, `both` or empty.
+        direction: `forward`, `backward`, `left`, `right`, `up`, `clockwise`, `counterclockwise` or empty.
+        count: number of repetitions.
+        pace: 1 is natural, larger is faster.
+        size: individual scale of the movement, about 1.
     """
 
     def __init__(self, frames: int, side: str, direction: str, count: int, pace: float, size: float):
@@ -172,7 +170,7 @@ class Curves:
         self.size = size
         self.seconds = np.arange(frames) / FPS
         self.u = np.linspace(0.0, 1.0, frames)
-        # Repetitions happen inside a short rest at both ends.
+        # Repetitions leave a short rest at both ends.
         self.v = np.clip((self.u - 0.05) / 0.9, 0.0, 1.0)
         self.limbs = {"left": "l", "right": "r"}.get(side, "lr")
         self.limb = self.limbs[0]
@@ -195,20 +193,20 @@ class Curves:
                 self.set(f"{limb}_{name}", value, weight)
 
     def hold(self, rise: float = 0.25, fall: float = 0.25) -> np.ndarray:
-        """Go into a pose, stay, come back; `fall=0` stays to the end."""
+        """Return weights that enter a pose, hold it and return; `fall=0` holds it to the end."""
         up = _smoothstep(self.u / rise)
         return up if fall == 0 else np.minimum(up, _smoothstep((1 - self.u) / fall))
 
     def pulses(self, sharpness: float = 1.0) -> np.ndarray:
-        """`count` hills from 0 to 1 and back."""
+        """Return `count` pulses from 0 to 1 and back."""
         return np.abs(np.sin(np.pi * self.count * self.v)) ** (2 * sharpness)
 
     def phase(self) -> np.ndarray:
-        """Progress within the present repetition, 0 to 1."""
+        """Return the progress within the current repetition, 0 to 1."""
         return np.where(self.v >= 1.0, 1.0, (self.v * self.count) % 1.0)
 
     def beat(self, hertz: float) -> np.ndarray:
-        """Angle (radians) of a rhythm that follows the pace."""
+        """Return the phase angle (radians) of a rhythm that follows the pace."""
         return 2 * np.pi * hertz * self.pace * self.seconds
 
 
@@ -216,7 +214,7 @@ Animation = Callable[[Curves], None]
 
 
 def _gait(k: Curves, hertz: float, stride: float, knee: float, arms: float, elbow: float = 0.3) -> np.ndarray:
-    """Legs and arms in opposite swing; returns the envelope of the movement."""
+    """Swing legs and arms in opposition; return the envelope of the movement."""
     env = k.hold(0.12, 0.12)
     angle = k.beat(hertz)
     swing, lift = np.sin(angle * k.way), np.clip(np.cos(angle), 0, 1)
@@ -235,7 +233,7 @@ def walk(k: Curves) -> None:
 
 
 def step(k: Curves) -> None:
-    """Exactly `count` steps: half a gait cycle each."""
+    """Take exactly `count` steps of half a gait cycle each."""
     env = k.hold(0.1, 0.1)
     angle = np.pi * k.count * k.v
     swing, lift = np.sin(angle - np.pi / 2) * k.way, np.sin(angle)
@@ -437,7 +435,7 @@ def lunge(k: Curves) -> None:
     k.set(f"{back}_knee", 1.0, down)
     k.set(f"{back}_toe", 0.6, down)
     k.each("", k.hold(), limbs="lr", abd=0.6, elbow=1.7)
-    # The planted foot is the one that does not step.
+    # The foot that does not step is planted.
     k.set("free", 1.0)
     k.set("vf", np.gradient(0.45 * k.way * down) * FPS)
 
@@ -694,7 +692,7 @@ def swing_bat(k: Curves) -> None:
 
 
 def swim(k: Curves) -> None:
-    """Front crawl; whole strokes, the right arm half a stroke behind."""
+    """Swim front crawl in complete strokes, with the right arm half a stroke behind."""
     env = k.hold(0.15, 0.15)
     angle = 2 * np.pi * max(round(0.75 * k.pace * k.frames / FPS), 1) * k.v
     behind = np.pi * (_smoothstep(k.u / 0.2) + _smoothstep((k.u - 0.8) / 0.2))
@@ -786,7 +784,7 @@ def guitar(k: Curves) -> None:
 
 
 def row(k: Curves) -> None:
-    """Sits and rows."""
+    """Sit and row."""
     sit, back = k.hold(0.2, 0.2), k.pulses()
     for limb in "lr":
         k.set(f"{limb}_hip", 1.75, sit)
@@ -813,7 +811,7 @@ def stagger(k: Curves) -> None:
 
 @dataclass(frozen=True)
 class Segment:
-    """One action as it is to be drawn; see [`Curves`] for the fields."""
+    """Action to animate; see [`Curves`] for the fields."""
 
     animate: Animation
     frames: int
@@ -825,15 +823,15 @@ class Segment:
 
 def render(segments: list[Segment], rng: np.random.Generator, min_frames: int = 48) -> np.ndarray:
     """
-    Draw actions one after the other as one clip.
+    Animate actions in sequence as one clip.
 
     Args:
-        segments (`list[Segment]`): what happens.
-        rng (`np.random.Generator`): the personal style: size of movements, posture, sway.
-        min_frames (`int`): shorter clips end standing (or in the pose they reached).
+        segments: actions.
+        rng: random generator for individual style: size of movements, posture, sway.
+        min_frames: shorter clips are extended with their last pose.
 
     Returns:
-        `np.ndarray` of shape `(T, 22, 3)`, float32, metres, 20 frames a second.
+        (T, 22, 3) float32 positions in metres at 20 frames per second.
     """
     sheets: list[np.ndarray] = []
     for segment in segments:
@@ -853,7 +851,7 @@ def render(segments: list[Segment], rng: np.random.Generator, min_frames: int = 
         rest[:, [CHANNEL[name] for name in ("air", "vf", "vs")]] = 0
         sheet = np.concatenate([sheet, rest])
 
-    # Posture of the person and a slow sway of every pose channel.
+    # Individual posture and a slow sway of every pose channel.
     seconds = np.arange(len(sheet))[:, None] / FPS
     posture = rng.normal(0, 0.04, len(_POSE))
     sway = 0.02 * np.sin(2 * np.pi * rng.uniform(0.15, 0.7, len(_POSE)) * seconds + rng.uniform(0, 6.28, len(_POSE)))

@@ -1,4 +1,4 @@
-"""Captions of a mirrored motion: left and right change places, and so do the two ways of turning round."""
+"""Captions of mirrored motions: swap left with right, and clockwise with counterclockwise."""
 
 import re
 
@@ -6,7 +6,7 @@ _SUFFIXES = (
     "s|y|ward|wards|hand|handed|hander|side|sided|sideways|sidestep|sidesteps|sidekick|foot|footed|leg|legged|arm|armed"
     "|most"
 )
-# The misspellings are frequent in HumanML3D's captions; they come back correctly spelt.
+# These misspellings are frequent in HumanML3D; their mirrored words are spelled correctly.
 _SIDE = re.compile(rf"(?<![a-z])(left|right|rigth|rihgt|righ)(?=(?:{_SUFFIXES})?(?![a-z]))", re.IGNORECASE)
 _IDIOM_AFTER = re.compile(r"[\s-]+(?:away|now|angles?|angled|triangles?)(?![a-z])", re.IGNORECASE)
 _IDIOM_BEFORE = re.compile(r"(?<![a-z])all\s+$", re.IGNORECASE)
@@ -18,7 +18,7 @@ _ROTATION = re.compile(
 
 
 def _like(word: str, model: str) -> str:
-    """`word` in the letter case of `model`: lower, Capitalised or UPPER."""
+    """Return `word` in the letter case of `model`: lower, Capitalised or UPPER."""
     if len(model) > 1 and model.isupper():
         return word.upper()
     return word.capitalize() if model[:1].isupper() else word
@@ -50,19 +50,12 @@ def mirror_caption(text: str) -> str:
     """
     Describe the mirror image of a motion: swap left with right and clockwise with counterclockwise.
 
-    Compounds ("left-handed", "rightwards", "lefthand") follow, letter case is kept, and words that only contain the
-    letters ("upright", "brightly") or do not mean a side ("right away", "right angle", "all right") stay. Every
-    spelling of the opposite rotation ("anti-clockwise", "counter clockwise") becomes "clockwise", which comes back as
-    "counterclockwise".
+    Compounds ("left-handed", "rightwards", "lefthand") are swapped too, and letter case is kept. Words that merely
+    contain these letters ("upright", "brightly") or do not mean a side ("right away", "right angle", "all right") are
+    unchanged. All spellings of the opposite rotation ("anti-clockwise", "counter clockwise") become "clockwise", which
+    becomes "counterclockwise".
 
-    HumanML3D and KIT-ML store such captions under ids that start with `M`; this function makes them when they are not
-    stored.
-
-    Args:
-        text (`str`): a caption.
-
-    Returns:
-        `str`: the caption of the mirrored motion.
+    HumanML3D and KIT-ML provide such captions under ids that start with `M`; use this function if they are missing.
 
     Example:
 

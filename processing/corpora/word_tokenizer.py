@@ -1,4 +1,4 @@
-"""A word-level WordPiece tokenizer from the captions themselves: no download, every frequent word one id."""
+"""Word-level WordPiece tokenizer trained on the captions: no download, one id per frequent word."""
 
 import string
 from collections import Counter
@@ -18,19 +18,19 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 8192, model_max_l
     """
     Build a lower-case BERT tokenizer whose vocabulary is the words of a corpus.
 
-    Words enter by falling frequency, ties alphabetically, so the result depends on the captions only and not on their
-    order. Unseen words fall into known words, common endings and single characters.
+    Words are added by decreasing frequency, ties alphabetically, so the result is independent of the caption order.
+    Unseen words are split into known words, common endings and single characters.
 
     Args:
-        captions (`Iterable[str]`): training captions.
-        vocab_size (`int`): upper bound on the vocabulary; special tokens, endings and characters always enter.
-        model_max_length (`int`): stored with the tokenizer; longer captions are cut by `truncation=True`.
+        captions: training captions.
+        vocab_size: maximum vocabulary size; special tokens, endings and characters are always included.
+        model_max_length: saved with the tokenizer; `truncation=True` truncates captions to it.
 
     Returns:
-        `BertTokenizerFast`: `[PAD]` is 0, then `[UNK] [CLS] [SEP] [MASK]`.
+        tokenizer with `[PAD]` as id 0, followed by `[UNK] [CLS] [SEP] [MASK]`.
 
     Raises:
-        ValueError: there is no word in the captions.
+        ValueError: if the captions contain no words.
     """
     normalizer, splitter = BertNormalizer(lowercase=True), BertPreTokenizer()
     counts: Counter[str] = Counter()
@@ -38,7 +38,7 @@ def train_tokenizer(captions: Iterable[str], vocab_size: int = 8192, model_max_l
         counts.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(caption)))
     if not counts:
         raise ValueError(
-            "The captions hold no word to build a tokenizer from: check the text files of the training split."
+            "captions: got no words to build a tokenizer from; check the text files of the training split"
         )
     characters = sorted({*CHARACTERS, *(character for word in counts for character in word)})
     tokens = [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *SUFFIXES]

@@ -1,4 +1,4 @@
-"""BVH files: a strict parser whose errors name the line, joint positions by forward kinematics, and a writer.
+"""BVH files: a strict parser whose errors name the line, and a writer.
 
 A BVH file is a tree of joints (`HIERARCHY`: the offset of each joint from its parent, and the channels that move it)
 and one line of channel values a frame (`MOTION`). Channels come in any number and order: rotations are composed in the
@@ -14,132 +14,23 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
-AXES = "XYZ"
-CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in AXES)
-END_SUFFIX = "_end"
+from lexmotion.common.files import write_text
+
+from ..skeletons import Skeleton, get_skeleton
+from .detection import Fact, metres_per_unit
+from .inverse_kinematics import positions_to_bvh
+from .kinematics import BVH, CHANNELS, END_SUFFIX
+from .options import ReadingOptions
+from .recording import Problem, Recording, check_fps
 
 _CHANNEL_OF = {channel.lower(): channel for channel in CHANNELS}
 _STATEMENT = re.compile(r"[{}]|[^{}]+")
 _FRAMES = re.compile(r"frames\s*:\s*(\S+)\s*$", re.IGNORECASE)
 _FRAME_TIME = re.compile(r"frame\s+time\s*:\s*(\S+)\s*$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class BVH:
-    """
-    A parsed BVH file, in its own unit and axes.
-
-    Args:
-        names (`tuple[str, ...]` of length N): joints and end sites; parents come before their children. An end site
-            is called after its joint, `Head_end`.
-        parents (`tuple[int, ...]`): parent of each, -1 for the root.
-        offsets (`np.ndarray` of shape `(N, 3)`): from the parent.
-        channels (`tuple[tuple[str, ...], ...]`): channels of each in the order of the file, as in `CHANNELS`; none for
-            end sites.
-        values (`np.ndarray` of shape `(T, C)`, float64): channel values, joint by joint; rotations in degrees.
-        frame_time (`float`): seconds a frame, as the file says: 0 is seen.
-        end_sites (`frozenset[int]`): which of the names are end sites.
-    """
-
-    names: tuple[str, ...]
-    parents: tuple[int, ...]
-    offsets: np.ndarray
-    channels: tuple[tuple[str, ...], ...]
-    values: np.ndarray
-    frame_time: float
-    end_sites: frozenset[int] = frozenset()
-
-    @property
-    def rest_positions(self) -> np.ndarray:
-        """(N, 3) positions where every channel is zero: sums of offsets."""
-        rest = np.array(self.offsets, dtype=np.float64)
-        for joint, parent in enumerate(self.parents):
-            if parent >= 0:
-                rest[joint] += rest[parent]
-        return rest
-
-    def positions(self, joints: Sequence[int] | None = None) -> np.ndarray:
-        """
-        Where joints are in every frame.
-
-        Args:
-            joints (`Sequence[int]`, *optional*): which; unset, all. Only their ancestors are computed.
-
-        Returns:
-            `np.ndarray` of shape `(T, len(joints), 3)`, float64, in the file's unit and axes.
-        """
-        wanted = list(range(len(self.names))) if joints is None else list(joints)
-        needed = self._with_ancestors(wanted)
-        num_frames = len(self.values)
-        places = np.zeros((len(self.names), num_frames, 3))
-        turns: dict[int, np.ndarray] = {}  # global rotations as quaternions (T, 4), w first
-        half = np.deg2rad(self.values) / 2
-        cos, sin = np.cos(half), np.sin(half)
-        column = 0
-        for joint, parent in enumerate(self.parents):
-            channels = self.channels[joint]
-            if joint in needed:
-                offset = np.broadcast_to(self.offsets[joint], (num_frames, 3)).copy()
-                turn = turns.get(parent)
-                local = None
-                for number, channel in enumerate(channels, start=column):
-                    axis = AXES.index(channel[0])
-                    if channel.endswith("position"):
-                        offset[:, axis] = self.values[:, number]
-                    else:
-                        local = _turn_about(local, axis, cos[:, number], sin[:, number])
-                places[joint] = offset if turn is None else places[parent] + rotate(turn, offset)
-                if local is None:
-                    local = np.tile([1.0, 0.0, 0.0, 0.0], (num_frames, 1))
-                turns[joint] = local if turn is None else multiply(turn, local)
-            column += len(channels)
-        return places[wanted].transpose(1, 0, 2)
-
-    def _with_ancestors(self, joints: Iterable[int]) -> set[int]:
-        found: set[int] = set()
-        for joint in joints:
-            while joint >= 0 and joint not in found:
-                found.add(joint)
-                joint = self.parents[joint]
-        return found
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Quaternions, w first
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Product of quaternions (..., 4): the rotation `right`, then `left`."""
-    aw, ax, ay, az = np.moveaxis(left, -1, 0)
-    bw, bx, by, bz = np.moveaxis(right, -1, 0)
-    return np.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        axis=-1,
-    )
-
-
-def rotate(turn: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) turned by unit quaternions (..., 4)."""
-    w, axis = turn[..., :1], turn[..., 1:]
-    twice = 2 * np.cross(axis, vector)
-    return vector + w * twice + np.cross(axis, twice)
-
-
-def _turn_about(turn: np.ndarray | None, axis: int, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """`turn`, then inside its frame a rotation about a coordinate axis, by cos and sin (T,) of half the angle."""
-    step = np.zeros((len(cos), 4))
-    step[:, 0], step[:, 1 + axis] = cos, sin
-    return step if turn is None else multiply(turn, step)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -151,6 +42,24 @@ def read_bvh(path: str | os.PathLike) -> BVH:
     """Parse a file, see [`parse_bvh`]."""
     path = Path(path)
     return parse_bvh(path.read_text(encoding="utf-8-sig", errors="replace"), path.name)
+
+
+def bvh_recording(path: Path, options: ReadingOptions) -> Recording:
+    """Read a BVH file as a recording, in its own unit and axes."""
+    bvh = read_bvh(path)
+    recording = Recording("BVH", bvh.positions(), names=bvh.names, rest=bvh.rest_positions)
+    if bvh.frame_time > 0:
+        # Frame times are written with six or seven digits.
+        rate = 1 / bvh.frame_time
+        whole = round(rate)
+        recording.fps = Fact(
+            float(whole) if whole and abs(rate - whole) < 5e-4 * whole else rate, "read", "Frame Time"
+        )
+    else:
+        recording.problems.append(
+            Problem("warning", f"The Frame Time is {bvh.frame_time:g} seconds.", "Give the frame rate with --fps.")
+        )
+    return recording
 
 
 def parse_bvh(text: str, name: str = "BVH") -> BVH:
@@ -427,14 +336,54 @@ def format_bvh(bvh: BVH) -> str:
     return "\n".join(lines) + "\n" + table.getvalue()
 
 
-def write_bvh(path: str | os.PathLike, bvh: BVH) -> Path:
-    """Write a BVH file in one step, so that an interrupted program leaves no half file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(format_bvh(bvh), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+def save_bvh(
+    path: str | os.PathLike,
+    positions: Any,
+    skeleton: str | Skeleton = "humanml3d",
+    fps: float | None = None,
+    units: str | float = "cm",
+) -> float:
+    """
+    Write joint positions as a BVH file that animation programs open: a T-pose, and rotations by bone directions.
+
+    A joint turns by what brings its bones to where they are; a joint with several bones that move against each other
+    gets a helper joint of the same place for each. Bones have their median length. Positions do not tell how a limb
+    turns about itself: it turns as little as possible.
+
+    Args:
+        path (`str` or `os.PathLike`): file to write.
+        positions (`np.ndarray` of shape `(T, J, 3)`): metres, Y up.
+        skeleton (`str` or [`Skeleton`]): joint layout.
+        fps (`float`, *optional*): frames a second; unset, the skeleton's.
+        units (`str` or `float`): of the file, one of `UNITS` or metres in a unit.
+
+    Returns:
+        `float`: largest distance in metres between a joint and where the file puts it; nearly 0 where every bone keeps
+        its length.
+
+    Raises:
+        ValueError: wrong shape, NaN, or an fps or unit that makes no sense.
+
+    Example:
+
+        >>> walk = np.random.default_rng(0).normal(size=(1, 22, 3)) + np.linspace(0, 1, 20)[:, None, None]
+        >>> save_bvh("walk.bvh", walk, fps=20) < 1e-5
+        True
+    """
+    layout = get_skeleton(skeleton)
+    joints = np.asarray(positions, dtype=np.float64)
+    if joints.ndim != 3 or joints.shape[1:] != (layout.num_joints, 3) or not len(joints):
+        raise ValueError(
+            f"Expected positions of shape (frames, {layout.num_joints}, 3) for skeleton {layout.name!r}, got "
+            f"{joints.shape}."
+        )
+    if not np.isfinite(joints).all():
+        frame = int((~np.isfinite(joints).all(axis=(1, 2))).argmax())
+        raise ValueError(f"Frame {frame} holds NaN or infinity: repair it, or cut it off.")
+    rate = layout.fps if fps is None else fps
+    check_fps(rate, "fps")
+    scale = metres_per_unit(units)
+    bvh = positions_to_bvh(joints, layout, rate, scale)
+    write_text(path, format_bvh(bvh))
+    written = bvh.positions([bvh.names.index(name) for name in layout.joint_names])
+    return float(np.linalg.norm(written * scale - joints, axis=-1).max())

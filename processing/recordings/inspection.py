@@ -12,7 +12,9 @@ import numpy as np
 
 from ..skeletons import HUMANML3D, Skeleton, get_skeleton
 from .detection import LIKELY_HEIGHTS, UNITS, body_height, detect_units
-from .reading import Motion, MotionError, Problem, read_motion
+from .options import ReadingOptions
+from .reading import Motion, MotionError, read_motion
+from .recording import Problem
 
 MIN_FRAMES = 8  # of the model's input, at the skeleton's frame rate
 MAX_FRAMES = 224
@@ -59,13 +61,15 @@ class Inspection:
         }
 
 
-def inspect_motion(path: str | os.PathLike, **options: Any) -> Inspection:
+def inspect_motion(
+    path: str | os.PathLike, options: ReadingOptions | None = None, skeleton: str | None = None
+) -> Inspection:
     """
     Read a file as far as it goes, measure the motion and list its problems.
 
     Args:
-        path (`str` or `os.PathLike`): the file.
-        options: as of [`load_motion`].
+        path: The file.
+        options, skeleton: As of [`load_motion`].
 
     Returns:
         [`Inspection`]: a file that cannot be read has one problem of severity `error`.
@@ -76,13 +80,12 @@ def inspect_motion(path: str | os.PathLike, **options: Any) -> Inspection:
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no motion file {str(path)!r}: check the path.")
     try:
-        motion = read_motion(path, **options)
+        motion = read_motion(path, options or ReadingOptions(), skeleton)
     except (ValueError, OSError, ImportError) as error:
         known = error.facts if isinstance(error, MotionError) else {}
         facts = {name: asdict(fact) for name, fact in known.items()}
         return Inspection(str(path), facts, {}, [Problem("error", str(error))])
-    skeleton = get_skeleton(motion.skeleton)
-    measures = measure_motion(motion.positions, motion.fps, skeleton)
+    measures = measure_motion(motion.positions, motion.fps, get_skeleton(motion.skeleton))
     problems = [*motion.problems, *find_problems(motion, measures)]
     problems.sort(key=lambda problem: ("error", "warning", "note").index(problem.severity))
     facts = {name: asdict(fact) for name, fact in motion.source.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..skeletons import Skeleton
-from .bvh import BVH, END_SUFFIX, multiply, rotate
+from .kinematics import BVH, END_SUFFIX, multiply, rotate
 
 RIGID = 1e-5  # metres: bones of one joint that move against each other by more get a helper joint each
 LEAF_LENGTH = 0.1  # metres of the end site behind the last joint of a chain

@@ -12,6 +12,7 @@ from transformers_common import common_tests
 
 from lexmotion import (
     LexMotionConfig,
+    LexMotionForContrastiveAlignment,
     LexMotionForContrastiveMaskedMotion,
     LexMotionForLexicalMaskedLM,
     LexMotionForLexicalMaskedMotion,
@@ -214,6 +215,17 @@ class DualModelTest(CompositeTesterMixin, unittest.TestCase):
     @unittest.skip(TWO_TOWERS)
     def test_retain_grad_hidden_states_attentions(self):
         pass
+
+
+class ContrastiveAlignmentTest(DualModelTest):
+    """As the dual encoder it holds; its loss needs no asking for."""
+
+    all_model_classes = (LexMotionForContrastiveAlignment,)
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        return copy.deepcopy(inputs_dict)
+
+    test_config = None  # of the configuration, tested once
 
 
 class LexicalMaskedMotionTest(CompositeTesterMixin, unittest.TestCase):

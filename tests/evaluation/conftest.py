@@ -109,10 +109,45 @@ def bodies():
 def demo(model, processor, bodies, captions):
     """The demo over `bodies`, ids clip0 to clip3."""
     from lexmotion import LexMotionIndex
-    from lexmotion.evaluation.demo import Demo
+    from lexmotion.evaluation.viewer.demo import Demo
 
     ids = [f"clip{number}" for number in range(len(bodies))]
     metadata = [{"split": "test", "captions": [caption]} for caption in captions]
     embeds = model.encode_motion(bodies, 20.0, processor)
     index = LexMotionIndex.build(embeds, metadata, ids, processor=processor, model=model)
     return Demo(index, [ListedMotions(dict(zip(ids, bodies, strict=True)))])
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, motions, configs):
+    """A prepared corpus and a random model with segments that fits it."""
+    from lexmotion import (
+        LexMotionConfig,
+        LexMotionModel,
+        LexMotionMotionConfig,
+        LexMotionProcessor,
+        LexMotionTextConfig,
+    )
+    from lexmotion.processing.corpora.prepare import prepare
+
+    root = tmp_path_factory.mktemp("corpus")
+    for name in ("new_joints", "texts"):
+        (root / name).mkdir()
+    for number in range(10):
+        name = f"{number:06d}"
+        np.save(root / "new_joints" / f"{name}.npy", motions[number % len(motions)] + 0.01 * number)
+        lines = [f"a person {verb} {number} times#a/DET#0.0#0.0" for verb in ("walks", "jumps")]
+        (root / "texts" / f"{name}.txt").write_text("\n".join(lines))
+    for split, ids in (("train", range(6)), ("test", range(6, 10))):
+        (root / f"{split}.txt").write_text("\n".join(f"{number:06d}" for number in ids))
+    prepare(root, root / "prepared", max_frames=32, mirror="none")
+    processor = LexMotionProcessor.from_pretrained(root / "prepared" / "processor")
+    text, motion = (config.to_dict() for config in configs)
+    text["encoder_config"]["vocab_size"] = motion["vocab_size"] = len(processor.tokenizer)
+    torch.manual_seed(0)
+    towers = {"text_config": LexMotionTextConfig(**text), "motion_config": LexMotionMotionConfig(**motion)}
+    model = LexMotionModel(LexMotionConfig(**towers, num_segments=2))
+    model.set_active_words(processor.lexicon.active_ids)
+    model.save_pretrained(root / "model")
+    processor.save_pretrained(root / "model")
+    return root

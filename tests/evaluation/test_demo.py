@@ -14,13 +14,14 @@ from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
 from lexmotion import LexMotionIndex
-from lexmotion.evaluation import demo as demos
-from lexmotion.evaluation.demo import UPLOADS, Demo, Question, open_demo
-from lexmotion.evaluation.motion_sources import STORED, FileMotions, StoredMotions, file_metadata
-from lexmotion.evaluation.motion_views import bone_parts, packed_motion, page, preview, skeleton_view
 from lexmotion.evaluation.search import search_page
+from lexmotion.evaluation.viewer import demo as demos
+from lexmotion.evaluation.viewer.demo import UPLOADS, Demo, Question, open_demo
+from lexmotion.evaluation.viewer.motion_sources import STORED, FileMotions, StoredMotions, file_metadata
+from lexmotion.evaluation.viewer.views import bone_parts, packed_motion, page, preview, skeleton_view
 from lexmotion.processing.motion_features import positions_to_features
-from lexmotion.processing.recordings.reading import save_bvh
+from lexmotion.processing.recordings.bvh import save_bvh
+from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.skeletons import BODY_PARTS, HUMANML3D, JOINT_PARTS, KIT_ML
 
 
@@ -173,8 +174,8 @@ def test_a_motion_file_is_read_again_as_it_was(demo, bodies, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     turned = bodies[0][..., [0, 2, 1]] * [100, -100, 100]  # centimetres, Z up
     np.savez("own.npz", first=np.zeros(3), own=turned.astype(np.float32))
-    options = {"fps": 60.0, "units": "cm", "up": "z", "key": "own", "mapping": None, "body_model": None}
-    metadata = json.loads(json.dumps(file_metadata("own.npz", **options)))
+    options = ReadingOptions(fps=60.0, units="cm", up="z", key="own")
+    metadata = json.loads(json.dumps(file_metadata("own.npz", options)))
     monkeypatch.chdir("/")
     files = FileMotions(demo.extractor.skeleton, 20.0)
     positions, fps = files.get("own", metadata)
@@ -187,10 +188,10 @@ def test_features_of_a_file_are_explained(model, processor, bodies, tmp_path, mo
     features = positions_to_features(torch.from_numpy(bodies[0])).numpy()
     np.save(tmp_path / "own.npy", features)
     embeds = model.encode_motion(bodies[:1], 20.0, processor)
-    metadata = [file_metadata(tmp_path / "own.npy", fps=20.0)]
+    metadata = [file_metadata(tmp_path / "own.npy", ReadingOptions(fps=20.0))]
     demo = Demo(LexMotionIndex.build(embeds, metadata, processor=processor, model=model))
     given = []
-    monkeypatch.setattr(demos, "explain", lambda model, processor, motion, **_: given.append(motion))
+    monkeypatch.setattr(demos, "explain", lambda model, motion, **_: given.append(motion))
     demo._explanation("item", 0)
     assert np.array_equal(given[0], features) and demo.clip(0)[0].shape[1:] == (22, 3)
 

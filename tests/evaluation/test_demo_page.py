@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="gradio (extra `demo`) is not installed")
 
-from lexmotion.evaluation.demo import UPLOAD_BYTES
+from lexmotion.evaluation.viewer.demo import UPLOAD_BYTES
 from lexmotion.hub_cards.space import app as space
 from lexmotion.hub_cards.space_folder import write_space
 

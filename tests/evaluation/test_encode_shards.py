@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lexmotion import LexMotionConfig, LexMotionModel, cli
 from lexmotion.evaluation.encoding import shards as module
-from lexmotion.evaluation.encoding.shards import EncodeReport, encode_shards, load_encoded, model_fingerprint
+from lexmotion.evaluation.encoding.shards import EncodeReport, load_encoded, model_fingerprint
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 
 SPLITS = {"train": 7, "test": 3}
@@ -37,7 +37,7 @@ def dataset(tmp_path_factory, motions):
             (root / "texts" / f"{ids[-1]}.txt").write_text("\n".join(lines))
             number += 1
         (root / f"{split}.txt").write_text("\n".join(ids))
-    prepare(root, "humanml3d", root / "prepared", max_frames=32, mirror="none")
+    prepare(root, root / "prepared", max_frames=32, mirror="none")
     return root / "prepared"
 
 
@@ -73,7 +73,7 @@ def run(dataset, trained):
         if change is not None:
             change(model)
         options = {"shard_size": 2, "precision": "fp32"} | options
-        return encode_shards(model, LexMotionProcessor.from_pretrained(trained), dataset, folder, **options)
+        return module.encode(model, dataset, folder, processor=LexMotionProcessor.from_pretrained(trained), **options)
 
     return encode
 

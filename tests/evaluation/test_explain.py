@@ -5,7 +5,7 @@ from lexmotion.evaluation.explain import explain
 
 @pytest.fixture(scope="module")
 def explanation(model, processor, motions, captions):
-    return explain(model, processor, motions[0], text=captions[0], fps=20.0, k=5)
+    return explain(model, motions[0], text=captions[0], processor=processor, fps=20.0, k=5)
 
 
 def test_contributions_of_the_shared_words_add_up_to_the_score(explanation):
@@ -23,11 +23,11 @@ def test_each_word_comes_from_where_its_map_is_highest(explanation):
 
 
 def test_without_a_caption_there_is_no_score(model, processor, motions):
-    alone = explain(model, processor, motions[1], fps=20.0, k=3)
+    alone = explain(model, motions[1], processor=processor, fps=20.0, k=3)
     assert alone.score is None and not alone.shared and len(alone.words) == 3
     assert [word.weight for word in alone.words] == sorted((word.weight for word in alone.words), reverse=True)
 
 
 def test_an_empty_caption_is_refused(model, processor, motions):
     with pytest.raises(ValueError, match="caption.*--text"):
-        explain(model, processor, motions[0], text=" ", fps=20.0)
+        explain(model, motions[0], text=" ", processor=processor, fps=20.0)

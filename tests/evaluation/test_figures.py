@@ -15,12 +15,12 @@ from lexmotion.evaluation.figures import kept_words, report
 from lexmotion.evaluation.figures.clips import drawn_candidates, representative
 from lexmotion.evaluation.figures.kept_words import (
     Dense,
-    dense_figures,
+    dense_search,
     keep_heaviest,
     kept_figure,
     postings_a_query,
+    recalls,
     repeated,
-    retrieval_figures,
     sweep,
 )
 from lexmotion.evaluation.figures.page import Picture, Section, figures_page
@@ -263,7 +263,7 @@ def vectors():
 def test_all_words_kept_is_the_uncut_search(vectors):
     text, motion, ids, captions = vectors
     rows = sweep(text, motion, ids, captions, (1, 4, 1000, None))
-    uncut = retrieval_figures(cosine_similarity(text, motion), ids, captions)
+    uncut = recalls(cosine_similarity(text, motion), ids, captions)
     assert rows[-1].retrieval == rows[-2].retrieval == uncut != rows[0].retrieval
     assert rows[-1].motion_words == pytest.approx(motion.nnz / 40) and rows[0].motion_words == 1
     assert rows[-1].bytes_a_motion == pytest.approx(8 * motion.nnz / 40)
@@ -293,7 +293,7 @@ def test_a_repeated_gallery_has_no_equal_rows(vectors):
 def test_the_sweep_is_drawn_with_the_dense_model_across(vectors):
     text, motion, ids, captions = vectors
     rows = sweep(text, motion, ids, captions, (2, 8, None), {"2": 0.1, "8": 0.2, "None": 0.3})
-    dense = dense_figures("dense Model", text.toarray(), motion.toarray(), ids, captions, 2.0)
+    dense = dense_search("dense Model", text.toarray(), motion.toarray(), ids, captions, 2.0)
     assert isinstance(dense, Dense) and dense.size == 60 and dense.retrieval == rows[-1].retrieval
     figure = kept_figure(rows, 40, dense, rows[-1].retrieval, 1000)
     lines = {line.get_label(): line for line in figure.axes[0].lines}
@@ -341,43 +341,6 @@ def test_the_page_holds_its_pictures(tmp_path):
     page = figures_page("Title", {"split": "test"}, [section])
     assert "data:image/png;base64,iVBORw==" in page and "A &lt;b&gt;" in page and "a.png, a.pdf" in page
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)  # nothing is fetched
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, motions, configs):
-    """A prepared corpus and a random model with segments that fits it."""
-    import torch
-
-    from lexmotion import (
-        LexMotionConfig,
-        LexMotionModel,
-        LexMotionMotionConfig,
-        LexMotionProcessor,
-        LexMotionTextConfig,
-    )
-    from lexmotion.processing.corpora.prepare import prepare
-
-    root = tmp_path_factory.mktemp("corpus")
-    for name in ("new_joints", "texts"):
-        (root / name).mkdir()
-    for number in range(10):
-        name = f"{number:06d}"
-        np.save(root / "new_joints" / f"{name}.npy", motions[number % len(motions)] + 0.01 * number)
-        lines = [f"a person {verb} {number} times#a/DET#0.0#0.0" for verb in ("walks", "jumps")]
-        (root / "texts" / f"{name}.txt").write_text("\n".join(lines))
-    for split, ids in (("train", range(6)), ("test", range(6, 10))):
-        (root / f"{split}.txt").write_text("\n".join(f"{number:06d}" for number in ids))
-    prepare(root, "humanml3d", root / "prepared", max_frames=32, mirror="none")
-    processor = LexMotionProcessor.from_pretrained(root / "prepared" / "processor")
-    text, motion = (config.to_dict() for config in configs)
-    text["encoder_config"]["vocab_size"] = motion["vocab_size"] = len(processor.tokenizer)
-    torch.manual_seed(0)
-    towers = {"text_config": LexMotionTextConfig(**text), "motion_config": LexMotionMotionConfig(**motion)}
-    model = LexMotionModel(LexMotionConfig(**towers, num_segments=2))
-    model.set_active_words(processor.lexicon.active_ids)
-    model.save_pretrained(root / "model")
-    processor.save_pretrained(root / "model")
-    return root
 
 
 @pytest.fixture(scope="module")

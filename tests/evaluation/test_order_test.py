@@ -5,15 +5,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from lexmotion.evaluation.encoding.vectors import encode_dataset, similarity
-from lexmotion.evaluation.metrics.order import (
-    clustered_interval,
-    evaluate_order,
-    multi_event_captions,
-    order_figures,
-    share_won,
-)
-from lexmotion.evaluation.metrics.scores import best_hybrid_weight, blend, encode_captions, encode_motions
+from lexmotion.evaluation.encoding.vectors import encode_captions, encode_dataset, encode_motions, similarity
+from lexmotion.evaluation.metrics.order import clustered_interval, multi_event_captions, order_metrics, share_won
+from lexmotion.evaluation.model_evaluation import order_of_split
 
 TOLD = [
     ["a person walks forward slowly then raises both arms up", "someone kicks"],
@@ -65,7 +59,7 @@ def test_figures_of_known_scores():
     captions = ["a man sits then stands", "a man jumps then runs", "a man walks before turning"]
     true = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.5]])
     swapped = np.array([[0.5, 0.5], [0.5, 0.5], [0.0, 1.0]])
-    figures = order_figures(true, swapped, captions, np.array([0, 1, 1]))
+    figures = order_metrics(true, swapped, captions, np.array([0, 1, 1]))
     assert figures["share"] == pytest.approx(2 / 3)
     assert figures["other_motions"] == pytest.approx((0 + 0 + 0.5) / 3)
     assert (figures["captions"], figures["motions"]) == (3, 2)
@@ -85,12 +79,12 @@ def test_captions_of_one_motion_are_no_independent_draws():
 def test_no_multi_event_caption_is_an_error(model, processor, split):
     plain = split.remove_columns("captions").add_column("captions", [["a man jumps"]] * len(split))
     with pytest.raises(ValueError, match="events"):
-        evaluate_order(model, processor, plain)
+        order_of_split(model, processor, plain)
 
 
 def test_the_test_runs_on_models_with_and_without_parts(model, parted, processor, split):
     for tested in (model, parted):
-        figures = evaluate_order(tested, processor, split, batch_size=2)
+        figures = order_of_split(tested, processor, split, batch_size=2)
         assert figures["captions"] == 3 and 0.0 <= figures["share"] <= 1.0
         assert ("share_words" in figures) == (tested is parted)
 
@@ -126,18 +120,6 @@ def test_order_of_the_batches_does_not_matter(parted, processor):
     np.testing.assert_allclose(one.segments.toarray(), three.segments.toarray(), atol=1e-5)
 
 
-def test_the_hybrid_weight_that_ranks_best_is_found(parted, processor, split):
-    encoded = encode_dataset(parted, processor, split)
-    texts, seen = encoded.text_parts, encoded.motion_parts
-    texts.dense = seen.dense = np.eye(4, dtype=np.float32)  # dense vectors that are always right
-    weight, rsum = best_hybrid_weight(texts, seen, encoded.ids, encoded.captions, weights=(0.0, 0.5, 0.99))
-    assert rsum == 1000.0 and weight > 0.0
-    assert blend(texts, seen, 0.0, weight).argmax(axis=1).tolist() == [0, 1, 2, 3]
-    texts.dense = None
-    with pytest.raises(ValueError, match="dense_size"):
-        best_hybrid_weight(texts, seen, encoded.ids, encoded.captions)
-
-
 @pytest.mark.parametrize("representation", ["dense", "lexicon"])
 def test_baselines_are_encoded_and_tested_for_order_too(representation, configs, processor, split, motions):
     from lexmotion.baselines import TmrConfig, TmrModel
@@ -161,4 +143,4 @@ def test_baselines_are_encoded_and_tested_for_order_too(representation, configs,
         seen = baseline.get_motion_features(inputs["motion_values"], inputs["motion_attention_mask"])
     expected = torch.nn.functional.cosine_similarity(texts[:, None], seen[None], dim=-1)
     np.testing.assert_allclose(similarity(encoded), expected.numpy(), atol=1e-5)
-    assert evaluate_order(baseline, processor, split)["captions"] == 3
+    assert order_of_split(baseline, processor, split)["captions"] == 3

@@ -14,11 +14,8 @@ from lexmotion.evaluation.metrics.retrieval import (
     PROTOCOLS,
     cosine_similarity,
     evaluate_retrieval,
-    median_rank,
     ranks,
-    recall_at_k,
     retrieval_metrics,
-    retrieval_table,
     small_batches,
 )
 
@@ -75,7 +72,7 @@ def test_hand_computed_metrics():
 
 
 def test_a_two_way_tie_at_the_top_is_a_hit_and_an_empty_row_gets_the_middle():
-    assert recall_at_k(ranks([[0.5, 0.5], [0.0, 1.0]]), 1) == 100.0
+    assert retrieval_metrics([[0.5, 0.5], [0.0, 1.0]])["t2m/R1"] == 100.0
     np.testing.assert_array_equal(ranks(np.zeros((5, 5))), [2.0] * 5)
 
 
@@ -180,15 +177,6 @@ def test_nan_in_one_row_is_found_in_later_blocks(monkeypatch):
         retrieval_metrics(similarity)
 
 
-def test_recall_and_median_of_ranks():
-    assert recall_at_k([0, 0.5, 1, 4], 1) == 50.0
-    assert median_rank([0, 1, 5, 100]) == 4.0
-    with pytest.raises(ValueError, match=r"\bk\b.*\b0\b"):
-        recall_at_k([0], 0)
-    with pytest.raises(ValueError, match=r"\(0,\)"):
-        median_rank([])
-
-
 def test_cosine_of_empty_vectors_is_zero(rng):
     a = np.abs(rng.standard_normal((4, 6))).astype(np.float32)
     a[1] = 0
@@ -240,8 +228,8 @@ def test_threshold_is_strictly_above_a_cosine_of_0_9():
     # Caption 0 may find motion 1, not motion 2; caption 1 may find motion 0; caption 2 only itself.
     expected = ranks(similarity, text_similarity > 0.9)
     np.testing.assert_array_equal(expected, [0, 0, 2])
-    assert result["threshold"]["t2m/R1"] == recall_at_k(expected, 1)
-    assert result["threshold"]["m2t/MedR"] == median_rank(ranks(similarity.T, text_similarity > 0.9))
+    assert result["threshold"]["t2m/R1"] == 100 * np.mean(expected < 1)
+    assert result["threshold"]["m2t/MedR"] == 1 + np.median(ranks(similarity.T, text_similarity > 0.9))
     assert result["threshold"]["threshold"] == 0.95
     # An empty sentence vector is still near itself.
     evaluate_retrieval(similarity, list("abc"), CAPTIONS[:3], "threshold", text_similarity=np.zeros((3, 3)))
@@ -325,10 +313,3 @@ def test_small_batches_errors():
         small_batches(["a"], 2)
     with pytest.raises(ValueError, match=r"batch.size.*\b0\b"):
         small_batches(["a"], 0)
-
-
-def test_table():
-    lines = retrieval_table({"model": retrieval_metrics(HAND)}).splitlines()
-    assert "t2m R@1" in lines[0] and "m2t MedR" in lines[0]
-    assert lines[2].startswith("| model | all-strict | 4 | 25.0 | 75.0") and lines[2].endswith("| 725.0 |")
-    assert len({line.count("|") for line in lines}) == 1

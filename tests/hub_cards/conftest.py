@@ -67,7 +67,7 @@ def trained(tmp_path_factory):
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("hub")
     source = generate_corpus(root / "source", {"train": 24, "validation": 6, "test": 6}, seed=0)
-    prepare(source, "humanml3d", root / "prepared", max_frames=48, source_name="synthetic", progress=False)
+    prepare(source, root / "prepared", max_frames=48, source_name="synthetic", progress=False)
     train(RECIPE, root / "prepared", root / "run")
     return root
 

@@ -50,7 +50,7 @@ from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.training.pipeline import train
 
 source = generate_corpus(root / "source", {"train": 24, "validation": 6, "test": 6}, seed=0)
-prepare(source, "humanml3d", root / "prepared", max_frames=48, source_name="synthetic", progress=False)
+prepare(source, root / "prepared", max_frames=48, source_name="synthetic", progress=False)
 train(recipe, root / "prepared", root / "run")
 np.save(root / "motion.npy", np.load(sorted((source / "new_joints").glob("*.npy"))[0]))
 

@@ -60,6 +60,16 @@ def test_code_is_flat_and_named_in_both_configurations(model_dir):
     assert "auto_map" not in json.loads(pack(model_dir, NAME).files["config.json"])
 
 
+def test_the_head_of_a_phase_travels_with_its_file(model_dir):
+    path = model_dir / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"architectures": ["LexMotionForContrastiveAlignment"]}))
+    parcel = pack(model_dir, NAME, include_code=True)
+    reference = json.loads(parcel.files["config.json"])["auto_map"]["AutoModelForPreTraining"]
+    assert reference == "pretraining_lexmotion.LexMotionForContrastiveAlignment"
+    assert {"pretraining_lexmotion.py", "layers_lexmotion.py"} <= set(parcel.files)
+
+
 def test_without_its_code_a_model_names_none(model_dir):
     whole = pack(model_dir, NAME, include_code=True)
     for name in ("config.json", "processor_config.json"):
@@ -226,7 +236,7 @@ def test_the_command_lists_without_a_network(model_dir, monkeypatch, capsys):
         cli.main(["push", str(model_dir), NAME, "--dry-run", "--include-code"])
     printed = capsys.readouterr().out
     size = (model_dir / "model.safetensors").stat().st_size
-    assert stop.value.code == 0 and f"{size:,}  model.safetensors" in printed and "sent" in printed
+    assert stop.value.code == 0 and f"{size:,}  model.safetensors" in printed and "--dry-run" in printed
     assert "modeling_lexmotion.py" in printed and not (model_dir / "README.md").exists()
 
 

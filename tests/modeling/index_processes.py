@@ -12,7 +12,7 @@ import numpy as np
 from lexmotion.index.lexmotion_index import LexMotionIndex
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lexmotion.index.engine_index", "pymilvus", "psycopg"])
+CONTEXT.set_forkserver_preload(["lexmotion.index.lexmotion_index", "lexmotion.index.tables", "pymilvus", "psycopg"])
 
 
 def add_until_killed(folder: str, start: int, pipe: Connection) -> None:

@@ -8,8 +8,8 @@ from tiny import VOCABULARY, captions, motions
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
-from lexmotion.baselines import retriever
-from lexmotion.baselines.retriever import Encoding, Pairs, RetrieverConfig, RetrieverModel, symmetric_info_nce
+from lexmotion import losses_lexmotion
+from lexmotion.baselines.retriever import Encoding, Pairs, RetrieverConfig, RetrieverModel, pair_contrast
 
 BERT = {
     "model_type": "bert",
@@ -42,7 +42,7 @@ class MeanRetriever(RetrieverModel):
 
     def losses(self, text, motion, pairs, values, mask):
         text, motion = (nn.functional.normalize(encoding.embeds) for encoding in (text, motion))
-        return {"contrastive_loss": symmetric_info_nce(text, motion, pairs, self.temperature)}
+        return {"contrastive_loss": pair_contrast(text, motion, pairs, self.temperature)}
 
 
 def config(**fields) -> RetrieverConfig:
@@ -78,7 +78,7 @@ def test_contrast_of_two_pairs_by_hand():
     rows = [math.log(1 + math.exp(-1.2)), math.log(1 + math.exp(-0.4))]  # tau 0.5: logits [[1.2, 0], [1.6, 2]]
     columns = [math.log(1 + math.exp(0.4)), math.log(1 + math.exp(-2.0))]
     expected = 0.5 * (sum(rows) / 2 + sum(columns) / 2)
-    assert float(symmetric_info_nce(text, motion, pairs, 0.5)) == pytest.approx(expected, abs=1e-6)
+    assert float(pair_contrast(text, motion, pairs, 0.5)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_captions_that_say_the_same_are_no_negatives():
@@ -91,9 +91,9 @@ def test_captions_that_say_the_same_are_no_negatives():
     filtered = logits.masked_fill(~kept, -torch.inf)
     diagonal = torch.arange(3)
     expected = 0.5 * sum(nn.functional.cross_entropy(side, diagonal) for side in (filtered, filtered.T))
-    torch.testing.assert_close(symmetric_info_nce(text, motion, pairs, 0.1, 0.7), expected)
+    torch.testing.assert_close(pair_contrast(text, motion, pairs, 0.1, 0.7), expected)
     everything = 0.5 * sum(nn.functional.cross_entropy(side, diagonal) for side in (logits, logits.T))
-    torch.testing.assert_close(symmetric_info_nce(text, motion, pairs, 0.1), everything)
+    torch.testing.assert_close(pair_contrast(text, motion, pairs, 0.1), everything)
 
 
 def test_a_motion_with_two_captions_has_two_positives():
@@ -106,7 +106,7 @@ def test_a_motion_with_two_captions_has_two_positives():
     t2m = nn.functional.cross_entropy(logits, torch.tensor([1, 0, 1]))
     to_text = logits.T.log_softmax(dim=1)
     m2t = -(to_text[0, 1] + 0.5 * (to_text[1, 0] + to_text[1, 2])) / 2
-    torch.testing.assert_close(symmetric_info_nce(text, motion, pairs, 0.1), 0.5 * (t2m + m2t))
+    torch.testing.assert_close(pair_contrast(text, motion, pairs, 0.1), 0.5 * (t2m + m2t))
 
 
 def test_a_caption_without_its_motion_is_an_error():
@@ -118,13 +118,14 @@ def test_processes_together_compute_the_big_batch(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     text, motion, features = (nn.functional.normalize(torch.randn(6, 4, generator=generator)) for _ in range(3))
     ids = torch.arange(6)
-    whole = symmetric_info_nce(text, motion, Pairs(ids, ids, features), 0.1, 0.3)
+    whole = pair_contrast(text, motion, Pairs(ids, ids, features), 0.1, 0.3)
     halves = []
     for rows in (slice(0, 3), slice(3, 6)):
         t, m, i, f = text[rows], motion[rows], ids[rows], features[rows]
         gathered = {id(t): text, id(m): motion, id(i): ids, id(f): features}
-        monkeypatch.setattr(retriever, "gather", lambda tensor, gathered=gathered: gathered[id(tensor)])
-        halves.append(symmetric_info_nce(t, m, Pairs(i, i, f), 0.1, 0.3))
+        monkeypatch.setattr(losses_lexmotion, "gather", lambda tensor, gathered=gathered: gathered[id(tensor)])
+        monkeypatch.setattr(losses_lexmotion, "own_rows", lambda count, rows=rows: rows)
+        halves.append(pair_contrast(t, m, Pairs(i, i, f), 0.1, 0.3))
     torch.testing.assert_close(sum(halves) / 2, whole)
 
 

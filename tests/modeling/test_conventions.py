@@ -1,12 +1,25 @@
 """What users of transformers expect of a model beyond its forward pass."""
 
+import json
+
 import pytest
 import tiny
 import torch
 
-from lexmotion import LexMotionForContrastiveMaskedMotion, LexMotionModel, LexMotionMotionModel
+from lexmotion import (
+    LexMotionForContrastiveAlignment,
+    LexMotionForContrastiveMaskedMotion,
+    LexMotionModel,
+    LexMotionMotionModel,
+)
 
 GROWN, SHRUNK = tiny.VOCABULARY + 5, 60
+
+
+def pairs() -> tuple[torch.Tensor, ...]:
+    """Captions, motions and their masks, in the order of `forward`."""
+    (ids, mask), (values, frames) = tiny.captions(), tiny.motions()
+    return ids, values, mask, frames
 
 
 def vectors(model) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,9 +74,64 @@ def test_the_loss_is_the_sum_of_its_parts():
     ids, mask = tiny.captions()
     values, frames = tiny.motions()
     assert model(ids, values, mask, frames).loss is None
-    output = model(ids, values, mask, frames, return_loss=True)
+    output = tiny.alignment(model)(ids, values, mask, frames)
     parts = (output.contrastive_loss, output.text_flops_loss, output.motion_flops_loss)
-    assert torch.equal(output.loss, sum(parts[1:], parts[0]))
+    assert torch.equal(output["loss"], sum(parts[1:], parts[0]))
+
+
+def test_the_plain_loss_is_the_contrast_of_the_scores():
+    model = tiny.dual_model()
+    output = model(*pairs(), return_loss=True)
+    logits, right = output.logits_per_text, torch.arange(4)
+    expected = 0.5 * sum(torch.nn.functional.cross_entropy(scores, right) for scores in (logits, logits.T))
+    torch.testing.assert_close(output["loss"], expected)
+    clips = torch.tensor([1, 1, 2, 3])  # two captions of one clip, and the motion of it twice
+    assert model(*pairs(), clips, clips, return_loss=True).loss > 0
+
+
+def test_the_head_of_phase_four_has_no_weights_of_its_own(tmp_path):
+    model = tiny.dual_model()
+    expected = tiny.alignment(model)(*pairs()).loss
+    model.save_pretrained(tmp_path / "model")
+    head = LexMotionForContrastiveAlignment.from_pretrained(tmp_path / "model", hard_negative_beta=0.5).eval()
+    assert head.hard_negative_beta == 0.5 and head(*pairs()).loss != expected
+    head.hard_negative_beta = None
+    assert torch.equal(head(*pairs()).loss, expected)
+    head.save_pretrained(tmp_path / "head")
+    loaded = LexMotionModel.from_pretrained(tmp_path / "head").eval()
+    for ours, wanted in zip(vectors(loaded), vectors(model), strict=True):
+        assert torch.equal(ours, wanted)
+
+
+def test_captions_that_say_the_same_are_no_negatives_below_the_threshold():
+    model, features = tiny.dual_model(), torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 2])).float()
+
+    def contrast(**options):
+        return tiny.alignment(model, **options)(*pairs(), caption_features=features).contrastive_loss
+
+    plain = tiny.alignment(model)(*pairs())
+    assert torch.equal(contrast(false_negative_threshold=None), plain.contrastive_loss)
+    logits = plain.logits_per_text.masked_fill(
+        torch.block_diag(1 - torch.eye(2), torch.zeros(2, 2)).bool(), -torch.inf
+    )
+    right = torch.arange(4)
+    expected = 0.5 * sum(torch.nn.functional.cross_entropy(scores, right) for scores in (logits, logits.T))
+    torch.testing.assert_close(contrast(), expected)
+
+
+def test_a_checkpoint_that_names_training_options_loads_without_them(tmp_path):
+    model = tiny.dual_model()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    old = {"false_negative_threshold": 0.3, "hard_negative_beta": 0.15}
+    config["motion_config"]["contrast_temperature"] = 0.1
+    path.write_text(json.dumps(config | old))
+    loaded = LexMotionModel.from_pretrained(tmp_path).eval()
+    saved = loaded.config.to_dict()
+    assert old.keys().isdisjoint(saved) and "contrast_temperature" not in saved["motion_config"]
+    for ours, wanted in zip(vectors(loaded), vectors(model), strict=True):
+        assert torch.equal(ours, wanted)
 
 
 def test_layers_of_the_motion_tower_on_request():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import captions, dual_config, dual_model, motions
+from tiny import alignment, captions, dual_config, dual_model, motions
 
 from lexmotion import LexMotionModel
 
@@ -54,7 +54,7 @@ def test_padding_does_not_change_the_dense_vector():
 
 def test_its_contrast_trains_the_readouts_and_the_words_have_their_own():
     model, batch = hybrid_model(), pairs()
-    output = model(**batch, return_loss=True)
+    output = alignment(model)(**batch)
     output.dense_contrastive_loss.backward(retain_graph=True)
     assert model.text_readout.weight.grad.abs().max() > 0 and model.motion_readout.weight.grad.abs().max() > 0
     assert model.text_model.lexical_head.dense.weight.grad is None
@@ -76,9 +76,9 @@ def test_saved_and_loaded_it_scores_the_same(fields, tmp_path):
 def test_it_learns_four_pairs():
     model, batch = hybrid_model(num_segments=2), pairs()
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    model.train()
+    head = alignment(model.train())
     for _ in range(60):
-        output = model(**batch, return_loss=True)
+        output = head(**batch)
         optimizer.zero_grad()
         (output.contrastive_loss + output.dense_contrastive_loss).backward()
         optimizer.step()

@@ -8,14 +8,14 @@ import subprocess
 import sys
 import threading
 
+import index_trials
 import numpy as np
 import pytest
 
 from lexmotion import LexMotionIndex
-from lexmotion.evaluation import index_trials
-from lexmotion.index import lexmotion_index as retrieval_lexmotion
+from lexmotion.index import embedded
 from lexmotion.index import segments as index_storage
-from lexmotion.index.lexmotion_index import IndexBusyError
+from lexmotion.index.folder import IndexBusyError
 from lexmotion.index.segments import IndexDamagedError
 
 V = 12
@@ -51,7 +51,7 @@ def state(index):
 
 @needs_fork
 def test_killed_writers_lose_nothing_acknowledged():
-    command = [sys.executable, "-m", "lexmotion.evaluation.index_trials", "--trials", "36"]
+    command = [sys.executable, index_trials.__file__, "--trials", "36"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     report = json.loads(done.stdout) if done.stdout else pytest.fail(done.stderr)
     assert report["faults"] == [] and done.returncode == 0
@@ -98,7 +98,7 @@ def test_files_are_on_the_disk_before_the_manifest_names_them(folder, monkeypatc
         monkeypatch.setattr(os, "replace", replaced)
         index.add(np.eye(index.vocab_size)[:1], [{"new": True}])
         monkeypatch.undo()
-        name = index._state.segments[-1].name
+        name = index.engine.segments()[-1].name
     if sys.platform != "linux":
         pytest.skip("which files were synchronised is read from /proc")
     segments = folder / "segments"
@@ -136,7 +136,7 @@ def test_a_change_that_fails_changes_nothing(folder, change, monkeypatch):
     with LexMotionIndex.from_pretrained(folder) as index:
         index.delete(50)  # becomes the writer, and removes what was left over
         assert state(index) == before
-        named = {file for segment in index._state.segments for file in segment.files}
+        named = {file for segment in index.engine.segments() for file in segment.files}
         assert {path.name for path in (folder / "segments").iterdir()} == named
 
 
@@ -239,7 +239,7 @@ def test_a_reader_keeps_what_it_opened_until_it_refreshes(folder):
     with LexMotionIndex.from_pretrained(folder) as writer:
         writer.add(np.eye(writer.vocab_size)[:3])
         writer.merge()  # removes the files that the reader has open
-        assert reader.search(query) == before and not (folder / "segments" / reader._state.segments[0].name).exists()
+        assert reader.search(query) == before and not (folder / "segments" / reader.engine.segments()[0].name).exists()
         assert reader.refresh() and not reader.refresh()
         assert reader.search(query) == writer.search(query) and len(reader) == 8
 
@@ -261,7 +261,7 @@ def _read(folder, stop, counts):
 
 @needs_fork
 def test_readers_see_whole_states_while_one_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieval_lexmotion, "MERGE_FACTOR", 3)
+    monkeypatch.setattr(embedded, "MERGE_FACTOR", 3)
     context = multiprocessing.get_context("fork")
     stop, counts = context.Event(), context.Queue()
     with LexMotionIndex.build(rows(1), folder=tmp_path / "index") as index:
@@ -278,12 +278,12 @@ def test_readers_see_whole_states_while_one_writes(tmp_path, monkeypatch):
 
 
 def test_segments_are_merged_in_the_background(tmp_path, monkeypatch):
-    monkeypatch.setattr(retrieval_lexmotion, "MERGE_FACTOR", 4)
+    monkeypatch.setattr(embedded, "MERGE_FACTOR", 4)
     with LexMotionIndex.build(rows(1), folder=tmp_path / "index") as index:
         for number in range(40):
             index.add(rows(1, number))
         index.wait()
-        assert len(index) == 41 and len(index._state.segments) < 8
+        assert len(index) == 41 and len(index.engine.segments()) < 8
     assert LexMotionIndex.from_pretrained(tmp_path / "index").ids == index.ids
 
 
@@ -291,41 +291,41 @@ def test_deletions_during_a_merge_are_kept(tmp_path, monkeypatch):
     index = LexMotionIndex.build(rows(3), folder=tmp_path / "index")
     index.add(rows(3, 1))
     merging, go_on = threading.Event(), threading.Event()
-    merge_segments = retrieval_lexmotion.merge_segments
+    merge_segments = embedded.merge_segments
 
     def slow(group):
         merging.set()
         assert go_on.wait(10)
         return merge_segments(group)
 
-    monkeypatch.setattr(retrieval_lexmotion, "merge_segments", slow)
-    monkeypatch.setattr(retrieval_lexmotion, "MERGE_FACTOR", 2)
-    index._merge_in_background()
+    monkeypatch.setattr(embedded, "merge_segments", slow)
+    monkeypatch.setattr(embedded, "MERGE_FACTOR", 2)
+    index.engine._merge_in_background()
     assert merging.wait(10)
-    monkeypatch.setattr(retrieval_lexmotion, "MERGE_FACTOR", 99)
+    monkeypatch.setattr(embedded, "MERGE_FACTOR", 99)
     index.delete([0, 4])
     index.add(rows(1, 2))
     go_on.set()
     index.close()
     expected = np.concatenate([rows(3), rows(3, 1), rows(1, 2)])[[1, 2, 3, 5, 6]]
     for found in (index, LexMotionIndex.from_pretrained(tmp_path / "index")):
-        assert sorted(found.ids) == [1, 2, 3, 5, 6] and len(found._state.segments) == 2
+        assert sorted(found.ids) == [1, 2, 3, 5, 6] and len(found.engine.segments()) == 2
         by_id = dict(zip(found.ids, found.to_csr().toarray().tolist(), strict=True))
         assert [by_id[id] for id in sorted(by_id)] == LexMotionIndex.build(expected).to_csr().toarray().tolist()
 
 
 def test_a_merge_that_fails_is_told_and_loses_nothing(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(retrieval_lexmotion, "MERGE_FACTOR", 2)
-    monkeypatch.setattr(retrieval_lexmotion, "merge_segments", lambda _: 1 / 0)
+    monkeypatch.setattr(embedded, "MERGE_FACTOR", 2)
+    monkeypatch.setattr(embedded, "merge_segments", lambda _: 1 / 0)
     with LexMotionIndex.build(rows(1), folder=tmp_path / "index") as index:
         index.add(rows(2))
         index.wait()
         assert "ZeroDivisionError" in caplog.text
         monkeypatch.undo()
-        monkeypatch.setattr(retrieval_lexmotion, "MERGE_FACTOR", 2)
+        monkeypatch.setattr(embedded, "MERGE_FACTOR", 2)
         index.add(rows(2))
         index.wait()
-        assert len(index) == 5 and len(index._state.segments) == 1
+        assert len(index) == 5 and len(index.engine.segments()) == 1
 
 
 def test_threads_search_and_change_one_index():

@@ -12,7 +12,7 @@ from index_processes import add_until_killed, count, started
 from postgres_server import PostgresServer, server_folder
 
 from lexmotion import LexMotionIndex, cli
-from lexmotion.index.lexmotion_index import IndexBusyError
+from lexmotion.index.folder import IndexBusyError
 from lexmotion.index.segments import State, read_manifest, write_manifest
 
 V = 30
@@ -253,7 +253,7 @@ def test_an_engine_is_tried_before_anything_is_read_or_made(options, message, tm
 def test_an_index_of_the_hub_does_not_choose_who_is_connected_to(tmp_path, monkeypatch):
     import huggingface_hub
 
-    from lexmotion.index import engine_index
+    from lexmotion.index import lexmotion_index
 
     asked = []
     (tmp_path / "hub").mkdir()
@@ -265,7 +265,7 @@ def test_an_index_of_the_hub_does_not_choose_who_is_connected_to(tmp_path, monke
         asked.append(entry["uri"])
         raise ConnectionError
 
-    monkeypatch.setattr(engine_index, "connect", connect)
+    monkeypatch.setattr(lexmotion_index, "connect", connect)
     with pytest.raises(ValueError, match="someone/index.*host=foreign.*--uri"):
         LexMotionIndex.from_pretrained("someone/index")
     assert asked == []

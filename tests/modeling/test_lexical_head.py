@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,9 +16,16 @@ def inputs(batch=3, tokens=5, width=6, words=11):
     return torch.randn(batch, tokens, width), torch.randn(words, width), mask
 
 
+def config(**fields):
+    """What a head reads of a tower's configuration."""
+    return SimpleNamespace(
+        **{"num_active_words": None, "head_kind": "splade", "head_act": "gelu", "top_k": None} | fields
+    )
+
+
 def head(kind="splade", top_k=None, active=None):
     torch.manual_seed(1)
-    module = LexicalHead(6, 11, active, kind, "gelu", top_k)
+    module = LexicalHead(config(vocab_size=11, num_active_words=active, head_kind=kind, top_k=top_k), 6)
     torch.nn.init.normal_(module.bias)
     return module
 
@@ -87,7 +96,7 @@ def test_words_of_most_items_stay_where_they_are_strongest_with_their_weights():
 
 
 def test_a_row_with_too_few_words_is_lifted_by_those_nearest_to_their_thresholds():
-    module = LexicalHead(6, 3, None, "splade", "gelu", None, min_words=2)
+    module = LexicalHead(config(vocab_size=3, min_words=2), 6)
     module.limit_frequency(torch.tensor([[1.0, 5.0, -1.0], [1.0, 4.0, -1.0]]), 0.4)
     weights = module.weigh(torch.tensor([[0.9, 3.0, -0.5]]))
     assert (weights > 0).tolist() == [[True, False, True]]

@@ -10,7 +10,7 @@ from lexmotion import (
     LexMotionModel,
     LexMotionMotionModel,
     LexMotionTextModel,
-    modeling_lexmotion,
+    layers_lexmotion,
 )
 
 
@@ -148,7 +148,7 @@ def test_a_one_frame_motion_still_has_a_token(model):
 )
 def test_wrong_motion_shapes_are_refused(model, shape, message):
     with pytest.raises(ValueError, match=message):
-        model.motion_model.encoder.embeddings.check(torch.zeros(shape))
+        model.get_motion_features(torch.zeros(shape))
 
 
 def test_towers_without_a_common_vocabulary_are_refused():
@@ -303,16 +303,19 @@ def test_dual_loss_by_clip_ids_allows_several_captions(model):
     ids, mask = tiny.captions(rows=6)
     values, frames = tiny.motions(rows=3)
     clips = torch.arange(3)
-    output = model(ids, values, mask, frames, clips.repeat_interleave(2), clips, torch.arange(6), return_loss=True)
+    batch = (ids, values, mask, frames, clips.repeat_interleave(2), clips)
+    output = tiny.alignment(model)(*batch, torch.arange(6))
     assert output.logits_per_text.shape == (6, 3)
     assert output.contrastive_loss.isfinite() and output.motion_flops_loss > 0
+    assert torch.equal(model(*batch, return_loss=True).loss, output.contrastive_loss)  # no two captions are equal
 
 
 def test_unpaired_rows_need_clip_ids(model):
     ids, mask = tiny.captions(rows=6)
     values, frames = tiny.motions(rows=3)
-    with pytest.raises(ValueError, match=r"\b6\b.*\b3\b.*text_clip_ids.*motion_clip_ids"):
-        model(ids, values, mask, frames, return_loss=True)
+    for one, options in ((model, {"return_loss": True}), (tiny.alignment(model), {})):
+        with pytest.raises(ValueError, match=r"\b6\b.*\b3\b.*text_clip_ids.*motion_clip_ids"):
+            one(ids, values, mask, frames, **options)
 
 
 def test_motion_head_starts_as_a_copy_of_the_text_head():
@@ -380,7 +383,7 @@ def test_word_limits_that_no_vector_can_keep_are_refused(limits):
 
 
 def test_rows_run_by_length_give_the_states_of_the_padded_batch(monkeypatch):
-    monkeypatch.setattr(modeling_lexmotion, "MINIMUM_GROUP", 1)
+    monkeypatch.setattr(layers_lexmotion, "MINIMUM_GROUP", 1)
     model = tiny.dual_model().text_model
     torch.manual_seed(0)
     ids = torch.randint(10, 90, (7, 12))

@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from lexmotion import LexMotionIndex, cli
-from lexmotion.index import lexmotion_index as retrieval_lexmotion
+from lexmotion.index import embedded, scoring
 from lexmotion.index import segments as index_storage
-from lexmotion.index.lexmotion_index import BLOCK, best_rows
-from lexmotion.index.segments import Texts, common_words, from_ranges, map_tensors, to_ranges
+from lexmotion.index.scoring import best_rows
+from lexmotion.index.segments import BLOCK, Texts, common_words, from_ranges, map_tensors, to_ranges
 
 V = 7
-ENGINES = [False, pytest.param(True, marks=pytest.mark.skipif(not retrieval_lexmotion._compiled(), reason="no numba"))]
+ENGINES = [False, pytest.param(True, marks=pytest.mark.skipif(not scoring.compiled(), reason="no numba"))]
 COLUMNS = {"postings": (0, 0), "columns": (10**6, 1e9)}
 
 
@@ -83,7 +84,7 @@ def test_many_rows_with_common_and_rare_words(accelerate):
     rows[3000:] = rows[:2000]  # ties everywhere
     ids = [f"{number:04d}" for number in rng.permutation(5000)]
     index = LexMotionIndex.build(rows, ids=ids, accelerate=accelerate)
-    assert 0 < len(index._state.segments[0].common) < 40
+    assert 0 < len(index.engine.segments()[0].common) < 40
     for query in rng.random((5, 40), dtype=np.float32) * (rng.random((5, 40)) < 0.5):
         for k in (1, 4, 10, 300):
             check(index, rows, query, k, ids)
@@ -99,9 +100,9 @@ def test_words_become_common_and_rare_in_merges():
     rows *= rng.random(rows.shape) < shares
     index = LexMotionIndex.build(rows[: 2 * BLOCK])
     index.add(rows[2 * BLOCK :])
-    assert [segment.common.tolist() for segment in index._state.segments] == [[0, 1, 2, 3, 19], [10, 11, 19]]
+    assert [segment.common.tolist() for segment in index.engine.segments()] == [[0, 1, 2, 3, 19], [10, 11, 19]]
     index.merge()
-    one, merged = LexMotionIndex.build(rows)._state.segments[0], index._state.segments[0]
+    one, merged = LexMotionIndex.build(rows).engine.segments()[0], index.engine.segments()[0]
     assert merged.common.tolist() == one.common.tolist() and set(merged.common) >= {10, 11, 19}
     assert not set(merged.common) >= {0, 1, 2, 3}
     ours, theirs = merged.tensors(), one.tensors()
@@ -131,12 +132,12 @@ operations = st.lists(
 def test_any_history_equals_the_dense_product_of_what_survives(kind, ids_are, operations, query, k):
     surviving, number = {}, 0
     with kept_as(kind), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval_lexmotion, "MERGE_FACTOR", 3)
+        patch.setattr(embedded, "MERGE_FACTOR", 3)
         index = LexMotionIndex.build(sparse.csr_matrix((0, V)), accelerate=False)
         for name, value in operations:
             if name == "merge":
                 index.merge()
-                assert len(index._state.segments) <= 1
+                assert len(index.engine.segments()) <= 1
             elif name == "delete" and surviving:
                 gone = sorted(surviving)[value % len(surviving)]
                 del surviving[gone]
@@ -336,7 +337,7 @@ def test_words_that_are_not_active_are_unknown(tiny_tokenizer):
     index = LexMotionIndex.build(bags(tiny_tokenizer, [{"knee": 1}]), processor=processor)
     with pytest.raises(ValueError, match="'the'"):
         index.word_ids("the")
-    index._used = lambda: np.ones(len(tiny_tokenizer), bool)  # as of an engine
+    index.engine.used = lambda: np.ones(len(tiny_tokenizer), bool)  # as of an engine
     with pytest.raises(ValueError, match="'thee'.*three.*then.*their") as caught:
         index.word_ids("thee")
     assert not {"the,", "'the',"} & set(str(caught.value).split())
@@ -433,7 +434,7 @@ def test_a_saved_index_is_the_index(clips, query, tmp_path):
     clips.delete("walk")
     clips.save_pretrained(tmp_path / "again")
     assert LexMotionIndex.from_pretrained(tmp_path / "again").ids == clips.ids
-    assert len(list((tmp_path / "again" / "segments").glob("*.safetensors"))) == len(clips._state.segments)
+    assert len(list((tmp_path / "again" / "segments").glob("*.safetensors"))) == len(clips.engine.segments())
 
 
 def test_a_folder_with_an_index_is_refused_before_anything_is_read(tmp_path, capsys):
@@ -481,7 +482,7 @@ def test_to_the_hub_and_back(clips, query, tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "hub"))
-    clips._state = retrieval_lexmotion.replace(clips._state, model=str(tmp_path))  # a folder of this machine
+    clips.place.state = replace(clips.place.state, model=str(tmp_path))  # a folder of this machine
     assert clips.push_to_hub("me/clips", private=True, token="secret") == "commit"
     assert "5 items" in (tmp_path / "hub" / "README.md").read_text()
     downloaded = LexMotionIndex.from_pretrained("me/clips")
@@ -491,10 +492,10 @@ def test_to_the_hub_and_back(clips, query, tmp_path, monkeypatch):
 
 
 def test_numba_is_asked_for_by_name(monkeypatch):
-    monkeypatch.setattr(retrieval_lexmotion, "_compiled", lambda: None)
+    monkeypatch.setattr(scoring, "compiled", lambda: None)
     with pytest.raises(ImportError, match=r"pip install lexmotion\[index\]"):
         LexMotionIndex.build(np.eye(V), accelerate=True)
-    monkeypatch.setattr(retrieval_lexmotion, "ACCELERATED_ENTRIES", 0)
+    monkeypatch.setattr(scoring, "ACCELERATED_ENTRIES", 0)
     assert LexMotionIndex.build(np.eye(V)).search(np.eye(V)[0])[0].id == 0
 
 

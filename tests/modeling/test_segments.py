@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny import captions, dual_config, dual_model, motions
+from tiny import alignment, captions, dual_config, dual_model, motions
 
 from lexmotion import LexMotionConfig, LexMotionModel
 from lexmotion.segment_pooling import event_units, rows_of_segments, rows_of_units
@@ -128,15 +128,16 @@ def test_the_order_loss_is_a_contrast_of_two_and_skips_filling():
     swapped, mask = captions(2, seed=5)
     rows = torch.tensor([3, -1])
     clips = {"text_clip_ids": torch.tensor([7, 8, 9, 5]), "motion_clip_ids": torch.tensor([5, 9, 8, 7])}
-    more = {"swapped_input_ids": swapped, "swapped_attention_mask": mask, "swapped_rows": rows, "return_loss": True}
-    loss = model(**batch, **clips, **more).order_loss
+    more = {"swapped_input_ids": swapped, "swapped_attention_mask": mask, "swapped_rows": rows}
+    head = alignment(model)
+    loss = head(**batch, **clips, **more).order_loss
     motion = model.score_vectors(model.get_motion_features(batch["motion_values"], batch["motion_attention_mask"]))[0]
     true = model.score_vectors(model.get_text_features(batch["input_ids"], batch["attention_mask"]))[3]
     other = model.score_vectors(model.get_text_features(swapped, mask))[0]
     expected = torch.nn.functional.softplus((other @ motion - true @ motion) / model.config.temperature)
     torch.testing.assert_close(loss, expected)
     more["swapped_rows"] = torch.tensor([-1, -1])
-    assert model(**batch, **clips, **more).order_loss == 0
+    assert head(**batch, **clips, **more).order_loss == 0
 
 
 def test_gradients_reach_both_towers_through_segments_alone():

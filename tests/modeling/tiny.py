@@ -2,7 +2,13 @@
 
 import torch
 
-from lexmotion import LexMotionConfig, LexMotionModel, LexMotionMotionConfig, LexMotionTextConfig
+from lexmotion import (
+    LexMotionConfig,
+    LexMotionForContrastiveAlignment,
+    LexMotionModel,
+    LexMotionMotionConfig,
+    LexMotionTextConfig,
+)
 
 VOCABULARY = 99
 
@@ -47,6 +53,13 @@ def dual_model(seed: int = 0, active=range(10, 90)) -> LexMotionModel:
     model = LexMotionModel(dual_config())
     model.set_active_words(active)
     return model.eval()
+
+
+def alignment(model: LexMotionModel, **options) -> LexMotionForContrastiveAlignment:
+    """The head of phase iv around a dual encoder."""
+    head = LexMotionForContrastiveAlignment(model.config, **options)
+    head.model = model
+    return head.train(model.training)
 
 
 def captions(rows: int = 4, length: int = 9, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

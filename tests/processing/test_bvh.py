@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as arrays
 from moving_rigs import CMU, MIXAMO
 from scipy.spatial.transform import Rotation
 
-from lexmotion.processing.recordings.bvh import BVH, format_bvh, parse_bvh, read_bvh, write_bvh
+from lexmotion.processing.recordings.bvh import format_bvh, parse_bvh, read_bvh
+from lexmotion.processing.recordings.kinematics import BVH
 
 LINES = """HIERARCHY
 ROOT Hips
@@ -175,10 +176,9 @@ def test_writing_and_reading_gives_the_same_file(data, tmp_path):
         values=data.draw(arrays.arrays(float, (data.draw(st.integers(1, 4)), width), elements=numbers)),
         frame_time=1 / 30,
     )
-    write_bvh(tmp_path / "a.bvh", bvh)
+    (tmp_path / "a.bvh").write_text(format_bvh(bvh))
     again = read_bvh(tmp_path / "a.bvh")
     order = [again.names.index(name) for name in bvh.names]
     np.testing.assert_allclose(again.positions(order), bvh.positions(), atol=1e-3)
     assert again.frame_time == pytest.approx(bvh.frame_time, abs=1e-8)
-    assert format_bvh(again) == format_bvh(read_bvh(write_bvh(tmp_path / "b.bvh", again)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bvh", "b.bvh"]
+    assert format_bvh(again) == format_bvh(parse_bvh(format_bvh(again)))

@@ -3,9 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lexmotion.processing.corpora.folders import CaptionLine, CorpusFolder, parse_caption_line, read_source_clips
-from lexmotion.processing.corpora.humanml3d import HUMANML3D, read_humanml3d
-from lexmotion.processing.corpora.kit_ml import KIT_ML, read_kit_ml
+from lexmotion.processing.corpora.folders import (
+    HUMANML3D,
+    KIT_ML,
+    CaptionLine,
+    CorpusFolder,
+    parse_caption_line,
+    read_source_clips,
+)
 from lexmotion.processing.corpora.text_mirroring import mirror_caption
 from lexmotion.processing.motion_features import mirror_positions, positions_to_features
 from lexmotion.processing.skeletons import get_skeleton
@@ -115,7 +120,7 @@ def test_sub_ranges_are_crops_of_their_own(tmp_path):
         + line("x", "0", "9")
     )
     write_corpus(tmp_path, {"000001": motion}, {"000001": text}, {"train.txt": ["000001"]})
-    records = list(read_humanml3d(tmp_path))
+    records = list(CorpusFolder(tmp_path, HUMANML3D).records("train"))
     assert [record.id for record in records] == ["000001", "000001@0-9", "000001@1-2.5"]
     assert [record.num_frames for record in records] == [80, 80, 30]
     assert {record.base_id for record in records} == {"000001"}
@@ -144,7 +149,7 @@ def test_stored_and_derived_mirrored_motions(tmp_path):
     stored = walking(30, seed=5)
     texts = {"1": line("left leg"), "2": line("left arm"), "M2": line("right arm, as written")}
     write_corpus(tmp_path, {"1": motion, "2": motion, "M2": stored}, texts, {"train.txt": ["1", "M1", "2", "M2"]})
-    records = {record.id: record for record in read_humanml3d(tmp_path)}
+    records = {record.id: record for record in CorpusFolder(tmp_path, HUMANML3D).records("train")}
     derived = records["M1"]
     assert (derived.base_id, derived.mirrored, derived.captions) == ("1", True, ["right leg"])
     assert derived.mirrored_captions == ["left leg"]
@@ -217,7 +222,7 @@ def test_features_are_turned_back_into_positions(tmp_path):
     features = positions_to_features(positions, "humanml3d").numpy()
     write_corpus(tmp_path, {}, {"1": line("left")}, {"train.txt": ["1", "M1"]}, vectors={"1": features})
     (tmp_path / "new_joints").rmdir()
-    record, mirrored = read_humanml3d(tmp_path)
+    record, mirrored = CorpusFolder(tmp_path, HUMANML3D).records("train")
     assert record.positions.shape == (39, 22, 3)
     np.testing.assert_allclose(
         mirrored.positions, mirror_positions(torch.from_numpy(record.positions), "humanml3d").numpy(), atol=1e-6
@@ -227,7 +232,7 @@ def test_features_are_turned_back_into_positions(tmp_path):
 def test_kit_ml_is_turned_into_metres(tmp_path):
     motion = walking(50, 21) * 1000
     write_corpus(tmp_path, {"00001": motion}, {"00001": line("A person walks", "1", "2")}, {"test.txt": ["00001"]})
-    (record,) = read_kit_ml(tmp_path, "test")
+    (record,) = CorpusFolder(tmp_path, KIT_ML).records("test")
     assert (record.fps, record.skeleton, record.num_frames) == (12.5, "kit-ml", 13)
     np.testing.assert_allclose(record.positions, motion[12:25] / 1000, rtol=1e-6)
     assert KIT_ML.skeleton.metres_per_unit == pytest.approx(0.001)
@@ -278,4 +283,4 @@ def test_source_clips(tmp_path):
     (tmp_path / "meta.csv").write_text("id,source_clip\n000001,80_63\n")
     assert read_source_clips(tmp_path) == {"000001": "80_63"}
     write_corpus(tmp_path, {"000001": walking()}, {"000001": line("x")}, {"train.txt": ["000001", "M000001"]})
-    assert [record.source_clip for record in read_humanml3d(tmp_path)] == ["80_63", "80_63"]
+    assert [record.source_clip for record in CorpusFolder(tmp_path, HUMANML3D).records("train")] == ["80_63", "80_63"]

@@ -282,10 +282,10 @@ def test_kind_decides(fitted):
         ({"fps": -1}, r"fps\b.*-1\b"),
         ({"min_frames": 9, "max_frames": 8}, r"min_frames.*max_frames.*\b9\b.*\b8\b"),
         ({"mean": [0.0] * 66}, "mean.*std"),
-        ({"mean": [0.0] * 3, "std": [1.0] * 3}, r"\b3\b.*'positions'.*'humanml3d'.*\b66\b"),
+        ({"mean": [0.0] * 3, "std": [1.0] * 3}, r"\b3\b.*\b66\b.*'positions'.*'humanml3d'"),
         ({"mean": [float("nan")] * 66, "std": [1.0] * 66}, r"\bmean\b.*\bnan\b"),
         ({"mean": [0.0] * 66, "std": [0.0] * 66}, r"\bstd\b.*\b0\.0\b"),
-        ({"target_skeleton": [[0.0, 0.0, 0.0]]}, r"target_skeleton.*\(22, 3\).*\(1, 3\)"),
+        ({"target_skeleton": [[0.0, 0.0, 0.0]]}, r"target_skeleton.*\(1, 3\).*\(22, 3\)"),
     ],
 )
 def test_wrong_fields(fields, message):
@@ -335,7 +335,7 @@ def test_fit_takes_one_fps_for_each():
     clips = [motion(30, seed) for seed in range(3)]
     same = LexMotionFeatureExtractor().fit(clips, fps=[20.0, 20.0, 20.0])
     assert same.mean == LexMotionFeatureExtractor().fit(clips, fps=20).mean
-    with pytest.raises(ValueError, match=r"\b2 fps\b"):
+    with pytest.raises(ValueError, match=r"\bfps\b.*\b2\b"):
         LexMotionFeatureExtractor().fit(clips, fps=[20.0, 20.0])
 
 
@@ -366,7 +366,7 @@ def test_denormalize_keeps_the_kind_of_array(fitted):
     assert isinstance(restored, np.ndarray) and restored.dtype == np.float32
     np.testing.assert_allclose(restored, extractor.denormalize(values).numpy(), atol=1e-6)
     torch.testing.assert_close(extractor.values_to_positions(values)[0], canonicalize(motion(20)), atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match=r"\b66\).*\(1, 20, 3\)"):
+    with pytest.raises(ValueError, match=r"\(1, 20, 3\).*\b66\)"):
         extractor.denormalize(values[..., :3])
 
 

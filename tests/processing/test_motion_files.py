@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from lexmotion.processing.corpora.motion_files import MotionFilesFolder
+from lexmotion.processing.corpora.motion_files import MOTION_FILES, MotionFilesFolder
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import generate_corpus
-from lexmotion.processing.recordings.reading import save_bvh
+from lexmotion.processing.recordings.bvh import save_bvh
 
 SIZES = {"train": 6, "validation": 2, "test": 2}
 
@@ -42,17 +42,17 @@ def corpus(tmp_path_factory):
 
 def test_it_is_prepared_like_the_same_motions_elsewhere(corpus, tmp_path):
     source, folder = corpus
-    report = prepare(folder, "files", tmp_path / "files", max_frames=96)
+    report = prepare(folder, tmp_path / "files", layout="files", max_frames=96)
     assert report.skipped == [] and not report.shared
     assert {split: counts["motions"] for split, counts in report.splits.items()} == SIZES
-    prepare(source, "humanml3d", tmp_path / "usual", max_frames=96)
+    prepare(source, tmp_path / "usual", max_frames=96)
     ours, usual = (load_prepared(tmp_path / name).with_format("numpy") for name in ("files", "usual"))
     for split in SIZES:
         for own, theirs in zip(ours[split], usual[split], strict=True):
             assert own["id"] == f"./Mocap/{theirs['id']}" + own["id"][-4:] and not own["mirrored"]
             assert list(own["captions"]) == list(theirs["captions"])
             np.testing.assert_allclose(own["motion"], theirs["motion"], atol=1e-4)
-    assert prepare(folder, "files", tmp_path / "files", max_frames=96).reused
+    assert prepare(folder, tmp_path / "files", layout="files", max_frames=96).reused
 
 
 def write(folder, rows, name="captions.jsonl"):
@@ -81,7 +81,7 @@ def test_rates_ranges_and_mirrors(tmp_path):
     motion = standing(120)
     motion[:, 20, 1] += np.linspace(0, 0.1, 120)
     np.savez(folder / "a.npz", positions=motion, fps=60)
-    reader = MotionFilesFolder(folder, mirror="derive")
+    reader = MotionFilesFolder(folder, MOTION_FILES, mirror="derive")
     whole, part, mirrored, _ = reader.records("train")
     assert (whole.num_frames, part.num_frames) == (40, 10) and whole.fps == 20
     assert part.id == "a.npz@0.5-1" and part.captions == ["stands"]
@@ -92,8 +92,8 @@ def test_rates_ranges_and_mirrors(tmp_path):
 
 def test_without_a_column_motions_are_split_by_name(tmp_path):
     rows = [{"file": f"{number}.npy", "captions": ["walks"]} for number in range(300)]
-    ids = MotionFilesFolder(write(tmp_path / "own", rows)).ids_of
-    assert ids == MotionFilesFolder(write(tmp_path / "own", rows[::-1])).ids_of | {
+    ids = MotionFilesFolder(write(tmp_path / "own", rows), MOTION_FILES).ids_of
+    assert ids == MotionFilesFolder(write(tmp_path / "own", rows[::-1]), MOTION_FILES).ids_of | {
         split: [row["file"] for row in rows if row["file"] in ids[split]] for split in ids
     }
     assert 0.7 < len(ids["train"]) / 300 < 0.9 and min(map(len, ids.values())) > 10
@@ -105,7 +105,7 @@ def test_what_cannot_be_used_is_reported(tmp_path):
     np.save(folder / "good.npy", standing())
     np.save(folder / "huge.npy", 1e5 * standing())
     (folder / "broken.npy").write_bytes(b"x")
-    reader = MotionFilesFolder(folder)
+    reader = MotionFilesFolder(folder, MOTION_FILES)
     assert [record.id for record in reader.records("train")] == ["good.npy"]
     reasons = {skipped.id: skipped.reason for skipped in reader.skipped}
     assert reasons == {
@@ -132,14 +132,14 @@ WRONG = {
 @pytest.mark.parametrize(("table", "message"), WRONG.items(), ids=range(len(WRONG)))
 def test_a_wrong_table_is_told(table, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        MotionFilesFolder(write(tmp_path / "own", table, "captions.csv"))
+        MotionFilesFolder(write(tmp_path / "own", table, "captions.csv"), MOTION_FILES)
 
 
 def test_a_wrong_folder_or_split_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"captions\.csv.*captions\.jsonl"):
-        MotionFilesFolder(tmp_path)
+        MotionFilesFolder(tmp_path, MOTION_FILES)
     with pytest.raises(ValueError, match=r"line 1\b.*\"captions\".*'{'"):
-        MotionFilesFolder(write(tmp_path / "own", "{"))
+        MotionFilesFolder(write(tmp_path / "own", "{"), MOTION_FILES)
     folder = write(tmp_path / "own", [{"file": "a.npy", "captions": ["walks"], "split": "train"}])
     with pytest.raises(ValueError, match=r"--split test=ids\.txt.*'split'.*\btrain\b"):
-        MotionFilesFolder(folder, splits={"test": "ids.txt"})
+        MotionFilesFolder(folder, MOTION_FILES, splits={"test": "ids.txt"})

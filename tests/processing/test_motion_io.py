@@ -18,6 +18,7 @@ from lexmotion.processing.corpora.synthetic_motion import OFFSETS, PARENTS
 from lexmotion.processing.motion_features import mirror_positions, positions_to_features
 from lexmotion.processing.recordings import amass as body_models
 from lexmotion.processing.recordings.amass import amass_positions
+from lexmotion.processing.recordings.bvh import read_bvh, save_bvh
 from lexmotion.processing.recordings.detection import (
     UNITS,
     UP_AXES,
@@ -27,7 +28,8 @@ from lexmotion.processing.recordings.detection import (
     to_y_up,
 )
 from lexmotion.processing.recordings.inspection import foot_sliding, inspect_motion, measure_motion, speed_spikes
-from lexmotion.processing.recordings.reading import load_motion, read_motion, save_bvh
+from lexmotion.processing.recordings.options import ReadingOptions
+from lexmotion.processing.recordings.reading import load_motion, read_motion
 from lexmotion.processing.recordings.rigs import RIG_NAMES, match_rig
 from lexmotion.processing.skeletons import HUMANML3D, KIT_ML, SKELETONS, get_skeleton
 
@@ -98,9 +100,9 @@ def test_a_body_that_lies_is_told_by_its_rest_pose(moving, tmp_path):
     turns = [lying * turns[0], *turns[1:]]
     root = lying.apply(root)
     root[:, 1] -= MIXAMO.world(root, turns)[..., 1].min()
-    motion = read_motion(write(tmp_path / "a.bvh", MIXAMO.text(root, turns)))
+    motion = read_motion(write(tmp_path / "a.bvh", MIXAMO.text(root, turns)), ReadingOptions())
     assert motion.source["up"].value == "y"
-    assert read_motion(tmp_path / "a.bvh", up="z").source["up"] != motion.source["up"]
+    assert read_motion(tmp_path / "a.bvh", ReadingOptions(up="z")).source["up"] != motion.source["up"]
 
 
 def test_what_is_given_goes_before_what_is_found(moving, tmp_path):
@@ -302,6 +304,18 @@ def test_a_wrong_array_is_told(name, message, positions, tmp_path):
     with pytest.raises(ValueError, match=message) as error:
         load_motion(tmp_path / "a.npy")
     assert "a.npy" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_options_are_an_object_or_keywords(positions, tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, positions * 100)
+    options = ReadingOptions(fps=30, units="cm", up="y")
+    motion = load_motion(path, options, "humanml3d")
+    assert motion.fps == 30 and motion.source["units"].confidence == "given"
+    np.testing.assert_array_equal(motion.positions, load_motion(path, fps=30, units="cm", up="y").positions)
+    assert load_motion(path, options, fps=25).fps == 25
+    with pytest.raises(TypeError, match="'unit'"):
+        load_motion(path, unit="cm")
 
 
 def test_wrong_options_and_files_are_told(positions, tmp_path):
@@ -547,8 +561,6 @@ def test_bones_that_share_a_joint_may_move_against_each_other(seed, tmp_path):
 
 
 def test_the_rest_pose_of_a_written_file_is_a_t_pose(positions, tmp_path):
-    from lexmotion.processing.recordings.bvh import read_bvh
-
     save_bvh(tmp_path / "a.bvh", positions, units="m")
     bvh = read_bvh(tmp_path / "a.bvh")
     rest = dict(zip(bvh.names, bvh.rest_positions, strict=True))
@@ -578,7 +590,7 @@ def test_degenerate_motion_is_written(tmp_path):
 
 
 def found(path, **options):
-    inspection = inspect_motion(path, **options)
+    inspection = inspect_motion(path, ReadingOptions(**options))
     return inspection, " ".join(str(problem) for problem in inspection.problems)
 
 

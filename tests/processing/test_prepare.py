@@ -8,7 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from lexmotion.processing.corpora import prepare as prepare_module
-from lexmotion.processing.corpora import text_models
+from lexmotion.processing.corpora import text_models, writing
+from lexmotion.processing.corpora.options import PrepareOptions
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.processing.corpora.text_models import resolve_text_model
@@ -27,7 +28,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prepared(corpus, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prepared") / "out"
-    return folder, prepare(corpus, "humanml3d", folder, max_frames=96, row_group_size=8)
+    return folder, prepare(corpus, folder, max_frames=96, row_group_size=8)
 
 
 def contents(folder):
@@ -85,8 +86,8 @@ def test_row_groups_stream(prepared, tmp_path):
 
 
 def test_shards_are_split_by_size(corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_module, "_FILE_BYTES", 200_000)
-    prepare(corpus, "humanml3d", tmp_path / "out", row_group_size=4)
+    monkeypatch.setattr(writing, "FILE_BYTES", 200_000)
+    prepare(corpus, tmp_path / "out", row_group_size=4)
     shards = sorted(path.name for path in (tmp_path / "out" / "data").glob("train-*"))
     assert shards[0] == f"train-00000-of-{len(shards):05d}.parquet"
     assert len(shards) > 1
@@ -96,7 +97,7 @@ def test_shards_are_split_by_size(corpus, tmp_path, monkeypatch):
 
 def test_statistics_and_words_come_from_train_only(corpus, prepared, tmp_path):
     folder = rewrite(corpus, tmp_path, **{"val.txt": "", "test.txt": ""})
-    prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None}, max_frames=96, row_group_size=8)
+    prepare(folder, tmp_path / "out", splits={"train": None}, max_frames=96, row_group_size=8)
     alone = LexMotionProcessor.from_pretrained(tmp_path / "out" / "processor")
     processor = LexMotionProcessor.from_pretrained(prepared[0] / "processor")
     assert alone.feature_extractor.statistics_hash == processor.feature_extractor.statistics_hash
@@ -119,27 +120,35 @@ def test_preparing_twice_does_nothing(corpus, prepared, monkeypatch):
     folder, report = prepared
     before = contents(folder)
     monkeypatch.setattr(prepare_module, "read_blocks", None)
-    again = prepare(corpus, "humanml3d", folder, max_frames=96, row_group_size=8)
+    again = prepare(corpus, folder, max_frames=96, row_group_size=8)
     assert again.reused
     assert again.fingerprint == report.fingerprint
     assert contents(folder) == before
 
 
+def test_options_are_an_object_or_keywords(corpus, prepared):
+    folder, report = prepared
+    assert prepare(corpus, folder, PrepareOptions(max_frames=96, row_group_size=8)).reused
+    assert prepare(corpus, folder, PrepareOptions(max_frames=96), row_group_size=8).reused
+    with pytest.raises(TypeError, match="'frames'"):
+        prepare(corpus, folder, frames=96)
+
+
 def test_same_input_same_bytes_elsewhere(corpus, prepared, tmp_path):
-    prepare(corpus, "humanml3d", tmp_path / "other", max_frames=96, row_group_size=8)
+    prepare(corpus, tmp_path / "other", max_frames=96, row_group_size=8)
     assert contents(tmp_path / "other") == contents(prepared[0])
 
 
 def test_changed_input_options_or_damage_are_noticed(corpus, tmp_path):
     out = tmp_path / "out"
-    first = prepare(corpus, "humanml3d", out, splits={"train": None})
-    more = prepare(corpus, "humanml3d", out, splits={"train": None}, max_frames=50)
+    first = prepare(corpus, out, splits={"train": None})
+    more = prepare(corpus, out, splits={"train": None}, max_frames=50)
     assert more.fingerprint != first.fingerprint
     (out / "text" / "train.parquet").unlink()
-    mended = prepare(corpus, "humanml3d", out, splits={"train": None}, max_frames=50)
+    mended = prepare(corpus, out, splits={"train": None}, max_frames=50)
     assert not mended.reused
     changed = rewrite(corpus, tmp_path, **{"train.txt": "\n".join((corpus / "train.txt").read_text().split()[:9])})
-    last = prepare(changed, "humanml3d", out, splits={"train": None}, max_frames=50)
+    last = prepare(changed, out, splits={"train": None}, max_frames=50)
     assert last.splits["train"]["motions"] == 9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out"]
 
@@ -150,9 +159,9 @@ def test_failure_leaves_the_old_folder(corpus, prepared, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(prepare_module, "_put_in_place", fail)
+    monkeypatch.setattr(writing, "_put_in_place", fail)
     with pytest.raises(RuntimeError, match="disk full"):
-        prepare(corpus, "humanml3d", prepared[0], splits={"train": None})
+        prepare(corpus, prepared[0], splits={"train": None})
     assert contents(prepared[0]) == before
     assert [path.name for path in prepared[0].parent.iterdir()] == ["out"]
 
@@ -162,16 +171,16 @@ def test_test_only_folder_needs_a_processor(corpus, prepared, tmp_path):
     for name in ("train.txt", "val.txt"):
         (folder / name).unlink()
     with pytest.raises(ValueError, match="--processor"):
-        prepare(folder, "humanml3d", tmp_path / "out")
+        prepare(folder, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="processor.*'nowhere'"):
-        prepare(folder, "humanml3d", tmp_path / "out", processor="nowhere")
-    report = prepare(folder, "humanml3d", tmp_path / "out", processor=prepared[0] / "processor")
+        prepare(folder, tmp_path / "out", processor="nowhere")
+    report = prepare(folder, tmp_path / "out", processor=prepared[0] / "processor")
     assert list(report.splits) == ["test"]
     assert report.processor["fitted"] is False
     assert report.processor["statistics_hash"] == prepared[1].processor["statistics_hash"]
     assert report.processor["lexicon_hash"] == prepared[1].processor["lexicon_hash"]
     assert not (tmp_path / "out" / "text").exists()
-    assert prepare(folder, "humanml3d", tmp_path / "out", processor=prepared[0] / "processor").reused
+    assert prepare(folder, tmp_path / "out", processor=prepared[0] / "processor").reused
     with pytest.raises(ValueError, match=r"'train'.*\btest\b"):
         load_prepared(tmp_path / "out", ["train"])
 
@@ -184,10 +193,10 @@ def test_processor_of_another_skeleton_is_refused(corpus, prepared, tmp_path):
     (kit / "texts" / "00001.txt").write_text("A person walks.#a/DET#0.0#0.0\n")
     (kit / "test.txt").write_text("00001\n")
     with pytest.raises(ValueError, match="'humanml3d'.*'kit-ml'"):
-        prepare(kit, "kit-ml", tmp_path / "out", processor=prepared[0] / "processor")
+        prepare(kit, tmp_path / "out", layout="kit-ml", processor=prepared[0] / "processor")
     (kit / "train.txt").write_text("00001\n")
     (kit / "test.txt").unlink()
-    report = prepare(kit, "kit-ml", tmp_path / "out", representation="humanml3d")
+    report = prepare(kit, tmp_path / "out", layout="kit-ml", representation="humanml3d")
     assert (report.fps, report.skeleton) == (12.5, "kit-ml")
     processor = LexMotionProcessor.from_pretrained(tmp_path / "out" / "processor")
     assert processor.feature_extractor.num_features == 251
@@ -196,7 +205,7 @@ def test_processor_of_another_skeleton_is_refused(corpus, prepared, tmp_path):
 def test_skipped_motions_are_counted(corpus, tmp_path):
     ids = (corpus / "train.txt").read_text().split()
     folder = rewrite(corpus, tmp_path, **{"train.txt": "\n".join([*ids, "missing", "M" + ids[0]])})
-    report = prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None}, skip_longer_than=90)
+    report = prepare(folder, tmp_path / "out", splits={"train": None}, skip_longer_than=90)
     assert report.skipped_by_reason["missing motion file"] == 1
     assert report.skipped_by_reason.get("too long", 0) == len(report.skipped) - 1
     assert report.splits["train"]["mirrored"] == 1
@@ -210,29 +219,29 @@ def test_leaking_splits_are_refused(corpus, tmp_path):
     ids = (corpus / "train.txt").read_text().split()
     folder = rewrite(corpus, tmp_path, **{"dev.txt": ids[0], "twin.txt": "M" + ids[0]})
     with pytest.raises(ValueError, match="'train'.*'validation'.*'000000'.*--split"):
-        prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None, "validation": "dev.txt"})
-    report = prepare(folder, "humanml3d", tmp_path / "out", splits={"train": None, "validation": "twin.txt"})
+        prepare(folder, tmp_path / "out", splits={"train": None, "validation": "dev.txt"})
+    report = prepare(folder, tmp_path / "out", splits={"train": None, "validation": "twin.txt"})
     assert report.shared == {"train and validation": {"base_ids": 1, "source_clips": 1}}
 
 
 def test_a_split_without_any_readable_motion(corpus, tmp_path):
     folder = rewrite(corpus, tmp_path, **{"test.txt": "nothing\nhere"})
     with pytest.raises(ValueError, match=r"'test'.*test\.txt.*\b2 missing motion file"):
-        prepare(folder, "humanml3d", tmp_path / "out")
+        prepare(folder, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
     with pytest.raises(ValueError, match="'amass'.*humanml3d, kit-ml"):
-        prepare(folder, "amass", tmp_path / "out")
+        prepare(folder, tmp_path / "out", layout="amass")
     with pytest.raises(FileNotFoundError, match=r"'none\.jsonl'"):
-        prepare(folder, "humanml3d", tmp_path / "out", extra_captions=["none.jsonl"])
+        prepare(folder, tmp_path / "out", extra_captions=["none.jsonl"])
 
 
 def test_other_peoples_folder_is_kept(corpus, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("precious")
     with pytest.raises(FileExistsError, match="--overwrite"):
-        prepare(corpus, "humanml3d", tmp_path / "out")
+        prepare(corpus, tmp_path / "out")
     assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
-    prepare(corpus, "humanml3d", tmp_path / "out", overwrite=True)
+    prepare(corpus, tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out" / "thesis.txt").exists()
 
 
@@ -250,9 +259,7 @@ def test_extra_captions_leave_held_out_motions_out(corpus, tmp_path):
     exclude.write_text("888888\n")
     out = tmp_path / "out"
     # test.txt is not prepared, but its motions stay out all the same.
-    report = prepare(
-        corpus, "humanml3d", out, splits={"train": None, "val": None}, extra_captions=[extra], exclude_ids=[exclude]
-    )
+    report = prepare(corpus, out, splits={"train": None, "val": None}, extra_captions=[extra], exclude_ids=[exclude])
     text = {row["id"]: row for row in pq.read_table(out / "text" / "train.parquet").to_pylist()}
     assert text["999999"]["captions"] == ["a man cartwheels left"]
     assert text["999999"]["mirrored_captions"] == ["a man cartwheels right"]
@@ -265,10 +272,10 @@ def test_extra_captions_leave_held_out_motions_out(corpus, tmp_path):
     assert {"cartwheels", "pirouette"} <= vocabulary.keys()
     assert not {"yodel", "moonwalk", "somersault"} & vocabulary.keys()
     with pytest.raises(FileNotFoundError, match=r"'none\.txt'"):
-        prepare(corpus, "humanml3d", out, extra_captions=[extra], exclude_ids=["none.txt"])
+        prepare(corpus, out, extra_captions=[extra], exclude_ids=["none.txt"])
     extra.write_text('{"id": "1"}\n')
     with pytest.raises(ValueError, match=r"extra\.jsonl.*\b1\b.*captions"):
-        prepare(corpus, "humanml3d", tmp_path / "other", extra_captions=[extra])
+        prepare(corpus, tmp_path / "other", extra_captions=[extra])
 
 
 def test_corpus_tokenizer():
@@ -288,12 +295,12 @@ def test_tokenizer_from_a_folder(corpus, prepared, tmp_path):
     folder = tmp_path / "model"
     tokenizer = train_tokenizer(["a person walks left and right", "slowly"])
     tokenizer.save_pretrained(folder)
-    report = prepare(corpus, "humanml3d", tmp_path / "out", text_model=str(folder), splits={"train": None})
+    report = prepare(corpus, tmp_path / "out", text_model=str(folder), splits={"train": None})
     assert report.processor["vocab_size"] == len(tokenizer)
     assert AutoTokenizer.from_pretrained(tmp_path / "out" / "processor").get_vocab() == tokenizer.get_vocab()
     tokenizer.add_tokens(["flibber"])
     tokenizer.save_pretrained(folder)
-    again = prepare(corpus, "humanml3d", tmp_path / "out", text_model=str(folder), splits={"train": None})
+    again = prepare(corpus, tmp_path / "out", text_model=str(folder), splits={"train": None})
     assert not again.reused
 
 
@@ -330,7 +337,7 @@ def test_real_corpus_reads(tmp_path):
     source = SHARED / "data" / "humanml3d_cmu"
     if not source.is_dir():
         pytest.skip("the shared real corpus is not here")
-    report = prepare(source, "humanml3d", tmp_path / "out", splits={"train": "val.txt"}, text_model=None)
+    report = prepare(source, tmp_path / "out", splits={"train": "val.txt"})
     assert report.splits["train"]["motions"] == 90
     assert report.skipped == []
     row = load_prepared(tmp_path / "out", cache_dir=tmp_path / "cache")["train"][0]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lexmotion.__main__ import main
-from lexmotion.processing.corpora import blocks
+from lexmotion.processing.corpora import blocks, writing
 from lexmotion.processing.corpora import prepare as prepare_module
 from lexmotion.processing.corpora.blocks import MOTIONS_PER_WORKER, Shard, count_workers, spread
 from lexmotion.processing.corpora.folders import CorpusFolder
@@ -59,7 +59,7 @@ def copy_of(corpus, tmp_path):
 
 def test_workers_change_nothing(corpus, tmp_path, monkeypatch):
     readers, writers = tmp_path / "readers", tmp_path / "writers"
-    real_read, real_write = CorpusFolder.read, prepare_module._write_file
+    real_read, real_write = CorpusFolder.read, writing._write_file
 
     def note(folder):
         folder.mkdir(exist_ok=True)
@@ -73,10 +73,10 @@ def test_workers_change_nothing(corpus, tmp_path, monkeypatch):
         note(writers)
         return real_write(file, blocks)
 
-    monkeypatch.setattr(prepare_module, "_FILE_BYTES", 100_000)
+    monkeypatch.setattr(writing, "FILE_BYTES", 100_000)
     prepare(corpus, output_dir=tmp_path / "one", num_workers=1, **OPTIONS)
     monkeypatch.setattr(CorpusFolder, "read", read)
-    monkeypatch.setattr(prepare_module, "_write_file", write)
+    monkeypatch.setattr(writing, "_write_file", write)
     report = prepare(corpus, output_dir=tmp_path / "three", num_workers=3, **OPTIONS)
     for folder in (readers, writers):
         processes = {path.name for path in folder.iterdir()}
@@ -93,7 +93,7 @@ def test_workers_change_nothing(corpus, tmp_path, monkeypatch):
 def test_merged_shards_are_the_unsharded_corpus(corpus, tmp_path_factory, count, size, file_bytes):
     folder = tmp_path_factory.mktemp("shards")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare_module, "_FILE_BYTES", file_bytes)
+        patch.setattr(writing, "FILE_BYTES", file_bytes)
         prepare(corpus, output_dir=folder / "whole", **{**OPTIONS, "row_group_size": size})
         make_shards(corpus, folder / "parts", count, row_group_size=size)
         assert sorted(path.name for path in (folder / "parts").iterdir()) == ["shards"]

@@ -6,7 +6,6 @@ from lexmotion.processing.skeletons import (
     BODY_PARTS,
     SKELETONS,
     get_skeleton,
-    skeleton_for_features,
     skeleton_for_joints,
 )
 
@@ -21,7 +20,6 @@ def test_published_numbers(name, joints, features, fps, unit):
     assert (skeleton.num_joints, skeleton.num_features) == (joints, features)
     assert (skeleton.fps, skeleton.metres_per_unit) == (fps, unit)
     assert skeleton_for_joints(joints) is skeleton
-    assert skeleton_for_features(features) is skeleton
     assert get_skeleton(skeleton) is skeleton
 
 
@@ -55,9 +53,8 @@ def test_parts_follow_names(skeleton):
         if side in ("left", "right"):
             assert all(skeleton.joint_names[joint].startswith(side) for joint in joints[1:])
     assert set().union(*skeleton.parts.values()) == set(range(skeleton.num_joints))
-    assert all(skeleton.joint_names[joint].startswith("left") for joint in skeleton.left_foot_joints)
-    assert all(skeleton.joint_names[joint].startswith("right") for joint in skeleton.right_foot_joints)
-    assert len(skeleton.left_foot_joints) == len(skeleton.right_foot_joints) == 2
+    sides = [skeleton.joint_names[joint].split("_")[0] for joint in skeleton.contact_joints]
+    assert sorted(sides) == ["left", "left", "right", "right"]
 
 
 @skeletons
@@ -88,8 +85,6 @@ def test_errors_name_the_value_and_the_choices():
         get_skeleton("smpl")
     with pytest.raises(ValueError, match=r"\b24\b.*\b22\b.*humanml3d"):
         skeleton_for_joints(24)
-    with pytest.raises(ValueError, match=r"\b100\b.*\b263\b"):
-        skeleton_for_features(100)
     with pytest.raises(ValueError, match="'rot6d'.*positions"):
         get_skeleton("kit-ml").part_feature_indices("rot6d")
 

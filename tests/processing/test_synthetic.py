@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lexmotion.processing.corpora import synthetic_motion as motions
-from lexmotion.processing.corpora.humanml3d import read_humanml3d
+from lexmotion.processing.corpora.folders import HUMANML3D, CorpusFolder
 from lexmotion.processing.corpora.synthetic import (
     ACTION,
     ACTIONS,
@@ -142,7 +142,7 @@ def test_same_seed_same_bytes_and_another_seed_others(tmp_path):
 def test_written_corpus_is_read_back(tmp_path):
     folder = generate_corpus(tmp_path / "corpus", {"train": 12, "validation": 3, "test": 5}, seed=1)
     for split, number in (("train", 12), ("validation", 3), ("test", 5)):
-        records = list(read_humanml3d(folder, split))
+        records = list(CorpusFolder(folder, HUMANML3D).records(split))
         assert len(records) == number
         assert all(len(record.captions) == 3 for record in records)
         assert all(48 <= record.num_frames <= 96 for record in records)

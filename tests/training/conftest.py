@@ -66,7 +66,7 @@ def prepared(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("corpus")
     source = generate_corpus(root / "source", {"train": 48, "validation": 12, "test": 12}, seed=0)
-    prepare(source, "humanml3d", root / "prepared", max_frames=64, progress=False)
+    prepare(source, root / "prepared", max_frames=64, progress=False)
     return root / "prepared"
 
 

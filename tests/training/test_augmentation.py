@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from lexmotion import LexMotionModel
 from lexmotion.losses_lexmotion import cosine, info_nce, share_an_id
 from lexmotion.processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
 from lexmotion.processing.skeletons import REPRESENTATIONS
@@ -181,13 +180,13 @@ def test_a_mixed_motion_is_right_for_both_captions_by_their_shares(make_trainer)
     batch = collate(trainer)
     batch = {name: tensor for name, tensor in batch.items() if not name.startswith("mlm_")}
     batch["caption_ids"] = torch.arange(8)  # no caption repeats
-    model: LexMotionModel = trainer.model.eval()
+    model = trainer.model.eval()
     rows, clips = torch.arange(8), batch["motion_clip_ids"]
     mixed = batch | {"mixed_clip_ids": clips.roll(-2), "mixed_shares": torch.tensor([0.4] + 7 * [0.0])}
     with torch.no_grad():
-        before = model(**batch, return_loss=True)
-        output = model(**mixed, return_loss=True)
-        unmixed = model(**mixed | {"mixed_shares": torch.zeros(8)}, return_loss=True)
+        before = model(**batch)
+        output = model(**mixed)
+        unmixed = model(**mixed | {"mixed_shares": torch.zeros(8)})
     assert torch.equal(unmixed.contrastive_loss, before.contrastive_loss)
     targets = torch.eye(8)
     targets[0, 0], targets[2, 0] = 0.6, 0.4  # (captions, motions)
@@ -218,7 +217,7 @@ def test_dropped_tokens_are_the_asked_share_of_the_valid_ones_and_unseen(make_tr
     trainer = make_trainer("lexcmlp", token_drop_ratio=0.4)
     batch = collate(trainer)
     motion = {name: batch[name] for name in ("motion_values", "motion_attention_mask")}
-    tower = trainer.model.motion_model.eval()
+    tower = trainer.dual_encoder.motion_model.eval()
     with torch.no_grad():
         whole, part = tower(**motion), tower(**motion, token_mask=batch["token_mask"])
     valid, seen = whole.token_attention_mask, part.token_attention_mask
@@ -360,7 +359,7 @@ def test_relatives_leave_the_denominators(make_trainer):
     scores = output.logits_per_text.masked_fill(hidden, -torch.inf)
     t2m, m2t = -scores.log_softmax(dim=1).diagonal().mean(), -scores.T.log_softmax(dim=1).diagonal().mean()
     torch.testing.assert_close(output.contrastive_loss, 0.5 * (t2m + m2t))
-    active = trainer.model.motion_model.lexical_head.active_ids
+    active = trainer.dual_encoder.motion_model.lexical_head.active_ids
     words, motions = (cosine(vectors[:, active]) for vectors in (batch["bow_weights"], output.motion_embeds))
     scores = words @ motions.T / trainer.model.config.temperature
     t2m, m2t = -scores.log_softmax(dim=1).diagonal().mean(), -scores.T.log_softmax(dim=1).diagonal().mean()

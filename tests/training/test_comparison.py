@@ -147,11 +147,22 @@ def test_the_value_of_a_recipe_falls_back_to_the_default(tiny):
     assert recipe_value(tiny, "lexcmlp.mlm_weight") == 0.2
     assert recipe_value({**tiny, "mlm_weight": 0.7}, "phases.lexcmlp.mlm_weight") == 0.7
     assert recipe_value({**tiny, "model_config": {"temperature": 0.1}}, "model_config.temperature") == 0.1
-    assert recipe_value(tiny, "model_config.false_negative_threshold") == 0.6
+    assert recipe_value(tiny, "lexcmlp.false_negative_threshold") == 0.6
+    old = {**tiny, "model_config": {"false_negative_threshold": 0.7}}
+    assert recipe_value(old, "lexcmlp.false_negative_threshold") == 0.7
     assert recipe_value({**tiny, "representation": "positions"}, "representation") == "positions"
     for key in ("lexcmlp.no_such", "model_config.no_such"):
         with pytest.raises(ValueError, match="'no_such'"):
             recipe_value(tiny, key)
+
+
+def test_a_result_from_before_the_training_options_moved_still_counts():
+    options = {"false_negative_threshold": None, "hard_negative_beta": 0.15}
+    before = {"lexmlm": {"model_config": options}, "lexcmlp": {"model_config": {**options, "num_segments": 2}}}
+    now = {"lexmlm": {}, "lexcmlp": {**options, "model_config": {"num_segments": 2}}}
+    assert runner.mark({"trainings": before}) == runner.mark({"trainings": now})
+    other = {**now, "lexcmlp": {"model_config": {"num_segments": 2}}}
+    assert runner.mark({"trainings": before}) != runner.mark({"trainings": other})
 
 
 def test_an_option_that_is_not_there_fails_when_its_row_is_run(compare, monkeypatch, fake_training):

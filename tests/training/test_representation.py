@@ -25,7 +25,7 @@ def test_the_own_representation_is_the_own_processor(data):
 @pytest.mark.parametrize("representation", ["humanml3d", "joint_angles"])
 def test_refitting_gives_what_prepare_would_have_given(data, tmp_path, representation):
     source = generate_corpus(tmp_path / "source", {"train": 48, "validation": 12, "test": 12}, seed=0)
-    prepare(source, "humanml3d", tmp_path / "prepared", max_frames=64, representation=representation)
+    prepare(source, tmp_path / "prepared", max_frames=64, representation=representation)
     expected = LexMotionProcessor.from_pretrained(tmp_path / "prepared" / "processor")
     refitted = data.processor_for(representation)
     assert data.processor_for(representation) is refitted
@@ -64,7 +64,7 @@ def test_all_phases_train_on_joint_angles(prepared, data, recipe, tmp_path):
         assert model.config.motion_config.parts == extractor.parts and len(extractor.parts) == 14
     corpus = data.corpus("validation", 32)
     motion = corpus.frames[: int(corpus.lengths[0])].numpy()
-    found = explain(model, processor, motion, fps=20.0)
+    found = explain(model, motion, processor=processor, fps=20.0)
     assert found.grid[1] == 14 and {word.part for word in found.words} <= {p.replace("_", " ") for p in JOINT_PARTS}
 
     result = json.loads(Path(tmp_path / "run" / "lexcmlp" / "result.json").read_text())

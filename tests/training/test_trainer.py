@@ -320,7 +320,7 @@ def test_phase_four_ends_with_no_word_in_too_many_motions(make_trainer):
 
 def test_words_that_cannot_be_limited_are_refused_before_training(make_trainer):
     trainer = make_trainer("lexcmlp", motion_word_share=0.3)
-    trainer.model.motion_model.lexical_head.kind = "vdr"  # as from another run's weights
+    trainer.dual_encoder.motion_model.lexical_head.kind = "vdr"  # as from another run's weights
     with pytest.raises(ValueError, match="'splade'.*'vdr'.*motion_word_share"):
         trainer.setup()
 

@@ -3,7 +3,13 @@ import copy
 import pytest
 import torch
 
-from lexmotion import LexMotionConfig, LexMotionModel, LexMotionMotionConfig, LexMotionTextConfig
+from lexmotion import (
+    LexMotionConfig,
+    LexMotionForContrastiveAlignment,
+    LexMotionModel,
+    LexMotionMotionConfig,
+    LexMotionTextConfig,
+)
 from lexmotion.training.batches.vocabulary import CompactEmbedding, compact_vocabulary
 
 VOCABULARY, ACTIVE, USED = 60, range(10, 30), [0, 2, 3, 12, 31, 40]
@@ -57,9 +63,10 @@ def batch():
 def train(model, steps=4):
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-2, weight_decay=0.0)
-    losses = []
+    head = LexMotionForContrastiveAlignment(model.config)
+    head.model, losses = model, []
     for _ in range(steps):
-        output = model(**batch(), return_loss=True)
+        output = head(**batch())
         loss = output.contrastive_loss + output.mlm_loss + 0.1 * output.text_flops_loss
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(trainable, 1.0)

@@ -91,7 +91,7 @@ def synthetic(clips: int) -> Path:
     """A prepared synthetic corpus with the published features of clips of up to ten seconds."""
     source = generate_corpus(scratch() / f"source-{clips}", {"train": clips, "validation": 8, "test": 8}, seed=0)
     folder = scratch() / f"prepared-{clips}"
-    prepare(source, "humanml3d", folder, representation="humanml3d", max_frames=208)
+    prepare(source, folder, representation="humanml3d", max_frames=208)
     return folder
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from lexmotion import lexical_head, modeling_lexmotion
+from lexmotion import lexical_head, modeling_lexmotion, pretraining_lexmotion
 from lexmotion.evaluation.benchmarks.harness import Case, compare_tensors
 
 from ..data import PreparedData
@@ -69,12 +69,18 @@ def plain_projection(hidden, weight, bias, mask):
     return scores.masked_fill(~mask.bool().any(dim=1)[:, None], 0.0), winner
 
 
+def padded(run, mask, *inputs):
+    """What `by_length` computes, all rows as long as the longest."""
+    return run(mask, *inputs)
+
+
 @contextmanager
 def plain_path() -> Iterator[None]:
     """Inside, everything that makes a step fast is replaced by the plain way."""
     with (
         mock.patch.object(lexical_head, "max_pooled_projection", plain_projection),
-        mock.patch.object(modeling_lexmotion, "by_length", lambda run, mask, *inputs: run(mask, *inputs)),
+        mock.patch.object(modeling_lexmotion, "by_length", padded),
+        mock.patch.object(pretraining_lexmotion, "by_length", padded),
         mock.patch.object(lexmotion_task, "compact_vocabulary", lambda model, used_ids: nullcontext()),
     ):
         yield

@@ -170,11 +170,11 @@ _HEAD = (
 )  # fmt: skip
 _IMPROVEMENTS = (
     _option("captions", "lexcmlp.captions_per_motion", 1, 2, "several captions a motion"),
-    _option("false-negatives", "model_config.false_negative_threshold", None, 0.6, "false-negative handling"),
+    _option("false-negatives", "lexcmlp.false_negative_threshold", None, 0.6, "false-negative handling"),
     _option("mlm", "lexcmlp.mlm_weight", 0.0, 0.1, "masked LM while aligning"),
     _option("grounding", "lexcmlp.grounding_loss_weight", 0.0, 0.3, "contrast with bare content words"),
     _option("bag-of-words", "lexcmlp.bow_loss_weight", 0.0, 0.5, "bag-of-words grounding"),
-    _option("hard-negatives", "model_config.hard_negative_beta", None, 0.15, "hard-negative reweighting"),
+    _option("hard-negatives", "lexcmlp.hard_negative_beta", None, 0.15, "hard-negative reweighting"),
     _option("relatives", "lexcmlp.exclude_relatives", False, True, "clips of one source kept out of the negatives"),
     _option("part-mix", "lexcmlp.part_mix_probability", 0.0, 0.5, "part CutMix"),
     _option("token-drop", "lexcmlp.token_drop_ratio", 0.0, 0.3, "hidden motion tokens"),

@@ -36,7 +36,7 @@ from ..arguments import RunArguments
 from ..data import PreparedData
 from ..pipeline import train as train_recipe
 from ..provenance import digest, provenance
-from ..recipe import apply_overrides, baseline_values, load_recipe, run_arguments, task_values
+from ..recipe import apply_overrides, baseline_values, load_recipe, run_arguments, task_values, with_moved_options
 from ..tasks import TASKS
 from ..trainer import NonFiniteLossError
 from .archive import RESULT, add_results, read_results
@@ -485,6 +485,7 @@ def essential(definition: Mapping[str, Any]) -> dict[str, Any]:
     """
     trainings = {}
     for name, values in definition.get("trainings", {}).items():
+        values = with_moved_options(name, values)
         defaults = json.loads(json.dumps(run_arguments(name, {}).defining()))
         trainings[name] = {
             key: value for key, value in values.items() if key not in defaults or defaults[key] != value

@@ -11,13 +11,11 @@ from scipy import sparse
 
 from lexmotion import LexMotionModel, LexMotionProcessor
 from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency
-from lexmotion.evaluation.encoding.vectors import EncodedSplit, encode_dataset, similarity, split_motions
+from lexmotion.evaluation.encoding.vectors import EncodedSplit, encode_dataset, has_parts, similarity
 from lexmotion.evaluation.metrics.lexical import active_words, caption_coverage, prior_coverage
-from lexmotion.evaluation.metrics.order import evaluate_order, multi_event_captions
+from lexmotion.evaluation.metrics.order import multi_event_captions
 from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
-from lexmotion.evaluation.metrics.scores import has_parts
-from lexmotion.evaluation.model_report import content_words
-from lexmotion.evaluation.ridge_floor import RidgeFloor
+from lexmotion.evaluation.model_evaluation import content_words, order_of_split, ridge_floor_of_split
 
 from ..tasks.baseline import SYSTEMS
 
@@ -56,7 +54,7 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
         "retrieval": retrieval(similarity(encoded)),
         "retrieval_words": words_alone,
         "lexical": lexical,
-        "order": evaluate_order(model, processor, rows) if several_events else None,
+        "order": order_of_split(model, processor, rows) if several_events else None,
         "parameters": sum(weight.numel() for weight in model.parameters()),
     }
 
@@ -64,12 +62,9 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
 def score_ridge(folder: Path, system: str | None, train: Any, rows: Any) -> dict[str, Any]:
     """The same of the ridge floor, fitted on `train` and its mirror image; `folder` holds the processor alone."""
     processor = LexMotionProcessor.from_pretrained(folder)
-    floor = RidgeFloor(RIDGE_PENALTY, processor.tokenizer, skeleton=processor.feature_extractor.skeleton)
-    floor.fit(split_motions(train)[0], train["captions"], train["mirrored_captions"])
-    captions = [texts[0] for texts in rows["captions"]]
-    scores = floor.similarity(captions, split_motions(rows)[0])
+    retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY)
     return {
-        "retrieval": evaluate_retrieval(scores, list(rows["id"]), captions, PROTOCOLS),
+        "retrieval": retrieval,
         "retrieval_words": None,
         "lexical": None,
         "order": None,

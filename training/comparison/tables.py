@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from lexmotion.common.files import write_json, write_text
-from lexmotion.evaluation.visualization import BLUE, GREY, ORANGE, new_figure, save_figure
+from lexmotion.evaluation.figures.drawing import BLUE, GREY, ORANGE, new_figure, save_figure
 
 from . import paper
 from .rows import ENCODER_PREFIX, GROUPS, REFERENCE, ROWS

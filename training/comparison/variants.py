@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from lexmotion.common.files import write_json
-from lexmotion.processing.corpora.prepare import caption_lexicon
+from lexmotion.processing.corpora.fitting import caption_lexicon
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 

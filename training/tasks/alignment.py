@@ -75,9 +75,8 @@ class AlignmentTrainer(LexMotionTrainer):
 
     def setup(self) -> None:
         self.clips = self.clip_sampler(self.frame_multiple)
-        threshold = self.model.config.false_negative_threshold
         self.caption_vectors = None
-        if self.args.caption_features and threshold is not None:
+        if self.args.caption_features and self.caption_threshold() is not None:
             self.caption_vectors = self.sentence_vectors()
 
     def row_lengths(self) -> torch.Tensor:
@@ -96,6 +95,10 @@ class AlignmentTrainer(LexMotionTrainer):
 
     def lexical_heads(self) -> dict[str, LexicalHead]:
         """The heads of `text` and `motion`; none where vectors are dense."""
+        raise NotImplementedError
+
+    def caption_threshold(self) -> float | None:
+        """Cosine of sentence vectors above which two captions say the same; None: no such vectors are needed."""
         raise NotImplementedError
 
     def calibration_scores(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -26,6 +26,7 @@ class Task:
         arguments: dataclass of the training, with the defaults of this task.
         model_arguments, data_arguments: dataclasses of what else can be chosen.
         starts_from: earlier task -> the model argument that its result folder is handed on in.
+        moved: section of a model configuration -> its fields that are arguments of this task since version 0.2.
         inputs: further inputs of the trainer by keyword, each with a `fingerprint`, from the arguments and the data.
         finish: makes the model of a run that ends with this task, from the result folders and the arguments of the
             finished tasks and the processor. None: the model of this task as it is.
@@ -48,6 +49,7 @@ class Task:
     model_arguments: type = NoArguments
     data_arguments: type = NoArguments
     starts_from: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    moved: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     inputs: Callable[[RunArguments, Any], dict[str, Any]] = lambda arguments, data: {}
     finish: Callable[[Mapping[str, str], Mapping[str, RunArguments], Any], Any] | None = None
     criteria: Sequence[Rule] = ()

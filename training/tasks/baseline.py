@@ -66,6 +66,9 @@ class BaselineTrainer(AlignmentTrainer):
         sides = {"text": self.model.text_readout, "motion": self.model.motion_readout}
         return {side: readout for side, readout in sides.items() if readout is not None}
 
+    def caption_threshold(self) -> float | None:
+        return self.model.config.false_negative_threshold
+
     def lexical_heads(self) -> dict[str, LexicalHead]:
         return {side: readout.head for side, readout in self.readouts().items()}
 

@@ -28,6 +28,7 @@ class CMMMArguments(LexMotionArguments):
     batch_size: int = argument(256, "Clips in one global batch.")
     mask_ratio: float = argument(0.65, "Share of the tokens hidden from the student.")
     mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Mask kinds, mixed evenly.")
+    contrast_temperature: float = argument(0.07, "Temperature of the student-teacher contrast (CMAE).")
     teacher_momentum: float = argument(0.996, "Momentum of the teacher at the start; it grows to 1 along a cosine.")
     velocity_loss_weight: float = argument(1.0, "Weight of the temporal-difference target.")
     contrastive_loss_weight: float = argument(1.0, "Weight of the student-teacher contrast. 0: reconstruction only.")
@@ -91,7 +92,8 @@ def build_cmmm(arguments: RunArguments, processor: Any) -> LexMotionForContrasti
     seed_weights(arguments, "cmmm")
     text = initial_text_model(arguments.model, processor).config
     seed_weights(arguments, "cmmm")
-    model = LexMotionForContrastiveMaskedMotion(motion_config(arguments.model, processor, text))
+    config = motion_config(arguments.model, processor, text)
+    model = LexMotionForContrastiveMaskedMotion(config, arguments.task.contrast_temperature)
     model.motion_model.set_active_words(processor.lexicon.active_ids)  # unused in this phase, and saved with it
     return model
 
@@ -102,6 +104,7 @@ CMMM = LexMotionTask(
     CMMMTrainer,
     build_cmmm,
     arguments=CMMMArguments,
+    moved={"motion_config": ("contrast_temperature",)},
     finish=final_model,
     criteria=(
         (

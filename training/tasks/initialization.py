@@ -69,7 +69,6 @@ def initial_text_model(arguments: ModelArguments, processor: Any) -> LexMotionTe
 def motion_config(arguments: ModelArguments, processor: Any, text: LexMotionTextConfig) -> LexMotionMotionConfig:
     """`motion_config` of the arguments, with features and parts of the processor and the words of the text tower."""
     extractor = processor.feature_extractor
-    encoder = text.encoder_config
     return LexMotionMotionConfig(
         **{
             "num_features": extractor.num_features,
@@ -80,7 +79,7 @@ def motion_config(arguments: ModelArguments, processor: Any, text: LexMotionText
             "num_active_words": text.num_active_words,
             "head_kind": text.head_kind,
             "top_k": text.top_k,
-            "head_act": getattr(encoder, "hidden_act", None) or encoder.activation,
+            "head_act": text.head_act,
             **(arguments.motion_config or {}),
         }
     )

@@ -9,8 +9,9 @@ import torch
 from scipy import sparse
 from transformers.utils import logging
 
-from lexmotion import LexMotionForLexicalMaskedMotion, LexMotionModel
+from lexmotion import LexMotionForContrastiveAlignment, LexMotionForLexicalMaskedMotion, LexMotionModel
 from lexmotion.lexical_head import LexicalHead
+from lexmotion.modeling_lexmotion import LexMotionMotionOutput, LexMotionTextOutput
 
 from ..arguments import RunArguments, argument
 from ..batches.captions import BagOfWords, Relatives
@@ -58,6 +59,13 @@ class LexCMLPArguments(AlignmentArguments):
     encoder_mask_ratio: float = argument(0.3, "Share of the words hidden in the masked LM.")
     mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
     mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
+    false_negative_threshold: float | None = argument(
+        0.6,
+        "With caption_features: cosine above which two captions say the same (TMR). None: no caption does.",
+    )
+    hard_negative_beta: float | None = argument(
+        None, "Weight of hard-negative reweighting in the contrast (0.15 in MGA-CLAP). None: off."
+    )
     exclude_relatives: bool = argument(
         True,
         "No negatives are clips of one source (mirror twins, sub-ranges) and motions of which any caption is word for "
@@ -98,11 +106,19 @@ class LexCMLPTrainer(AlignmentTrainer):
 
     args: LexCMLPArguments
 
+    @property
+    def dual_encoder(self) -> LexMotionModel:
+        """What the phase trains and hands on; the head around it knows the losses."""
+        return self.model.model
+
+    def caption_threshold(self) -> float | None:
+        return self.args.false_negative_threshold
+
     def setup(self) -> None:
         self.frame_multiple = self.model.config.motion_config.patch_frames
         super().setup()
         if self.args.motion_word_share is not None:
-            self.model.motion_model.lexical_head.check_can_limit()  # not only once everything is trained
+            self.dual_encoder.motion_model.lexical_head.check_can_limit()  # not only once everything is trained
         self.masker = CaptionMasker(
             self.processor.lexicon,
             self.processor.tokenizer.mask_token_id,
@@ -129,34 +145,44 @@ class LexCMLPTrainer(AlignmentTrainer):
         return tables if self.swaps is None else [*tables, self.swaps.table]
 
     def lexical_heads(self) -> dict[str, LexicalHead]:
-        return {"text": self.model.text_model.lexical_head, "motion": self.model.motion_model.lexical_head}
+        return {
+            "text": self.dual_encoder.text_model.lexical_head,
+            "motion": self.dual_encoder.motion_model.lexical_head,
+        }
+
+    def features(self, batch: dict[str, torch.Tensor]) -> tuple[LexMotionTextOutput, LexMotionMotionOutput]:
+        """What the towers make of a batch."""
+        text = self.dual_encoder.get_text_features(batch["input_ids"], batch["attention_mask"])
+        motion = self.dual_encoder.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
+        return text, motion
 
     def calibration_scores(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        output = self.model(**batch)
-        return {"text": output.text_model_output.text_scores, "motion": output.motion_model_output.motion_scores}
+        text, motion = self.features(batch)
+        return {"text": text.text_scores, "motion": motion.motion_scores}
 
     def embed(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        text = self.model.get_text_features(batch["input_ids"], batch["attention_mask"])
-        motion = self.model.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
+        text, motion = self.features(batch)
         return text.text_embeds, motion.motion_embeds
 
     def score_vectors(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors of a batch whose products are the model's scores: words first, then segments and dense vectors."""
-        text = self.model.get_text_features(batch["input_ids"], batch["attention_mask"])
-        motion = self.model.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
-        return self.model.score_vectors(text), self.model.score_vectors(motion)
+        text, motion = self.features(batch)
+        return self.dual_encoder.score_vectors(text), self.dual_encoder.score_vectors(motion)
 
     def evaluate(self) -> dict[str, float]:
         """Retrieval on the evaluation split by the model's score, and how many words are active."""
         texts, motions = self.encode(self.eval_corpus, self.score_vectors)
         values = retrieval_figures(texts @ motions.T, self.eval_corpus)
-        words = self.model.text_model.lexical_head.active_ids.shape[0]
+        words = self.dual_encoder.text_model.lexical_head.active_ids.shape[0]
         values["text_active_words"] = float((texts[:, :words] > 0).sum(dim=1).float().mean())
         values["motion_active_words"] = float((motions[:, :words] > 0).sum(dim=1).float().mean())
         return values
 
     def text_encoder(self) -> torch.nn.Module:
-        return self.model.text_model.encoder
+        return self.dual_encoder.text_model.encoder
+
+    def finished_model(self) -> LexMotionModel:
+        return self.dual_encoder
 
     def collate_more(
         self,
@@ -225,7 +251,7 @@ class LexCMLPTrainer(AlignmentTrainer):
         return changed
 
     def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        output = model(**batch, return_loss=True)
+        output = model(**batch)
         loss = output.contrastive_loss + self.sparsity_loss(output)
         parts = {
             "contrastive_loss": output.contrastive_loss,
@@ -234,20 +260,17 @@ class LexCMLPTrainer(AlignmentTrainer):
             "text_active_words": output.text_active_words,
             "motion_active_words": output.motion_active_words,
         }
-        if output.bow_loss is not None:
-            loss = loss + self.args.grounding_loss_weight * output.grounding_loss
-            loss = loss + self.args.bow_loss_weight * output.bow_loss
-            parts["grounding_loss"] = output.grounding_loss
-            parts["bow_loss"] = output.bow_loss
-        if output.mlm_loss is not None:
-            loss = loss + self.args.mlm_weight * output.mlm_loss
-            parts["mlm_loss"] = output.mlm_loss
-        if output.order_loss is not None:
-            loss = loss + self.args.order_loss_weight * output.order_loss
-            parts["order_loss"] = output.order_loss
-        if output.dense_contrastive_loss is not None:
-            loss = loss + self.args.dense_loss_weight * output.dense_contrastive_loss
-            parts["dense_contrastive_loss"] = output.dense_contrastive_loss
+        weights = {
+            "grounding_loss": self.args.grounding_loss_weight,
+            "bow_loss": self.args.bow_loss_weight,
+            "mlm_loss": self.args.mlm_weight,
+            "order_loss": self.args.order_loss_weight,
+            "dense_contrastive_loss": self.args.dense_loss_weight,
+        }
+        for name, weight in weights.items():
+            if output.get(name) is not None:
+                loss = loss + weight * output[name]
+                parts[name] = output[name]
         return {"loss": loss, **parts}
 
     def load_final_weights(self) -> None:
@@ -255,19 +278,19 @@ class LexCMLPTrainer(AlignmentTrainer):
         if self.args.motion_word_share is not None:
             self.limit_motion_words(self.args.motion_word_share)
         limits = (self.args.text_word_limits, self.args.motion_word_limits)
-        self.model.set_word_limits(*(pair and (pair[0], pair[1]) for pair in limits))
+        self.dual_encoder.set_word_limits(*(pair and (pair[0], pair[1]) for pair in limits))
 
     @torch.no_grad()
     def limit_motion_words(self, share: float) -> None:
         """No word above zero in more than `share` of the training motions, as recorded."""
 
         def motion_scores(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-            motion = self.model.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
+            motion = self.dual_encoder.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
             return motion.motion_scores, motion.motion_scores[:0]
 
         self.model.eval()
         scores, _ = self.encode(self.train_corpus, motion_scores)
-        limited = self.model.limit_motion_words(scores, share)
+        limited = self.dual_encoder.limit_motion_words(scores, share)
         logger.info(f"{limited} words scored above zero in over {share:.0%} of the training motions and were limited")
 
     def acceptance(self) -> dict[str, float]:
@@ -286,8 +309,8 @@ class LexCMLPTrainer(AlignmentTrainer):
         )
 
 
-def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionModel:
-    """Phase iv: phase iii's dual encoder, else the towers so far."""
+def dual_encoder(arguments: RunArguments, processor: Any) -> LexMotionModel:
+    """Phase iii's dual encoder, else the towers so far."""
     seed_weights(arguments, "lexcmlp")
     if arguments.model.init_model is None:
         return join_towers(arguments, processor)
@@ -302,6 +325,15 @@ def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionModel:
     return model
 
 
+def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionForContrastiveAlignment:
+    """Phase iv: the dual encoder so far, in the head that knows the phase's losses."""
+    args: LexCMLPArguments = arguments.task
+    encoder = dual_encoder(arguments, processor)
+    model = LexMotionForContrastiveAlignment(encoder.config, args.false_negative_threshold, args.hard_negative_beta)
+    model.model = encoder
+    return model
+
+
 def final_model(done: Mapping[str, str], arguments: Mapping[str, RunArguments], processor: Any) -> LexMotionModel:
     """The dual encoder of the last phase that made one, else the towers so far, joined."""
     if "lexcmlp" in done:
@@ -309,7 +341,7 @@ def final_model(done: Mapping[str, str], arguments: Mapping[str, RunArguments], 
     run = arguments[list(done)[-1]]
     if "lexmmm" in done:
         run.model.init_model = done["lexmmm"]
-        return build_lexcmlp(run, processor)
+        return dual_encoder(run, processor)
     run.model.init_text = done.get("lexmlm", run.model.init_text)
     run.model.init_motion = done.get("cmmm", run.model.init_motion)
     seed_weights(run, "lexcmlp")
@@ -322,6 +354,7 @@ LEXCMLP = LexMotionTask(
     LexCMLPTrainer,
     build_lexcmlp,
     arguments=LexCMLPArguments,
+    moved={"model_config": ("false_negative_threshold", "hard_negative_beta")},
     starts_from={"lexmlm": "init_text", "cmmm": "init_motion", "lexmmm": "init_model"},
     finish=final_model,
     criteria=(

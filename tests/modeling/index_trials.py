@@ -1,7 +1,7 @@
 """
 Kill the writer of an index again and again, and look whether anything acknowledged is lost.
 
-    python -m lexmotion.evaluation.index_trials --trials 500
+    python tests/modeling/index_trials.py --trials 500
 
 A process adds, replaces, deletes, merges and saves a copy, and says so before and after each. It gets SIGKILL at some
 moment, or kills itself at a step that matters: in the middle of writing a file, before or after one is brought to the
@@ -26,8 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from lexmotion.index import lexmotion_index as retrieval_lexmotion
-from lexmotion.index import segments as index_storage
+from lexmotion.index import embedded, segments
 from lexmotion.index.lexmotion_index import LexMotionIndex
 
 VOCABULARY, WORDS = 96, 8
@@ -154,13 +153,13 @@ def _die_at(step: int) -> None:
         file = builtins.open(path, mode)  # noqa: SIM115
         return Half(file) if "w" in mode else file
 
-    index_storage.open = opened  # type: ignore[attr-defined]
+    segments.open = opened  # type: ignore[attr-defined]
 
 
 def _work(folder: Path, items: Items, seed: int, say: Callable[[str], Any]) -> None:
     """What the process that is killed does, until it is."""
     rng = random.Random(seed)
-    retrieval_lexmotion.MERGE_FACTOR = 3  # merges all the time
+    embedded.MERGE_FACTOR = 3  # merges all the time
     index = LexMotionIndex.from_pretrained(folder / "index")
     if seed % 2:
         _die_at(rng.randint(1, STEPS))

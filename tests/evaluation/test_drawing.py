@@ -6,19 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lexmotion.evaluation import visualization
-from lexmotion.evaluation.visualization import (
-    BLUE,
-    ORANGE,
-    explanation_figure,
-    key_frames,
-    motion_strip,
-    project,
-    readme_picture,
-    save_figure,
-    word_bars,
-    word_maps,
-)
+from lexmotion.evaluation.explain import Explanation, WordEvidence
+from lexmotion.evaluation.figures import drawing, examples, words
+from lexmotion.evaluation.figures.drawing import BLUE, ORANGE, key_frames, motion_strip, project, save_figure
+from lexmotion.evaluation.figures.examples import readme_picture
+from lexmotion.evaluation.figures.words import explanation_figure, word_bars, word_maps
 from lexmotion.processing.skeletons import get_skeleton
 
 WORDS = [("kick", 2.0), ("left", 1.5), ("leg", 0.5), ("$x$", 0.1)]
@@ -33,7 +25,7 @@ def standing(frames=12, skeleton="humanml3d"):
             pose[joint] = pose[parent] + 0.3 * np.asarray(layout.raw_offsets[joint])
     motion = np.repeat(pose[None], frames, axis=0)
     motion[..., 2] += 0.1 * np.arange(frames)[:, None]
-    motion[:, layout.left_foot_joints[-1], 1] += np.linspace(0, 0.5, frames)
+    motion[:, layout.joint_names.index("left_foot"), 1] += np.linspace(0, 0.5, frames)
     return motion.astype(np.float32)
 
 
@@ -156,19 +148,24 @@ def test_maps_errors():
         word_maps(np.zeros((1, 4, 5)), ["a"], parts=["leg"])
 
 
+def explained(found, **caption):
+    evidence = [WordEvidence(word, weight, 0.0, 0.0, "torso", 0.0, 0.8) for word, weight in found]
+    maps = np.random.default_rng(0).random((len(found), 6, 5))
+    return Explanation(evidence, (6, 5), 0.8, maps, **caption)
+
+
 def test_explanation_with_and_without_caption(tmp_path):
-    maps = np.random.default_rng(0).random((4, 6, 5))
-    figure = explanation_figure(
-        standing(), WORDS, [("left", 1.0), ("foot", 0.5)], "a person kicks", maps, window_seconds=0.8, score=0.42
-    )
+    caption = {"text": "a person kicks", "text_words": [("left", 1.0), ("foot", 0.5)], "score": 0.42}
+    figure = explanation_figure(explained(WORDS, **caption), standing())
     found = texts(figure)
     assert {"words of the motion", "words of the caption", "torso", "foot"} <= found
     assert any("a person kicks" in text and "0.42" in text for text in found)
     assert save_figure(figure, tmp_path / "new" / "explanation.png", dpi=50).read_bytes().startswith(b"\x89PNG")
 
-    alone = texts(explanation_figure(standing(), WORDS))
-    assert "words of the motion" in alone and "words of the caption" not in alone and "torso" not in alone
-    explanation_figure(standing(), [], maps=np.zeros((0, 6, 5)))
+    alone = texts(explanation_figure(explained(WORDS), standing(), k=1))
+    assert "words of the motion" in alone and "words of the caption" not in alone and "torso" in alone
+    assert "kick" in alone and "left" not in alone
+    assert "torso" not in texts(explanation_figure(explained([]), standing()))
 
 
 def test_readme_picture(tmp_path):
@@ -207,8 +204,9 @@ def test_vector_formats(tmp_path):
         assert save_figure(word_bars(["kick"], [1.0]), tmp_path / f"bars.{ending}").stat().st_size > 500
 
 
-def test_matplotlib_is_imported_when_drawing():
-    tree = ast.parse(Path(visualization.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", [drawing, words, examples], ids=lambda module: module.__name__.split(".")[-1])
+def test_matplotlib_is_imported_when_drawing(module):
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     modules = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
     assert "numpy" in modules and not any(module.startswith("matplotlib") for module in modules)

@@ -16,24 +16,26 @@ import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from lexmotion.common.files import write_text
 from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex
-from lexmotion.processing.recordings.reading import FORMATS, load_motion
+from lexmotion.processing.recordings.options import ReadingOptions
+from lexmotion.processing.recordings.reading import FORMATS, Motion
 
-from .explain import explain
+from ..explain import explain
+from ..figures.drawing import facing_front
+from ..loading import is_hub_name, load_model, read_motion_for
+from ..search import Answer, captions_of, dataset_items, search_page
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
-from .motion_views import explained_view, page, preview, skeleton_view
-from .search import captions_of, dataset_items
-from .visualization import facing_front
+from .views import explained_view, page, preview, skeleton_view
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +106,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Upload:
-    """A visitor's motion: its name, positions and frame rate, what the model gets, its vector (1, V), and remarks."""
+    """A visitor's motion: its positions and frame rate, what the model gets, and its vector (1, V)."""
 
-    name: str
     clip: Clip
-    model_input: np.ndarray = field(repr=False)
-    vector: sparse.csr_matrix = field(repr=False)
-    notes: tuple[str, ...] = ()
+    model_input: np.ndarray
+    vector: sparse.csr_matrix
 
 
 class Demo:
@@ -373,7 +373,7 @@ class Demo:
         else:
             motion, fps = self.clip(id)  # type: ignore[misc]
         with self._computing:
-            return explain(self.model, self.processor, motion, fps=fps, k=EXPLAINED_WORDS)
+            return explain(self.model, motion, processor=self.processor, fps=fps, k=EXPLAINED_WORDS)
 
     # ----------------------------------------------------------------------------------------------------- uploads
 
@@ -395,25 +395,23 @@ class Demo:
         if len(content) > UPLOAD_BYTES:
             raise ValueError(TOO_LARGE.format(name=name))
         with self._reading:
-            motion = self._read(name, content, fps)
-        rate = motion.fps if motion.fps_is_known else self.extractor.fps
+            motion, rate = self._read(name, content, fps)
         frames = max(int(UPLOAD_SECONDS * rate), 1)
         # Copies, as a view would keep all of a long motion in memory.
         positions, model_input = motion.positions[:frames].copy(), motion.model_input[:frames].copy()
-        vector = self._encode_motion(model_input, rate)
+        with self._computing:
+            vector = self.index.encode(motion=model_input, fps=rate)
         notes = [str(problem) for problem in motion.problems if problem.severity == "warning"]
         if len(motion.positions) > frames:
             notes.append(f"Only the first {UPLOAD_SECONDS:g} seconds are shown.")
-        digest = hashlib.sha256(content + f"{name}\0{fps}".encode())
-        upload = Upload(name, (positions, rate), model_input, vector, tuple(notes))
-        key = digest.hexdigest()[:24]
-        self._uploads[key] = upload
+        key = hashlib.sha256(content + f"{name}\0{fps}".encode()).hexdigest()[:24]
+        self._uploads[key] = Upload((positions, rate), model_input, vector)
         self._uploads.move_to_end(key)
         while len(self._uploads) > UPLOADS:
             self._uploads.popitem(last=False)
-        return {"key": key, "name": name, "seconds": round(len(upload.clip[0]) / rate, 2), "notes": notes}
+        return {"key": key, "name": name, "seconds": round(len(positions) / rate, 2), "notes": notes}
 
-    def _read(self, name: str, content: bytes, fps: float | None) -> Any:
+    def _read(self, name: str, content: bytes, fps: float | None) -> tuple[Motion, float]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             path.write_bytes(content)
@@ -422,13 +420,9 @@ class Demo:
                     with zipfile.ZipFile(path) as archive:
                         if sum(member.file_size for member in archive.infolist()) > UPLOAD_BYTES:
                             raise ValueError(TOO_LARGE.format(name=f"{name}, unpacked,"))
-                return load_motion(path, fps, self.extractor.skeleton)
+                return read_motion_for(self.processor, path, ReadingOptions(fps=fps))
             except (ValueError, OSError, ImportError, MemoryError, zipfile.BadZipFile) as error:
                 raise ValueError(" ".join(str(error).replace(str(path), name).split())) from error
-
-    def _encode_motion(self, motion: np.ndarray, fps: float) -> sparse.csr_matrix:
-        with self._computing:
-            return self.index.encode(motion=motion, fps=fps)
 
     def upload_of(self, key: Any) -> Upload:
         """
@@ -456,9 +450,11 @@ class Demo:
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder / MODEL)
         self.processor.save_pretrained(folder / MODEL)
-        state = [self.index.metadata(id) for id in self.rows]
         # A folder of this machine would lead nowhere on another, and files can hold names that are nobody's business.
-        metadata = [{name: value for name, value in item.items() if name not in (FILE, READ)} for item in state]
+        metadata = [
+            {name: value for name, value in self.index.metadata(id).items() if name not in (FILE, READ)}
+            for id in self.rows
+        ]
         LexMotionIndex.build(
             self.items, metadata, list(self.rows), folder=folder / INDEX, processor=self.processor, overwrite=True
         ).close()
@@ -499,7 +495,7 @@ def open_demo(
     if index is not None and not sources:
         sources = stored_beside(index)
     if index is None and dataset is None:
-        if name is not None and not Path(name).is_dir() and not _is_hub_name(name):
+        if name is not None and not Path(name).is_dir() and not is_hub_name(name):
             raise FileNotFoundError(
                 f"the folder {name!r} does not exist: give the output folder of `lexmotion quickstart`"
             )
@@ -509,18 +505,16 @@ def open_demo(
         )
     if index is None and splits is None:
         splits = ["test"]
-    model, processor = _loaded(name, device) if name is not None else (None, None)
+    model, processor = load_model(name, device) if name is not None else (None, None)
     if dataset is not None:
         sources.append(DatasetMotions(dataset, splits))
     if index is not None:
         opened = LexMotionIndex.from_pretrained(index, model=model, accelerate=False)
         if model is None:
-            named = opened.info()["model"]
-            if named is None:
+            if (named := opened.info()["model"]) is None:
                 raise ValueError(f"the index {index} names no model: give one, `lexmotion demo MODEL --index {index}`")
-            opened = LexMotionIndex.from_pretrained(
-                index, model=_loaded(named, device)[0], verify=False, accelerate=False
-            )
+            model, _ = load_model(named, device)
+            opened = LexMotionIndex.from_pretrained(index, model=model, verify=False, accelerate=False)
         return Demo(opened, sources)
     if model is None:
         raise ValueError("--dataset needs a model, which encodes its motions: `lexmotion demo MODEL --dataset DIR`")
@@ -537,16 +531,29 @@ def stored_beside(index: str | os.PathLike) -> list[MotionSource]:
     return [StoredMotions(file)] if Path(index).is_dir() and file.is_file() else []
 
 
-def _is_hub_name(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+def write_search_page(
+    path: str | os.PathLike,
+    index: LexMotionIndex,
+    name: str,
+    answer: Answer,
+    dataset: str | os.PathLike | None = None,
+) -> None:
+    """
+    Write an answer as a page that needs no other file, with hits in motion if a model can explain them.
 
-
-def _loaded(name: str, device: str | None) -> tuple[Any, Any]:
-    from transformers import AutoModel, AutoProcessor
-
-    if Path(name).is_dir() and not Path(name, "config.json").is_file():
-        raise FileNotFoundError(f"{name} holds no model: give the output of `lexmotion quickstart` or a model folder")
-    if not Path(name).is_dir() and not _is_hub_name(name):
-        raise FileNotFoundError(f"no model folder {name!r}; `lexmotion quickstart` writes one")
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return AutoModel.from_pretrained(name).eval().to(place), AutoProcessor.from_pretrained(name)
+    Args:
+        name: folder or Hub name of the index. dataset: prepared corpus that the hits are in.
+    """
+    moving: dict[str, Any] = {}
+    if answer.hits and index.model is not None and getattr(index.processor, "lexicon", None) is not None:
+        shown = Demo(index, [*stored_beside(name), *([DatasetMotions(dataset)] if dataset is not None else [])])
+        must, must_not, boost = (answer.conditions[key] for key in ("must", "must_not", "boost"))
+        steering = Question(must=tuple(must), must_not=tuple(must_not), boost=tuple(boost.items()))
+        vector = shown.vector(steering, answer.vector)
+        views = [
+            shown.explained("item", hit.id, vector, hit)
+            for hit in tqdm(answer.hits, desc="motions explained", disable=None, leave=False)
+        ]
+        moving = {"views": views, "skeleton": shown.skeleton} if any(views) else {}
+    conditions = f"{answer.described()}; {len(index)} motions in {name}"
+    write_text(path, search_page(answer.title, conditions, answer.words, answer.hits, **moving))

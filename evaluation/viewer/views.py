@@ -1,4 +1,4 @@
-"""Motions and what a model reads in them as plain data, for the viewer in a browser (`viewer/viewer.js`).
+"""Motions and what a model reads in them as plain data, for the viewer in a browser (`viewer.js`).
 
 Arrays travel as base64 of small integers: 40 kB for ten seconds of a body, words and their maps included.
 """
@@ -15,9 +15,9 @@ import numpy as np
 
 from lexmotion.processing.skeletons import JOINT_PARTS, Skeleton, get_skeleton, part_names
 
-from .explain import Explanation
+from ..explain import Explanation
 
-VIEWER = Path(__file__).with_name("viewer")
+FOLDER = Path(__file__).parent
 PREVIEW_FRAMES = 24
 WORDS_SHOWN = 24
 
@@ -176,7 +176,8 @@ def page(name: str, title: str, data: Mapping[str, Any], **fields: str) -> str:
         name: of the page. title: in words. data: what its program finds as `LEXMOTION_DATA`. fields: further places
             of the template, HTML.
     """
-    text = {file: (VIEWER / file).read_text(encoding="utf-8") for file in _files(name)}
+    files = ("viewer.css", "viewer.js", f"{name}.html", f"{name}.css", f"{name}.js")
+    text = {file: (FOLDER / file).read_text(encoding="utf-8") for file in files}
     # "</" would end the script where it stands in a caption.
     content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     content = content.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -186,7 +187,3 @@ def page(name: str, title: str, data: Mapping[str, Any], **fields: str) -> str:
         program=f"const LEXMOTION_DATA = {content};\n{text['viewer.js']}\n{text[f'{name}.js']}",
         **fields,
     )
-
-
-def _files(name: str) -> tuple[str, ...]:
-    return ("viewer.css", "viewer.js", f"{name}.html", f"{name}.css", f"{name}.js")

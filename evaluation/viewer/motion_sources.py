@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,14 +12,15 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from lexmotion.common.files import atomic_path
 from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.recordings.reading import Motion, load_motion
 
 logger = logging.getLogger(__name__)
 
 STORED = "motions.safetensors"
 FILE, READ = "file", "read"  # in the metadata of items that are motion files
-READ_OPTIONS = ("fps", "units", "up", "mapping", "key", "body_model")  # of `load_motion`
 
 Clip = tuple[np.ndarray, float]  # positions (T, J, 3) float32 in metres, Y up; frames a second
 
@@ -99,9 +101,8 @@ class StoredMotions:
             "starts": np.cumsum([0, *map(len, roots)]).astype(np.int64),
             "fps": np.array(fps, np.float32),
         }
-        partial = Path(f"{file}.partial")
-        save_file(tensors, partial, metadata={"lexmotion_motion_ids": json.dumps(ids)})
-        os.replace(partial, file)
+        with atomic_path(file) as aside:
+            save_file(tensors, aside, metadata={"lexmotion_motion_ids": json.dumps(ids)})
         return len(ids)
 
     def get(self, id: Any, metadata: Mapping[str, Any]) -> Clip | None:
@@ -131,26 +132,26 @@ class FileMotions:
 
     def read(self, metadata: Mapping[str, Any]) -> tuple[Motion, float] | None:
         """The motion of an item's file and its frame rate; None, with a warning, where it cannot be read."""
-        file, options = metadata.get(FILE), metadata.get(READ) or {}
+        file, told = metadata.get(FILE), metadata.get(READ) or {}
         if not isinstance(file, str) or not Path(file).is_file():
             return None
         try:
-            known = {name: options[name] for name in READ_OPTIONS if name in options}
-            motion = load_motion(file, skeleton=self.skeleton, **known)
+            known = {field.name: told[field.name] for field in fields(ReadingOptions) if field.name in told}
+            motion = load_motion(file, ReadingOptions(**known), self.skeleton)
         except (ValueError, OSError, ImportError) as error:
             logger.warning("%s cannot be shown: %s", file, error)
             return None
         return motion, motion.fps if motion.fps_is_known else self.fps
 
 
-def file_metadata(file: str | os.PathLike, **options: Any) -> dict[str, Any]:
+def file_metadata(file: str | os.PathLike, options: ReadingOptions) -> dict[str, Any]:
     """
     Of an item that is a motion file: what `FileMotions` needs to read it again, from any folder.
 
     Args:
-        options: of `load_motion`; None is left out.
+        options: How the file was read; None is left out.
     """
-    told = {name: value for name, value in options.items() if value is not None}
+    told = {name: value for name, value in vars(options).items() if value is not None}
     if "body_model" in told:
         told["body_model"] = os.path.abspath(told["body_model"])
     if os.path.isfile(told.get("mapping", "")):  # else the name of a built-in one

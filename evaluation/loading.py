@@ -1,0 +1,114 @@
+"""Trained models, their processors and motion files for them, by folder, Hub name or as objects."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lexmotion.processing.recordings.options import ReadingOptions
+
+
+def load_model(
+    name: str | os.PathLike,
+    device: str | None = None,
+    remedy: str = "`lexmotion train` writes one as OUTPUT_DIR/model",
+) -> tuple[Any, Any]:
+    """
+    Load a trained model in evaluation mode, and its processor.
+
+    Args:
+        name: folder or Hub name.
+        device: where to compute; None takes a GPU if there is one.
+        remedy: what to do about a model that is not found.
+
+    Raises:
+        FileNotFoundError: `name` looks like a folder and is none, or holds no model.
+        ValueError: the processor belongs to another model.
+    """
+    import torch
+    from transformers import AutoModel, AutoProcessor
+
+    from lexmotion.encoding_lexmotion import check_processor
+
+    name = _checked_name(name, remedy)
+    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model, processor = AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    check_processor(model.config, processor)
+    return model.to(place), processor
+
+
+def load_processor(name: str | os.PathLike) -> Any:
+    """Load the processor saved beside a model; see `load_model`."""
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(_checked_name(name, "name the model that encoded the vectors with --model"))
+
+
+def ready_model(model: Any, processor: Any = None, device: str | None = None) -> tuple[Any, Any]:
+    """
+    Take a model as users give it.
+
+    Args:
+        model: folder or Hub name, or a loaded model, which stays where it is.
+        processor: the model's; None loads the one saved beside it.
+        device: as of `load_model`, for a model that is loaded here.
+
+    Returns:
+        The model, in evaluation mode, and its processor.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model`.
+    """
+    from lexmotion.encoding_lexmotion import check_processor
+
+    if isinstance(model, str | os.PathLike):
+        model, saved = load_model(model, device)
+        processor = processor or saved
+    elif processor is None:
+        if not model.name_or_path:
+            raise ValueError(
+                f"this {type(model).__name__} was not loaded from a folder or the Hub, so its processor is unknown: "
+                "pass processor=LexMotionProcessor.from_pretrained(...)"
+            )
+        processor = load_processor(model.name_or_path)
+    check_processor(model.config, processor)
+    return model.eval(), processor
+
+
+def name_of(model: Any) -> str:
+    """Return the folder or Hub name of a model that `ready_model` takes; empty if it never had one."""
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else model.name_or_path
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether a name is USER/NAME, and no path."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def _checked_name(name: str | os.PathLike, remedy: str) -> str:
+    name = os.fspath(name)
+    if not Path(name).is_dir() and not is_hub_name(name):
+        raise FileNotFoundError(f"no model folder {name!r}; {remedy}")
+    if Path(name).is_dir() and not Path(name, "config.json").is_file():
+        raise FileNotFoundError(f"no model in the folder {name!r} (no config.json); {remedy}")
+    return name
+
+
+def read_motion_for(
+    processor: Any, path: str | os.PathLike, reading: ReadingOptions | None = None
+) -> tuple[Any, float]:
+    """
+    Read a motion file in the joints of a model.
+
+    Args:
+        processor: the model's.
+        path: motion file.
+        reading: how to read it; None takes what the file says.
+
+    Returns:
+        The `Motion`, and its frames per second: as given, else the file's, else the model's.
+    """
+    from lexmotion.processing.recordings.reading import load_motion
+
+    extractor = processor.feature_extractor
+    motion = load_motion(path, reading, extractor.skeleton)
+    return motion, motion.fps if motion.fps_is_known else extractor.fps

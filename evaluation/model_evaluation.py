@@ -1,0 +1,231 @@
+"""Trained models measured on a prepared split: retrieval, words, the order of events, and the linear floor below."""
+
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+
+from .acceptance import evaluate_lexical_space
+from .encoding.vectors import (
+    EncodedSplit,
+    encode_captions,
+    encode_dataset,
+    encode_motions,
+    has_parts,
+    score_weights,
+    sentence_vectors,
+    similarity,
+    split_motions,
+)
+from .loading import name_of, ready_model
+from .metrics.lexical import caption_coverage
+from .metrics.order import NO_CAPTION, multi_event_captions, order_metrics
+from .metrics.retrieval import evaluate_retrieval
+from .metrics.scores import blend
+from .ridge_floor import RidgeFloor
+
+FLOOR_PROTOCOLS = ("all-strict", "all-duplicates")
+
+
+def evaluate(
+    model: Any,
+    dataset: str | Path,
+    split: str = "validation",
+    protocols: str | Iterable[str] = "all",
+    processor: Any = None,
+    sentence_model: str | None = None,
+    dissimilar_ids: Sequence[str] | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """
+    Measure a model on a split of a prepared corpus: what `lexmotion evaluate retrieval` prints and writes.
+
+    Args:
+        model: folder or Hub name of a trained model, or a loaded `LexMotionModel`.
+        dataset: folder written by `lexmotion prepare`. split: one of its splits.
+        protocols: names of `lexmotion.evaluation.metrics.retrieval.PROTOCOLS`, or `"all"` that can run.
+        processor: the model's; None loads the one saved beside it.
+        sentence_model: folder or Hub name of a sentence encoder, for the protocol `threshold`.
+        dissimilar_ids: gallery of the protocol `dissimilar`.
+        batch_size: motions or captions encoded at a time. seed: of the protocols that draw.
+
+    Returns:
+        What was measured (`model`, `dataset`, `dataset_fingerprint`, `split`, `lexmotion`) and the results of
+        `evaluate_split`; JSON-safe.
+
+    Raises:
+        FileNotFoundError: no such model or corpus.
+        ValueError: a protocol lacks what it needs, or the corpus has no such split.
+
+    Example:
+        >>> results = evaluate("runs/small/model", "prepared/humanml3d", split="test")  # doctest: +SKIP
+        >>> results["retrieval"]["all-strict"]["t2m/R1"]  # doctest: +SKIP
+    """
+    rows = load_prepared(dataset, splits=[split])[split]
+    origin = _origin(name_of(model), dataset, split) | {"lexmotion": version("lexmotion")}
+    model, processor = ready_model(model, processor)
+    measured, _ = evaluate_split(
+        model, processor, rows, protocols, sentence_model, dissimilar_ids, batch_size, seed, progress
+    )
+    return origin | measured
+
+
+def evaluate_split(
+    model: Any,
+    processor: Any,
+    rows: Any,
+    protocols: str | Iterable[str] = "all",
+    sentence_model: str | None = None,
+    dissimilar_ids: Sequence[str] | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[dict[str, Any], EncodedSplit]:
+    """
+    Measure retrieval and the words of a loaded model on one prepared split.
+
+    Args:
+        model: a `LexMotionModel`. processor: its `LexMotionProcessor`.
+        rows: a split of a prepared `DatasetDict`; the first caption of each motion is the query.
+        protocols, sentence_model, dissimilar_ids, batch_size, seed: as of `evaluate`.
+
+    Returns:
+        `{"retrieval": {protocol: metrics}, "lexical": metrics}`, JSON-safe, and the vectors they were measured on.
+        Retrieval is by the model's own score; where that is more than the cosine of the word vectors (segments, dense
+        vectors), `"retrieval_words"` is by this cosine alone, what an inverted index answers with.
+        `caption_coverage_top10` counts the content words of the query caption alone, `coverage_*` those of all.
+
+    Raises:
+        ValueError: a protocol lacks what it needs.
+    """
+    encoded = encode_dataset(model, processor, rows, batch_size, progress)
+    text_similarity = None
+    if sentence_model is not None:
+        vectors = sentence_vectors(encoded.captions, sentence_model, batch_size, progress)
+        text_similarity = vectors @ vectors.T
+
+    def retrieval_by(scores: np.ndarray) -> dict[str, Any]:
+        return evaluate_retrieval(
+            scores,
+            encoded.ids,
+            encoded.captions,
+            protocols,
+            text_similarity=text_similarity,
+            dissimilar_ids=dissimilar_ids,
+            seed=seed,
+        )
+
+    measured = {"retrieval": retrieval_by(similarity(encoded))}
+    if has_parts(model):
+        measured["retrieval_words"] = retrieval_by(similarity(encoded, segment_weight=0.0, hybrid_weight=0.0))
+    lexicon = processor.lexicon
+    lexical = evaluate_lexical_space(
+        encoded.text_embeds, encoded.motion_embeds, content_words(encoded.all_captions, lexicon), lexicon
+    )
+    first = content_words([[caption] for caption in encoded.captions], lexicon)
+    lexical["caption_coverage_top10"] = caption_coverage(encoded.motion_embeds, first, k=10)
+    return measured | {"lexical": lexical}, encoded
+
+
+def content_words(captions: Iterable[Sequence[str]], lexicon: Any) -> list[list[int]]:
+    """Return for each list of captions their content words: sorted ids, each once."""
+    return [sorted({word for text in texts for word in lexicon.content_ids(text)}) for texts in captions]
+
+
+def evaluate_order(
+    model: Any,
+    dataset: str | Path,
+    split: str = "validation",
+    processor: Any = None,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """
+    Run the order test on a split of a prepared corpus: what `lexmotion evaluate order` prints and writes.
+
+    Args:
+        model, dataset, split, processor, batch_size: as of `evaluate`; a baseline is fine too.
+
+    Returns:
+        `model`, `dataset`, `split` and the `order` of `order_of_split`; JSON-safe.
+
+    Raises:
+        ValueError: no caption of the split tells several events.
+    """
+    rows = load_prepared(dataset, splits=[split])[split]
+    order = order_of_split(*ready_model(model, processor), rows, batch_size, progress)
+    return {"model": name_of(model), "dataset": str(dataset), "split": split, "order": order}
+
+
+def order_of_split(
+    model: Any, processor: Any, rows: Any, batch_size: int = 64, progress: bool = False
+) -> dict[str, float | int]:
+    """
+    Run the order test on every caption of a prepared split that tells several events.
+
+    Args:
+        model: a `LexMotionModel` or a baseline. processor: its `LexMotionProcessor`. rows: the split.
+
+    Returns:
+        See `order_metrics`; of a model with segments or dense vectors also `share_words`, by the word vectors alone.
+
+    Raises:
+        ValueError: no caption of the split tells several events.
+    """
+    captions, swapped, motions = multi_event_captions(rows["captions"])
+    if not captions:
+        raise ValueError(NO_CAPTION)
+    own, place = np.unique(motions, return_inverse=True)
+    both = encode_captions(model, processor, [*captions, *swapped], batch_size, progress)
+    seen = encode_motions(model, processor, rows.select(own), batch_size, progress)
+    count = len(captions)
+
+    def shares(segment_weight: float, hybrid_weight: float) -> dict[str, float | int]:
+        scores = blend(both, seen, segment_weight, hybrid_weight)
+        return order_metrics(scores[:count], scores[count:], captions, place)
+
+    measured = shares(*score_weights(model))
+    if both.segments is not None or both.dense is not None:
+        measured["share_words"] = shares(0.0, 0.0)["share"]
+    return measured
+
+
+def evaluate_ridge_floor(dataset: str | Path, split: str = "validation", penalty: float = 300.0) -> dict[str, Any]:
+    """
+    Fit the ridge floor on the training split of a prepared corpus and measure it on another one.
+
+    Args:
+        dataset, split: as of `evaluate`. penalty: weight of the squared coefficients.
+
+    Returns:
+        `model`, `dataset`, `dataset_fingerprint`, `split` and `retrieval`; JSON-safe.
+    """
+    from lexmotion import LexMotionProcessor
+
+    splits = load_prepared(dataset, splits=["train", split])
+    processor = LexMotionProcessor.from_pretrained(Path(dataset) / "processor")
+    retrieval, _ = ridge_floor_of_split(processor, splits["train"], splits[split], penalty)
+    return _origin(f"ridge floor, penalty {penalty:g}", dataset, split) | {"retrieval": retrieval}
+
+
+def ridge_floor_of_split(
+    processor: Any, train: Any, rows: Any, penalty: float = 300.0
+) -> tuple[dict[str, dict[str, Any]], RidgeFloor]:
+    """Fit the ridge floor on `train` and its mirror image; return its retrieval on `rows`, and the floor."""
+    floor = RidgeFloor(penalty, processor.tokenizer, skeleton=processor.feature_extractor.skeleton)
+    floor.fit(split_motions(train)[0], train["captions"], train["mirrored_captions"])
+    captions = [texts[0] for texts in rows["captions"]]
+    scores = floor.similarity(captions, split_motions(rows)[0])
+    return evaluate_retrieval(scores, list(rows["id"]), captions, FLOOR_PROTOCOLS), floor
+
+
+def _origin(model: str, dataset: str | Path, split: str) -> dict[str, str]:
+    """What was measured, as results say it."""
+    fingerprint = PrepareReport.load(dataset).fingerprint
+    return {"model": model, "dataset": str(dataset), "dataset_fingerprint": fingerprint, "split": split}

@@ -1,0 +1,1 @@
+"""Pages for a browser: the demo and search reports, with the program that moves their motions."""

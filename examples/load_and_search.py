@@ -1,0 +1,46 @@
+"""Build a search index over a prepared corpus with a trained model, and search it by text.
+
+The defaults use what `lexmotion quickstart` leaves in the folder `quickstart`:
+
+    python examples/load_and_search.py "a person kicks with the left leg" --boost left=2
+"""
+
+import argparse
+
+from transformers import AutoModel, AutoProcessor
+
+from lexmotion import LexMotionIndex
+from lexmotion.processing.corpora.prepare import load_prepared
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("text", nargs="?", default="a person kicks", help="query (default: %(default)s)")
+    parser.add_argument("--model", default="quickstart/model", help="folder or Hub name (default: %(default)s)")
+    parser.add_argument("--dataset", default="quickstart/prepared", help="prepared corpus (default: %(default)s)")
+    parser.add_argument("--split", default="test", help="split to search (default: %(default)s)")
+    parser.add_argument("--index", help="folder to keep the index in; without it, the index lives in memory")
+    parser.add_argument("--boost", action="append", default=[], metavar="WORD=FACTOR", help="weigh a word differently")
+    parser.add_argument("-k", type=int, default=5, help="number of hits (default: %(default)s)")
+    arguments = parser.parse_args()
+
+    model = AutoModel.from_pretrained(arguments.model).eval()
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    clips = load_prepared(arguments.dataset, splits=[arguments.split])[arguments.split]
+    index = LexMotionIndex.build(
+        model.encode_motion(clips, processor=processor),
+        metadata=[{"caption": captions[0]} for captions in clips["captions"]],
+        ids=clips["id"],
+        folder=arguments.index,
+        processor=processor,
+        model=model,
+    )
+
+    boost = {word: float(factor) for word, factor in (pair.split("=") for pair in arguments.boost)}
+    for hit in index.search(arguments.text, k=arguments.k, boost=boost):
+        words = ", ".join(f"{word} {share:.2f}" for word, share in hit.words[:5])
+        print(f"{hit.score:.3f}  {hit.id}  {hit.metadata['caption']}\n       {words}")
+
+
+if __name__ == "__main__":
+    main()

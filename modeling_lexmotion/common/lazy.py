@@ -1,0 +1,30 @@
+"""Public names of a package, imported when they are first used, so that importing the package stays quick."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """
+    Make `__getattr__` and `__dir__` of a package.
+
+    Args:
+        package: Its `__name__`.
+        homes: Public name -> the module that defines it, relative to the package.
+
+    Example:
+        >>> __getattr__, __dir__ = lazy_names("json", {"JSONEncoder": "encoder"})
+        >>> __getattr__("JSONEncoder").__module__
+        'json.encoder'
+    """
+    content = vars(sys.modules[package])
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        content[name] = getattr(importlib.import_module(f".{homes[name]}", package), name)
+        return content[name]
+
+    return get, lambda: sorted({*content, *homes})

@@ -1,0 +1,105 @@
+"""The processor of a prepared corpus: fitted on the training split, or the given one of another corpus."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import AutoTokenizer
+
+from ..feature_extraction_lexmotion import LexMotionFeatureExtractor
+from ..lexicon import Lexicon
+from ..processing_lexmotion import LexMotionProcessor
+from ..skeletons import Skeleton
+from .blocks import block_moments
+from .options import CORPUS_TEXT_MODEL, PrepareOptions
+from .text_mirroring import mirror_caption
+from .text_models import resolve_text_model
+from .word_tokenizer import train_tokenizer
+
+_WORD = re.compile("[a-z]+")
+
+
+def given_processor(folder: str | Path, skeleton: Skeleton) -> LexMotionProcessor:
+    """Load the processor of another corpus; one of another skeleton is an error."""
+    processor = LexMotionProcessor.from_pretrained(folder)
+    theirs = processor.feature_extractor.skeleton
+    if theirs != skeleton.name:
+        raise ValueError(
+            f"The processor {str(folder)!r} is for the skeleton {theirs!r}, the corpus has {skeleton.name!r}."
+        )
+    return processor
+
+
+def fit_processor(
+    extractor: LexMotionFeatureExtractor, blocks: Dataset, corpus: Mapping[str, list[str]], options: PrepareOptions
+) -> LexMotionProcessor:
+    """
+    Fit a processor.
+
+    Args:
+        extractor: Fitted in place on the moments of the blocks.
+        blocks: What was read of the corpus.
+        corpus: Training captions by motion, for the tokenizer and the lexicon.
+        options: Text model and filter of the lexicon.
+    """
+    extractor.fit_moments(term for block in blocks for term in block_moments(block))
+    captions = [caption for texts in corpus.values() for caption in texts]
+    mirrored = [mirror_caption(caption) for caption in captions]
+    tokenizer = _load_tokenizer(options.text_model, [*captions, *mirrored])
+    lexicon = caption_lexicon(captions, mirrored, tokenizer, options.vocabulary_filter, options.min_document_frequency)
+    return LexMotionProcessor(feature_extractor=extractor, tokenizer=tokenizer, lexicon=lexicon.to_dict())
+
+
+def caption_lexicon(
+    captions: Sequence[str],
+    mirrored_captions: Sequence[str],
+    tokenizer: Any,
+    vocabulary_filter: str,
+    min_document_frequency: int,
+) -> Lexicon:
+    """
+    The lexicon of training captions, see [`Lexicon.from_corpus`].
+
+    Words that only the mirrored captions hold ("left" where all is right) are part of the space as well.
+    """
+    words, mirrored_words = (
+        {word for caption in texts for word in _WORD.findall(caption.lower())}
+        for texts in (captions, mirrored_captions)
+    )
+    twins = tokenizer(" ".join(sorted(mirrored_words - words)), add_special_tokens=False)["input_ids"]
+    return Lexicon.from_corpus(
+        captions,
+        tokenizer,
+        vocabulary_filter=vocabulary_filter,
+        min_document_frequency=min_document_frequency,
+        extra_ids=sorted(set(twins) - set(tokenizer.all_special_ids)),
+    )
+
+
+def _load_tokenizer(text_model: str, captions: Iterable[str]):
+    if text_model == CORPUS_TEXT_MODEL:
+        return train_tokenizer(captions)
+    name = resolve_text_model(text_model)
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except OSError as error:
+        raise OSError(
+            f"The tokenizer of the text model {text_model!r} cannot be loaded: give a folder, a hub name that can be "
+            "reached, 'minilm', or 'corpus' to build one from the captions."
+        ) from error
+
+
+def describe_processor(processor: LexMotionProcessor, fitted: bool) -> dict[str, Any]:
+    """What the report records of a processor."""
+    lexicon = processor.lexicon
+    if lexicon is None:
+        raise ValueError("The processor has no lexicon: give the `processor` of a prepared corpus.")
+    return {
+        "fitted": fitted,
+        "statistics_hash": processor.feature_extractor.statistics_hash,
+        "lexicon_hash": lexicon.hash,
+        "vocab_size": len(processor.tokenizer),
+        "active_words": int(lexicon.active.sum()),
+    }

@@ -1,0 +1,205 @@
+"""The files of a prepared corpus: Parquet data, the text-only corpus, and what the report counts."""
+
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+from transformers.utils import logging
+
+from .blocks import block_rows, spread
+from .columns import TEXT_FEATURES
+from .folders import CorpusFolder, base_id_of
+from .plan import Plan
+from .report import PrepareReport
+from .text_mirroring import mirror_caption
+
+logger = logging.get_logger(__name__)
+
+FILE_BYTES = 256 * 2**20  # of rows in memory, after which a data file is closed
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Fill a folder that takes the place of `target` when it is complete; after an error nothing is left of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield temporary
+        _put_in_place(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _put_in_place(temporary: Path, output_dir: Path) -> None:
+    """Replace `output_dir` by `temporary`; an interruption leaves the old or the new folder, never a mixture."""
+    os.chmod(temporary, 0o755)
+    if output_dir.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.old.", dir=output_dir.parent))
+        os.replace(output_dir, old / output_dir.name)
+        os.replace(temporary, output_dir)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(temporary, output_dir)
+
+
+def count_blocks(blocks: Dataset, folder: CorpusFolder, report: PrepareReport) -> dict[str, list[str]]:
+    """Count what was read and skipped into the report; returns the training captions by base motion."""
+    captions_of: dict[str, list[str]] = {}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in folder.splits}
+    groups: dict[str, tuple[set[str], set[str]]] = {split: (set(), set()) for split in folder.splits}
+    columns = ("base_id", "source_clip", "mirrored", "num_frames", "captions", "mirrored_captions")
+    for block in blocks:
+        split = block["split"][0].as_py()
+        counts[split].update(listed=block["listed"][0].as_py())
+        report.skipped += block["skipped"][0].as_py()
+        base_ids, clips = groups[split]
+        for row in block_rows(block, columns).to_pylist():
+            texts, base_id = row["captions"], row["base_id"]
+            counts[split].update(motions=1, mirrored=row["mirrored"], captions=len(texts), frames=row["num_frames"])
+            base_ids.add(base_id)
+            clips.add(row["source_clip"])
+            if split == "train":
+                texts = row["mirrored_captions"] if row["mirrored"] else texts
+                known = captions_of.setdefault(base_id, [])
+                if not (row["mirrored"] and known):
+                    known += [caption for caption in texts if caption not in known]
+    for split, count in counts.items():
+        report.splits[split] = {
+            "file": folder.splits[split].name,
+            **{name: count[name] for name in ("listed", "motions", "mirrored", "captions", "frames")},
+            "seconds": round(count["frames"] / folder.skeleton.fps, 2),
+        }
+    report.skipped_by_reason = dict(sorted(Counter(item["reason"] for item in report.skipped).items()))
+    report.shared = _shared(groups)
+    return captions_of
+
+
+def _shared(groups: Mapping[str, tuple[set[str], set[str]]]) -> dict[str, dict[str, int]]:
+    """How many base motions and source clips each pair of splits has in common."""
+    shared = {}
+    for first, second in itertools.combinations(groups, 2):
+        motions, clips = (len(a & b) for a, b in zip(groups[first], groups[second], strict=True))
+        if motions or clips:
+            shared[f"{first} and {second}"] = {"base_ids": motions, "source_clips": clips}
+    return shared
+
+
+def check_readable(folder: CorpusFolder, report: PrepareReport) -> None:
+    """Raise a `ValueError` on a split of which nothing could be read; warn of splits that share motions."""
+    for split, counts in report.splits.items():
+        if not counts["motions"]:
+            reasons = Counter(item["reason"] for item in report.skipped if item["split"] == split).most_common(3)
+            why = ", ".join(f"{count} {reason}" for reason, count in reasons)
+            raise ValueError(
+                f"No motion of the split {split!r} ({folder.splits[split]}) could be read: "
+                f"{why or 'nothing is listed'}. Is {folder.source} really laid out as {folder.layout.name!r}?"
+            )
+    for pair, numbers in report.shared.items():
+        if numbers["base_ids"]:
+            logger.warning("%s share %d base motions: scores on them are not held out", pair, numbers["base_ids"])
+
+
+def write_data(blocks: Dataset, output: Path, workers: int, progress: bool) -> None:
+    """Write the rows of every split to Parquet files, a row group for each block; a file that is full is closed."""
+    output.mkdir()
+    files: list[dict[str, Any]] = []
+    size = total = 0
+    for position, block in enumerate(blocks):
+        split, num_bytes = block["split"][0].as_py(), block["num_bytes"][0].as_py()
+        if not num_bytes:
+            continue
+        if not files or files[-1]["split"] != split or size >= FILE_BYTES:
+            number = files[-1]["number"] + 1 if files and files[-1]["split"] == split else 0
+            files.append({"split": split, "number": number, "blocks": []})
+            size = 0
+        files[-1]["blocks"].append(position)
+        size += num_bytes
+        total += num_bytes
+    of_split = Counter(file["split"] for file in files)
+    for file in files:
+        file["path"] = str(output / f"{file['split']}-{file['number']:05d}-of-{of_split[file['split']]:05d}.parquet")
+    # A file is the work of one worker, and only full ones are worth starting one.
+    spread(_write_file, files, max(1, min(workers, total // FILE_BYTES)), "writing files", progress, blocks=blocks)
+
+
+def _write_file(file: Mapping[str, Any], blocks: Dataset) -> None:
+    tables = (block_rows(blocks[position]) for position in file["blocks"])
+    first = next(tables)
+    with pq.ParquetWriter(file["path"], first.schema, compression="zstd", use_dictionary=False) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table, row_group_size=len(table))
+
+
+def text_corpus(plan: Plan, train_captions: Mapping[str, list[str]], report: PrepareReport) -> dict[str, list[str]]:
+    """Training captions by motion, extra ones added unless their motion is held out; counted into the report."""
+    held_out = _held_out(plan)
+    corpus = {motion_id: list(captions) for motion_id, captions in train_captions.items()}
+    left_out = 0
+    for file in plan.options.extra_captions:
+        for motion_id, captions in _read_extra_captions(Path(file)):
+            base_id = base_id_of(motion_id)
+            if base_id in held_out:
+                left_out += 1
+                continue
+            if base_id != motion_id:
+                captions = [mirror_caption(caption) for caption in captions]
+            known = corpus.setdefault(base_id, [])
+            known += [caption for caption in dict.fromkeys(captions) if caption not in known]
+    corpus = {motion_id: captions for motion_id, captions in corpus.items() if captions}
+    report.text = {
+        "motions": len(corpus),
+        "captions": sum(len(captions) for captions in corpus.values()),
+        "extra_motions": len(corpus) - len(train_captions),
+        "extra_motions_left_out": left_out,
+    }
+    return corpus
+
+
+def _held_out(plan: Plan) -> set[str]:
+    """Motions whose extra captions are left out."""
+    listed = (motion_id for split, ids in plan.ids.items() if split != "train" for motion_id in ids)
+    usual = (path.read_text(encoding="utf-8").split() for path in plan.folder.held_out_files().values())
+    held_out = {base_id_of(motion_id) for motion_id in itertools.chain(listed, *usual)}
+    # A training set may be made of a file that is usually held out; what it lists is then no secret.
+    held_out -= {base_id_of(motion_id) for motion_id in plan.ids["train"]}
+    return held_out | plan.excluded
+
+
+def _read_extra_captions(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Rows of a `.jsonl` file with `id` and `captions`."""
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                motion_id, captions = str(row["id"]), row["captions"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f'{path}, line {number}: expected {{"id": "...", "captions": ["...", ...]}}, got {line[:80]!r}'
+                ) from error
+            captions = [captions] if isinstance(captions, str) else captions
+            yield motion_id, [" ".join(str(caption).split()) for caption in captions if str(caption).strip()]
+
+
+def write_text_corpus(output: Path, corpus: Mapping[str, list[str]], row_group_size: int) -> None:
+    """Write captions by motion, with their mirror images, to the folder `output`."""
+    output.mkdir()
+    columns = {
+        "id": list(corpus),
+        "captions": list(corpus.values()),
+        "mirrored_captions": [[mirror_caption(caption) for caption in captions] for captions in corpus.values()],
+    }
+    table = pa.Table.from_pydict(columns, schema=TEXT_FEATURES.arrow_schema)
+    pq.write_table(table, output / "train.parquet", compression="zstd", row_group_size=16 * row_group_size)

@@ -1,0 +1,140 @@
+"""NumPy files: positions or published features of a skeleton, alone (`.npy`) or among other arrays (`.npz`)."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..motion_features import features_to_positions
+from ..skeletons import HUMANML3D, SKELETONS, Skeleton
+from .amass import amass_positions
+from .detection import Fact
+from .options import ReadingOptions
+from .recording import Recording, check_fps
+
+_ARRAY_NAMES = ("positions", "joints", "joint_positions", "motion", "features", "joint_vecs")
+_FPS_NAMES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")
+_DAMAGE = (ValueError, EOFError, OSError, zipfile.BadZipFile)  # what NumPy raises on a damaged file
+
+
+def arrays_recording(path: Path, options: ReadingOptions) -> Recording:
+    """Read a NumPy file as a recording: its array, the chosen one of several, or the joints of an AMASS body."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+    if isinstance(loaded, np.ndarray):
+        return _from_array(loaded, str(path), "npy")
+    with loaded as archive:
+        if options.key is None and {"poses", "trans"} <= set(archive.files):
+            return _amass(archive, path, options)
+        name = options.key if options.key is not None else _choose_array(archive, path)
+        if name not in archive.files:
+            raise ValueError(f"{path} has no array {name!r}; there are {', '.join(archive.files) or 'none'}.")
+        recording = _from_array(_member(archive, name, path), f"{path}, array {name!r}", f"npz, array {name!r}")
+        recording.fps = _archive_fps(archive, path)
+    return recording
+
+
+def _unreadable(what: str | os.PathLike, error: Exception) -> ValueError:
+    if "pickle" in str(error).lower():
+        reason = "holds a pickle or objects, which can run code when they are read, so it is not read"
+    else:
+        reason = f"is no NumPy file, or cut off ({error})"
+    return ValueError(f"{what} {reason}. Save joint positions as plain numbers with np.save(path, array).")
+
+
+def _member(archive: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        return archive[name]
+    except _DAMAGE as error:
+        raise _unreadable(f"{path}, array {name!r},", error) from error
+
+
+def _choose_array(archive: Any, path: Path) -> str:
+    """The one array that can be a motion; of several, the one with a usual name."""
+    shapes = {}
+    for name in archive.files:
+        try:
+            shapes[name] = archive[name].shape
+        except _DAMAGE:
+            shapes[name] = ()
+    found = [name for name, shape in shapes.items() if _layout_of(shape) is not None]
+    usual = [name for name in _ARRAY_NAMES if name in found]
+    if len(found) == 1 or usual:
+        return (usual or found)[0]
+    at_hand = ", ".join(f"{name} {shape or '(unreadable)'}" for name, shape in shapes.items()) or "nothing"
+    if found:
+        raise ValueError(f"{path} has several motions: choose one of {', '.join(found)} with --key.")
+    raise ValueError(f"{path} has no array of a motion, {_shapes()}; there is {at_hand}.")
+
+
+def _layout_of(shape: tuple[int, ...]) -> tuple[Skeleton, str] | None:
+    """Skeleton and kind (`positions`, `flat` or `features`) of an array of this shape."""
+    for layout in SKELETONS.values():
+        if len(shape) == 3 and shape[1:] == (layout.num_joints, 3):
+            return layout, "positions"
+        if len(shape) == 2 and shape[1] == 3 * layout.num_joints:
+            return layout, "flat"
+        if len(shape) == 2 and shape[1] == layout.num_features:
+            return layout, "features"
+    return None
+
+
+def _shapes() -> str:
+    positions = " or ".join(f"(frames, {layout.num_joints}, 3)" for layout in SKELETONS.values())
+    features = " or ".join(f"(frames, {layout.num_features})" for layout in SKELETONS.values())
+    return f"positions {positions} or features {features}"
+
+
+def _from_array(array: np.ndarray, what: str, label: str) -> Recording:
+    found = _layout_of(array.shape)
+    if found is None:
+        hint = ""
+        if array.ndim == 3 and array.shape[2] == 3 and array.shape[1] > HUMANML3D.num_joints:
+            hint = " If these are SMPL's joints, keep the first 22: array[:, :22]."
+        elif array.ndim == 4 and len(array) == 1:
+            hint = " Save one motion a file: array[0]."
+        raise ValueError(f"{what} has shape {array.shape}; expected {_shapes()}.{hint}")
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{what} has values of type {array.dtype}; expected numbers.")
+    layout, kind = found
+    if kind != "features":
+        return Recording(label, array.reshape(-1, layout.num_joints, 3).astype(np.float64))
+    features = np.ascontiguousarray(array, dtype=np.float32)
+    positions = features_to_positions(torch.from_numpy(features), layout).numpy() * layout.metres_per_unit
+    return Recording(
+        f"{label}, features",
+        positions.astype(np.float64),
+        units=Fact("m", "read", "features as published"),
+        up=Fact("y", "read", "features as published"),
+        features=features,
+    )
+
+
+def _archive_fps(archive: Any, path: Path) -> Fact | None:
+    for name in _FPS_NAMES:
+        if name in archive.files:
+            value = np.asarray(_member(archive, name, path))
+            if value.size != 1 or value.dtype.kind not in "fiu":
+                raise ValueError(f"{path}, array {name!r} should be one frame rate, got shape {value.shape}.")
+            check_fps(value.item(), f"{path}, {name}")
+            return Fact(float(value.item()), "read", f"array {name!r}")
+    return None
+
+
+def _amass(archive: Any, path: Path, options: ReadingOptions) -> Recording:
+    keys = [key for key in ("poses", "trans", "betas", "gender") if key in archive.files]
+    positions = amass_positions({key: _member(archive, key, path) for key in keys}, options.body_model, str(path))
+    return Recording(
+        "AMASS",
+        positions.astype(np.float64),
+        fps=_archive_fps(archive, path),
+        units=Fact("m", "read", "AMASS"),
+        up=Fact("z", "read", "AMASS"),
+    )

@@ -1,0 +1,126 @@
+"""A tree of joints with channels as BVH files have it, its joint positions by forward kinematics, and quaternions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+AXES = "XYZ"
+CHANNELS = tuple(f"{axis}{kind}" for kind in ("position", "rotation") for axis in AXES)
+END_SUFFIX = "_end"
+
+
+@dataclass(frozen=True)
+class BVH:
+    """
+    A parsed BVH file, in its own unit and axes.
+
+    Args:
+        names (`tuple[str, ...]` of length N): joints and end sites; parents come before their children. An end site
+            is called after its joint, `Head_end`.
+        parents (`tuple[int, ...]`): parent of each, -1 for the root.
+        offsets (`np.ndarray` of shape `(N, 3)`): from the parent.
+        channels (`tuple[tuple[str, ...], ...]`): channels of each in the order of the file, as in `CHANNELS`; none for
+            end sites.
+        values (`np.ndarray` of shape `(T, C)`, float64): channel values, joint by joint; rotations in degrees.
+        frame_time (`float`): seconds a frame, as the file says: 0 is seen.
+        end_sites (`frozenset[int]`): which of the names are end sites.
+    """
+
+    names: tuple[str, ...]
+    parents: tuple[int, ...]
+    offsets: np.ndarray
+    channels: tuple[tuple[str, ...], ...]
+    values: np.ndarray
+    frame_time: float
+    end_sites: frozenset[int] = frozenset()
+
+    @property
+    def rest_positions(self) -> np.ndarray:
+        """(N, 3) positions where every channel is zero: sums of offsets."""
+        rest = np.array(self.offsets, dtype=np.float64)
+        for joint, parent in enumerate(self.parents):
+            if parent >= 0:
+                rest[joint] += rest[parent]
+        return rest
+
+    def positions(self, joints: Sequence[int] | None = None) -> np.ndarray:
+        """
+        Where joints are in every frame.
+
+        Args:
+            joints (`Sequence[int]`, *optional*): which; unset, all. Only their ancestors are computed.
+
+        Returns:
+            `np.ndarray` of shape `(T, len(joints), 3)`, float64, in the file's unit and axes.
+        """
+        wanted = list(range(len(self.names))) if joints is None else list(joints)
+        needed = self._with_ancestors(wanted)
+        num_frames = len(self.values)
+        places = np.zeros((len(self.names), num_frames, 3))
+        turns: dict[int, np.ndarray] = {}  # global rotations as quaternions (T, 4), w first
+        half = np.deg2rad(self.values) / 2
+        cos, sin = np.cos(half), np.sin(half)
+        column = 0
+        for joint, parent in enumerate(self.parents):
+            channels = self.channels[joint]
+            if joint in needed:
+                offset = np.broadcast_to(self.offsets[joint], (num_frames, 3)).copy()
+                turn = turns.get(parent)
+                local = None
+                for number, channel in enumerate(channels, start=column):
+                    axis = AXES.index(channel[0])
+                    if channel.endswith("position"):
+                        offset[:, axis] = self.values[:, number]
+                    else:
+                        local = _turn_about(local, axis, cos[:, number], sin[:, number])
+                places[joint] = offset if turn is None else places[parent] + rotate(turn, offset)
+                if local is None:
+                    local = np.tile([1.0, 0.0, 0.0, 0.0], (num_frames, 1))
+                turns[joint] = local if turn is None else multiply(turn, local)
+            column += len(channels)
+        return places[wanted].transpose(1, 0, 2)
+
+    def _with_ancestors(self, joints: Iterable[int]) -> set[int]:
+        found: set[int] = set()
+        for joint in joints:
+            while joint >= 0 and joint not in found:
+                found.add(joint)
+                joint = self.parents[joint]
+        return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Quaternions, w first
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Product of quaternions (..., 4): the rotation `right`, then `left`."""
+    aw, ax, ay, az = np.moveaxis(left, -1, 0)
+    bw, bx, by, bz = np.moveaxis(right, -1, 0)
+    return np.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        axis=-1,
+    )
+
+
+def rotate(turn: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Vectors (..., 3) turned by unit quaternions (..., 4)."""
+    w, axis = turn[..., :1], turn[..., 1:]
+    twice = 2 * np.cross(axis, vector)
+    return vector + w * twice + np.cross(axis, twice)
+
+
+def _turn_about(turn: np.ndarray | None, axis: int, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    """`turn`, then inside its frame a rotation about a coordinate axis, by cos and sin (T,) of half the angle."""
+    step = np.zeros((len(cos), 4))
+    step[:, 0], step[:, 1 + axis] = cos, sin
+    return step if turn is None else multiply(turn, step)
