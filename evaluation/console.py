@@ -1,6 +1,6 @@
 """Results as a terminal shows them: rich tables of retrieval rows, acceptance criteria and words."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,10 +13,8 @@ from rich.text import Text
 from lexmotion.processing.recordings.inspection import Inspection
 
 from .benchmarks.harness import SIDES, Result
-from .criteria import judge
 from .explain import Explanation
 
-PHASE_TITLES = {"lexmlm": "i LexMLM", "cmmm": "ii CMMM", "lexmmm": "iii LexMMM", "lexcmlp": "iv LexCMLP"}
 DIRECTION_TITLES = {"t2m": "text→motion", "m2t": "motion→text"}
 COLUMNS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
 
@@ -103,22 +101,18 @@ def order_table(figures: Mapping[str, float], title: str | None = None) -> Table
     return table
 
 
-def phase_table(phases: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
-    """Finished phases of a run record: each acceptance criterion with its verdict, and the time of training."""
+def phase_table(results: Iterable[Mapping[str, Any]], title: str | None = None) -> Table:
+    """Results of finished tasks, as a run record holds them: criteria with their verdicts and the time of training."""
     table = Table(title=title, title_justify="left")
     table.add_column("phase", no_wrap=True)
     table.add_column("acceptance, on held-out data")
     table.add_column("", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
-    for phase, result in phases.items():
-        rows = [
-            (escape(c.text), "[green]ok[/]" if c.met else "[red]no[/]") for c in judge(phase, result["acceptance"])
-        ]
+    for result in results:
+        rows = [(escape(c["text"]), "[green]ok[/]" if c["met"] else "[red]no[/]") for c in result["criteria"]]
         rows = rows or [("not measured", "")]
         for number, (text, mark) in enumerate(rows):
-            name, seconds = (
-                (PHASE_TITLES[phase], f"{result['training']['seconds']:.0f} s") if number == 0 else ("", "")
-            )
+            name, seconds = (result["title"], f"{result['training']['seconds']:.0f} s") if number == 0 else ("", "")
             table.add_row(name, text, mark, seconds, end_section=number == len(rows) - 1)
     return table
 

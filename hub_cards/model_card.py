@@ -24,6 +24,8 @@ RECORD = "card.json"
 RECIPE = "recipe.yaml"
 CHOICES = ("corpus", "corpus_license", "license")  # values given by the user override the run record
 WHOLE = "lexmotion"  # model type of both towers together
+TEMPLATE = "model_card.md"  # template of its card
+TAGS = ["lexmotion", "human-motion", "motion-retrieval", "sparse-retrieval", "interpretability"]
 # Model type -> pipeline that loads such a model; other models have none.
 PIPELINE_TAGS = {
     WHOLE: "zero-shot-motion-classification",
@@ -193,6 +195,9 @@ class ModelCard:
         remote_code: whether the code is uploaded with the weights.
         chosen: values given by the user that override the recorded ones (see `CHOICES`); later cards keep them.
         model_type: `lexmotion`, `lexmotion_text` or `lexmotion_motion`; selects the example code on the card.
+        template: template of the card, chosen by the task.
+        title: title of the task.
+        criteria: acceptance criteria of the task with their verdicts.
 
     Example:
         >>> card = ModelCard("user/lexmotion-tiny", "tiny", "synthetic", "lexmotion quickstart")
@@ -225,6 +230,9 @@ class ModelCard:
     remote_code: bool = False
     chosen: dict[str, str] = field(default_factory=dict)
     model_type: str = WHOLE
+    template: str = TEMPLATE
+    title: str | None = None
+    criteria: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self):
         self.recipe_content = _without_folders(self.recipe_content)  # older card.json files still contain folders
@@ -253,6 +261,7 @@ class ModelCard:
         dataset = record["dataset"]
         report = _report_of(dataset)
         terms = license_of(report)
+        last = list(record["phases"].values())[-1]
         values: dict[str, Any] = {
             "recipe": content.get("name", "recipe"),
             "recipe_content": content,
@@ -269,6 +278,9 @@ class ModelCard:
             "commit": record["commit"],
             "hardware": _hardware(record),
             "command": f"lexmotion train --recipe {RECIPE} --dataset DIR --output-dir OUTPUT",
+            "template": last.get("card", TEMPLATE),
+            "title": last.get("title"),
+            "criteria": last.get("criteria", []),
             "phases": {phase: dict(result["acceptance"]) for phase, result in record["phases"].items()},
             "results": [row for evaluation in evaluations for row in read_results(evaluation)],
         }
@@ -354,7 +366,7 @@ class ModelCard:
             license_link=self.license_link,
             library_name="transformers",
             pipeline_tag=PIPELINE_TAGS.get(self.model_type),
-            tags=["lexmotion", "human-motion", "motion-retrieval", "sparse-retrieval", "interpretability"],
+            tags=TAGS if self.template == TEMPLATE else TAGS[:1],
             model_name=self.name,
             eval_results=results or None,
         )
@@ -374,7 +386,7 @@ class ModelCard:
             "versions": [f"{package} {version}" for package, version in sorted(self.versions.items())],
             "rows": [f"{rows} {split}" for split, rows in self.corpus_rows.items()],
         }
-        return render("model_card.md", values)
+        return render(self.template, values)
 
     def files(self) -> dict[str, str]:
         """Return the files of the card: name -> text."""
@@ -398,8 +410,8 @@ class ModelCard:
 def corpus_folder(folder: str | os.PathLike) -> Path | None:
     """Return the folder of the corpus a model was trained on, from its run record; None if it no longer exists."""
     record = _run_record(Path(folder))
-    place = None if record is None else Path(record["dataset"]["folder"])
-    return place if place is not None and (place / "report.json").is_file() else None
+    place = None if record is None else record["dataset"]["folder"]
+    return Path(place) if place is not None and (Path(place) / "report.json").is_file() else None
 
 
 def describe(folder: str | os.PathLike) -> dict[str, Any]:
@@ -411,13 +423,14 @@ def describe(folder: str | os.PathLike) -> dict[str, Any]:
     processor = _read(file) if kind == WHOLE or file.is_file() else {}  # a tower may come with a tokenizer alone
     motion = config.get("motion_config", {} if kind == "lexmotion_text" else config)
     text = config.get("text_config", {} if kind == "lexmotion_motion" else config)
+    layered = "num_hidden_layers" in motion and "hidden_size" in motion
     extractor, lexicon = processor.get("feature_extractor", {}), processor.get("lexicon") or {}
     facts = {
         "parameters": sum(_parameters(path) for path in sorted(folder.glob("*.safetensors"))),
         "words": lexicon.get("vocab_size"),
         "active words": (text or motion).get("num_active_words") or lexicon.get("vocab_size"),
         "text encoder": (text.get("encoder_config") or {}).get("model_type"),
-        "motion layers x width": f"{motion['num_hidden_layers']} x {motion['hidden_size']}" if motion else None,
+        "motion layers x width": f"{motion['num_hidden_layers']} x {motion['hidden_size']}" if layered else None,
         "input": extractor.get("representation") if motion else None,
         "skeleton": extractor.get("skeleton") if motion else None,
         "frames": extractor.get("max_frames") if motion else None,

@@ -189,7 +189,7 @@ PLANTED = [
     ("modeling_lexmotion/conditioning/planted.py", "from ...evaluation import retrieval", "no door to evaluation"),
     ("modeling_lexmotion/conditioning/planted.py", "from ..processing import lexicon", "no door to processing"),
     ("modeling_lexmotion/planted.py", "from .conditioning.text_conditioner import OUTPUTS", "siblings as"),
-    ("evaluation/planted.py", "from lexmotion.training.trainer import PhaseTrainer", "no door to training"),
+    ("evaluation/planted.py", "from lexmotion.training.trainer import Trainer", "no door to training"),
     ("evaluation/planted.py", "from ..hub_cards import model_card", "no door to hub_cards"),
     ("evaluation/planted.py", 'importlib.import_module("lexmotion.training")', "no door to training"),
     (

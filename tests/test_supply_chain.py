@@ -136,7 +136,7 @@ def test_the_wheel_works_where_the_checkout_is_not(wheel, tmp_path):
     code = (
         "import sys, lexmotion\n"
         "from lexmotion.hub_cards.model_card import ModelCard\n"
-        "from lexmotion.training.arguments import load_recipe\n"
+        "from lexmotion.training.recipe import load_recipe\n"
         f"assert lexmotion.__file__.startswith({str(target)!r}), lexmotion.__file__\n"
         "assert load_recipe('tiny')['phases'] and 'Not evaluated' in ModelCard('a/b', 'r', 'c', 'd').render()\n"
         "assert not {'processing', 'training', 'evaluation', 'modeling_lexmotion'} & set(sys.modules)\n"

@@ -6,7 +6,6 @@ Checkpoints that survive a crash at any moment: written aside, sealed with a man
 warning and the one before it is used.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -19,28 +18,21 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
+from lexmotion.common.files import sha256_of, write_json
+
 logger = logging.get_logger(__name__)
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write JSON atomically: a reader sees the old file or the new one, whole."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(aside, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """sha256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def phase_model_folder(folder: str | os.PathLike) -> Path:
+    """The model inside a task's output folder (`<task>/model`), or the folder itself."""
+    folder = Path(folder)
+    for candidate in (folder / "model", folder):
+        if (candidate / "config.json").is_file():
+            return candidate
+    raise FileNotFoundError(f"{folder} holds no model (no config.json, no model/config.json); is that task finished?")
 
 
 def unique_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -130,7 +122,7 @@ class CheckpointFolder:
         for file in aside.iterdir():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-        write_json(aside / MANIFEST, {file.name: file_hash(file) for file in sorted(aside.iterdir())})
+        write_json(aside / MANIFEST, {file.name: sha256_of(file) for file in sorted(aside.iterdir())})
         commit_folder(aside, self.path(step))
         for old in self.steps()[: -self.limit]:
             shutil.rmtree(self.path(old))
@@ -148,7 +140,7 @@ class CheckpointFolder:
         for name, digest in manifest.items():
             if not (folder / name).is_file():
                 return f"{name} is missing"
-            if file_hash(folder / name) != digest:
+            if sha256_of(folder / name) != digest:
                 return f"{name} does not match its hash"
         return None if "trainer_state.json" in manifest else "trainer_state.json is missing"
 
@@ -171,7 +163,7 @@ class CheckpointFolder:
         """Remove what an interrupted write left behind."""
         if self.root.is_dir():
             for entry in self.root.glob(".*"):
-                if entry.name.endswith((".tmp", ".old")):
+                if entry.name.endswith((".tmp", ".old")) or ".partial" in entry.name:
                     shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 

@@ -26,14 +26,14 @@ from rich.console import Console
 from rich.markup import escape
 from transformers import AutoModel, AutoProcessor
 
+from lexmotion.common.files import write_json
 from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_table, words_table
-from lexmotion.evaluation.criteria import Criterion, judge
+from lexmotion.evaluation.criteria import Criterion
 from lexmotion.evaluation.figures.examples import read_words, readme_picture, spread
 from lexmotion.evaluation.model_evaluation import evaluate_split
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, generate_corpus
 
-from .checkpoints import write_json
 from .pipeline import train
 
 RECIPE = "tiny"
@@ -54,7 +54,7 @@ def quickstart(
         output_dir: see the top of this file. Continues there when it holds the same, unfinished quickstart.
         seed: of the corpus and of the training.
         num_motions: size of the corpus, see `generate_corpus`; None for the size the figures are promised for.
-        overrides: changes to the recipe `tiny`, see `lexmotion.training.arguments.apply_overrides`.
+        overrides: changes to the recipe `tiny`, see `lexmotion.training.recipe.apply_overrides`.
         console: where to print; None for the standard output.
 
     Returns:
@@ -99,7 +99,7 @@ def _quickstart(
         prepared,
         output_dir / "run",
         overrides={"seed": seed, **(overrides or {})},
-        on_phase=lambda phase, result: say(f"{phase}: {result['training']['seconds']:.0f} s of training"),
+        on_task=lambda name, result: say(f"{name}: {result['training']['seconds']:.0f} s of training"),
     )
     model_folder = output_dir / "model"
     shutil.copytree(output_dir / "run" / "model", model_folder, dirs_exist_ok=True)
@@ -127,7 +127,7 @@ def _quickstart(
         phase: {
             "seconds": result["training"]["seconds"],
             "acceptance": result["acceptance"],
-            "criteria": [criterion.to_dict() for criterion in judge(phase, result["acceptance"])],
+            "criteria": result["criteria"],
         }
         for phase, result in record["phases"].items()
     }
@@ -144,7 +144,7 @@ def _quickstart(
     }
     write_json(output_dir / "results.json", results)
 
-    console.print(phase_table(record["phases"], "Phases"))
+    console.print(phase_table(record["phases"].values(), "Phases"))
     console.print(retrieval_table(report["retrieval"], f"Retrieval, {len(encoded.ids)} held-out motions"))
     console.print(lexical_table(report["lexical"]))
     console.print(
@@ -180,8 +180,8 @@ def claim(output_dir: Path, settings: dict[str, Any]) -> None:
 
 def promises(record: dict[str, Any], report: dict[str, Any]) -> list[Criterion]:
     """What the quickstart as a whole must show."""
-    criteria = [c for phase, result in record["phases"].items() for c in judge(phase, result["acceptance"])]
-    met = sum(criterion.met for criterion in criteria)
+    criteria = [criterion for result in record["phases"].values() for criterion in result["criteria"]]
+    met = sum(criterion["met"] for criterion in criteria)
     strict = report["retrieval"]["all-strict"]
     chance = 100.0 / strict["gallery_size"]
     times = strict["t2m/R1"] / chance

@@ -1,20 +1,19 @@
 """
-The one training loop. A phase says which rows it reads, how a batch is made and what its loss is; the rest is here.
+The one training loop. A task says which rows it reads, how a batch is made and what its loss is; the rest is here.
 
-Everything random is a function of (seed, phase, step, process): the permutation, the augmentation, the masks, and the
+Everything random is a function of (seed, task, step, process): the permutation, the augmentation, the masks, and the
 generator of dropout, which is seeded anew for every forward pass. What a step needs from the past - weights,
-optimiser, averaged weights, the phase's own state - is in the checkpoint. So a run killed at any moment and started
+optimiser, averaged weights, the task's own state - is in the checkpoint. So a run killed at any moment and started
 again computes the same losses as one that was never interrupted.
 """
 
 import json
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,12 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from lexmotion.common.files import write_text
+
 from .arguments import RunArguments
-from .batches.collators import BatchOrder, BatchRandom, ClipSampler, derive_seed
-from .batches.corpus import CaptionTable, TrainingCorpus
-from .batches.vocabulary import compact_vocabulary
+from .batches.order import BatchOrder, BatchRandom, derive_seed
 from .checkpoints import (
     CheckpointFolder,
     load_unique_state,
@@ -38,48 +36,38 @@ from .checkpoints import (
     read_tensors,
     unique_state,
 )
-from .dropout import use_byte_dropout
+from .data import Splits
 from .schedules import WeightAverage, learning_rate_factor
 
 logger = logging.get_logger(__name__)
 
-ACCEPTANCE_ROWS = 512  # clips a phase is judged on after training; more would only narrow the interval
-
-# First match wins. The rates of the groups are `text_learning_rate` and so on.
-PARAMETER_GROUPS = (
-    (
-        "decoder",
-        re.compile(
-            r"(^|\.)(text_decoder|motion_decoder|feature_decoder|feature_output|projector|predictor|bottleneck_projection"
-            r"|patch_states)\."
-        ),
-    ),
-    ("head", re.compile(r"(^|\.)lexical_head\.|(^|\.)motion_model\.projection|(^|\.)(text|motion)_readout\.")),
-    ("motion", re.compile(r"(^|\.)motion_(model|encoder)\.")),
-    ("text", re.compile(r"(^|\.)text_(model|encoder)\.")),
-)
-
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss or a gradient is NaN or infinite. The message names the step, the parts of the loss and the clips."""
+    """A loss or a gradient is NaN or infinite. The message names the step, the parts of the loss and the rows."""
 
-
-def parameter_group(name: str) -> str:
-    """`text`, `motion`, `head`, `decoder` or `other`, by the name of a parameter."""
-    return next((group for group, pattern in PARAMETER_GROUPS if pattern.search(name)), "other")
+    @classmethod
+    def of(cls, trainer: "Trainer", values: dict[str, float], seen: list[torch.Tensor]) -> "NonFiniteLossError":
+        """The error of a step of `trainer`: its values, and the rows it has seen."""
+        shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+        names = ", ".join(trainer.row_names(torch.cat(seen)))
+        return cls(
+            f"{trainer.name} step {trainer.state.step + 1}: {shown}. Rows of the batch on process {trainer.rank}: "
+            f"{names}. Look at these rows for broken data; else lower learning_rate "
+            f"({trainer.args.learning_rate:g}) or use mixed_precision: no."
+        )
 
 
 def make_accelerator(arguments: RunArguments) -> Accelerator:
-    """An Accelerator for one phase; phases of one process may differ in precision."""
-    phase = arguments.phase
+    """An Accelerator for one task; tasks of one process may differ in precision."""
+    task = arguments.task
     if AcceleratorState._shared_state:
         AcceleratorState._reset_state(reset_partial_state=False)
         GradientState._reset_state()
     return Accelerator(
-        mixed_precision=phase.mixed_precision,
-        cpu=phase.use_cpu or not torch.cuda.is_available(),
-        log_with=phase.log_with or None,
-        project_dir=phase.output_dir,
+        mixed_precision=task.mixed_precision,
+        cpu=task.use_cpu or not torch.cuda.is_available(),
+        log_with=task.log_with or None,
+        project_dir=task.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
     )
 
@@ -97,40 +85,91 @@ class TrainerState:
     stopped: str | None = None
 
 
-class PhaseTrainer:
+def mean_over_processes(losses: dict[str, torch.Tensor], accelerator: Accelerator) -> dict[str, float]:
+    """Scalars as Python floats, the same on every process."""
+    stacked = torch.stack([value.detach().float().reshape(()) for value in losses.values()])
+    if accelerator.num_processes > 1:
+        stacked = accelerator.reduce(stacked, "mean")
+    return dict(zip(losses, stacked.tolist(), strict=True))
+
+
+class TrainingLog:
     """
-    Train one phase.
+    `log.jsonl` of a run, and the trackers beside it.
 
     Args:
-        model: the phase's model, with its initial weights.
-        arguments: see `arguments.py`; `arguments.phase.output_dir` must be set.
-        processor: tokenizer, feature extractor and lexicon.
-        train_corpus, eval_corpus: splits in memory; without the second nothing is evaluated, the last weights count.
-        fingerprint: of everything that decides the run beyond the arguments (corpus, initial weights); a checkpoint
+        path: of the file. accelerator: whose main process writes it.
+        steps: training steps whose mean is one line. trackers: write to the accelerator's trackers too.
+    """
+
+    def __init__(self, path: Path, accelerator: Accelerator, steps: int, trackers: bool):
+        self.path, self.accelerator, self.steps, self.trackers = path, accelerator, steps, trackers
+
+    def gather(self, state: TrainerState, losses: dict[str, float]) -> bool:
+        """Add a step to the window; True when the window is full."""
+        for name, value in losses.items():
+            state.window[name] = state.window.get(name, 0.0) + value
+        state.window_steps += 1
+        return state.step % self.steps == 0
+
+    def flush(self, state: TrainerState, **facts: float) -> None:
+        """Write the means of the window behind `facts`, and begin a new one."""
+        means = {name: value / state.window_steps for name, value in state.window.items()}
+        self.write({"step": state.step, **facts, **means, "seconds": round(state.elapsed, 2)})
+        state.window, state.window_steps = {}, 0
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append a line."""
+        if self.accelerator.is_main_process:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        if self.trackers:
+            self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+
+    def trim(self, step: int) -> None:
+        """Drop lines written after the checkpoint of a step: what they say is computed again."""
+        if not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:  # cut short by the crash
+                continue
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+
+class Trainer:
+    """
+    Train one task. A subclass defines `collate` and `compute_loss`, and of the other hooks what it needs.
+
+    Args:
+        model: the task's model, with its initial weights.
+        arguments: see `arguments.py`; `arguments.task.output_dir` must be set.
+        splits: what is read, in memory; without an evaluation split nothing is evaluated, the last weights count.
+        fingerprint: of everything that decides the run beyond the arguments (data, initial weights); a checkpoint
             with another one is refused.
         accelerator: made from the arguments when not given.
     """
 
-    phase = "phase"
     metric = "loss"  # of `evaluate`, chooses the best checkpoint
     greater_is_better = False
+    undecayed: tuple[str, ...] = ()  # ends of names of parameters without decay, beside biases and normalisations
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Any,
         arguments: RunArguments,
-        processor: Any,
-        train_corpus: TrainingCorpus,
-        eval_corpus: TrainingCorpus | None = None,
+        splits: Splits,
         fingerprint: str = "",
         accelerator: Accelerator | None = None,
     ):
-        self.arguments, self.args, self.data = arguments, arguments.phase, arguments.data
+        self.name, self.arguments, self.args, self.data = arguments.name, arguments, arguments.task, arguments.data
         if self.args.output_dir is None:
             raise ValueError("output_dir is not set; say where checkpoints are written")
-        self.model, self.processor = model, processor
-        self.train_corpus = train_corpus
-        self.eval_corpus: Any = eval_corpus
+        self.model, self.processor = model, splits.processor
+        self.train_corpus, self.eval_corpus = splits.train, splits.evaluation
         self.fingerprint = fingerprint
         self.accelerator = accelerator or make_accelerator(arguments)
         self.device = self.accelerator.device
@@ -138,6 +177,9 @@ class PhaseTrainer:
         self.output_dir = Path(self.args.output_dir)
         self.checkpoints = CheckpointFolder(self.output_dir, self.args.save_total_limit)
         self.state = TrainerState()
+        self.log = TrainingLog(
+            self.output_dir / "log.jsonl", self.accelerator, self.args.logging_steps, bool(self.args.log_with)
+        )
         self.setup()
         self.order = BatchOrder(
             self.row_lengths(), self.args.batch_size, self.args.seed, self.rank, self.world, self.args.bucket_batches
@@ -151,41 +193,52 @@ class PhaseTrainer:
         self.warmup_steps = round(self.args.warmup_ratio * self.num_steps)
         self.prepare_schedules()
 
-    # ---- what a phase defines -------------------------------------------------------------------------------------
+    # ---- what a task defines --------------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Build collators. Runs before the number of steps is known."""
+        """Build what `collate` needs. Runs before the number of steps is known."""
 
     def prepare_schedules(self) -> None:
         """Build what depends on `num_steps`: ramps and controllers."""
 
-    def prepare_weights(self) -> None:
-        """Change initial weights by what the data says; a function of both alone, since it runs on resume too."""
-
     def row_lengths(self) -> torch.Tensor:
         """How long each row is that a permutation of the training split runs over, in whatever padding costs: (R,)."""
-        raise NotImplementedError
-
-    def caption_tables(self) -> list[CaptionTable]:
-        """Every caption the model will read: words that are in none keep their embeddings untouched."""
-        return [corpus.captions for corpus in (self.train_corpus, self.eval_corpus) if corpus is not None]
+        return torch.ones(len(self.train_corpus))
 
     def row_names(self, rows: torch.Tensor) -> list[str]:
         """How rows are called in messages."""
-        return [self.train_corpus.ids[row] for row in rows.tolist()]
+        return [str(row) for row in rows.tolist()]
 
-    def collate(
-        self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
-    ) -> dict[str, torch.Tensor]:
-        """Arguments of the model for these rows, on the CPU. A function of its arguments alone."""
+    def parameter_groups(self) -> dict[str, tuple[str, float | None]]:
+        """
+        Group and peak learning rate of parameters, by name; a rate of 0 freezes.
+
+        Those that are not named, or whose rate is None, learn at `learning_rate`.
+        """
+        return {}
+
+    def training_context(self) -> AbstractContextManager:
+        """Within it the model, on its device, is trained and ends with its final weights."""
+        return nullcontext()
+
+    def trainable_state(self) -> dict[str, torch.Tensor]:
+        """The tensors that a checkpoint keeps, on the CPU."""
+        return unique_state(self.model)
+
+    def load_trainable_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Inverse of `trainable_state`, in place."""
+        load_unique_state(self.model, state)
+
+    def collate(self, corpus: Any, rows: torch.Tensor, random: BatchRandom, augment: bool) -> dict[str, torch.Tensor]:
+        """Arguments of the model for these rows of a split, on the CPU. A function of its arguments alone."""
         raise NotImplementedError
 
     def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Named parts; `loss` is what is minimised. Scalars whose mean over processes is the global value."""
         raise NotImplementedError
 
-    def finished_model(self) -> PreTrainedModel:
-        """What is saved when the phase is over: all of it, or the part that later phases read."""
+    def finished_model(self) -> Any:
+        """What is saved when the task is over: all of it, or the part that later tasks read."""
         return self.model
 
     def after_step(self, losses: dict[str, float]) -> None:
@@ -205,20 +258,20 @@ class PhaseTrainer:
         for count, batch in self.evaluation_batches():
             with self.accelerator.autocast():
                 losses = self.compute_loss(self.model, batch)
-            for name, value in self.mean_over_processes(losses).items():
+            for name, value in mean_over_processes(losses, self.accelerator).items():
                 totals[name] = totals.get(name, 0.0) + value * count
             rows_seen += count
         return {name: value / rows_seen for name, value in totals.items()}
 
     def acceptance(self) -> dict[str, float]:
-        """What the phase promises beyond its loss, measured with the final weights on the evaluation split."""
+        """What the task promises beyond its loss, measured with the final weights on the evaluation split."""
         return {}
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
     def train(self) -> dict[str, Any]:
         """
-        Run or resume the phase; the model ends with its best (or last, or averaged) weights.
+        Run or resume the task; the model ends with its best (or last, or averaged) weights.
 
         Returns:
             `steps`, `best` (step and metric), `evaluation` (the last one), `seconds` and `stopped` (why, if early).
@@ -248,15 +301,7 @@ class PhaseTrainer:
     def ready(self) -> Iterator[tuple[torch.nn.Module, Any]]:
         """Model and optimiser as `step` wants them, where the last checkpoint left them."""
         self.model.to(self.device)
-        if self.device.type == "cpu":
-            # At our few tokens the fused CPU attention of torch 2.13 is slower than two matrix products, bf16 above
-            # all.
-            self.model.set_attn_implementation("eager")
-            use_byte_dropout(self.model)
-        self.prepare_weights()
-        used_ids = torch.cat([table.tokens.unique() for table in self.caption_tables()])
-        special_ids = torch.tensor(self.processor.tokenizer.all_special_ids)
-        with compact_vocabulary(self.model, torch.cat([used_ids, special_ids])):
+        with self.training_context():
             self.optimizer = self.make_optimizer()
             self.average = None
             if self.args.ema_decay > 0:
@@ -266,23 +311,24 @@ class PhaseTrainer:
             yield self.accelerator.prepare(self.model, self.optimizer)
 
     def run_steps(self, model: torch.nn.Module, optimizer: Any) -> None:
-        """Step, log, evaluate and save until the phase ends."""
+        """Step, log, evaluate and save until the task ends."""
         if self.args.log_with:
             config = {
                 name: value if isinstance(value, int | float | str | bool) else str(value)
                 for name, value in self.arguments.to_dict().items()
                 if value is not None
             }
-            self.accelerator.init_trackers(f"lexmotion-{self.phase}", config)
+            self.accelerator.init_trackers(f"lexmotion-{self.name}", config)
         started, before = time.monotonic(), self.state.elapsed
         progress = tqdm(
             total=self.num_steps,
             initial=self.state.step,
-            desc=self.phase,
+            desc=self.name,
             disable=not (self.args.progress and self.accelerator.is_main_process),
             dynamic_ncols=True,
             leave=True,
         )
+        accumulation = self.args.gradient_accumulation_steps
         finished = self.state.step >= self.num_steps or self.state.stopped is not None
         with progress, self.batches() as batches:
             while not finished:
@@ -291,13 +337,18 @@ class PhaseTrainer:
                 finished = self.state.step >= self.num_steps
                 if not finished and self.out_of_time():
                     finished, self.state.stopped = True, f"max_minutes={self.args.max_minutes}"
-                    logger.warning(f"{self.phase} ends after {self.state.step} of {self.num_steps} steps: max_minutes")
+                    logger.warning(f"{self.name} ends after {self.state.step} of {self.num_steps} steps: max_minutes")
                 progress.update()
                 progress.set_postfix(
                     {name: f"{value:.3g}" for name, value in losses.items() if name not in ("grad_norm",)},
                     refresh=False,
                 )
-                self.log(losses, finished)
+                if self.log.gather(self.state, losses) or finished:
+                    self.log.flush(
+                        self.state,
+                        epoch=round(self.state.step * accumulation / self.order.batches_per_epoch, 4),
+                        learning_rate=max(group["lr"] for group in self.optimizer.param_groups),
+                    )
                 if self.eval_corpus is not None and (finished or self.state.step % self.eval_steps == 0):
                     self.choose_best()
                 if self.save_steps and (finished or self.state.step % self.save_steps == 0):
@@ -324,14 +375,14 @@ class PhaseTrainer:
             number = self.state.step * accumulation + micro
             rows, batch = next(batches)
             seen.append(rows)
-            torch.manual_seed(derive_seed(self.args.seed, self.phase, "dropout", number, self.rank))
+            torch.manual_seed(derive_seed(self.args.seed, self.name, "dropout", number, self.rank))
             last = micro == accumulation - 1
             with nullcontext() if last else self.accelerator.no_sync(model):
                 with self.accelerator.autocast():
                     losses = self.compute_loss(model, self.to_device(batch))
-                values = self.mean_over_processes(losses)
+                values = mean_over_processes(losses, self.accelerator)
                 if not all(math.isfinite(value) for value in values.values()):
-                    self.fail(values, seen)
+                    raise NonFiniteLossError.of(self, values, seen)
                 self.accelerator.backward(losses["loss"] / accumulation)
             for name, value in values.items():
                 means[name] = means.get(name, 0.0) + value / accumulation
@@ -339,7 +390,7 @@ class PhaseTrainer:
         limit = self.args.max_grad_norm or math.inf
         means["grad_norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         if not math.isfinite(means["grad_norm"]):
-            self.fail(means, seen)
+            raise NonFiniteLossError.of(self, means, seen)
         optimizer.step()
         optimizer.zero_grad()
         if self.average is not None:
@@ -348,22 +399,13 @@ class PhaseTrainer:
         self.after_step(means)
         return means
 
-    def fail(self, values: dict[str, float], seen: list[torch.Tensor]) -> None:
-        shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
-        names = ", ".join(self.row_names(torch.cat(seen)))
-        raise NonFiniteLossError(
-            f"{self.phase} step {self.state.step + 1}: {shown}. Clips of the batch on process {self.rank}: "
-            f"{names}. Look at these clips for broken motion; else lower learning_rate "
-            f"({self.args.learning_rate:g}) or use mixed_precision: no."
-        )
-
     @contextmanager
     def batches(self) -> Iterator[Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]]:
         """(rows, batch) of the coming steps; assembled ahead in a thread where an accelerator does the rest."""
         first = self.state.step * self.args.gradient_accumulation_steps
 
         def assemble(number: int, whole: torch.Tensor):
-            seed = derive_seed(self.args.seed, self.phase, "batch", number)
+            seed = derive_seed(self.args.seed, self.name, "batch", number)
             random = BatchRandom(seed, self.order.batch_size, self.rank, self.world, whole)
             rows = random.own(whole)
             return rows, self.collate(self.train_corpus, rows, random, augment=True)
@@ -393,24 +435,18 @@ class PhaseTrainer:
                     pool.shutdown(wait=True, cancel_futures=True)
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """AdamW with a rate a parameter group; a rate of 0 freezes; biases and norms do not decay."""
-        rates = {
-            "text": self.args.text_learning_rate,
-            "motion": self.args.motion_learning_rate,
-            "head": self.args.head_learning_rate,
-            "decoder": self.args.decoder_learning_rate,
-        }
+        """AdamW with a learning rate per parameter group, see `parameter_groups` and `undecayed`."""
+        named = self.parameter_groups()
         groups: dict[tuple[str, bool], dict[str, Any]] = {}
         for name, weight in self.model.named_parameters():
             if not weight.requires_grad:
                 continue
-            kind = parameter_group(name)
-            rate = rates.get(kind)
+            kind, rate = named.get(name, ("other", None))
             rate = self.args.learning_rate if rate is None else rate
             if rate == 0:
                 weight.requires_grad_(False)
                 continue
-            decays = weight.ndim > 1 and not name.endswith(("mask_token", "_embeddings"))
+            decays = weight.ndim > 1 and not name.endswith(self.undecayed)
             group = groups.setdefault(
                 (kind, decays),
                 {
@@ -433,18 +469,6 @@ class PhaseTrainer:
 
     # ---- helpers --------------------------------------------------------------------------------------------------
 
-    def clip_sampler(self, frame_multiple: int = 1) -> ClipSampler:
-        """The augmentation of `DataArguments` on this processor's feature extractor."""
-        return ClipSampler(
-            self.processor.feature_extractor,
-            self.data.mirror_probability,
-            self.data.crop_ratio,
-            self.data.speed_range,
-            self.data.position_jitter,
-            frame_multiple,
-            self.data.feature_noise,
-        )
-
     def evaluation_batches(
         self, limit: int | None = None, shared: bool = True
     ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
@@ -466,18 +490,11 @@ class PhaseTrainer:
             count = min(size, total - start)
             wanted = -(-count // world) * world
             rows = (torch.arange(start, start + wanted) % len(corpus))[rank::world]
-            random = BatchRandom(derive_seed("evaluation", self.phase, number), wanted, rank, world)
+            random = BatchRandom(derive_seed("evaluation", self.name, number), wanted, rank, world)
             yield count, self.to_device(self.collate(corpus, rows, random, augment=False))
 
     def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-
-    def mean_over_processes(self, losses: dict[str, torch.Tensor]) -> dict[str, float]:
-        """Scalars as Python floats, the same on every process."""
-        stacked = torch.stack([value.detach().float().reshape(()) for value in losses.values()])
-        if self.world > 1:
-            stacked = self.accelerator.reduce(stacked, "mean")
-        return dict(zip(losses, stacked.tolist(), strict=True))
 
     def out_of_time(self) -> bool:
         if self.args.max_minutes is None:
@@ -488,18 +505,13 @@ class PhaseTrainer:
             late = bool(self.accelerator.reduce(votes, "sum") > 0)
         return late
 
-    @contextmanager
-    def evaluated_weights(self) -> Iterator[None]:
-        """The weights that are evaluated and kept: averaged ones where there are any. No gradient, no dropout."""
-        self.model.eval()
-        with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad():
-            yield
-
     # ---- evaluation, log, checkpoints -----------------------------------------------------------------------------
 
     def choose_best(self) -> None:
         """Evaluate; keep the weights aside when they are the best so far."""
-        with self.evaluated_weights():
+        self.model.eval()
+        averaged = self.average.applied() if self.average is not None else nullcontext()
+        with averaged, torch.no_grad():
             values = self.evaluate()
             self.state.last_evaluation = values
             if self.metric not in values:
@@ -511,40 +523,16 @@ class PhaseTrainer:
                 self.state.best = {"step": self.state.step, **values}
                 if self.args.load_best_model and self.accelerator.is_main_process:
                     CheckpointFolder(self.output_dir / "best", limit=1).save(
-                        self.state.step, self.state.best, unique_state(self.model)
+                        self.state.step, self.state.best, self.trainable_state()
                     )
-        self.write_log({"step": self.state.step, **{f"eval_{name}": value for name, value in values.items()}})
-
-    def log(self, losses: dict[str, float], finished: bool) -> None:
-        """Gather the step into the window; write a line when the window is full."""
-        for name, value in losses.items():
-            self.state.window[name] = self.state.window.get(name, 0.0) + value
-        self.state.window_steps += 1
-        if self.state.step % self.args.logging_steps and not finished:
-            return
-        line: dict[str, Any] = {"step": self.state.step}
-        line["epoch"] = round(
-            self.state.step * self.args.gradient_accumulation_steps / self.order.batches_per_epoch, 4
-        )
-        line["learning_rate"] = max(group["lr"] for group in self.optimizer.param_groups)
-        line.update({name: value / self.state.window_steps for name, value in self.state.window.items()})
-        line["seconds"] = round(self.state.elapsed, 2)
-        self.state.window, self.state.window_steps = {}, 0
-        self.write_log(line)
-
-    def write_log(self, line: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:
-            with open(self.output_dir / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        if self.args.log_with:
-            self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
+        self.log.write({"step": self.state.step, **{f"eval_{name}": value for name, value in values.items()}})
 
     def save_checkpoint(self) -> None:
         """Everything `resume` needs, on the main process."""
         if self.accelerator.is_main_process:
             state = {
                 **vars(self.state),
-                "phase": self.phase,
+                "phase": self.name,
                 "phase_state": self.phase_state(),
                 "arguments": self.arguments.defining(),
                 "fingerprint": self.fingerprint,
@@ -552,7 +540,7 @@ class PhaseTrainer:
             self.checkpoints.save(
                 self.state.step,
                 state,
-                unique_state(self.model),
+                self.trainable_state(),
                 self.optimizer.state_dict(),
                 self.average.state_dict() if self.average is not None else None,
             )
@@ -584,7 +572,7 @@ class PhaseTrainer:
                     f"{folder} belongs to another run: {what or 'the corpus or the initial weights differ'}. Choose "
                     "another output_dir, restore the arguments, or start over with resume: false."
                 )
-            load_unique_state(self.model, read_tensors(folder, "model.safetensors"))
+            self.load_trainable_state(read_tensors(folder, "model.safetensors"))
             self.optimizer.load_state_dict(read_optimizer(folder))
             if self.average is not None:
                 self.average.load_state_dict(read_tensors(folder, "ema.safetensors"))
@@ -592,29 +580,13 @@ class PhaseTrainer:
             self.state = TrainerState(**{name: saved[name] for name in vars(self.state)})
             if self.state.stopped is not None and not self.out_of_time():
                 self.state.stopped = None  # more time was granted
-            logger.info(f"{self.phase}: resumed from {folder} at step {self.state.step} of {self.num_steps}")
+            logger.info(f"{self.name}: resumed from {folder} at step {self.state.step} of {self.num_steps}")
         if self.accelerator.is_main_process:
             # What comes after the resumed step is damaged or will be computed again.
             self.checkpoints.discard_after(self.state.step)
             CheckpointFolder(self.output_dir / "best").discard_after(self.state.step)
-            self.trim_log()
+            self.log.trim(self.state.step)
         self.accelerator.wait_for_everyone()
-
-    def trim_log(self) -> None:
-        """Drop lines written after the checkpoint: their steps run again."""
-        path = self.output_dir / "log.jsonl"
-        if not path.is_file():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= self.state.step:
-                    kept.append(line)
-            except ValueError:  # cut short by the crash
-                continue
-        aside = path.with_suffix(".tmp")
-        aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        aside.replace(path)
 
     def load_final_weights(self) -> None:
         """Give the model the best weights on the evaluation split, else the averaged ones, else leave the last."""
@@ -624,7 +596,7 @@ class PhaseTrainer:
             step = self.state.best["step"]
             fault = best.fault(step)
             if fault is None:
-                load_unique_state(self.model, read_tensors(best.path(step), "model.safetensors"))
+                self.load_trainable_state(read_tensors(best.path(step), "model.safetensors"))
                 return
             logger.warning(f"the best weights, of step {step}, are damaged ({fault}); the last ones are used")
         if self.average is not None:

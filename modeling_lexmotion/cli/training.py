@@ -1,7 +1,7 @@
 """Training: `quickstart`, `train`, `compare`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -83,82 +83,97 @@ def train(
         dataset,
         output_dir,
         overrides=override,
-        on_phase=lambda phase, result: console.print(phase_table({phase: result})),
+        on_task=lambda _, result: console.print(phase_table([result])),
         reuse=reuse or (),
     )
     console.print(f"model and processor: {escape(str(output_dir / 'model'))}", highlight=False)
 
 
+# What `compare` takes.
+ComparisonFolderOption = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for trainings, results and tables. Example: --output-dir runs/compare", show_default=False
+    ),
+]
+RowsOption = Annotated[
+    str,
+    typer.Option(
+        help="Rows and groups, with commas: all (the systems), phases, head, improvements, plain "
+        "(none of them), none, or single rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
+    ),
+]
+SeedsOption = Annotated[int, typer.Option(min=1, help="Trainings a row, seeds 0, 1, ... Example: --seeds 3")]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Minutes of training every row and seed gets; steps are timed first. Unset, the recipe's steps. "
+        "Example: --budget-minutes 20"
+    ),
+]
+ComparedSplitOption = Annotated[str, typer.Option(help="Split the rows are compared on. Example: --split test")]
+RowOverridesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        "--overrides",
+        help="KEY=VALUE, repeatable: change a value of the recipe for all rows. "
+        "Example: --set phases.lexcmlp.learning_rate=2e-4",
+    ),
+]
+TextEncodersOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Text encoders, with commas: Hub names (T5 too), folders or minilm; each is a row of dense "
+        "MotionPatches. Example: --text-encoders google-t5/t5-small,distilbert/distilbert-base-uncased"
+    ),
+]
+ReusedResultsOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Output folder of the same comparison elsewhere, or an archive of its results, repeatable: they are "
+        "read where they fit. Example: --reuse other_machine/compare --reuse docs/results.zip"
+    ),
+]
+KeepWeightsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-weights/--no-keep-weights",
+        help="Keep the trained models once they are scored. Example: --keep-weights",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="Processor threads; unset, as torch chooses. Example: --threads 1")
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option(help="Markdown page to write from all results there are. Example: --report docs/results.md"),
+]
+ArchiveOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Zip file that all results there are are added to, in place of older ones of the same row and seed; "
+        "--reuse reads it. Example: --archive docs/results.zip"
+    ),
+]
+
+
 @app.command()
 def compare(
     dataset: DatasetOption,
-    output_dir: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for trainings, results and tables. Example: --output-dir runs/compare", show_default=False
-        ),
-    ],
+    output_dir: ComparisonFolderOption,
     recipe: RecipeOption = "small",
-    rows: Annotated[
-        str,
-        typer.Option(
-            help="Rows and groups, with commas: all (the systems), phases, head, improvements, plain "
-            "(none of them), none, or single rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
-        ),
-    ] = "all",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings a row, seeds 0, 1, ... Example: --seeds 3")] = 3,
-    budget_minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Minutes of training every row and seed gets; steps are timed first. Unset, the recipe's steps. "
-            "Example: --budget-minutes 20"
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Split the rows are compared on. Example: --split test")] = "test",
-    override: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            "--overrides",
-            help="KEY=VALUE, repeatable: change a value of the recipe for all rows. "
-            "Example: --set phases.lexcmlp.learning_rate=2e-4",
-        ),
-    ] = None,
-    text_encoders: Annotated[
-        str | None,
-        typer.Option(
-            help="Text encoders, with commas: Hub names (T5 too), folders or minilm; each is a row of dense "
-            "MotionPatches. Example: --text-encoders google-t5/t5-small,distilbert/distilbert-base-uncased"
-        ),
-    ] = None,
-    reuse: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Output folder of the same comparison elsewhere, or an archive of its results, repeatable: they are "
-            "read where they fit. Example: --reuse other_machine/compare --reuse docs/results.zip"
-        ),
-    ] = None,
-    keep_weights: Annotated[
-        bool,
-        typer.Option(
-            "--keep-weights/--no-keep-weights",
-            help="Keep the trained models once they are scored. Example: --keep-weights",
-        ),
-    ] = True,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Processor threads; unset, as torch chooses. Example: --threads 1")
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Markdown page to write from all results there are. Example: --report docs/results.md"),
-    ] = None,
-    archive: Annotated[
-        Path | None,
-        typer.Option(
-            help="Zip file that all results there are are added to, in place of older ones of the same row and seed; "
-            "--reuse reads it. Example: --archive docs/results.zip"
-        ),
-    ] = None,
+    rows: RowsOption = "all",
+    seeds: SeedsOption = 3,
+    budget_minutes: BudgetOption = None,
+    split: ComparedSplitOption = "test",
+    override: RowOverridesOption = None,
+    text_encoders: TextEncodersOption = None,
+    reuse: ReusedResultsOption = None,
+    keep_weights: KeepWeightsOption = True,
+    threads: ThreadsOption = None,
+    report: ReportOption = None,
+    archive: ArchiveOption = None,
 ) -> None:
     """Train LexMotion and its rivals on one harness, and write the tables of the paper with figures measured here.
 
@@ -173,19 +188,12 @@ def compare(
     begin()
     import torch
 
-    from lexmotion.training.comparison.archive import read_archive
-    from lexmotion.training.comparison.report import write_report
-    from lexmotion.training.comparison.rows import select_rows
+    from lexmotion.training.comparison.compare import compare as run
     from lexmotion.training.comparison.runner import Comparison
-    from lexmotion.training.comparison.tables import overview_table, write_tables
+    from lexmotion.training.comparison.tables import overview_table
 
     if threads is not None:
         torch.set_num_threads(threads)
-    encoders = [] if text_encoders is None else [name.strip() for name in text_encoders.split(",") if name.strip()]
-    wanted = [] if rows == "none" else [name.strip() for name in rows.split(",") if name.strip()]
-    chosen = select_rows(wanted, encoders)
-    if archive is not None and archive.exists():
-        read_archive(archive)  # a damaged one is told of before anything is trained
     console = Console()
     comparison = Comparison(
         dataset,
@@ -198,16 +206,4 @@ def compare(
         keep_weights=keep_weights,
         notify=lambda text: console.print(escape(text), highlight=False, soft_wrap=True),
     )
-
-    def write(curves: bool) -> dict[str, Any]:
-        return write_tables(comparison.collect(), output_dir, comparison.report.layout, curves)
-
-    comparison.run(chosen, range(seeds), on_result=lambda _: write(curves=False))
-    console.print(overview_table(write(curves=True)))
-    if report is not None:
-        write_report(comparison.collect(), report, comparison.command(rows, seeds, text_encoders))
-        console.print(f"page: {escape(str(report))}", highlight=False)
-    if archive is not None:
-        added, replaced = comparison.archive(archive)
-        console.print(f"archive: {escape(str(archive))}, {added} added, {replaced} replaced", highlight=False)
-    console.print(f"tables: {escape(str(output_dir / 'results.md'))}", highlight=False)
+    console.print(overview_table(run(comparison, rows, seeds, text_encoders, report, archive)))

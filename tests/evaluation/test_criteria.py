@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from lexmotion.evaluation.console import explanation_tables, lexical_table, phase_table, retrieval_table, words_table
-from lexmotion.evaluation.criteria import RULES, judge
+from lexmotion.evaluation.criteria import judge
 from lexmotion.evaluation.explain import Explanation, WordEvidence
+from lexmotion.training.tasks import TASKS, find_task
 
 GOOD = {
     "lexmlm": {
@@ -33,10 +34,10 @@ def shown(*tables, width=80):
     return console.file.getvalue()
 
 
-@pytest.mark.parametrize("phase", RULES)
+@pytest.mark.parametrize("phase", GOOD)
 def test_good_figures_meet_every_criterion(phase):
-    criteria = judge(phase, GOOD[phase])
-    assert len(criteria) == len(RULES[phase]) and all(criterion.met for criterion in criteria)
+    criteria = judge(TASKS[phase].criteria, GOOD[phase])
+    assert len(criteria) == len(TASKS[phase].criteria) and all(criterion.met for criterion in criteria)
 
 
 @pytest.mark.parametrize(
@@ -55,31 +56,31 @@ def test_good_figures_meet_every_criterion(phase):
     ],
 )
 def test_a_poor_figure_fails_one_criterion(phase, name, value):
-    criteria = judge(phase, {**GOOD[phase], name: value})
+    criteria = judge(TASKS[phase].criteria, {**GOOD[phase], name: value})
     assert [criterion.value for criterion in criteria if not criterion.met] == [value]
 
 
-@pytest.mark.parametrize("phase", RULES)
+@pytest.mark.parametrize("phase", GOOD)
 def test_nan_meets_nothing_and_absence_says_nothing(phase):
-    assert not any(criterion.met for criterion in judge(phase, dict.fromkeys(GOOD[phase], math.nan)))
-    assert [criterion for criterion in judge(phase, {}) if criterion.value is not None] == []
+    assert not any(criterion.met for criterion in judge(TASKS[phase].criteria, dict.fromkeys(GOOD[phase], math.nan)))
+    assert [criterion for criterion in judge(TASKS[phase].criteria, {}) if criterion.value is not None] == []
 
 
-def test_an_unknown_phase_is_refused():
+def test_an_unknown_task_is_refused():
     with pytest.raises(ValueError, match="'phase v'.*lexmlm"):
-        judge("phase v", {})
+        find_task("phase v")
 
 
 def test_the_phase_table_gives_each_criterion_one_line():
-    printed = shown(phase_table({p: {"acceptance": f, "training": {"seconds": 61.7}} for p, f in GOOD.items()}))
-    assert printed.count(" ok ") == sum(len(rules) for rules in RULES.values()) and " no " not in printed
+    printed = shown(phase_table([{**TASKS[p].facts(f), "training": {"seconds": 61.7}} for p, f in GOOD.items()]))
+    assert printed.count(" ok ") == sum(len(TASKS[phase].criteria) for phase in GOOD) and " no " not in printed
     assert "62 s" in printed and "iii LexMMM" in printed
     for phase, figures in GOOD.items():
-        assert all(criterion.text in printed for criterion in judge(phase, figures))
+        assert all(criterion.text in printed for criterion in judge(TASKS[phase].criteria, figures))
 
 
 def test_a_phase_without_figures_is_named():
-    assert "not measured" in shown(phase_table({"cmmm": {"acceptance": {}, "training": {"seconds": 1.0}}}))
+    assert "not measured" in shown(phase_table([{**TASKS["cmmm"].facts({}), "training": {"seconds": 1.0}}]))
 
 
 def test_the_retrieval_table_fits_eighty_columns():

@@ -73,7 +73,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture(scope="session")
 def data(prepared):
     """The same folder, read as the pipeline reads it."""
-    from lexmotion.training.pipeline import PreparedData
+    from lexmotion.training.data import PreparedData
 
     return PreparedData.read(prepared)
 
@@ -100,17 +100,17 @@ def recipe_file(recipe, tmp_path):
 @pytest.fixture
 def make_trainer(data, recipe, tmp_path):
     """make_trainer(phase, **settings) -> a trainer on the tiny corpus, in `tmp_path / name`."""
-    from lexmotion.training.arguments import phase_values, run_arguments
-    from lexmotion.training.pipeline import BUILDERS, TRAINERS
+    from lexmotion.training.data import Splits
+    from lexmotion.training.recipe import run_arguments, task_values
+    from lexmotion.training.tasks import TASKS
 
     def make(phase, name="run", train_corpus=None, **settings):
-        values = {**phase_values(recipe, phase), "output_dir": str(tmp_path / name), **settings}
+        values = {**task_values(recipe, phase), "output_dir": str(tmp_path / name), **settings}
         arguments = run_arguments(phase, values)
         corpus = train_corpus or data.corpus("train", 32)
         validation = data.corpus(arguments.data.eval_split, 32)
-        return TRAINERS[phase](
-            BUILDERS[phase](arguments, data.processor), arguments, data.processor, corpus, validation
-        )
+        splits = Splits(corpus, validation, data.processor)
+        return TASKS[phase].trainer(TASKS[phase].build(arguments, data.processor), arguments, splits)
 
     return make
 

@@ -15,21 +15,17 @@ torch.set_num_threads(1)
 
 
 def run(prepared: str, recipe_file: str, output: str) -> None:
-    from lexmotion.training.arguments import PHASES, phase_values, run_arguments
-    from lexmotion.training.pipeline import BUILDERS, TRAINERS, PreparedData
+    from lexmotion.training.data import PreparedData
+    from lexmotion.training.recipe import run_arguments, task_values
+    from lexmotion.training.tasks import PHASES, TASKS
 
     data = PreparedData.read(prepared)
     recipe = yaml.safe_load(Path(recipe_file).read_text())
     for phase in PHASES:
-        values = {**phase_values(recipe, phase), "output_dir": f"{output}/{phase}"}
+        values = {**task_values(recipe, phase), "output_dir": f"{output}/{phase}"}
         arguments = run_arguments(phase, values)
-        trainer = TRAINERS[phase](
-            BUILDERS[phase](arguments, data.processor),
-            arguments,
-            data.processor,
-            data.corpus("train", arguments.data.max_text_length),
-            data.corpus("validation", arguments.data.max_text_length),
-        )
+        inputs = {}  # phase i reads the captions of the clips alone
+        trainer = TASKS[phase].make_trainer(arguments, data, inputs=inputs)
         make_optimizer = trainer.make_optimizer
 
         def with_recording(make_optimizer=make_optimizer, trainer=trainer):

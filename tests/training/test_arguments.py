@@ -1,27 +1,27 @@
 import pytest
 import yaml
 
-from lexmotion.training.arguments import (
-    PHASES,
+from lexmotion.training.arguments import convert
+from lexmotion.training.recipe import (
     RECIPES,
     apply_overrides,
-    convert,
     load_recipe,
     parse_arguments,
-    phase_values,
     run_arguments,
+    task_values,
 )
+from lexmotion.training.tasks import PHASES
 
 
 def test_flags_override_the_recipe_which_overrides_the_defaults(recipe_file):
     run = parse_arguments(
         "lexcmlp", ["--config", str(recipe_file), "--learning_rate", "2e-4", "--max-grad-norm", "0.5"]
     )
-    assert run.phase.learning_rate == 2e-4
-    assert run.phase.max_grad_norm == 0.5
-    assert run.phase.batch_size == 8  # recipe
-    assert run.phase.ema_decay == 0.9  # the phase's section
-    assert run.phase.weight_decay == 0.1  # LexCMLP's default
+    assert run.task.learning_rate == 2e-4
+    assert run.task.max_grad_norm == 0.5
+    assert run.task.batch_size == 8  # recipe
+    assert run.task.ema_decay == 0.9  # the phase's section
+    assert run.task.weight_decay == 0.1  # LexCMLP's default
     assert run.model.motion_config["hidden_size"] == 32
 
 
@@ -39,10 +39,10 @@ def test_flags_carry_lists_mappings_and_booleans():
             "false",
         ],
     )
-    assert run.phase.mask_kinds == ["tubes", "blocks"]
+    assert run.task.mask_kinds == ["tubes", "blocks"]
     assert run.model.motion_config == {"hidden_size": 8}
-    assert run.phase.use_cpu is True
-    assert run.phase.progress is False
+    assert run.task.use_cpu is True
+    assert run.task.progress is False
 
 
 @pytest.mark.parametrize(
@@ -78,21 +78,21 @@ def test_an_unknown_key_names_the_nearest_one():
 def test_an_unknown_key_of_a_recipe_is_not_swallowed(recipe):
     recipe["batchsize"] = 3
     with pytest.raises(ValueError, match="'batchsize'.*'batch_size'"):
-        run_arguments("cmmm", phase_values(recipe, "cmmm"))
+        run_arguments("cmmm", task_values(recipe, "cmmm"))
 
 
 def test_top_level_keys_of_other_phases_are_left_out(recipe):
     recipe["teacher_momentum"] = 0.9
-    assert "teacher_momentum" in phase_values(recipe, "cmmm")
-    assert "teacher_momentum" not in phase_values(recipe, "lexmlm")
+    assert "teacher_momentum" in task_values(recipe, "cmmm")
+    assert "teacher_momentum" not in task_values(recipe, "lexmlm")
 
 
 @pytest.mark.parametrize("section", [False, {"skip": True}])
 def test_a_phase_can_be_skipped(recipe, section):
     recipe["phases"]["cmmm"] = section
-    assert phase_values(recipe, "cmmm") is None
+    assert task_values(recipe, "cmmm") is None
     del recipe["phases"]["lexmlm"]
-    assert phase_values(recipe, "lexmlm") is None
+    assert task_values(recipe, "lexmlm") is None
 
 
 def test_overrides_take_dotted_keys_with_and_without_phases(recipe):
@@ -128,7 +128,7 @@ def test_impossible_settings_are_refused(settings):
 def test_every_shipped_recipe_is_valid(name):
     content = load_recipe(name)
     for phase in PHASES:
-        values = phase_values(content, phase)
+        values = task_values(content, phase)
         assert values is not None
         run_arguments(phase, values)
 

@@ -10,15 +10,12 @@ import torch
 from lexmotion.losses_lexmotion import cosine, info_nce, share_an_id
 from lexmotion.processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
 from lexmotion.processing.skeletons import REPRESENTATIONS
-from lexmotion.training.batches.collators import (
-    BatchRandom,
-    CaptionMasker,
-    ClipSampler,
-    PartMixer,
-    Relatives,
-    derive_seed,
-)
+from lexmotion.training.batches.captions import Relatives
+from lexmotion.training.batches.clips import ClipSampler
 from lexmotion.training.batches.corpus import TrainingCorpus
+from lexmotion.training.batches.masks import CaptionMasker
+from lexmotion.training.batches.mixing import PartMixer
+from lexmotion.training.batches.order import BatchRandom, derive_seed
 
 EVERYTHING = {
     "part_mix_probability": 0.6,

@@ -10,9 +10,10 @@ from lexmotion.evaluation.encoding.vectors import encode_dataset
 from lexmotion.evaluation.metrics.retrieval import cosine_similarity, evaluate_retrieval
 from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
-from lexmotion.training.arguments import baseline_values, load_recipe, run_arguments
-from lexmotion.training.pipeline import run_phase
-from lexmotion.training.tasks.baselines import BaselineTrainer, build_baseline
+from lexmotion.training.pipeline import run_task
+from lexmotion.training.recipe import baseline_values, load_recipe, run_arguments
+from lexmotion.training.tasks import TASKS
+from lexmotion.training.tasks.baseline import build_baseline
 
 SMALL_TRANSFORMER = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SIZES = {
@@ -75,17 +76,17 @@ def test_a_baseline_learns_its_pairs(arguments, data, system, vectors):
     more = {"num_steps": 40, "learning_rate": 3e-3, "eval_split": None, "save_steps": 0, "mirror_probability": 0.0}
     flops = {"text_flops_weight": 0.0, "motion_flops_weight": 0.0}
     run = arguments(system, vectors, **more, **flops, crop_ratio=1.0, speed_range=0.0, warmup_ratio=0.0)
-    result = run_phase("baseline", run, data)
+    result = run_task(run, data)
     assert result["training"]["steps"] == 40
-    log = Path(run.phase.output_dir, "log.jsonl").read_text(encoding="utf-8")
+    log = Path(run.task.output_dir, "log.jsonl").read_text(encoding="utf-8")
     losses = [json.loads(line)["loss"] for line in log.splitlines()]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
 def test_the_trained_baseline_scores_as_its_trainer_says(arguments, data, prepared):
     run = arguments("tmr", mixed_precision="no")
-    result = run_phase("baseline", run, data)
-    folder = run.phase.output_dir + "/model"
+    result = run_task(run, data)
+    folder = run.task.output_dir + "/model"
     model, processor = AutoModel.from_pretrained(folder), LexMotionProcessor.from_pretrained(folder)
     assert isinstance(model, RetrieverModel)
     encoded = encode_dataset(model, processor, load_prepared(prepared, ["validation"])["validation"], batch_size=5)
@@ -95,9 +96,7 @@ def test_the_trained_baseline_scores_as_its_trainer_says(arguments, data, prepar
 
 
 def make_trainer(run, data):
-    processor = data.processor_for(run.data.representation)
-    corpora = [data.corpus(split, 32) for split in ("train", "validation")]
-    return BaselineTrainer(build_baseline(run, processor), run, processor, *corpora)
+    return TASKS["baseline"].make_trainer(run, data)
 
 
 def test_lexical_vectors_begin_with_as_many_words_as_asked_for(arguments, data):
@@ -108,10 +107,10 @@ def test_lexical_vectors_begin_with_as_many_words_as_asked_for(arguments, data):
 
 
 def test_a_baseline_is_the_same_in_one_sitting_and_in_two(arguments, data):
-    whole = run_phase("baseline", arguments("tmr", "lexicon", "whole"), data)
+    whole = run_task(arguments("tmr", "lexicon", "whole"), data)
     halves = arguments("tmr", "lexicon", "halves", max_minutes=1e-6, save_steps=1)
     assert make_trainer(halves, data).train()["stopped"] is not None
-    halves.phase.max_minutes = None
+    halves.task.max_minutes = None
     assert make_trainer(halves, data).train()["evaluation"] == whole["training"]["evaluation"]
 
 
@@ -129,7 +128,7 @@ def test_a_vocabulary_of_another_model_is_refused(arguments, data, tmp_path):
 def test_recipes_name_every_baseline(recipe, system):
     values = baseline_values(load_recipe(recipe), system, "lexicon")
     run = run_arguments("baseline", values)
-    assert (run.phase.system, run.phase.vectors) == (system, "lexicon")
+    assert (run.task.system, run.task.vectors) == (system, "lexicon")
     assert "motion_config" not in (values.get("baseline_config") or {})
 
 

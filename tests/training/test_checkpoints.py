@@ -11,7 +11,6 @@ from lexmotion.training.checkpoints import (
     read_tensors,
     save_optimizer,
     unique_state,
-    write_json,
 )
 
 
@@ -98,14 +97,6 @@ def test_tied_weights_are_saved_once_and_stay_tied():
     assert other.output.weight is other.embedding.weight
     with pytest.raises(ValueError, match=r"\['bias', 'embedding\.weight', 'weight'\].*output_dir"):
         load_unique_state(torch.nn.Linear(2, 2), state)
-
-
-def test_json_is_replaced_whole(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
-    write_json(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 2}
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])

@@ -9,13 +9,13 @@ import pytest
 import torch
 from filelock import FileLock
 
-from lexmotion.training.arguments import run_arguments
 from lexmotion.training.comparison import runner
-from lexmotion.training.comparison.budget import plan_steps, time_phase
+from lexmotion.training.comparison.budget import plan_steps, time_task
 from lexmotion.training.comparison.rows import GROUPS, ROWS, encoder_row, equal, recipe_value, select_rows
 from lexmotion.training.comparison.runner import Comparison, difference, flat, mark
 from lexmotion.training.comparison.scoring import PROTOCOLS
 from lexmotion.training.comparison.tables import COLUMNS
+from lexmotion.training.recipe import run_arguments
 
 
 @pytest.fixture(scope="session")
@@ -70,11 +70,11 @@ def fake_training(monkeypatch):
     """Trainings that only write their result, and scores that depend on the seed; the calls are counted."""
     calls = []
 
-    def train_phases(self, row, seed, plan, data, run):
+    def train_tasks(self, row, seed, plan, data, run):
         calls.append((row.name, seed))
         for name, arguments in self.arguments(row, seed, plan).items():
             (run / name).mkdir(parents=True, exist_ok=True)
-            steps = arguments.phase.num_steps
+            steps = arguments.task.num_steps
             lines = [{"step": steps, "loss": 1.0}, {"step": steps, "eval_rsum": 5.0}]
             (run / name / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
             training = {"steps": steps, "seconds": 6.0, "best": {"step": steps, "rsum": 5.0}, "stopped": None}
@@ -86,8 +86,8 @@ def fake_training(monkeypatch):
         retrieval = dict.fromkeys(PROTOCOLS, figures(float(10 + calls[-1][1])))
         return {"retrieval": retrieval, "retrieval_words": None, "lexical": None, "order": None, "parameters": 7}
 
-    monkeypatch.setattr(Comparison, "train_phases", train_phases)
-    monkeypatch.setattr(runner, "score_model", score)
+    monkeypatch.setattr(Comparison, "train_tasks", train_tasks)
+    monkeypatch.setitem(runner.SCORERS, "retrieval", runner.SCORERS["retrieval"]._replace(score=score))
     return calls
 
 
@@ -95,11 +95,11 @@ def fake_training(monkeypatch):
 def fake_timing(monkeypatch):
     timed = []
 
-    def time(training, arguments, data):
-        timed.append(training)
+    def time(arguments, data):
+        timed.append(arguments.name)
         return {"step_seconds": 0.5, "evaluation_seconds": 1.0}
 
-    monkeypatch.setattr(runner, "time_phase", time)
+    monkeypatch.setattr(runner, "time_task", time)
     return timed
 
 
@@ -119,8 +119,8 @@ def test_rows_are_chosen_by_group_and_name_once_each():
 def test_a_row_of_phases_trains_these_alone(compare):
     made = compare()
     assert list(made.arguments(ROWS["i+iii+iv"], 0, None)) == ["lexmlm", "lexmmm", "lexcmlp"]
-    assert ROWS["lexmotion"].trained == ("lexmlm", "cmmm", "lexmmm", "lexcmlp")
-    assert ROWS["ridge"].trained == () and ROWS["tmr-lexicon"].trained == ("baseline",)
+    assert ROWS["lexmotion"].tasks == ("lexmlm", "cmmm", "lexmmm", "lexcmlp")
+    assert ROWS["ridge"].tasks == () and ROWS["tmr-lexicon"].tasks == ("baseline",)
 
 
 def test_the_plain_rows_have_no_improvement(compare):
@@ -129,7 +129,7 @@ def test_the_plain_rows_have_no_improvement(compare):
         recipe = made.row_recipe(made.settled(ROWS[name]))
         options = [row.option for row in ROWS.values() if row.option is not None]
         assert options and all(equal(recipe_value(recipe, option.key), option.off) for option in options)
-    assert ROWS["plain-iv"].trained == ("lexcmlp",) and ROWS["plain-lexmotion"].trained == ROWS["lexmotion"].trained
+    assert ROWS["plain-iv"].tasks == ("lexcmlp",) and ROWS["plain-lexmotion"].tasks == ROWS["lexmotion"].tasks
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if ROWS[name].option is not None])
@@ -207,7 +207,7 @@ def test_steps_and_evaluations_are_timed_on_the_real_trainer(compare, monkeypatc
     monkeypatch.setattr("lexmotion.training.comparison.budget.TIMED_SECONDS", 0.0)
     made = compare()
     for row, name in ((ROWS["lexmotion"], "lexmlm"), (ROWS["motion_patches"], "baseline")):
-        timing = time_phase(name, made.arguments(row, 0, None)[name], made.data)
+        timing = time_task(made.arguments(row, 0, None)[name], made.data)
         assert timing["step_seconds"] > 0 and timing["evaluation_seconds"] > 0
     assert not made.output_dir.exists()
 
@@ -296,14 +296,14 @@ def test_a_row_that_says_the_same_takes_the_same_result(compare, prepared, fake_
 
 
 def test_a_diverging_row_does_not_stop_the_others(compare, fake_training, monkeypatch):
-    whole = Comparison.train_phases
+    whole = Comparison.train_tasks
 
     def diverge(self, row, *rest):
         if row.name == "iv":
             raise runner.NonFiniteLossError("loss is NaN")
         return whole(self, row, *rest)
 
-    monkeypatch.setattr(Comparison, "train_phases", diverge)
+    monkeypatch.setattr(Comparison, "train_tasks", diverge)
     made = compare()
     with pytest.raises(FloatingPointError, match=r"\biv\b.*\bseed 0\b"):
         made.run([ROWS["iv"], ROWS["i+iv"]], [0])
@@ -402,7 +402,7 @@ def test_rows_are_trained_scored_and_taken_up_again(compare, monkeypatch):
 
 def test_other_heads_keep_their_own_words_whatever_the_recipe_limits(compare):
     made = compare(overrides={"lexcmlp.motion_word_share": 0.4, "lexcmlp.motion_word_limits": [2, 9]})
-    rows = [dataclasses.replace(ROWS[name], phases=("lexcmlp",)) for name in ("iv", "vdr", "top-k")]
+    rows = [dataclasses.replace(ROWS[name], tasks=("lexcmlp",)) for name in ("iv", "vdr", "top-k")]
     limited, vdr, top = (result["lexical"] for result in made.run(rows, [0]))
     assert limited["motion_most_words"] <= 9
     words = made.data.processor.lexicon.num_active_words
@@ -420,7 +420,7 @@ def test_a_daggered_baseline_can_have_random_words(compare):
 
 def test_rows_that_part_in_phase_four_share_what_comes_before(compare):
     made = compare()
-    results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], phases=ROWS["i+iv"].phases)], [0, 1])
+    results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], tasks=ROWS["i+iv"].tasks)], [0, 1])
     firsts, seconds = results[::2], results[1::2]
     for first, second in zip(firsts, seconds, strict=True):
         logs = [
@@ -459,7 +459,7 @@ def test_another_text_encoder_brings_its_tokenizer(compare, text_model, data, tm
     made = compare()
     variant = made.row_data(made.settled(encoder_row(str(folder))))
     assert len(variant.processor.tokenizer) == len(data.processor.tokenizer) + 1
-    assert made.row_recipe(encoder_row(str(folder)))["text_model"] == str(folder)
+    assert made.row_recipe(encoder_row(str(folder)))["phases"]["baseline"]["text_model"] == str(folder)
 
 
 def test_a_result_outlives_an_argument_that_was_added_after_it_and_no_other_change():

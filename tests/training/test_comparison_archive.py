@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lexmotion.training.checkpoints import write_json
+from lexmotion.common.files import write_json
 from lexmotion.training.comparison import archive
 from lexmotion.training.comparison.archive import MAX_MEMBER, add_results, read_results
 from lexmotion.training.comparison.rows import ROWS

@@ -76,8 +76,8 @@ def result(name, seed, value, lexical=None, order=None):
         "parameters": 1_500_000,
         "steps": 40,
         "seconds": 60.0,
-        "trainings": {training_name: dict(training) for training_name in row.trained[-1:]},
-        "curves": {training_name: points for training_name in row.trained[-1:]},
+        "trainings": {training_name: dict(training) for training_name in row.tasks[-1:]},
+        "curves": {training_name: points for training_name in row.tasks[-1:]},
         "dataset": {
             "source": "corpus",
             "layout": "humanml3d",
@@ -89,7 +89,7 @@ def result(name, seed, value, lexical=None, order=None):
         "machine": {"processor": "a processor", "cores": 2, "threads": 1},
         "versions": {"torch": "2.13", "transformers": "5.23"},
         "commit": "0123456789abcdef",
-        "plan": {"clock": "processor"} if row.trained else None,
+        "plan": {"clock": "processor"} if row.tasks else None,
     }
 
 

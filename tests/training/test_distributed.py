@@ -12,7 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from lexmotion.training.arguments import PHASES
+from lexmotion.training.tasks import PHASES
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -20,7 +20,7 @@ WORKER = Path(__file__).with_name("distributed_worker.py")
 @pytest.fixture(scope="module")
 def both(prepared, tmp_path_factory):
     """Output folders of the single process and of the pair."""
-    from lexmotion.training.arguments import apply_overrides
+    from lexmotion.training.recipe import apply_overrides
 
     conftest = importlib.util.spec_from_file_location("training_conftest", WORKER.with_name("conftest.py"))
     module = importlib.util.module_from_spec(conftest)

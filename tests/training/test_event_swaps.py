@@ -47,7 +47,8 @@ def test_the_phase_trains_and_evaluates_with_segments_dense_vectors_and_order(ma
     trainer.train()
     steps = [line for line in read_log(tmp_path / "run") if "order_loss" in line]
     assert steps and all(line["order_loss"] > 0 and line["dense_contrastive_loss"] > 0 for line in steps)
-    with trainer.evaluated_weights():
+    trainer.model.eval()
+    with torch.no_grad():
         values = trainer.evaluate()
     assert math.isfinite(values["rsum"]) and values["text_active_words"] > 0
 
@@ -55,7 +56,8 @@ def test_the_phase_trains_and_evaluates_with_segments_dense_vectors_and_order(ma
 def test_without_the_options_the_score_is_the_cosine_of_the_words(make_trainer):
     trainer = make_trainer("lexcmlp")
     trainer.average = None
-    with trainer.evaluated_weights():
+    trainer.model.eval()
+    with torch.no_grad():
         texts, motions = trainer.encode(trainer.eval_corpus)
         scored, seen = trainer.encode(trainer.eval_corpus, trainer.score_vectors)
     expected = torch.nn.functional.normalize(texts, dim=1) @ torch.nn.functional.normalize(motions, dim=1).T

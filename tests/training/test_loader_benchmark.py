@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lexmotion.evaluation.benchmarks.harness import DisagreementError
-from lexmotion.training.arguments import PHASES
 from lexmotion.training.benchmarks import loader
+from lexmotion.training.tasks import PHASES
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from lexmotion.processing.corpora.prepare import load_prepared
-from lexmotion.training.arguments import PHASES
 from lexmotion.training.batches import packing
 from lexmotion.training.batches.corpus import CaptionTable, TrainingCorpus
 from lexmotion.training.batches.packing import Strings, cached_batch, pack_clips, read_captions
-from lexmotion.training.pipeline import PreparedData
+from lexmotion.training.data import PreparedData
+from lexmotion.training.tasks import PHASES
 
 KEY = "0123456789abcdef" * 4
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -5,10 +6,12 @@ import pytest
 import torch
 
 from lexmotion import LexMotionModel, LexMotionProcessor
-from lexmotion.training import pipeline
-from lexmotion.training.arguments import PHASES
+from lexmotion.training import provenance
+from lexmotion.training.__main__ import main
 from lexmotion.training.batches.corpus import corpus_fingerprint, corpus_hashes, read_extra_captions, with_mirrored
-from lexmotion.training.pipeline import PreparedData, run_phase_command, train
+from lexmotion.training.data import PreparedData
+from lexmotion.training.pipeline import train
+from lexmotion.training.tasks import PHASES, TASKS
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +21,7 @@ def short():
 
 def test_all_phases_run_in_order_and_leave_a_model_and_a_record(prepared, recipe, short, tmp_path):
     seen = []
-    record = train(recipe, prepared, tmp_path / "run", short, on_phase=lambda phase, _: seen.append(phase))
+    record = train(recipe, prepared, tmp_path / "run", short, on_task=lambda phase, _: seen.append(phase))
     assert seen == list(PHASES)
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == json.loads(json.dumps(record))
     assert record["dataset"]["fingerprint"] == corpus_fingerprint(corpus_hashes(prepared))
@@ -71,14 +74,14 @@ def test_phases_can_be_left_out(prepared, recipe, short, tmp_path, skipped, last
 def test_a_phase_finished_elsewhere_is_copied_where_nothing_differs(prepared, recipe, short, tmp_path, monkeypatch):
     first = train(recipe, prepared, tmp_path / "first", short)
     trained = []
-    for phase, trainer in list(pipeline.TRAINERS.items()):
+    for name, task in list(TASKS.items()):
 
-        class Counted(trainer):
+        class Counted(task.trainer):
             def train(self):
-                trained.append(self.phase)
+                trained.append(self.name)
                 return super().train()
 
-        monkeypatch.setitem(pipeline.TRAINERS, phase, Counted)
+        monkeypatch.setitem(TASKS, name, dataclasses.replace(task, trainer=Counted))
     again = train(recipe, prepared, tmp_path / "again", short, reuse=[tmp_path / "first"])
     assert not trained and again["phases"] == first["phases"]
     for phase in first["phases"]:
@@ -114,16 +117,14 @@ def test_phase_four_starts_from_phase_three(prepared, recipe, short, tmp_path):
 
 def test_one_phase_from_the_command_line(prepared, recipe_file, tmp_path):
     command = ["--config", str(recipe_file), "--dataset", str(prepared), "--num_steps", "1"]
-    one = run_phase_command("lexmlm", [*command, "--output_dir", str(tmp_path / "i")])
+    one = main(["lexmlm", *command, "--output_dir", str(tmp_path / "i")])
     assert one["training"]["steps"] == 1
-    three = run_phase_command(
-        "lexmmm", [*command, "--output_dir", str(tmp_path / "iii"), "--init_text", str(tmp_path / "i")]
-    )
+    three = main(["lexmmm", *command, "--output_dir", str(tmp_path / "iii"), "--init_text", str(tmp_path / "i")])
     assert three["acceptance"]["coverage_top20"] >= 0
     with pytest.raises(SystemExit, match="--output_dir"):
-        run_phase_command("lexmlm", command)
+        main(["lexmlm", *command])
     with pytest.raises(FileNotFoundError, match=r"config\.json.*model/config\.json"):
-        run_phase_command("lexmmm", [*command, "--output_dir", str(tmp_path / "x"), "--init_text", str(tmp_path)])
+        main(["lexmmm", *command, "--output_dir", str(tmp_path / "x"), "--init_text", str(tmp_path)])
 
 
 def test_mistakes_are_found_before_the_first_phase_runs(prepared, recipe, tmp_path):
@@ -177,7 +178,7 @@ def test_extra_captions_leave_held_out_motions_out(tmp_path):
 
 
 def test_phase_one_reads_the_folder_and_the_extra_captions(data, tmp_path):
-    from lexmotion.training.arguments import run_arguments
+    from lexmotion.training.recipe import run_arguments
 
     plain = data.captions(run_arguments("lexmlm", {"max_text_length": 32}))
     assert len(plain) >= 0.5 * len(data.corpus("train", 32).captions)
@@ -188,5 +189,5 @@ def test_phase_one_reads_the_folder_and_the_extra_captions(data, tmp_path):
 
 
 def test_the_commit_is_found_or_absent(monkeypatch):
-    monkeypatch.setattr(pipeline.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(OSError()))
-    assert pipeline.commit() is None
+    monkeypatch.setattr(provenance.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(OSError()))
+    assert provenance.commit() is None

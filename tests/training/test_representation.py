@@ -11,8 +11,10 @@ from lexmotion.evaluation.explain import explain
 from lexmotion.processing.corpora.prepare import prepare
 from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.processing.skeletons import JOINT_PARTS
-from lexmotion.training.arguments import PHASES, run_arguments
-from lexmotion.training.pipeline import PreparedData, train
+from lexmotion.training.data import PreparedData
+from lexmotion.training.pipeline import train
+from lexmotion.training.recipe import run_arguments
+from lexmotion.training.tasks import PHASES
 
 
 def test_the_own_representation_is_the_own_processor(data):

@@ -4,9 +4,8 @@ import torch
 from lexmotion import lexical_head
 from lexmotion.evaluation.benchmarks.harness import DisagreementError
 from lexmotion.lexical_projection import max_pooled_projection
-from lexmotion.training import trainer as trainer_module
-from lexmotion.training.arguments import PHASES
 from lexmotion.training.benchmarks import train_step
+from lexmotion.training.tasks import PHASES, lexmotion_task
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -22,7 +21,7 @@ def test_fast_steps_have_the_losses_of_plain_ones(phase, prepared, recipe_file):
 def test_the_plain_path_is_plain_and_ends(prepared):
     with train_step.plain_path():
         assert lexical_head.max_pooled_projection is train_step.plain_projection
-        with trainer_module.compact_vocabulary(None, None):  # needs no model: it does nothing
+        with lexmotion_task.compact_vocabulary(None, None):  # needs no model: it does nothing
             pass
     assert lexical_head.max_pooled_projection is max_pooled_projection
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from lexmotion.processing.corpora.prepare import load_prepared
-from lexmotion.training.arguments import PHASES
 from lexmotion.training.batches.corpus import TrainingCorpus
 from lexmotion.training.checkpoints import CheckpointFolder
-from lexmotion.training.trainer import NonFiniteLossError, parameter_group
+from lexmotion.training.tasks import PHASES
+from lexmotion.training.tasks.lexmotion_task import parameter_group
+from lexmotion.training.trainer import NonFiniteLossError
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -74,7 +75,7 @@ def test_a_phase_is_the_same_in_one_sitting_and_in_two(make_trainer, read_log, p
 @pytest.mark.slow
 def test_kill_minus_nine_changes_nothing(prepared, recipe_file, tmp_path, read_log):
     """The real command, killed by SIGKILL at an arbitrary moment, started again: every loss equal to the last bit."""
-    from lexmotion.training.pipeline import run_phase_command
+    from lexmotion.training.__main__ import main
 
     def command(folder):
         return [
@@ -85,7 +86,7 @@ def test_kill_minus_nine_changes_nothing(prepared, recipe_file, tmp_path, read_l
 
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     worker = subprocess.Popen(
-        [sys.executable, "-m", "lexmotion.training.tasks.lexcmlp", *command(killed)],
+        [sys.executable, "-m", "lexmotion.training", "lexcmlp", *command(killed)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -102,8 +103,8 @@ def test_kill_minus_nine_changes_nothing(prepared, recipe_file, tmp_path, read_l
     assert not (killed / "result.json").exists()
     resumed_at = CheckpointFolder(killed).steps()[-1]
     assert 3 <= resumed_at < 40
-    one = run_phase_command("lexcmlp", command(whole))
-    two = run_phase_command("lexcmlp", command(killed))
+    one = main(["lexcmlp", *command(whole)])
+    two = main(["lexcmlp", *command(killed)])
     assert read_log(killed) == read_log(whole)
     assert one["training"]["best"] == two["training"]["best"]
     assert one["acceptance"] == two["acceptance"]

@@ -114,3 +114,11 @@ def test_a_vocabulary_in_full_use_is_left_alone(model):
     full = model.get_input_embeddings()
     with compact_vocabulary(model, torch.arange(VOCABULARY)):
         assert model.get_input_embeddings() is full
+
+
+def test_a_model_without_a_tower_is_refused_by_name():
+    with (
+        pytest.raises(ValueError, match="Conv1d.*LexMotionTextModel"),
+        compact_vocabulary(torch.nn.Conv1d(4, 4, 3), torch.arange(3)),
+    ):
+        pass

@@ -14,9 +14,10 @@ import pyarrow as pa
 import torch
 from transformers.utils import logging
 
+from lexmotion.common.files import sha256_of
 from lexmotion.processing.corpora.text_mirroring import mirror_caption
 
-from ..checkpoints import file_hash
+from ..provenance import digest
 from .packing import Strings, as_lists, as_tensor, clip_batch
 
 logger = logging.get_logger(__name__)
@@ -38,7 +39,7 @@ def corpus_hashes(folder: str | os.PathLike) -> dict[str, str]:
     )
     if not files:
         raise FileNotFoundError(f"{folder} is not a prepared folder: it has no data/ and no processor/; run `prepare`")
-    return {file.relative_to(folder).as_posix(): file_hash(file) for file in files}
+    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
 
 
 def corpus_fingerprint(hashes: dict[str, str]) -> str:
@@ -121,6 +122,11 @@ class CaptionTable:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the texts as written."""
+        return digest(list(self.texts))
 
     def batch(self, captions: torch.Tensor, mirrored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """

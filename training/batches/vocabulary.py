@@ -68,8 +68,16 @@ def compact_vocabulary(model: nn.Module, used_ids: torch.Tensor) -> Iterator[Non
     Args:
         model: with a text tower, a motion tower or both, or a baseline, on its device.
         used_ids: every token that will be read.
+
+    Raises:
+        ValueError: the model has no such tower.
     """
     towers = [module for module in model.modules() if isinstance(module, TOWERS)]
+    if not towers:
+        known = ", ".join(tower.__name__ for tower in TOWERS)
+        raise ValueError(
+            f"{type(model).__name__}: no tower with word embeddings, which {known} have; train it without this context"
+        )
     full = towers[0].get_input_embeddings()
     heads = [module for module in model.modules() if isinstance(module, LexicalHead)]
     active_ids = heads[0].active_ids if heads else used_ids.new_empty(0, dtype=torch.int64)  # dense vectors: no words

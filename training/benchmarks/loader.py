@@ -17,11 +17,12 @@ from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.processing.motion_features import mirror_positions
 
-from ..arguments import PHASES, load_recipe, phase_values, run_arguments
-from ..batches.collators import BatchOrder, BatchRandom, derive_seed
 from ..batches.corpus import caption_hash
-from ..pipeline import BUILDERS, TRAINERS, PreparedData
-from ..trainer import PhaseTrainer
+from ..batches.order import BatchOrder, BatchRandom, derive_seed
+from ..data import PreparedData
+from ..recipe import load_recipe, run_arguments, task_values
+from ..tasks import PHASES, TASKS
+from ..trainer import Trainer
 
 DESCRIPTION = "loader: rows of a prepared corpus to the batches of each phase, without the model"
 QUICK = {"batches": 1, "batch_size": 16, "clips": 48}
@@ -46,20 +47,22 @@ def cases(dataset: str = "", recipe: str = "", batches: int = 4, batch_size: int
     rows = load_prepared(folder, ["train"], cache_dir=scratch() / "datasets")["train"].with_format("numpy")
     found = []
     for phase in PHASES:
-        values = phase_values(content, phase) or {}
-        values |= {"batch_size": batch_size, "output_dir": str(scratch() / phase), "position_jitter": 0.0}
+        values = task_values(content, phase) or {}
+        values |= {
+            "eval_split": None,
+            "batch_size": batch_size,
+            "output_dir": str(scratch() / phase),
+            "position_jitter": 0.0,
+        }
         if phase == "lexcmlp":
             values["caption_features"] = False  # vectors of all captions: computed once, then looked up
         arguments = run_arguments(phase, values)
-        corpus = data.corpus("train", arguments.data.max_text_length)
-        options: dict[str, Any] = {"captions": data.captions(arguments)} if phase == "lexmlm" else {}
-        model = BUILDERS[phase](arguments, data.processor)
-        trainer = TRAINERS[phase](model, arguments, data.processor, corpus, **options)
+        trainer: Any = TASKS[phase].make_trainer(arguments, data)
         found.append(_case(trainer, PlainLoader(trainer, rows), batches))
     return found
 
 
-def _case(trainer: PhaseTrainer, loader: "PlainLoader", batches: int) -> Case:
+def _case(trainer: Trainer, loader: "PlainLoader", batches: int) -> Case:
     def ours() -> list[Batch]:
         with trainer.batches() as stream:
             return [next(stream)[1] for _ in range(batches)]
@@ -70,7 +73,7 @@ def _case(trainer: PhaseTrainer, loader: "PlainLoader", batches: int) -> Case:
     def facts() -> dict[str, Any]:
         return {**padding(trainer), **consumption(trainer, batches)}
 
-    return Case(trainer.phase, ours, plain, agree, batches * trainer.order.batch_size, "rows", facts)
+    return Case(trainer.name, ours, plain, agree, batches * trainer.order.batch_size, "rows", facts)
 
 
 @functools.cache
@@ -107,7 +110,7 @@ def agree(ours: Sequence[Batch], plain: Sequence[Batch]) -> str:
     return worst
 
 
-def padding(trainer: PhaseTrainer) -> dict[str, float]:
+def padding(trainer: Trainer) -> dict[str, float]:
     """Share of an epoch's tokens that is padding, clips as recorded: in batches of any lengths, and sorted."""
     order = trainer.order
     shares = {}
@@ -119,7 +122,7 @@ def padding(trainer: PhaseTrainer) -> dict[str, float]:
     return shares
 
 
-def consumption(trainer: PhaseTrainer, batches: int) -> dict[str, float]:
+def consumption(trainer: Trainer, batches: int) -> dict[str, float]:
     """Rows a second that the model takes, forward and backward, and how many times as many the loader gives."""
     trainer.model.to(trainer.device).train()
     loading, training = 0.0, 0.0
@@ -151,7 +154,7 @@ class PlainLoader:
         rows: the training split, as `datasets` gives it in NumPy format.
     """
 
-    def __init__(self, trainer: PhaseTrainer, rows: Any):
+    def __init__(self, trainer: Trainer, rows: Any):
         self.trainer, self.args, self.data = trainer, trainer.args, trainer.data
         self.rows = rows.select([row for row, captions in enumerate(rows["captions"]) if len(captions)])
         self.tokenizer = trainer.processor.tokenizer
@@ -168,18 +171,18 @@ class PlainLoader:
         self.bases: dict[str, int] = {}
         for name in self.rows["base_id"]:
             self.bases.setdefault(str(name), len(self.bases))
-        if trainer.phase == "lexmlm":
+        if trainer.name == "lexmlm":
             table = trainer.captions  # type: ignore[attr-defined]
             self.texts = list(table.texts), list(table.mirrored_texts)
 
     def batch(self, number: int) -> Batch:
         """Global batch `number`."""
         order = self.trainer.order
-        seed = derive_seed(self.args.seed, self.trainer.phase, "batch", number)
+        seed = derive_seed(self.args.seed, self.trainer.name, "batch", number)
         random = BatchRandom(seed, order.batch_size)
         rows = order.rows(number).tolist()
         mirrored = [draw < self.data.mirror_probability for draw in random.uniform().tolist()]
-        return getattr(self, f"_{self.trainer.phase}")(rows, mirrored, random)
+        return getattr(self, f"_{self.trainer.name}")(rows, mirrored, random)
 
     # ---- phases -------------------------------------------------------------------------------------------------
 

@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from lexmotion import lexical_head, modeling_lexmotion, pretraining_lexmotion
 from lexmotion.evaluation.benchmarks.harness import Case, compare_tensors
 
-from .. import trainer as trainer_module
-from ..arguments import PHASES, load_recipe, phase_values, run_arguments
-from ..pipeline import BUILDERS, TRAINERS, PreparedData
-from ..trainer import PhaseTrainer
+from ..data import PreparedData
+from ..recipe import load_recipe, run_arguments, task_values
+from ..tasks import PHASES, TASKS, lexmotion_task
+from ..trainer import Trainer
 from .loader import scratch, synthetic
 
 DESCRIPTION = "training step: loading, forward, backward, clipping, optimiser, weight average (dropout off)"
@@ -55,7 +55,7 @@ def cases(
     for phase in phases.split(","):
         if phase not in PHASES:
             raise ValueError(f"there is no phase {phase!r}; there are {', '.join(PHASES)}")
-        values = {**(phase_values(content, phase) or {}), "batch_size": batch_size, "caption_features": False}
+        values = {**(task_values(content, phase) or {}), "batch_size": batch_size, "caption_features": False}
         if phase != "lexcmlp":
             del values["caption_features"]
         found.append(_case(phase, values, data, steps, tolerance))
@@ -81,16 +81,14 @@ def plain_path() -> Iterator[None]:
         mock.patch.object(lexical_head, "max_pooled_projection", plain_projection),
         mock.patch.object(modeling_lexmotion, "by_length", padded),
         mock.patch.object(pretraining_lexmotion, "by_length", padded),
-        mock.patch.object(trainer_module, "compact_vocabulary", lambda model, used_ids: nullcontext()),
+        mock.patch.object(lexmotion_task, "compact_vocabulary", lambda model, used_ids: nullcontext()),
     ):
         yield
 
 
-def _trainer(phase: str, values: dict[str, Any], data: PreparedData) -> PhaseTrainer:
-    arguments = run_arguments(phase, {**values, "output_dir": str(scratch() / "steps" / phase)})
-    options: dict[str, Any] = {"captions": data.captions(arguments)} if phase == "lexmlm" else {}
-    corpus = data.corpus("train", arguments.data.max_text_length)
-    trainer = TRAINERS[phase](BUILDERS[phase](arguments, data.processor), arguments, data.processor, corpus, **options)
+def _trainer(phase: str, values: dict[str, Any], data: PreparedData) -> Trainer:
+    place = {"output_dir": str(scratch() / "steps" / phase), "eval_split": None}
+    trainer = TASKS[phase].make_trainer(run_arguments(phase, {**values, **place}), data)
     for module in trainer.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -100,7 +98,7 @@ def _trainer(phase: str, values: dict[str, Any], data: PreparedData) -> PhaseTra
 class _Stepper:
     """A trainer between `ready` and the end of the process."""
 
-    def __init__(self, trainer: PhaseTrainer, path: Callable[[], Any]):
+    def __init__(self, trainer: Trainer, path: Callable[[], Any]):
         self.trainer, self.path = trainer, path
         self.stack = ExitStack()
         with path():
@@ -156,7 +154,7 @@ def _head_flops(hidden, weight, bias, mask, *_, out_val=None, **__) -> int:
 _head_flops._get_raw = True  # type: ignore[attr-defined]  # FlopCounterMode: pass tensors, not shapes
 
 
-def peak_speed(trainer: PhaseTrainer, size: int = 2048, repeats: int = 5) -> float:
+def peak_speed(trainer: Trainer, size: int = 2048, repeats: int = 5) -> float:
     """GFLOP/s of the best of some products of two square matrices, in the precision the trainer multiplies in."""
     kind = torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32
     matrix = torch.randn(size, size, device=trainer.device).to(kind)

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lexmotion.common.files import write_text
+
+from ..tasks.baseline import SYSTEMS
 from . import paper
-from .rows import DAGGERS, GROUPS, REFERENCE, SYSTEM_LABELS
+from .rows import DAGGERS, GROUPS, REFERENCE
 from .scoring import PROTOCOLS, WORDS_WANTED
 from .tables import (
     PAPER_LABEL,
@@ -20,7 +23,6 @@ from .tables import (
     spread,
     summarise,
     tables_of,
-    write_text,
 )
 
 PROTOCOL = "all-duplicates"  # of every statement: the paper's rule
@@ -171,7 +173,7 @@ def verdicts(results: Results) -> list[str]:
         word = "above" if own["mean"] > floor["mean"] else "**not above**"
         found.append(f"LexMotion's Rsum, {number(own)}, is {word} the ridge floor's {number(floor)}.")
     for system in DAGGERS:
-        name = SYSTEM_LABELS[system]
+        name = SYSTEMS[system].label
         difference = gain(results, f"{system}-lexicon", system, rsum(PROTOCOL))
         if difference is not None:
             word = (

@@ -13,15 +13,17 @@ from typing import Any
 
 from lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
 
-from ..arguments import PHASES, phase_values, run_arguments
+from ..recipe import run_arguments, task_values
+from ..tasks import PHASES, TASKS
+from ..tasks.baseline import SYSTEMS
 
-SYSTEM_LABELS = {"temos": "TEMOS", "t2m": "T2M", "tmr": "TMR", "motion_patches": "MotionPatches"}
 CONFIGS = {
     "model_config": LexMotionConfig,
     "text_config": LexMotionTextConfig,
     "motion_config": LexMotionMotionConfig,
 }
 DAGGERS = ("tmr", "motion_patches")  # whose dense vector the paper also replaces by a lexical one
+BASELINE = ("baseline",)  # the one training of a rival
 REFERENCE = "lexmotion"  # what an ablation is compared with
 
 
@@ -48,8 +50,9 @@ class Row:
 
     Args:
         name: of the folder and on the command line. label: in a table.
-        system: of a baseline; None for LexMotion. vectors: `dense` or `lexicon`, `none` for the ridge floor.
-        phases: LexMotion's, in order.
+        tasks: that are trained, in order; the last one makes the model.
+        scorer: of the model, a name of `SCORERS`.
+        system: of a baseline; None for others. vectors: `dense` or `lexicon`.
         overrides: of the recipe, see `apply_overrides`. option: one more, its direction decided by the recipe.
         vocabulary_filter: of the lexicon, where it is another than the prepared one.
         text_encoder: in place of the recipe's, with its own tokenizer.
@@ -59,7 +62,8 @@ class Row:
     label: str
     system: str | None = None
     vectors: str = "lexicon"
-    phases: tuple[str, ...] = PHASES
+    tasks: tuple[str, ...] = PHASES
+    scorer: str = "retrieval"
     overrides: Mapping[str, Any] = field(default_factory=dict)
     option: Option | None = None
     vocabulary_filter: str | None = None
@@ -67,15 +71,8 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """`ridge`, `baseline` or `lexmotion`."""
-        if self.vectors == "none":
-            return "ridge"
-        return "lexmotion" if self.system is None else "baseline"
-
-    @property
-    def trained(self) -> tuple[str, ...]:
-        """Names of the trainings, in order."""
-        return {"ridge": (), "baseline": ("baseline",)}.get(self.kind, self.phases)
+        """What a result's fingerprint calls the row: its scorer if nothing is trained, `baseline` or `lexmotion`."""
+        return self.scorer if not self.tasks else "lexmotion" if self.system is None else "baseline"
 
     def resolved(self, recipe: Mapping[str, Any]) -> "Row":
         """
@@ -115,7 +112,7 @@ def recipe_value(recipe: Mapping[str, Any], key: str) -> Any:
             raise ValueError(f"{CONFIGS[section].__name__} has no field {name!r}: this row cannot be run")
         return given.get(name, CONFIGS[section].__dataclass_fields__[name].default)
     phase = section.removeprefix("phases.") or PHASES[-1]
-    arguments = run_arguments(phase, phase_values(dict(recipe), phase) or {}).to_dict()
+    arguments = run_arguments(phase, task_values(dict(recipe), phase) or {}).to_dict()
     if name not in arguments:
         raise ValueError(f"{phase} has no argument {name!r}: this row cannot be run")
     return arguments[name]
@@ -123,19 +120,19 @@ def recipe_value(recipe: Mapping[str, Any], key: str) -> Any:
 
 def _system(system: str, vectors: str) -> Row:
     if vectors == "dense":
-        return Row(system, SYSTEM_LABELS[system], system, vectors)
-    return Row(f"{system}-lexicon", f"†{SYSTEM_LABELS[system]}", system, vectors)
+        return Row(system, SYSTEMS[system].label, system, vectors, BASELINE)
+    return Row(f"{system}-lexicon", f"†{SYSTEMS[system].label}", system, vectors, BASELINE)
 
 
 def _untied(system: str) -> Row:
     key = f"baselines.{system}.baseline_config.tie_word_embeddings"
-    name, label = f"{system}-untied", f"†{SYSTEM_LABELS[system]}, random words"
-    return Row(name, label, system, overrides={key: False})
+    name, label = f"{system}-untied", f"†{SYSTEMS[system].label}, random words"
+    return Row(name, label, system, tasks=BASELINE, overrides={key: False})
 
 
 def _phases(names: str) -> Row:
-    numerals = dict(zip(("i", "ii", "iii", "iv"), PHASES, strict=True))
-    return Row(names, f"phases {names}", phases=tuple(numerals[name] for name in names.split("+")))
+    numerals = {TASKS[phase].title.split()[0]: phase for phase in PHASES}
+    return Row(names, f"phases {names}", tasks=tuple(numerals[name] for name in names.split("+")))
 
 
 def _option(name: str, key: str, off: Any, on: Any, label: str) -> Row:
@@ -160,7 +157,7 @@ _SYSTEMS = (
     _system("motion_patches", "dense"),
     *(_system(system, "lexicon") for system in DAGGERS),
     Row(REFERENCE, "LexMotion"),
-    Row("ridge", "Ridge floor", vectors="none"),
+    Row("ridge", "Ridge floor", vectors="none", tasks=(), scorer="ridge"),
 )
 _PHASES = tuple(_phases(names) for names in ("iv", "i+iv", "ii+iv", "iii+iv", "i+ii+iv", "i+iii+iv"))
 _HEAD = (
@@ -190,7 +187,7 @@ _IMPROVEMENTS = (
 # What phase iv then is: a contrast and FLOPS, as published. The improvements may do what the earlier phases are for.
 _WITHOUT = {row.option.key: row.option.off for row in _IMPROVEMENTS if row.option is not None}
 _PLAIN = (
-    Row("plain-iv", "phase iv alone, no improvement", phases=PHASES[-1:], overrides=_WITHOUT),
+    Row("plain-iv", "phase iv alone, no improvement", tasks=PHASES[-1:], overrides=_WITHOUT),
     Row("plain-lexmotion", "all phases, no improvement", overrides=_WITHOUT),
 )
 _UNTIED = tuple(_untied(system) for system in DAGGERS)
@@ -216,7 +213,7 @@ def encoder_row(text_encoder: str) -> Row:
     """
     short = text_encoder.rstrip("/").rsplit("/", 1)[-1]
     name = ENCODER_PREFIX + re.sub(r"[^A-Za-z0-9.+-]+", "-", short).strip("-.")
-    return Row(name, short, "motion_patches", "dense", text_encoder=text_encoder)
+    return Row(name, short, "motion_patches", "dense", BASELINE, text_encoder=text_encoder)
 
 
 def select_rows(names: Sequence[str], text_encoders: Sequence[str] = ()) -> list[Row]:

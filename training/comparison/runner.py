@@ -28,27 +28,21 @@ from typing import Any
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
+from lexmotion.common.files import write_json
 from lexmotion.evaluation.benchmarks.harness import machine
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
 
-from ..arguments import (
-    PHASES,
-    RunArguments,
-    apply_overrides,
-    baseline_values,
-    load_recipe,
-    phase_values,
-    run_arguments,
-    with_moved_options,
-)
-from ..checkpoints import write_json
-from ..pipeline import TRAINERS, PreparedData, commit, digest, run_phase, versions
+from ..arguments import RunArguments
+from ..data import PreparedData
 from ..pipeline import train as train_recipe
+from ..provenance import digest, provenance
+from ..recipe import apply_overrides, baseline_values, load_recipe, run_arguments, task_values, with_moved_options
+from ..tasks import TASKS
 from ..trainer import NonFiniteLossError
 from .archive import RESULT, add_results, read_results
-from .budget import SHARES, clock_name, plan_steps, time_phase
+from .budget import clock_name, plan_steps, time_task
 from .rows import ROWS, Row, encoder_row
-from .scoring import RIDGE_PENALTY, drop_weights, score_model, score_ridge
+from .scoring import RIDGE_PENALTY, SCORERS, drop_weights
 from .variants import prepared_variant
 
 logger = logging.get_logger(__name__)
@@ -120,12 +114,13 @@ class Comparison:
     def row_recipe(self, row: Row) -> dict[str, Any]:
         """The recipe as a settled row changes it."""
         content = apply_overrides(self.recipe, dict(row.overrides))
-        if row.text_encoder is not None:
-            content["text_model"] = row.text_encoder
-        for phase in PHASES:
-            if phase not in row.phases:
-                content.setdefault("phases", {})[phase] = False
-        return content
+        encoder = {} if row.text_encoder is None else {"text_model": row.text_encoder}
+        if row.system is not None:
+            baseline_values(self.recipe, row.system)  # a row's own changes may not make one up
+            values = {**baseline_values(content, row.system, row.vectors), **encoder}
+            return {"name": content.get("name", "recipe"), "phases": dict.fromkeys(row.tasks, values)}
+        given = content.get("phases") or {}
+        return {**content, **encoder, "phases": {name: given.get(name, False) for name in row.tasks}}
 
     def arguments(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, RunArguments]:
         """
@@ -134,20 +129,16 @@ class Comparison:
         Raises:
             ValueError: the recipe lacks a phase or a baseline, or an argument is unknown.
         """
-        content = self.row_recipe(row)
         found = {}
-        for name in row.trained:
-            try:
-                if name == "baseline":
-                    baseline_values(self.recipe, str(row.system))  # a row's own changes may not make one up
-                    values: dict[str, Any] | None = baseline_values(content, str(row.system), row.vectors)
-                else:
-                    values = phase_values(content, name)
+        try:
+            content = self.row_recipe(row)
+            for name in row.tasks:
+                values = task_values(content, name)
                 if values is None:
                     raise ValueError(f"the recipe skips {name}")
                 found[name] = run_arguments(name, {**values, "seed": seed, **self.steps(plan, name)})
-            except ValueError as error:
-                raise ValueError(f"the row {row.name} cannot be run: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"the row {row.name} cannot be run: {error}") from error
         return found
 
     @staticmethod
@@ -159,7 +150,7 @@ class Comparison:
     def definition(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, Any]:
         """Everything that decides the figures of a settled row, JSON-safe."""
         content: dict[str, Any] = {"kind": row.kind, "dataset": self.data.fingerprint, "split": self.split}
-        if row.kind == "ridge":
+        if not row.tasks:
             return {**content, "penalty": RIDGE_PENALTY}
         content |= {
             "budget_minutes": self.budget_minutes,
@@ -194,10 +185,11 @@ class Comparison:
             ValueError: the row's own plan was made for other arguments, data or another budget.
             LookupError: there is no plan, and none may be made.
         """
-        if self.budget_minutes is None or not row.trained:
+        if self.budget_minutes is None or not row.tasks:
             return None
-        shares = {**SHARES, **((self.recipe.get("compare") or {}).get("shares") or {})}
-        shares_of_row = {name: shares.get(name) for name in row.trained}
+        shares = {name: TASKS[name].share for name in row.tasks}
+        shares |= (self.recipe.get("compare") or {}).get("shares") or {}
+        shares_of_row = {name: shares.get(name) for name in row.tasks}
         purpose = deciding({**self.definition(row, 0, None), "shares": shares_of_row})
         identity = mark(purpose)
         own = self.output_dir / row.name / PLAN
@@ -214,7 +206,7 @@ class Comparison:
                 return plan
         if not make:
             raise LookupError(f"the row {row.name} is not planned")
-        self.notify(f"{row.name}: timing a few steps of {', '.join(row.trained)}")
+        self.notify(f"{row.name}: timing a few steps of {', '.join(row.tasks)}")
         self.output_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(self.output_dir / LOCK):  # another process would slow the steps down, and write the same file
             timings = {name: self.timing(name, run, row) for name, run in self.arguments(row, 0, None).items()}
@@ -226,7 +218,6 @@ class Comparison:
             "machine": machine(),
             "purpose": purpose,
         }
-        own.parent.mkdir(parents=True, exist_ok=True)
         write_json(own, plan)
         return plan
 
@@ -240,15 +231,14 @@ class Comparison:
                 yield result["plan"]
 
     def timing(self, training: str, arguments: RunArguments, row: Row) -> dict[str, float]:
-        """What `time_phase` says, measured once for equal trainings on this machine."""
+        """What `time_task` says, measured once for equal trainings on this machine."""
         defining = {name: value for name, value in arguments.defining().items() if name not in ("seed", *COUNTS)}
         place = {name: value for name, value in machine().items() if name != "load"}
         key = digest([training, defining, self.data.fingerprint, row.vocabulary_filter, row.text_encoder, place])
         path = self.output_dir / TIMINGS
         timings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if key not in timings:
-            timings[key] = {"training": training, **time_phase(training, arguments, self.row_data(row))}
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+            timings[key] = {"training": training, **time_task(arguments, self.row_data(row))}
             write_json(path, timings)
         return {name: value for name, value in timings[key].items() if name != "training"}
 
@@ -312,8 +302,8 @@ class Comparison:
     # ---- training -----------------------------------------------------------------------------------------------
 
     def seeds(self, row: Row, seeds: Sequence[int]) -> list[int]:
-        """The ridge floor has no randomness: one seed is enough."""
-        return list(seeds)[:1] if row.kind == "ridge" else list(seeds)
+        """What is not trained has no randomness: one seed is enough."""
+        return list(seeds) if row.tasks else list(seeds)[:1]
 
     def run(
         self,
@@ -371,7 +361,7 @@ class Comparison:
                         if on_result is not None:
                             on_result(result)
             passed_over = 0
-            self.notify(f"{title}: Rsum {result['retrieval']['all-strict']['Rsum']:.1f}")
+            self.notify(f"{title}: {SCORERS[row.scorer].headline(result)}")
             found[number] = result
         if diverged:
             raise NonFiniteLossError(f"these trainings diverged: {', '.join(diverged)}; lower their learning rates")
@@ -396,12 +386,9 @@ class Comparison:
         run = folder / "run"
         data = self.row_data(row)
         splits = load_prepared(data.folder, splits=list(dict.fromkeys(("train", self.split))))
-        if row.kind == "ridge":
-            scores = score_ridge(data.processor, splits["train"], splits[self.split])
-        else:
-            model = self.train_phases(row, seed, plan, data, run)
-            scores = score_model(model, row.system, splits["train"], splits[self.split])
-        finished = {name: json.loads((run / name / "result.json").read_text(encoding="utf-8")) for name in row.trained}
+        model = self.train_tasks(row, seed, plan, data, run) if row.tasks else data.folder / "processor"
+        scores = SCORERS[row.scorer].score(model, row.system, splits["train"], splits[self.split])
+        finished = {name: json.loads((run / name / "result.json").read_text(encoding="utf-8")) for name in row.tasks}
         definition = self.definition(row, seed, plan)
         result = {
             "format": FORMAT,
@@ -419,36 +406,27 @@ class Comparison:
             "steps": sum(result["training"]["steps"] for result in finished.values()),
             "seconds": sum(result["training"]["seconds"] for result in finished.values()),
             "trainings": {
-                name: {**result["training"], "device": result["device"], "metric": TRAINERS[name].metric}
+                name: {**result["training"], "device": result["device"], "metric": TASKS[name].trainer.metric}
                 for name, result in finished.items()
             },
             "acceptance": {name: result["acceptance"] for name, result in finished.items()},
-            "curves": {name: read_curve(run / name / "log.jsonl") for name in row.trained},
+            "curves": {name: read_curve(run / name / "log.jsonl") for name in row.tasks},
             "dataset": self.dataset_facts(data),
-            "machine": machine(),
-            "versions": versions(),
-            "commit": commit(),
+            **provenance(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan": plan,
             "definition": definition,
         }
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / RESULT, result)
         drop_weights(run, self.keep_weights)
         return result
 
-    def train_phases(self, row: Row, seed: int, plan: dict[str, Any] | None, data: PreparedData, run: Path) -> Path:
+    def train_tasks(self, row: Row, seed: int, plan: dict[str, Any] | None, data: PreparedData, run: Path) -> Path:
         """Train what the row trains; the folder of its model."""
-        if row.kind == "baseline":
-            arguments = self.arguments(row, seed, plan)["baseline"]
-            arguments.data.dataset, arguments.phase.output_dir = str(data.folder), str(run / "baseline")
-            run_phase("baseline", arguments, data)
-            return run / "baseline" / "model"
         content = self.row_recipe(row)
         content["seed"] = seed
-        for phase in row.phases:
-            section = content["phases"].get(phase) or {}
-            content["phases"][phase] = {**section, "seed": seed, **self.steps(plan, phase)}
+        for name, section in content["phases"].items():
+            content["phases"][name] = {**(section or {}), "seed": seed, **self.steps(plan, name)}
         siblings: list[Path] = []
         if self.keep_weights:  # else another process may remove them while they are copied
             # Rows that part company in phase iv share what comes before.

@@ -1,8 +1,9 @@
 """What a trained row is measured by: retrieval under both protocols, and what its words say."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from lexmotion.evaluation.metrics.order import multi_event_captions
 from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
 from lexmotion.evaluation.model_evaluation import content_words, order_of_split, ridge_floor_of_split
 
-from ..tasks.baselines import SYSTEMS
+from ..tasks.baseline import SYSTEMS
 
 PROTOCOLS = ("all-strict", "all-duplicates")
 RIDGE_PENALTY = 300.0
@@ -36,7 +37,7 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
         `retrieval` (protocol -> figures) by the model's own score, `retrieval_words` by its words alone where the
         score is more than those, `lexical` and `order` (figures or None), `parameters`.
     """
-    model_class: Any = LexMotionModel if system is None else SYSTEMS[system][1]
+    model_class: Any = LexMotionModel if system is None else SYSTEMS[system].model
     model = model_class.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     processor = LexMotionProcessor.from_pretrained(folder)
     encoded = encode_dataset(model, processor, rows)
@@ -58,8 +59,9 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     }
 
 
-def score_ridge(processor: Any, train: Any, rows: Any) -> dict[str, Any]:
-    """The same of the ridge floor, fitted on `train` and its mirror image."""
+def score_ridge(folder: Path, system: str | None, train: Any, rows: Any) -> dict[str, Any]:
+    """The same of the ridge floor, fitted on `train` and its mirror image; `folder` holds the processor alone."""
+    processor = LexMotionProcessor.from_pretrained(folder)
     retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY)
     return {
         "retrieval": retrieval,
@@ -68,6 +70,28 @@ def score_ridge(processor: Any, train: Any, rows: Any) -> dict[str, Any]:
         "order": None,
         "parameters": int(np.size(floor.weight)),
     }
+
+
+class Scorer(NamedTuple):
+    """
+    How rows of a comparison are measured.
+
+    Args:
+        score: figures of a model, or of a processor if nothing is trained, from its folder, the name of a baseline,
+            and the prepared splits of training and comparison.
+        headline: the figures in a few words.
+    """
+
+    score: Callable[[Path, str | None, Any, Any], dict[str, Any]]
+    headline: Callable[[dict[str, Any]], str]
+
+
+def rsum(result: dict[str, Any]) -> str:
+    """What retrieval figures come to."""
+    return f"Rsum {result['retrieval']['all-strict']['Rsum']:.1f}"
+
+
+SCORERS = {"retrieval": Scorer(score_model, rsum), "ridge": Scorer(score_ridge, rsum)}
 
 
 def lexical_figures(encoded: EncodedSplit, lexicon: Any, train_captions: Any) -> dict[str, float]:

@@ -10,9 +10,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from lexmotion.common.files import write_json, write_text
 from lexmotion.evaluation.figures.drawing import BLUE, GREY, ORANGE, new_figure, save_figure
 
-from ..checkpoints import write_json
 from . import paper
 from .rows import ENCODER_PREFIX, GROUPS, REFERENCE, ROWS
 from .scoring import PROTOCOLS
@@ -261,7 +261,6 @@ def write_tables(results: Results, folder: Path, layout: str, curves: bool = Tru
         The summary, as in `results.json`.
     """
     summary = summarise(results)
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "results.json", summary)
     tables, header = tables_of(summary, layout), retrieval_header()
     pages = [
@@ -297,14 +296,6 @@ def ratio_page(summary: Mapping[str, Any]) -> str:
         for name, values in summary["ratios"].items()
     ]
     return f"## Ratios of Rsum\n\n{markdown_table(['', *PROTOCOLS, PAPER_LABEL], lines)}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 # ---- curves

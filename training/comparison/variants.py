@@ -8,13 +8,13 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from lexmotion.common.files import write_json
 from lexmotion.processing.corpora.fitting import caption_lexicon
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 
 from ..batches.packing import read_captions
-from ..checkpoints import write_json
-from ..pipeline import PreparedData
+from ..data import PreparedData
 
 MARK = "variant.json"
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,23 +10,57 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers.utils import logging
 
+from lexmotion.common.files import atomic_path
 from lexmotion.evaluation.encoding.vectors import sentence_vectors
 from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
 from lexmotion.lexical_head import LexicalHead
 from lexmotion.processing.corpora.text_models import resolve_text_model
 
-from ..arguments import AlignmentArguments
-from ..batches.collators import BatchRandom, choose_captions
+from ..arguments import argument
+from ..batches.captions import choose_captions
 from ..batches.corpus import TrainingCorpus
+from ..batches.order import BatchRandom
 from ..schedules import SparsityController
-from ..trainer import PhaseTrainer
+from .lexmotion_task import LexMotionArguments, LexMotionTrainer
 
 logger = logging.get_logger(__name__)
 
 CALIBRATION_ROWS = 128  # clips whose scores set the level the heads start from
 
 
-class AlignmentTrainer(PhaseTrainer):
+@dataclass
+class AlignmentArguments(LexMotionArguments):
+    """What phase iv and the baselines share: captions and motions near each other, lexical vectors sparse."""
+
+    captions_per_motion: int = argument(1, "Captions of each clip in a batch, 1 to 3.")
+    caption_features: bool = argument(
+        True,
+        "Drop caption pairs that say the same from the denominators: sentence vectors of caption_feature_model.",
+    )
+    caption_feature_model: str | None = argument(
+        None, "Encoder of those sentence vectors. None: text_model, or the text tower as this phase finds it."
+    )
+    initial_active_words: int | None = argument(
+        256, "Mean active words both heads start with: their biases are shifted together. None: as they are."
+    )
+    text_flops_weight: float = argument(1e-3, "FLOPS weight of the captions after its warm-up.")
+    motion_flops_weight: float = argument(2e-3, "FLOPS weight of the motions after its warm-up.")
+    flops_warmup_ratio: float = argument(1 / 3, "Share of the steps over which the FLOPS weights grow quadratically.")
+    text_target_words: int | None = argument(
+        64, "Mean active words of a caption the controller holds. None: no control."
+    )
+    motion_target_words: int | None = argument(
+        128, "Mean active words of a motion the controller holds. None: no control."
+    )
+    sparsity_interval: int = argument(50, "Steps between corrections of the FLOPS weights by 1.05 or 0.95.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.captions_per_motion <= 3:
+            raise ValueError(f"captions_per_motion must be 1, 2 or 3, got {self.captions_per_motion}")
+
+
+class AlignmentTrainer(LexMotionTrainer):
     """
     Train captions and motions towards each other.
 
@@ -115,10 +150,8 @@ class AlignmentTrainer(PhaseTrainer):
             at = {text: number for number, text in enumerate(texts)}
             vectors = vectors[torch.tensor([at[text] for text in both])].view(2, len(table), -1).contiguous()
             if self.accelerator.is_main_process:
-                self.output_dir.mkdir(parents=True, exist_ok=True)
-                aside = path.with_suffix(".tmp")
-                save_file({"vectors": vectors}, aside, metadata={"key": key})
-                aside.replace(path)
+                with atomic_path(path) as aside:
+                    save_file({"vectors": vectors}, aside, metadata={"key": key})
         return vectors
 
     @torch.no_grad()

@@ -1,18 +1,43 @@
 """Phase ii, CMMM: space and time of the moving body, from motion alone."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
-from ..arguments import CMMMArguments
-from ..batches.collators import BatchRandom, MotionMasker, valid_tokens
+from lexmotion import LexMotionForContrastiveMaskedMotion
+
+from ..arguments import RunArguments, argument
 from ..batches.corpus import TrainingCorpus
+from ..batches.masks import MotionMasker, valid_tokens
+from ..batches.order import BatchRandom
 from ..schedules import cosine_momentum
-from ..trainer import ACCEPTANCE_ROWS, PhaseTrainer
+from .initialization import initial_text_model, motion_config, seed_weights
+from .lexcmlp import final_model
+from .lexmotion_task import ACCEPTANCE_ROWS, LexMotionArguments, LexMotionTask, LexMotionTrainer
 
 
-class CMMMTrainer(PhaseTrainer):
+@dataclass
+class CMMMArguments(LexMotionArguments):
+    """Phase ii, motion only."""
+
+    learning_rate: float = argument(1.5e-4, "Peak learning rate of everything not named below.")
+    weight_decay: float = argument(0.05, "AdamW decay; biases and normalisations are never decayed.")
+    adam_beta2: float = argument(0.95, "AdamW beta 2.")
+    num_epochs: float = argument(200.0, "Passes over the clips, used when num_steps is None.")
+    batch_size: int = argument(256, "Clips in one global batch.")
+    mask_ratio: float = argument(0.65, "Share of the tokens hidden from the student.")
+    mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Mask kinds, mixed evenly.")
+    contrast_temperature: float = argument(0.07, "Temperature of the student-teacher contrast (CMAE).")
+    teacher_momentum: float = argument(0.996, "Momentum of the teacher at the start; it grows to 1 along a cosine.")
+    velocity_loss_weight: float = argument(1.0, "Weight of the temporal-difference target.")
+    contrastive_loss_weight: float = argument(1.0, "Weight of the student-teacher contrast. 0: reconstruction only.")
+    reconstruction_loss_weight: float = argument(1.0, "Weight of position and velocity. 0: contrast only.")
+
+
+class CMMMTrainer(LexMotionTrainer):
     """Phase ii: a student sees a masked crop, its slowly following teacher the whole of another crop of the clip."""
 
-    phase = "cmmm"
     args: CMMMArguments
 
     def setup(self) -> None:
@@ -62,12 +87,35 @@ class CMMMTrainer(PhaseTrainer):
         return evaluate_cmmm(self.model, batches, self.processor.feature_extractor)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the phase alone: `accelerate launch -m lexmotion.training.tasks.cmmm --config small ...`"""
-    from ..pipeline import run_phase_command
+def build_cmmm(arguments: RunArguments, processor: Any) -> LexMotionForContrastiveMaskedMotion:
+    """Phase ii: random weights; only the text tower's sizes matter."""
+    seed_weights(arguments, "cmmm")
+    text = initial_text_model(arguments.model, processor).config
+    seed_weights(arguments, "cmmm")
+    config = motion_config(arguments.model, processor, text)
+    model = LexMotionForContrastiveMaskedMotion(config, arguments.task.contrast_temperature)
+    model.motion_model.set_active_words(processor.lexicon.active_ids)  # unused in this phase, and saved with it
+    return model
 
-    run_phase_command("cmmm", argv)
 
-
-if __name__ == "__main__":
-    main()
+CMMM = LexMotionTask(
+    "cmmm",
+    "ii CMMM",
+    CMMMTrainer,
+    build_cmmm,
+    arguments=CMMMArguments,
+    moved={"motion_config": ("contrast_temperature",)},
+    finish=final_model,
+    criteria=(
+        (
+            "masked_error",
+            "<",
+            "interpolation_error",
+            "hidden joints off by {value:.3f}, interpolation {reference:.3f}",
+        ),
+        ("masked_error", "<", "mean_pose_error", "hidden joints off by {value:.3f}, mean pose {reference:.3f}"),
+        ("same_clip_r1", ">", "same_clip_chance", "same clip found R@1 {value:.0f}, chance {reference:.1f}"),
+        ("feature_spread", ">", 0.5, "feature spread {value:.2f}, collapsed under {reference}"),
+    ),
+    share=0.15,
+)

@@ -1,8 +1,5 @@
 """Initial weights of the towers: from published text models, from configurations, from earlier phases."""
 
-import copy
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +7,8 @@ from transformers import AutoConfig, set_seed
 
 import lexmotion
 from lexmotion import (
-    LexMotionForContrastiveAlignment,
     LexMotionForContrastiveMaskedMotion,
     LexMotionForLexicalMaskedLM,
-    LexMotionForLexicalMaskedMotion,
     LexMotionModel,
     LexMotionMotionConfig,
     LexMotionMotionModel,
@@ -23,24 +18,16 @@ from lexmotion import (
 from lexmotion.processing.corpora.event_order import event_word_ids
 from lexmotion.processing.corpora.text_models import resolve_text_model
 
-from ..arguments import CMMMArguments, LexCMLPArguments, ModelArguments, RunArguments
-from ..batches.collators import derive_seed
+from ..arguments import ModelArguments, RunArguments
+from ..batches.order import derive_seed
+from ..checkpoints import phase_model_folder
 
 lexmotion.register()  # the facade leaves it to the rooms when started by `-m` or the `lexmotion` command
 
 
-def seed_weights(arguments: RunArguments, phase: str) -> None:
-    """Random weights are a function of the seed and the phase."""
-    set_seed(derive_seed(arguments.phase.seed, phase, "weights") % 2**32)
-
-
-def phase_model_folder(folder: str | os.PathLike) -> Path:
-    """The weights inside a phase's output folder (`<phase>/model`), or the folder itself."""
-    folder = Path(folder)
-    for candidate in (folder / "model", folder):
-        if (candidate / "config.json").is_file():
-            return candidate
-    raise FileNotFoundError(f"{folder} holds no model (no config.json, no model/config.json); is that phase finished?")
+def seed_weights(arguments: RunArguments, task: str) -> None:
+    """Random weights are a function of the seed and the task."""
+    set_seed(derive_seed(arguments.task.seed, task, "weights") % 2**32)
 
 
 def initial_text_model(arguments: ModelArguments, processor: Any) -> LexMotionTextModel:
@@ -105,27 +92,6 @@ def current_text_model(arguments: ModelArguments, processor: Any) -> LexMotionTe
     return initial_text_model(arguments, processor)
 
 
-def build_lexmlm(arguments: RunArguments, processor: Any) -> LexMotionForLexicalMaskedLM:
-    """Phase i: the initial text tower and a random weak decoder."""
-    seed_weights(arguments, "lexmlm")
-    text_model = initial_text_model(arguments.model, processor)
-    model = LexMotionForLexicalMaskedLM(text_model.config)
-    model.text_model.load_state_dict(text_model.state_dict())
-    return model
-
-
-def build_cmmm(arguments: RunArguments, processor: Any) -> LexMotionForContrastiveMaskedMotion:
-    """Phase ii: random weights; only the text tower's sizes matter."""
-    seed_weights(arguments, "cmmm")
-    text = initial_text_model(arguments.model, processor).config
-    seed_weights(arguments, "cmmm")
-    args: CMMMArguments = arguments.phase  # type: ignore[assignment]
-    config = motion_config(arguments.model, processor, text)
-    model = LexMotionForContrastiveMaskedMotion(config, args.contrast_temperature)
-    model.motion_model.set_active_words(processor.lexicon.active_ids)  # unused in this phase, and saved with it
-    return model
-
-
 def model_fields(arguments: RunArguments, processor: Any) -> dict[str, Any]:
     """`model_config` of the arguments; where segments are pooled, with the tokenizer's words that begin an event."""
     fields = dict(arguments.model.model_config or {})
@@ -143,41 +109,3 @@ def join_towers(arguments: RunArguments, processor: Any) -> LexMotionModel:
         folder = phase_model_folder(arguments.model.init_motion)
         motion_model = LexMotionForContrastiveMaskedMotion.from_pretrained(folder).motion_model
     return LexMotionModel.from_towers(text_model, config, motion_model, **model_fields(arguments, processor))
-
-
-def build_lexmmm(arguments: RunArguments, processor: Any) -> LexMotionForLexicalMaskedMotion:
-    """Phase iii: both towers so far, and phase i's text decoder."""
-    seed_weights(arguments, "lexmmm")
-    joined = join_towers(arguments, processor)
-    model = LexMotionForLexicalMaskedMotion(joined.config)
-    model.model.load_state_dict(joined.state_dict())
-    model.tie_weights()
-    if arguments.model.init_text is not None:
-        phase_i = LexMotionForLexicalMaskedLM.from_pretrained(phase_model_folder(arguments.model.init_text))
-        model.text_decoder.load_state_dict(phase_i.text_decoder.state_dict())
-    return model
-
-
-def dual_encoder(arguments: RunArguments, processor: Any) -> LexMotionModel:
-    """Phase iii's dual encoder, else the towers so far."""
-    seed_weights(arguments, "lexcmlp")
-    if arguments.model.init_model is None:
-        return join_towers(arguments, processor)
-    phase_iii = LexMotionForLexicalMaskedMotion.from_pretrained(phase_model_folder(arguments.model.init_model)).model
-    config = copy.deepcopy(phase_iii.config)
-    for name, value in model_fields(arguments, processor).items():
-        setattr(config, name, value)
-    model = LexMotionModel(config)
-    model.text_model.load_state_dict(phase_iii.text_model.state_dict())
-    model.motion_model.load_state_dict(phase_iii.motion_model.state_dict())
-    model.tie_weights()
-    return model
-
-
-def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionForContrastiveAlignment:
-    """Phase iv: the dual encoder so far, in the head that knows the phase's losses."""
-    args: LexCMLPArguments = arguments.phase  # type: ignore[assignment]
-    encoder = dual_encoder(arguments, processor)
-    model = LexMotionForContrastiveAlignment(encoder.config, args.false_negative_threshold, args.hard_negative_beta)
-    model.model = encoder
-    return model

@@ -1,34 +1,109 @@
 """Phase iv, LexCMLP: align motion and text inside one vocabulary."""
 
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 from scipy import sparse
 from transformers.utils import logging
 
-from lexmotion import LexMotionModel
+from lexmotion import LexMotionForContrastiveAlignment, LexMotionForLexicalMaskedMotion, LexMotionModel
 from lexmotion.lexical_head import LexicalHead
 from lexmotion.modeling_lexmotion import LexMotionMotionOutput, LexMotionTextOutput
 
-from ..arguments import LexCMLPArguments
-from ..batches.collators import (
-    BagOfWords,
-    BatchRandom,
-    CaptionMasker,
-    MotionMasker,
-    PartMixer,
-    Relatives,
-    valid_tokens,
-)
+from ..arguments import RunArguments, argument
+from ..batches.captions import BagOfWords, Relatives
 from ..batches.corpus import CaptionTable, TrainingCorpus
 from ..batches.event_swaps import SwappedCaptions
-from .alignment import AlignmentTrainer, retrieval_figures
+from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
+from ..batches.mixing import PartMixer
+from ..batches.order import BatchRandom
+from ..checkpoints import phase_model_folder
+from .alignment import AlignmentArguments, AlignmentTrainer, retrieval_figures
+from .initialization import join_towers, model_fields, seed_weights
+from .lexmotion_task import LexMotionTask
 
 logger = logging.get_logger(__name__)
+
+
+@dataclass
+class LexCMLPArguments(AlignmentArguments):
+    """Phase iv, alignment."""
+
+    text_learning_rate: float | None = argument(2e-5, "Peak rate of the text encoder. 0: frozen. None: learning_rate.")
+    weight_decay: float = argument(0.1, "AdamW decay; biases and normalisations are never decayed.")
+    num_epochs: float = argument(60.0, "Passes over the clips, used when num_steps is None.")
+    ema_decay: float = argument(0.999, "Decay of the weight average that is evaluated and saved. 0: no average.")
+    grounding_loss_weight: float = argument(
+        0.0, "Weight of the contrast between motions and the bare content words of their captions (VDR). 0: off."
+    )
+    bow_loss_weight: float = argument(
+        0.0, "Weight of phase iii's bag-of-words grounding, kept on: alignment alone wears the words off. 0: off."
+    )
+    order_loss_weight: float = argument(
+        0.0, "Weight of telling a caption from itself with its events exchanged ('stands up, then sits down'). 0: off."
+    )
+    dense_loss_weight: float = argument(
+        1.0, "Weight of the contrast of the dense vectors, of a model with dense_size, beside that of the words."
+    )
+    text_word_limits: list[int] | None = argument(
+        None, "The finished model's captions have at least and at most so many words. None: all that are active."
+    )
+    motion_word_limits: list[int] | None = argument(None, "Likewise its motions.")
+    motion_word_share: float | None = argument(
+        None,
+        "No word of the finished model is active in more than this share of the training motions. None: no limit.",
+    )
+    encoder_mask_ratio: float = argument(0.3, "Share of the words hidden in the masked LM.")
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
+    mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
+    false_negative_threshold: float | None = argument(
+        0.6,
+        "With caption_features: cosine above which two captions say the same (TMR). None: no caption does.",
+    )
+    hard_negative_beta: float | None = argument(
+        None, "Weight of hard-negative reweighting in the contrast (0.15 in MGA-CLAP). None: off."
+    )
+    exclude_relatives: bool = argument(
+        True,
+        "No negatives are clips of one source (mirror twins, sub-ranges) and motions of which any caption is word for "
+        "word the same.",
+    )
+    part_mix_probability: float = argument(
+        0.0,
+        "How often a clip takes some body parts from another of the batch (part CutMix); it is then a positive of the "
+        "captions of both, by their shares. 0: off.",
+    )
+    token_drop_ratio: float = argument(0.0, "Share of the motion tokens hidden from the motion tower. 0: none.")
+    caption_word_dropout: float = argument(0.0, "How often a word of the aligned caption becomes [MASK]. 0: never.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("part_mix_probability", "caption_word_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability in [0, 1], got {getattr(self, name)}")
+        for name in ("text_word_limits", "motion_word_limits"):
+            limits = getattr(self, name)
+            if limits is not None and (len(limits) != 2 or not 0 <= limits[0] <= limits[1]):
+                raise ValueError(f"{name} is least, most with 0 <= least <= most, got {limits}")
+        if self.motion_word_share is not None and not 0 < self.motion_word_share < 1:
+            raise ValueError(f"motion_word_share must lie in (0, 1), got {self.motion_word_share}")
+        if not 0 <= self.token_drop_ratio < 1:
+            raise ValueError(f"token_drop_ratio must lie in [0, 1), got {self.token_drop_ratio}")
+
+    def check(self, run: RunArguments) -> None:
+        kinds = [(fields or {}).get("head_kind") for fields in (run.model.text_config, run.model.motion_config)]
+        if self.motion_word_share is not None and "vdr" in kinds:
+            raise ValueError(
+                "motion_word_share cannot be kept by head_kind 'vdr', whose words are never zero; leave one out"
+            )
 
 
 class LexCMLPTrainer(AlignmentTrainer):
     """Phase iv: multi-positive contrast, FLOPS held at a target number of active words, and the masked LM kept on."""
 
-    phase = "lexcmlp"
     args: LexCMLPArguments
 
     @property
@@ -234,12 +309,58 @@ class LexCMLPTrainer(AlignmentTrainer):
         )
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the phase alone: `accelerate launch -m lexmotion.training.tasks.lexcmlp --config small ...`"""
-    from ..pipeline import run_phase_command
+def dual_encoder(arguments: RunArguments, processor: Any) -> LexMotionModel:
+    """Phase iii's dual encoder, else the towers so far."""
+    seed_weights(arguments, "lexcmlp")
+    if arguments.model.init_model is None:
+        return join_towers(arguments, processor)
+    phase_iii = LexMotionForLexicalMaskedMotion.from_pretrained(phase_model_folder(arguments.model.init_model)).model
+    config = copy.deepcopy(phase_iii.config)
+    for name, value in model_fields(arguments, processor).items():
+        setattr(config, name, value)
+    model = LexMotionModel(config)
+    model.text_model.load_state_dict(phase_iii.text_model.state_dict())
+    model.motion_model.load_state_dict(phase_iii.motion_model.state_dict())
+    model.tie_weights()
+    return model
 
-    run_phase_command("lexcmlp", argv)
+
+def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionForContrastiveAlignment:
+    """Phase iv: the dual encoder so far, in the head that knows the phase's losses."""
+    args: LexCMLPArguments = arguments.task
+    encoder = dual_encoder(arguments, processor)
+    model = LexMotionForContrastiveAlignment(encoder.config, args.false_negative_threshold, args.hard_negative_beta)
+    model.model = encoder
+    return model
 
 
-if __name__ == "__main__":
-    main()
+def final_model(done: Mapping[str, str], arguments: Mapping[str, RunArguments], processor: Any) -> LexMotionModel:
+    """The dual encoder of the last phase that made one, else the towers so far, joined."""
+    if "lexcmlp" in done:
+        return LexMotionModel.from_pretrained(phase_model_folder(done["lexcmlp"]))
+    run = arguments[list(done)[-1]]
+    if "lexmmm" in done:
+        run.model.init_model = done["lexmmm"]
+        return dual_encoder(run, processor)
+    run.model.init_text = done.get("lexmlm", run.model.init_text)
+    run.model.init_motion = done.get("cmmm", run.model.init_motion)
+    seed_weights(run, "lexcmlp")
+    return join_towers(run, processor)
+
+
+LEXCMLP = LexMotionTask(
+    "lexcmlp",
+    "iv LexCMLP",
+    LexCMLPTrainer,
+    build_lexcmlp,
+    arguments=LexCMLPArguments,
+    moved={"model_config": ("false_negative_threshold", "hard_negative_beta")},
+    starts_from={"lexmlm": "init_text", "cmmm": "init_motion", "lexmmm": "init_model"},
+    finish=final_model,
+    criteria=(
+        ("coverage_top10", ">", "prior_top10", "caption words in the top 10: {value:.0%}, prior {reference:.0%}"),
+        ("text_universal", "<=", 0.0, "words in over half of the captions: {value:.0f}, none wanted"),
+        ("motion_universal", "<=", 0.0, "words in over half of the motions: {value:.0f}, none wanted"),
+    ),
+    share=0.5,
+)

@@ -1,16 +1,40 @@
 """Phase i, LexMLM: teach the language model which words of a caption carry it. Text only."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
-from ..arguments import LexMLMArguments
-from ..batches.collators import BatchRandom, CaptionMasker
+from lexmotion import LexMotionForLexicalMaskedLM
+
+from ..arguments import RunArguments, argument
 from ..batches.corpus import CaptionTable, TrainingCorpus
-from ..trainer import ACCEPTANCE_ROWS, PhaseTrainer
+from ..batches.masks import CaptionMasker
+from ..batches.order import BatchRandom
+from .initialization import initial_text_model, seed_weights
+from .lexcmlp import final_model
+from .lexmotion_task import ACCEPTANCE_ROWS, LexMotionArguments, LexMotionTask, LexMotionTrainer
 
 
-class LexMLMTrainer(PhaseTrainer):
+@dataclass
+class LexMLMArguments(LexMotionArguments):
+    """Phase i, text only."""
+
+    learning_rate: float = argument(5e-5, "Peak learning rate of everything not named below.")
+    decoder_learning_rate: float | None = argument(5e-4, "Peak rate of the weak decoder. None: learning_rate.")
+    lr_scheduler: Literal["cosine", "linear", "constant"] = argument("linear", "Decay after the warm-up.")
+    num_epochs: float = argument(30.0, "Passes over the captions, used when num_steps is None.")
+    batch_size: int = argument(256, "Captions in one global batch.")
+    encoder_mask_ratio: float = argument(0.3, "Share of the words hidden from the encoder (LexMAE).")
+    decoder_mask_ratio: float = argument(0.5, "Share of the words hidden from the decoder (LexMAE).")
+    decoder_overlap: bool = argument(
+        True, "The decoder's masks include the encoder's (LexMAE); else drawn apart (LexLIP)."
+    )
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
+    decoder_loss_weight: float = argument(1.0, "Weight of the decoder's loss beside the encoder's.")
+
+
+class LexMLMTrainer(LexMotionTrainer):
     """
     Phase i. A row is a caption.
 
@@ -18,7 +42,6 @@ class LexMLMTrainer(PhaseTrainer):
         captions: what is trained on, held-out motions left out; the captions of `train_corpus` when not given.
     """
 
-    phase = "lexmlm"
     args: LexMLMArguments
 
     def __init__(self, *args: Any, captions: CaptionTable | None = None, **kwargs: Any):
@@ -71,19 +94,52 @@ class LexMLMTrainer(PhaseTrainer):
     def acceptance(self) -> dict[str, float]:
         from lexmotion.evaluation.acceptance import evaluate_lexmlm
 
-        from .initialization import build_lexmlm
-
         base_model = build_lexmlm(self.arguments, self.processor).to(self.device)
         batches = (batch for _, batch in self.evaluation_batches(limit=ACCEPTANCE_ROWS, shared=False))
         return evaluate_lexmlm(self.model, batches, self.processor.lexicon, base_model)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the phase alone: `accelerate launch -m lexmotion.training.tasks.lexmlm --config small ...`"""
-    from ..pipeline import run_phase_command
+def build_lexmlm(arguments: RunArguments, processor: Any) -> LexMotionForLexicalMaskedLM:
+    """Phase i: the initial text tower and a random weak decoder."""
+    seed_weights(arguments, "lexmlm")
+    text_model = initial_text_model(arguments.model, processor)
+    model = LexMotionForLexicalMaskedLM(text_model.config)
+    model.text_model.load_state_dict(text_model.state_dict())
+    return model
 
-    run_phase_command("lexmlm", argv)
+
+def read_captions(arguments: RunArguments, data: Any) -> dict[str, CaptionTable]:
+    """What phase i is trained on beyond the captions of the clips."""
+    return {"captions": data.captions(arguments)}
 
 
-if __name__ == "__main__":
-    main()
+LEXMLM = LexMotionTask(
+    "lexmlm",
+    "i LexMLM",
+    LexMLMTrainer,
+    build_lexmlm,
+    arguments=LexMLMArguments,
+    inputs=read_captions,
+    finish=final_model,
+    criteria=(
+        (
+            "gain_over_zeroed",
+            ">",
+            "gain_over_zeroed_ci",
+            "gain over a zeroed bottleneck {value:.2f} ± {reference:.2f} nat",
+        ),
+        (
+            "gain_over_shuffled",
+            ">",
+            "gain_over_shuffled_ci",
+            "gain over another caption's {value:.2f} ± {reference:.2f} nat",
+        ),
+        (
+            "content_word_share",
+            ">",
+            "base_content_word_share",
+            "content words in the top 10: {value:.0%}, untouched {reference:.0%}",
+        ),
+    ),
+    share=0.15,
+)

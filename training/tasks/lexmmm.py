@@ -1,19 +1,48 @@
 """Phase iii, LexMMM: half a motion, said in words, must fill its caption and rebuild its other half."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
-from ..arguments import LexMMMArguments
-from ..batches.collators import BagOfWords, BatchRandom, CaptionMasker, MotionMasker, choose_captions, valid_tokens
+from lexmotion import LexMotionForLexicalMaskedLM, LexMotionForLexicalMaskedMotion
+
+from ..arguments import RunArguments, argument
+from ..batches.captions import BagOfWords, choose_captions
 from ..batches.corpus import TrainingCorpus
-from ..trainer import ACCEPTANCE_ROWS, PhaseTrainer
+from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
+from ..batches.order import BatchRandom
+from ..checkpoints import phase_model_folder
+from .initialization import join_towers, seed_weights
+from .lexcmlp import final_model
+from .lexmotion_task import ACCEPTANCE_ROWS, LexMotionArguments, LexMotionTask, LexMotionTrainer
 
 
-class LexMMMTrainer(PhaseTrainer):
+@dataclass
+class LexMMMArguments(LexMotionArguments):
+    """Phase iii, motion and captions."""
+
+    text_learning_rate: float | None = argument(0.0, "Peak rate of the text encoder. 0: frozen. None: learning_rate.")
+    head_learning_rate: float | None = argument(
+        5e-5, "Peak rate of the lexical heads. 0: frozen. None: learning_rate."
+    )
+    num_epochs: float = argument(50.0, "Passes over the clips, used when num_steps is None.")
+    mask_ratio: float = argument(0.5, "Share of the tokens hidden from the motion encoder.")
+    decoder_motion_mask_ratio: float = argument(0.75, "Share of the tokens hidden from the weak motion decoder.")
+    mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Mask kinds, mixed evenly.")
+    encoder_mask_ratio: float = argument(0.3, "Share of the words hidden from the text encoder (its own masked LM).")
+    decoder_mask_ratio: float = argument(0.5, "Share of the words hidden from the text decoder.")
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
+    caption_loss_weight: float = argument(1.0, "Weight of filling the caption from the motion's words (reading A).")
+    motion_loss_weight: float = argument(0.5, "Weight of rebuilding the motion from its words (reading B).")
+    bow_loss_weight: float = argument(0.2, "Weight of the bag-of-words grounding.")
+    mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
+
+
+class LexMMMTrainer(LexMotionTrainer):
     """Phase iii: reading A (caption), reading B (motion), grounding in the captions' words, the masked LM kept on."""
 
-    phase = "lexmmm"
     args: LexMMMArguments
 
     def setup(self) -> None:
@@ -99,12 +128,36 @@ class LexMMMTrainer(PhaseTrainer):
             vars(self.args).update(weights)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the phase alone: `accelerate launch -m lexmotion.training.tasks.lexmmm --config small ...`"""
-    from ..pipeline import run_phase_command
+def build_lexmmm(arguments: RunArguments, processor: Any) -> LexMotionForLexicalMaskedMotion:
+    """Phase iii: both towers so far, and phase i's text decoder."""
+    seed_weights(arguments, "lexmmm")
+    joined = join_towers(arguments, processor)
+    model = LexMotionForLexicalMaskedMotion(joined.config)
+    model.model.load_state_dict(joined.state_dict())
+    model.tie_weights()
+    if arguments.model.init_text is not None:
+        phase_i = LexMotionForLexicalMaskedLM.from_pretrained(phase_model_folder(arguments.model.init_text))
+        model.text_decoder.load_state_dict(phase_i.text_decoder.state_dict())
+    return model
 
-    run_phase_command("lexmmm", argv)
 
-
-if __name__ == "__main__":
-    main()
+LEXMMM = LexMotionTask(
+    "lexmmm",
+    "iii LexMMM",
+    LexMMMTrainer,
+    build_lexmmm,
+    arguments=LexMMMArguments,
+    starts_from={"lexmlm": "init_text", "cmmm": "init_motion"},
+    finish=final_model,
+    criteria=(
+        (
+            "gain_over_shuffled",
+            ">",
+            "gain_over_shuffled_ci",
+            "gain over another motion's words {value:.2f} ± {reference:.2f} nat",
+        ),
+        ("coverage_top20", ">=", 0.4, "caption words in the top 20: {value:.0%}, {reference:.0%} wanted"),
+        ("coverage_top20", ">", "prior_top20", "caption words in the top 20: {value:.0%}, prior {reference:.0%}"),
+    ),
+    share=0.2,
+)

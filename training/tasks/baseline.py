@@ -1,6 +1,7 @@
 """Train a baseline of `lexmotion.baselines` with the loop, the batches and the evaluation of phase iv."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -18,22 +19,45 @@ from lexmotion.baselines.retriever import LOSSES, LexicalReadout, RetrieverConfi
 from lexmotion.lexical_head import LexicalHead
 from lexmotion.processing.corpora.text_models import resolve_text_model
 
-from ..arguments import BaselineArguments, RunArguments
-from .alignment import AlignmentTrainer
+from ..arguments import RunArguments, argument
+from .alignment import AlignmentArguments, AlignmentTrainer
 from .initialization import seed_weights
+from .lexmotion_task import LexMotionTask
 
-SYSTEMS: dict[str, tuple[type[RetrieverConfig], type[RetrieverModel]]] = {
-    "temos": (TemosConfig, TemosModel),
-    "t2m": (T2MConfig, T2MModel),
-    "tmr": (TmrConfig, TmrModel),
-    "motion_patches": (MotionPatchesConfig, MotionPatchesModel),
+
+class System(NamedTuple):
+    """A baseline: its label in tables, its configuration and its model."""
+
+    label: str
+    config: type[RetrieverConfig]
+    model: type[RetrieverModel]
+
+
+SYSTEMS = {
+    "temos": System("TEMOS", TemosConfig, TemosModel),
+    "t2m": System("T2M", T2MConfig, T2MModel),
+    "tmr": System("TMR", TmrConfig, TmrModel),
+    "motion_patches": System("MotionPatches", MotionPatchesConfig, MotionPatchesModel),
 }
+
+
+@dataclass
+class BaselineArguments(AlignmentArguments):
+    """A baseline: one training, no phases before it."""
+
+    system: Literal["temos", "t2m", "tmr", "motion_patches"] = argument("motion_patches", "Which baseline.")
+    vectors: Literal["dense", "lexicon"] = argument(
+        "dense", "What is compared: dense embeddings as published, or lexical vectors in their place (dagger rows)."
+    )
+    baseline_config: dict | None = argument(
+        None, "Fields of the baseline's configuration (JSON); features and frames are filled in from the processor."
+    )
+    ema_decay: float = argument(0.0, "Decay of the weight average that is evaluated and saved. 0: no average.")
 
 
 class BaselineTrainer(AlignmentTrainer):
     """A baseline's own losses, and FLOPS held at a target number of active words where its vectors are lexical."""
 
-    phase = "baseline"
     args: BaselineArguments
     model: RetrieverModel
 
@@ -88,12 +112,12 @@ def build_baseline(arguments: RunArguments, processor: Any) -> RetrieverModel:
         ValueError: no text_model is given, or a lexical baseline's vocabulary is not the processor's.
     """
     seed_weights(arguments, "baseline")
-    args: BaselineArguments = arguments.phase  # type: ignore[assignment]
+    args: BaselineArguments = arguments.task
     if arguments.model.text_model is None:
         raise ValueError("a baseline starts from a pretrained text encoder; set text_model")
     extractor = processor.feature_extractor
-    config_class, model_class = SYSTEMS[args.system]
-    config = config_class(
+    system = SYSTEMS[args.system]
+    config = system.config(
         **{
             "num_features": extractor.num_features,
             "num_frames": extractor.max_frames,
@@ -102,7 +126,7 @@ def build_baseline(arguments: RunArguments, processor: Any) -> RetrieverModel:
         }
     )
     active_ids = torch.tensor(processor.lexicon.active_ids)
-    model = model_class.from_text_pretrained(resolve_text_model(arguments.model.text_model), config, active_ids)
+    model = system.model.from_text_pretrained(resolve_text_model(arguments.model.text_model), config, active_ids)
     words = model.get_input_embeddings().num_embeddings
     if words < len(processor.tokenizer):
         raise ValueError(
@@ -112,15 +136,4 @@ def build_baseline(arguments: RunArguments, processor: Any) -> RetrieverModel:
     return model
 
 
-def main(argv: list[str] | None = None) -> None:
-    """
-    Train one baseline:
-    `accelerate launch -m lexmotion.training.tasks.baselines --config small --system tmr --dataset DIR ...`
-    """
-    from ..pipeline import run_phase_command
-
-    run_phase_command("baseline", argv)
-
-
-if __name__ == "__main__":
-    main()
+BASELINE = LexMotionTask("baseline", "baseline", BaselineTrainer, build_baseline, arguments=BaselineArguments)

@@ -6,18 +6,11 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lexmotion.training.batches.collators import (
-    BagOfWords,
-    BatchOrder,
-    BatchRandom,
-    CaptionMasker,
-    ClipSampler,
-    MotionMasker,
-    choose_captions,
-    derive_seed,
-    valid_tokens,
-)
+from lexmotion.training.batches.captions import BagOfWords, choose_captions
+from lexmotion.training.batches.clips import ClipSampler
 from lexmotion.training.batches.corpus import CaptionTable, TrainingCorpus
+from lexmotion.training.batches.masks import CaptionMasker, MotionMasker, valid_tokens
+from lexmotion.training.batches.order import BatchOrder, BatchRandom, derive_seed
 
 VOCABULARY = 40
 SPECIAL = {0, 1, 2, 3, 4}  # pad, unk, cls, sep, mask

@@ -1,0 +1,50 @@
+"""
+Train one task: `accelerate launch -m lexmotion.training TASK --config small --dataset DIR --output_dir DIR`.
+
+`python -m lexmotion.training --help` lists the tasks, `python -m lexmotion.training TASK --help` their arguments.
+"""
+
+import argparse
+import sys
+import textwrap
+from typing import Any
+
+from .pipeline import run_task
+from .recipe import parse_arguments
+from .tasks import TASKS
+
+EXAMPLE = "example: accelerate launch -m lexmotion.training lexcmlp --config small --dataset DIR --output_dir DIR"
+REQUIRED = ("dataset", "output_dir")  # of those arguments that a task has
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """
+    Train the task that the command line names.
+
+    Args:
+        argv: words after the program; None reads them from the shell.
+
+    Returns:
+        The result, see `run_task`.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    wrap = textwrap.TextWrapper(100, initial_indent="  ", subsequent_indent="    ")
+    lines = [wrap.fill(f"{task.name} ({task.title}): {task.summary}") for task in TASKS.values()]
+    parser = argparse.ArgumentParser(
+        prog="python -m lexmotion.training",
+        usage="%(prog)s TASK [--config RECIPE] [--ARGUMENT VALUE ...]",
+        description="Train one task, from its checkpoints if it was begun. TASK --help shows its arguments.",
+        epilog="\n".join(["tasks:", *lines, "", EXAMPLE]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("task", choices=TASKS, metavar="TASK")
+    name = parser.parse_args(words[:1]).task
+    arguments = parse_arguments(name, words[1:])
+    for key, value in arguments.to_dict().items():
+        if key in REQUIRED and value is None:
+            raise SystemExit(f"--{key} is required: set it on the command line or in the recipe")
+    return run_task(arguments, TASKS[name].read(arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What is hidden from a model that must fill it in: words of captions, tokens of motions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .order import BatchRandom
+
+MASK_KINDS = ("random", "tubes", "blocks")
+
+
+@dataclass
+class MaskedCaptions:
+    """Captions with words hidden: `input_ids` and `labels` (B, L), -100 where nothing is asked."""
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+
+
+class CaptionMasker:
+    """
+    Whole-word masking of captions for an encoder and, more heavily, for a weak decoder.
+
+    A word can be masked when all its pieces are active; labels are therefore always active words, and the first token
+    is never touched. The encoder's masked pieces become [MASK] (80 %), a random active piece (10 %) or stay (10 %);
+    the decoder's always become [MASK].
+
+    Args:
+        lexicon: arrays of size V: `active`, `special`, `subword` masks and `idf`.
+        mask_token_id: id of [MASK].
+        encoder_ratio, decoder_ratio: shares of the maskable words hidden; every caption loses at least one.
+        overlap: the decoder's masks include the encoder's (LexMAE).
+        weighting: `uniform`, or `idf`: words are drawn with odds proportional to their highest IDF.
+        max_length: tokens of the longest caption; fixes how many random numbers a batch draws.
+    """
+
+    def __init__(
+        self,
+        lexicon,
+        mask_token_id: int,
+        encoder_ratio: float = 0.3,
+        decoder_ratio: float = 0.5,
+        overlap: bool = True,
+        weighting: str = "uniform",
+        max_length: int = 40,
+    ):
+        if not 0 < encoder_ratio <= 1 or not 0 < decoder_ratio <= 1:
+            raise ValueError(f"mask ratios must lie in (0, 1], got {encoder_ratio} and {decoder_ratio}")
+        if overlap and decoder_ratio < encoder_ratio:
+            raise ValueError(f"overlapping masks need decoder_ratio {decoder_ratio} >= encoder_ratio {encoder_ratio}")
+        self.active = torch.tensor(lexicon.active)
+        self.special = torch.tensor(lexicon.special)
+        self.subword = torch.tensor(lexicon.subword)
+        self.idf = torch.tensor(lexicon.idf).float().clamp(min=1e-3)
+        self.active_ids = self.active.nonzero().squeeze(1)
+        self.mask_token_id = mask_token_id
+        self.encoder_ratio, self.decoder_ratio = encoder_ratio, decoder_ratio
+        self.overlap, self.weighting, self.max_length = overlap, weighting, max_length
+
+    def words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, L) bool, tokens that are words or pieces of one, and (B, L) int64, the number of a token's word."""
+        words_at = attention_mask.bool() & ~self.special[input_ids]
+        words_at[:, 0] = False
+        starts = words_at & ~self.subword[input_ids]
+        starts |= words_at & ~torch.nn.functional.pad(words_at[:, :-1], (1, 0))  # a cut word may begin with a piece
+        return words_at, (starts.long().cumsum(1) - 1).clamp(min=0)
+
+    def drop(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, probability: float, draws: torch.Tensor
+    ) -> torch.Tensor:
+        """
+        Captions with whole words replaced by [MASK], each alone by `probability`; one word at least stays.
+
+        Args:
+            input_ids, attention_mask: (B, L). draws: (B, at least L) uniform in [0, 1), one number a word.
+        """
+        words_at, word = self.words(input_ids, attention_mask)
+        drawn = draws.gather(1, word).masked_fill(~words_at, -1.0)
+        dropped = words_at & (drawn < probability) & (drawn < drawn.amax(dim=1, keepdim=True))
+        return input_ids.masked_fill(dropped, self.mask_token_id)
+
+    def choose(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, random: BatchRandom) -> list[torch.Tensor]:
+        """Encoder's and decoder's masked positions, (B, L) bool each."""
+        batch, length = input_ids.shape
+        words_at, word = self.words(input_ids, attention_mask)
+        fits = torch.zeros(batch, length).scatter_reduce(1, word, words_at.float(), "amax")
+        broken = torch.zeros(batch, length).scatter_reduce(
+            1, word, (words_at & ~self.active[input_ids]).float(), "amax"
+        )
+        maskable = (fits > 0) & (broken == 0)  # (B, L) by number of word
+        if self.weighting == "idf":
+            weight = torch.zeros(batch, length).scatter_reduce(1, word, self.idf[input_ids] * words_at, "amax")
+            bonus = weight.clamp(min=1e-3).log()
+        else:
+            bonus = torch.zeros(batch, length)
+        count = maskable.sum(dim=1)
+        chosen = []
+        keys = None
+        for ratio in (self.encoder_ratio, self.decoder_ratio):
+            if keys is None or not self.overlap:
+                uniform = random.uniform(self.max_length)[:, :length].clamp(1e-9, 1 - 1e-7)
+                keys = bonus - (-uniform.log()).log()  # Gumbel top-k: drawn without replacement, odds exp(bonus)
+                keys = keys.masked_fill(~maskable, -torch.inf)
+                rank = keys.argsort(dim=1, descending=True).argsort(dim=1)
+                dither = random.uniform()
+            hidden = (ratio * count + dither).floor().long().clamp(min=1)  # the ratio holds on average
+            chosen.append(((rank < hidden[:, None]) & maskable).gather(1, word) & words_at)
+        return chosen
+
+    def __call__(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, random: BatchRandom
+    ) -> tuple[MaskedCaptions, MaskedCaptions]:
+        """
+        Mask a batch for the encoder and for the decoder.
+
+        Args:
+            input_ids, attention_mask: (B, L) with L at most `max_length`.
+        """
+        encoder, decoder = self.choose(input_ids, attention_mask, random)
+        draws = random.uniform(2, self.max_length)[:, :, : input_ids.shape[1]]
+        drawn = self.active_ids[(draws[:, 1] * len(self.active_ids)).long().clamp(max=len(self.active_ids) - 1)]
+        masked = torch.full_like(input_ids, self.mask_token_id)
+        replaced = torch.where(draws[:, 0] < 0.8, masked, torch.where(draws[:, 0] < 0.9, drawn, input_ids))
+        nothing = torch.full_like(input_ids, -100)
+        return (
+            MaskedCaptions(torch.where(encoder, replaced, input_ids), torch.where(encoder, input_ids, nothing)),
+            MaskedCaptions(torch.where(decoder, masked, input_ids), torch.where(decoder, input_ids, nothing)),
+        )
+
+
+class MotionMasker:
+    """
+    Which tokens of the (time x part) grid are hidden: random tokens, spatial tubes or temporal blocks, mixed evenly.
+
+    Tubes hide 1 to 3 parts for all time, blocks hide all parts for 2 to 6 windows; the rest of the ratio is filled
+    with random tokens, so every clip hides the same share of its valid tokens and keeps at least one.
+
+    Args:
+        num_windows, num_parts: the full grid; n = t * num_parts + p.
+        kinds: of `random`, `tubes`, `blocks`.
+    """
+
+    def __init__(self, num_windows: int, num_parts: int, kinds: Sequence[str] = MASK_KINDS):
+        unknown = set(kinds) - set(MASK_KINDS)
+        if unknown or not kinds:
+            raise ValueError(f"mask kinds are {', '.join(MASK_KINDS)}, got {list(kinds)}")
+        self.num_windows, self.num_parts, self.kinds = num_windows, num_parts, tuple(kinds)
+
+    def __call__(
+        self, valid: torch.Tensor, ratios: Sequence[float], random: BatchRandom
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """
+        Nested masks, one a ratio: a larger ratio hides what a smaller one hides, and more.
+
+        Args:
+            valid: (B, Nt * Np) bool, tokens with enough real frames; Nt at most `num_windows`.
+
+        Returns:
+            Masks (B, Nt * Np) bool, True = hidden, valid tokens only; and each clip's kind (B,) int64 into `kinds`.
+        """
+        parts = self.num_parts
+        batch, windows = valid.shape[0], valid.shape[1] // parts
+        scores = random.uniform(self.num_windows, parts)[:, :windows]  # (B, Nt, Np)
+        draws = random.uniform(4)
+        part_keys = random.uniform(parts)
+        kind = (draws[:, 0] * len(self.kinds)).long().clamp(max=len(self.kinds) - 1)
+        valid_windows = valid.view(batch, windows, parts).any(dim=2).sum(dim=1)
+        smallest = min(ratios)
+        # never more structure than the smallest mask can hold
+        most_parts = min(3, max(1, int(smallest * parts)))
+        num_tubes = 1 + (draws[:, 1] * most_parts).long().clamp(max=most_parts - 1)
+        in_tube = part_keys.argsort(dim=1).argsort(dim=1) < num_tubes[:, None]
+        most_windows = (smallest * valid_windows).long().clamp(1, 6)
+        least_windows = torch.minimum(most_windows, torch.full_like(most_windows, 2))
+        block = least_windows + (draws[:, 2] * (most_windows - least_windows + 1)).long()
+        first = (draws[:, 3] * (valid_windows - block + 1).clamp(min=1)).long()
+        time = torch.arange(windows)
+        in_block = (time >= first[:, None]) & (time < (first + block)[:, None])
+        names = torch.tensor([MASK_KINDS.index(name) for name in self.kinds])[kind]
+        scores = scores + 2.0 * ((names == 1)[:, None, None] & in_tube[:, None, :])
+        scores = scores + 2.0 * ((names == 2)[:, None, None] & in_block[:, :, None])
+        rank = scores.reshape(batch, -1).masked_fill(~valid, -1.0).argsort(dim=1, descending=True).argsort(dim=1)
+        count = valid.sum(dim=1)
+        masks = []
+        for ratio in ratios:
+            hidden = torch.minimum((ratio * count).round().long().clamp(min=1), (count - 1).clamp(min=1))
+            masks.append((rank < hidden[:, None]) & valid)
+        return masks, kind
+
+
+def valid_tokens(motion_attention_mask: torch.Tensor, patch_frames: int, num_parts: int) -> torch.Tensor:
+    """
+    Tokens the motion tower reads: windows with at least a quarter of real frames, and the first of any motion.
+
+    Args:
+        motion_attention_mask: (B, T), T a multiple of `patch_frames`.
+
+    Returns:
+        (B, Nt * Np) bool.
+    """
+    windows = motion_attention_mask.view(len(motion_attention_mask), -1, patch_frames).sum(dim=2)
+    valid = windows * 4 >= patch_frames
+    valid[:, 0] |= windows[:, 0] > 0
+    return valid.repeat_interleave(num_parts, dim=1)

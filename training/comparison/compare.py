@@ -1,0 +1,60 @@
+"""A comparison from rows to tables: what `lexmotion compare` runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .archive import read_archive
+from .report import write_report
+from .rows import select_rows
+from .runner import Comparison
+from .tables import write_tables
+
+
+def compare(
+    comparison: Comparison,
+    rows: str = "all",
+    seeds: int = 3,
+    text_encoders: str | None = None,
+    report: Path | None = None,
+    archive: Path | None = None,
+) -> dict[str, Any]:
+    """
+    Train and score the rows that are missing, and write the tables of all results after each of them.
+
+    Args:
+        comparison: the recipe on its corpus, and where results are kept.
+        rows: names and groups, with commas, see `select_rows`; `none` writes the tables alone.
+        seeds: trainings per row, seeds 0, 1, ...
+        text_encoders: with commas; each is a row of dense MotionPatches.
+        report: Markdown page to write from all results.
+        archive: zip file to add all results to.
+
+    Returns:
+        The summary, as in `results.json`.
+
+    Raises:
+        ValueError: an unknown row, a damaged archive, or a result of another run.
+    """
+    chosen = select_rows([] if rows == "none" else words(rows), words(text_encoders or ""))
+    if archive is not None and archive.exists():
+        read_archive(archive)  # a damaged one is reported before anything is trained
+
+    def write(curves: bool) -> dict[str, Any]:
+        return write_tables(comparison.collect(), comparison.output_dir, comparison.report.layout, curves)
+
+    comparison.run(chosen, range(seeds), on_result=lambda _: write(curves=False))
+    summary = write(curves=True)
+    if report is not None:
+        write_report(comparison.collect(), report, comparison.command(rows, seeds, text_encoders))
+        comparison.notify(f"page: {report}")
+    if archive is not None:
+        added, replaced = comparison.archive(archive)
+        comparison.notify(f"archive: {archive}, {added} added, {replaced} replaced")
+    comparison.notify(f"tables: {comparison.output_dir / 'results.md'}")
+    return summary
+
+
+def words(text: str) -> Sequence[str]:
+    """The words between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,0 +1,202 @@
+"""What is trained on: a prepared corpus on the disk, or splits in memory."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from lexmotion.processing.corpora.prepare import PrepareReport
+from lexmotion.processing.processing_lexmotion import LexMotionProcessor
+
+from .arguments import RunArguments
+from .batches.corpus import (
+    CaptionTable,
+    TrainingCorpus,
+    corpus_fingerprint,
+    corpus_hashes,
+    packed_frames,
+    read_extra_captions,
+    with_mirrored,
+)
+from .batches.packing import cached_batch, pack_clips, read_captions
+from .provenance import digest
+
+CORPUS_FACTS = ("source", "layout", "fingerprint", "skeleton", "fps", "options")  # of the report, kept in the record
+
+
+@dataclass(frozen=True)
+class Splits:
+    """
+    What a trainer reads; as it is, the data of a task that needs no prepared corpus.
+
+    Args:
+        train, evaluation: anything with a length, whose rows the trainer's `collate` takes.
+        processor: what makes tensors of raw inputs; saved with the model.
+        fingerprint: of the content; a run resumes only under an equal one.
+    """
+
+    train: Any
+    evaluation: Any = None
+    processor: Any = None
+    fingerprint: str = ""
+
+    def load(self, arguments: RunArguments) -> "Splits":
+        """These splits, whatever the arguments."""
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        """What a run record says of the data."""
+        splits = {"train": self.train, "evaluation": self.evaluation}
+        rows = {name: len(split) for name, split in splits.items() if split is not None}
+        return {"folder": None, "fingerprint": self.fingerprint, "report": None, "rows": rows}
+
+
+@dataclass
+class PreparedData:
+    """
+    A prepared folder, shared by the tasks of a run.
+
+    Args:
+        splits: the Parquet files of each split.
+        hashes: of every file, see `corpus_hashes`. fingerprint: of them all.
+    """
+
+    folder: Path
+    processor: Any
+    splits: dict[str, list[Path]]
+    hashes: dict[str, str]
+    fingerprint: str
+    corpora: dict[tuple[str, int], TrainingCorpus] = field(default_factory=dict)
+    processors: dict[str, LexMotionProcessor] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike) -> "PreparedData":
+        """Read what is in the folder; splits are opened when they are asked for."""
+        folder = Path(folder)
+        hashes = corpus_hashes(folder)
+        processor = LexMotionProcessor.from_pretrained(folder / "processor")
+        names = PrepareReport.load(folder).splits
+        splits = {name: sorted((folder / "data").glob(f"{name}-*.parquet")) for name in names}
+        return cls(folder, processor, splits, hashes, corpus_fingerprint(hashes))
+
+    def load(self, arguments: RunArguments) -> Splits:
+        """The splits and the processor that the arguments ask for."""
+        data = arguments.data
+        train, evaluation = (self.corpus(split, data.max_text_length) for split in (data.train_split, data.eval_split))
+        return Splits(train, evaluation, self.processor_for(data.representation), self.fingerprint)
+
+    def facts(self) -> dict[str, Any]:
+        """What a run record says of the data."""
+        report = PrepareReport.load(self.folder)
+        return {
+            "folder": str(self.folder),
+            "fingerprint": self.fingerprint,
+            "report": {name: getattr(report, name) for name in CORPUS_FACTS},
+            "rows": {
+                split: sum(pq.read_metadata(file).num_rows for file in files) for split, files in self.splits.items()
+            },
+        }
+
+    def corpus(self, split: str | None, max_text_length: int) -> Any:
+        """A split, memory-mapped; None when no split is asked for."""
+        if split is None:
+            return None
+        if split not in self.splits:
+            raise ValueError(
+                f"{self.folder} has no split {split!r}, only {', '.join(self.splits)}; prepare it, or set train_split "
+                "and eval_split (null: no evaluation)"
+            )
+        key = (split, max_text_length)
+        if key not in self.corpora:
+            files = self.splits[split]
+            captions = self.caption_table(
+                f"{split}-captions", self.split_hashes(split), lambda: read_captions(files), max_text_length
+            )
+            self.corpora[key] = TrainingCorpus.from_batch(self.clips(split), captions)
+        return self.corpora[key]
+
+    def split_hashes(self, split: str) -> list[str]:
+        """Hashes of a split's files."""
+        return [self.hashes[file.relative_to(self.folder).as_posix()] for file in self.splits[split]]
+
+    def clips(self, split: str) -> pa.RecordBatch:
+        """The clips of a split without their captions, memory-mapped; see `pack_clips`."""
+        return cached_batch(
+            self.folder,
+            f"{split}-clips",
+            digest(self.split_hashes(split)),
+            lambda scratch: pack_clips(self.splits[split], scratch),
+        )
+
+    def processor_for(self, representation: str | None) -> LexMotionProcessor:
+        """
+        The processor that makes `representation` of a motion: the folder's own, or it with a feature extractor fitted
+        anew on the motions of the split `train` and their mirror images, as `prepare` fits it.
+
+        Args:
+            representation: see `LexMotionFeatureExtractor`; None for the own one.
+
+        Raises:
+            ValueError: an unknown representation, or there is no split `train` to fit on.
+        """
+        if representation in (None, self.processor.feature_extractor.representation):
+            return self.processor
+        if representation not in self.processors:
+            if "train" not in self.splits:
+                raise ValueError(
+                    f"{self.folder} has no split 'train' to fit {representation!r} on; set representation to null, or "
+                    "prepare the folder with the training split"
+                )
+            clips = self.clips("train")
+            motions = packed_frames(clips).split(pc.list_value_length(clips["motion"]).to_pylist())
+            self.processors[representation] = self.processor.with_representation(
+                representation, motions, clips["fps"].to_pylist(), mirror=True
+            )
+        return self.processors[representation]
+
+    def captions(self, arguments: RunArguments) -> CaptionTable:
+        """What phase i reads: the folder's text corpus, else the training captions, and `extra_captions`."""
+        data = arguments.data
+        text = self.folder / "text" / "train.parquet"  # held-out motions were left out when it was written
+        extra = None
+        if data.extra_captions is not None:
+            extra = read_extra_captions(data.extra_captions, self.held_out_ids(data.train_split))
+        elif not text.is_file():
+            return self.corpus(data.train_split, data.max_text_length).captions
+
+        def read() -> tuple[Sequence[str], Sequence[str]]:
+            texts, mirrored = read_captions([text] if text.is_file() else self.splits[data.train_split])
+            return (texts, mirrored) if extra is None else with_mirrored(texts, mirrored, extra)
+
+        source = [self.fingerprint, data.train_split, extra]
+        return self.caption_table("text-captions", source, read, data.max_text_length)
+
+    def caption_table(
+        self,
+        name: str,
+        source: list[Any],
+        read: Callable[[], tuple[Sequence[str], Sequence[str]]],
+        max_text_length: int,
+    ) -> CaptionTable:
+        """Captions, tokenised once: memory-mapped, kept for this `source`, processor and length."""
+        tokenizer = self.processor.tokenizer
+        processor = {file: value for file, value in self.hashes.items() if file.startswith("processor/")}
+        batch = cached_batch(
+            self.folder,
+            name,
+            digest([source, processor, max_text_length]),
+            lambda _: CaptionTable.pack(*read(), tokenizer, max_text_length),
+        )
+        return CaptionTable.from_batch(batch, tokenizer)
+
+    def held_out_ids(self, train_split: str) -> set[str]:
+        """Ids and base ids of every split but the one trained on."""
+        others = [str(file) for split, files in self.splits.items() if split != train_split for file in files]
+        if not others:
+            return set()
+        return {name for column in pq.read_table(others, columns=["id", "base_id"]) for name in column.to_pylist()}

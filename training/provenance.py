@@ -1,0 +1,62 @@
+"""Where a result came from: machine, versions, commit, and digests of what decides it."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from lexmotion.common.files import sha256_of
+from lexmotion.evaluation.benchmarks.harness import machine
+
+from .checkpoints import phase_model_folder
+
+RECORDED_PACKAGES = ("lexmotion", "torch", "transformers", "accelerate", "datasets", "numpy", "safetensors")
+
+
+def provenance() -> dict[str, Any]:
+    """`versions`, `commit` and `machine` of this process."""
+    return {"versions": versions(), "commit": commit(), "machine": machine()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run."""
+    found = {"python": platform.python_version()}
+    for package in RECORDED_PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """Commit of the code, `-dirty` appended when files differ from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of JSON-safe content, hexadecimal; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def folder_fingerprint(folder: str | os.PathLike) -> str:
+    """The fingerprint of a finished task: that of its result, else of its weights."""
+    result = Path(folder) / "result.json"
+    if result.is_file():
+        return json.loads(result.read_text(encoding="utf-8"))["fingerprint"]
+    model = phase_model_folder(folder)
+    return digest([sha256_of(file) for file in sorted(model.glob("*.safetensors"))])
