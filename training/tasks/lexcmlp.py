@@ -1,12 +1,13 @@
 """Phase iv, LexCMLP: align motion and text inside one vocabulary."""
 
+from typing import Any
+
 import torch
 from scipy import sparse
 from transformers.utils import logging
 
 from lexmotion import LexMotionModel
 from lexmotion.lexical_head import LexicalHead
-from lexmotion.modeling_lexmotion import LexMotionMotionOutput, LexMotionTextOutput
 
 from ..arguments import LexCMLPArguments
 from ..batches.collators import (
@@ -75,7 +76,7 @@ class LexCMLPTrainer(AlignmentTrainer):
             "motion": self.dual_encoder.motion_model.lexical_head,
         }
 
-    def features(self, batch: dict[str, torch.Tensor]) -> tuple[LexMotionTextOutput, LexMotionMotionOutput]:
+    def features(self, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """What the towers make of a batch."""
         text = self.dual_encoder.get_text_features(batch["input_ids"], batch["attention_mask"])
         motion = self.dual_encoder.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
