@@ -129,8 +129,7 @@ def symmetric_info_nce(
 
 
 def paired_clip_ids(
-    num_texts: int,
-    num_motions: int,
+    shape: Sequence[int],
     text_clip_ids: torch.Tensor | None = None,
     motion_clip_ids: torch.Tensor | None = None,
     device: torch.device | None = None,
@@ -138,11 +137,15 @@ def paired_clip_ids(
     """
     Clips of the captions (Bt,) and of the motions (Bm,) of this process: as given, else row i belongs to row i.
 
+    Args:
+        shape: (Bt, Bm).
+
     Raises:
         ValueError: neither is possible.
     """
     if text_clip_ids is not None and motion_clip_ids is not None:
         return text_clip_ids, motion_clip_ids
+    num_texts, num_motions = shape
     if num_texts != num_motions:
         raise ValueError(
             f"{num_texts} captions and {num_motions} motions cannot be paired row by row; give text_clip_ids and "

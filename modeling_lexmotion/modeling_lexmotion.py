@@ -789,7 +789,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         logits = s_t @ s_m.T / self.config.temperature  # (Bt, Bm)
         loss = None
         if return_loss:
-            clips = paired_clip_ids(*logits.shape, text_clip_ids, motion_clip_ids, logits.device)
+            clips = paired_clip_ids(logits.shape, text_clip_ids, motion_clip_ids, logits.device)
             loss = symmetric_info_nce(s_t, s_m, same_clip(*clips), temperature=self.config.temperature)
         return LexMotionOutput(
             loss=loss,

@@ -618,7 +618,7 @@ class LexMotionForContrastiveAlignment(LexMotionPreTrainedModel):
         z_t = text_model.lexical_head.weigh(text.text_scores).float()  # (Bt, A)
         z_m = motion_head.weigh(motion.motion_scores).float()  # (Bm, A)
         y_t, y_m = self.model.lexical_vectors(text), self.model.lexical_vectors(motion)  # unit; longer with segments
-        clips = paired_clip_ids(z_t.shape[0], z_m.shape[0], text_clip_ids, motion_clip_ids, z_t.device)
+        clips = paired_clip_ids(output.logits_per_text.shape, text_clip_ids, motion_clip_ids, z_t.device)
         pairs = self.pairing(
             *clips, caption_ids, caption_features, text_relative_ids, motion_relative_ids, mixed_clip_ids, mixed_shares
         )

@@ -413,7 +413,7 @@ class RetrieverModel(LexMotionPreTrainedModel):
         logits = cosine(text.embeds) @ cosine(motion.embeds).T / self.temperature  # (Bt, Bm)
         parts = {}
         if return_loss:
-            clips = paired_clip_ids(*logits.shape, text_clip_ids, motion_clip_ids, logits.device)
+            clips = paired_clip_ids(logits.shape, text_clip_ids, motion_clip_ids, logits.device)
             pairs = Pairs(*clips, caption_features)
             parts = self.losses(text, motion, pairs, values, mask)
             if self.config.is_lexical:

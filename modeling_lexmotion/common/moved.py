@@ -14,6 +14,7 @@ MOVED = {
     "lexmotion.generators.conditioning": "lexmotion.conditioning.text_conditioner",
     "lexmotion.generators.word_states": "lexmotion.conditioning.word_states",
     "lexmotion.processing.motion_io": "lexmotion.processing.recordings",
+    "lexmotion.evaluation.demo": "lexmotion.evaluation.viewer.demo",  # imported by Spaces that 0.1.0 exported
     "lexmotion.evaluation.encode_shards": "lexmotion.evaluation.encoding.shards",
     "lexmotion.evaluation.retrieval_encoder": "lexmotion.evaluation.encoding.retrieval_encoder",
     "lexmotion.retrieval_lexmotion": "lexmotion.index.lexmotion_index",
