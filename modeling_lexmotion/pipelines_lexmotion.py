@@ -29,7 +29,7 @@ class MotionPipeline(Pipeline):
 
     def motion_features(self, inputs: dict[str, torch.Tensor]) -> ModelOutput:
         """The motion tower's output for a batch, whether the model has a text tower or not."""
-        encode = getattr(self.model, "get_motion_features", self.model)
+        encode: Any = getattr(self.model, "get_motion_features", self.model)
         return encode(inputs["motion_values"], inputs["motion_attention_mask"])
 
 

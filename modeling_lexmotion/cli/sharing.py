@@ -70,9 +70,10 @@ def card(
     card_name = name or (model.resolve().name if earlier is None else earlier.name)
     made = ModelCard.collect(model, card_name, evaluations, **choices)
     console = Console(highlight=False)
-    if picture and (shown := dataset or corpus_folder(model)) is None:
+    shown = (dataset or corpus_folder(model)) if picture else None
+    if picture and shown is None:
         console.print("[yellow]no motions to show:[/] the training corpus was not found; pass it with --dataset")
-    elif picture:
+    elif shown is not None:
         made.picture, made.words = draw_held_out(model, shown, SPLIT_NAMES.get(split, split))
     console.print(f"card: {escape(str(made.save(model)))}", soft_wrap=True)
 
