@@ -11,7 +11,6 @@ from transformers.utils import logging
 
 from lexmotion import LexMotionForContrastiveAlignment, LexMotionForLexicalMaskedMotion, LexMotionModel
 from lexmotion.lexical_head import LexicalHead
-from lexmotion.modeling_lexmotion import LexMotionMotionOutput, LexMotionTextOutput
 
 from ..arguments import RunArguments, argument
 from ..batches.captions import BagOfWords, Relatives
@@ -150,8 +149,8 @@ class LexCMLPTrainer(AlignmentTrainer):
             "motion": self.dual_encoder.motion_model.lexical_head,
         }
 
-    def features(self, batch: dict[str, torch.Tensor]) -> tuple[LexMotionTextOutput, LexMotionMotionOutput]:
-        """What the towers make of a batch."""
+    def features(self, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
+        """What the towers make of the captions and of the motions of a batch."""
         text = self.dual_encoder.get_text_features(batch["input_ids"], batch["attention_mask"])
         motion = self.dual_encoder.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
         return text, motion
