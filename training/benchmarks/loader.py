@@ -154,7 +154,7 @@ class PlainLoader:
         rows: the training split, as `datasets` gives it in NumPy format.
     """
 
-    def __init__(self, trainer: Trainer, rows: Any):
+    def __init__(self, trainer: Any, rows: Any):
         self.trainer, self.args, self.data = trainer, trainer.args, trainer.data
         self.rows = rows.select([row for row, captions in enumerate(rows["captions"]) if len(captions)])
         self.tokenizer = trainer.processor.tokenizer
@@ -172,7 +172,7 @@ class PlainLoader:
         for name in self.rows["base_id"]:
             self.bases.setdefault(str(name), len(self.bases))
         if trainer.name == "lexmlm":
-            table = trainer.captions  # type: ignore[attr-defined]
+            table = trainer.captions
             self.texts = list(table.texts), list(table.mirrored_texts)
 
     def batch(self, number: int) -> Batch:
@@ -188,8 +188,8 @@ class PlainLoader:
 
     def _lexmlm(self, rows: list[int], mirrored: list[bool], random: BatchRandom) -> Batch:
         ids = [self.tokens(self.texts[turned][row]) for row, turned in zip(rows, mirrored, strict=True)]
-        ratios = [self.args.encoder_mask_ratio, self.args.decoder_mask_ratio]  # type: ignore[attr-defined]
-        overlap = self.args.decoder_overlap  # type: ignore[attr-defined]
+        ratios = [self.args.encoder_mask_ratio, self.args.decoder_mask_ratio]
+        overlap = self.args.decoder_overlap
         encoder, decoder = self.masked_captions(ids, ratios, overlap, random)
         return {
             **padded_captions(encoder, "input_ids", "labels", "attention_mask", self.tokenizer.pad_token_id),
@@ -320,7 +320,7 @@ class PlainLoader:
     ) -> list[int]:
         """Valid tokens, those to be hidden first in front."""
         parts, patch = self.config.num_parts, self.config.patch_frames
-        kinds = self.args.mask_kinds  # type: ignore[attr-defined]
+        kinds = self.args.mask_kinds
         windows = max(1, length // patch + (4 * (length % patch) >= patch))
         kind = kinds[min(int(draws[0] * len(kinds)), len(kinds) - 1)]
         most = min(3, max(1, int(ratio * parts)))
@@ -404,7 +404,7 @@ class PlainLoader:
         for number, word in enumerate(words):
             if all(self.active[ids[at]] for at in word):
                 keys[number] = -math.log(-math.log(min(max(uniform[number], 1e-9), 1.0 - 1e-7)))
-                if self.args.mask_weighting == "idf":  # type: ignore[attr-defined]
+                if self.args.mask_weighting == "idf":
                     keys[number] += math.log(max(self.idf[ids[at]] for at in word))
         count = max(1, math.floor(np.float32(ratio) * np.float32(len(keys)) + np.float32(dither)))
         chosen = sorted(keys, key=keys.__getitem__, reverse=True)[:count]

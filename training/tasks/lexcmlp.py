@@ -150,7 +150,7 @@ class LexCMLPTrainer(AlignmentTrainer):
         }
 
     def features(self, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
-        """What the towers make of a batch."""
+        """What the towers make of the captions and of the motions of a batch."""
         text = self.dual_encoder.get_text_features(batch["input_ids"], batch["attention_mask"])
         motion = self.dual_encoder.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
         return text, motion
