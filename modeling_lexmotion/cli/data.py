@@ -58,7 +58,7 @@ def prepare(
     from lexmotion.processing.corpora.prepare import prepare as run
 
     splits = parse_pairs(split or [], "--split", "train=train_nodev.txt")
-    work: dict[str, Any] = dict(num_workers=num_workers, shard=shard, merge_shards=merge_shards)
+    work: dict[str, Any] = {"num_workers": num_workers, "shard": shard, "merge_shards": merge_shards}
     report = run(source, output_dir, options, splits=splits, overwrite=overwrite, progress=True, **work)
     console = Console(highlight=False)
     console.print(escape(report.summary()))
