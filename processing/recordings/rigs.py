@@ -252,7 +252,7 @@ def _own_sources(
 
 
 def _between(source: Any, where: str, at_hand: Mapping[str, str]) -> Between:
-    pair = [source, source, 0.0] if isinstance(source, str) else source
+    pair: Any = [source, source, 0.0] if isinstance(source, str) else source
     named = isinstance(pair, (list, tuple)) and len(pair) == 3 and [type(part) for part in pair[:2]] == [str, str]
     if not named or isinstance(pair[2], bool) or not isinstance(pair[2], (int, float)) or not 0 <= pair[2] <= 1:
         raise ValueError(f"{where}: expected a name or [name, name, fraction from 0 to 1], got {source!r}")
