@@ -203,7 +203,8 @@ def inspection_tables(inspection: Inspection) -> list[Table | Text]:
         parts += [measures, Text("")]
     for problem in inspection.problems:
         style = {"error": "bold red", "warning": "yellow"}.get(problem.severity, "dim")
-        parts.append(Text.assemble((f"{problem.severity}: ", style), f"{problem.message} ", (problem.remedy, "dim")))
+        remedy = problem.remedy and f"; {problem.remedy}"
+        parts.append(Text.assemble((f"{problem.severity}: ", style), problem.message, (remedy, "dim")))
     parts.append(Text("usable", style="green") if inspection.usable else Text("not usable", style="bold red"))
     return parts
 

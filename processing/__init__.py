@@ -1,4 +1,4 @@
-"""From recordings and captions to prepared corpora and tensors."""
+"""Processing of recordings and captions to prepared corpora and tensors."""
 
 from lexmotion.common.lazy import lazy_names
 

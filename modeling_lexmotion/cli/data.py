@@ -1,10 +1,10 @@
-"""Motion files and corpora: `prepare`, `inspect`."""
+"""Commands for motion files and corpora: `prepare`, `inspect`."""
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,9 +21,7 @@ from .options import PREPARE, READING, SplitFilesOption, parse_pairs, with_optio
 @app.command()
 @with_options(PrepareOptions, PREPARE)
 def prepare(
-    source: Annotated[
-        Path, typer.Argument(help="Folder of the corpus as its project publishes it.", show_default=False)
-    ],
+    source: Annotated[Path, typer.Argument(help="Folder of the corpus as published.", show_default=False)],
     output_dir: Annotated[
         Path, typer.Option(help="Folder to write. Example: --output-dir prepared/humanml3d", show_default=False)
     ],
@@ -31,51 +29,41 @@ def prepare(
     options: PrepareOptions = PrepareOptions(),
     num_workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that read and write; unset, one per core. Example: --num-workers 8"),
+        typer.Option(min=1, help="Number of processes. If unset, one per core. Example: --num-workers 8"),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
-            help="I/N: read only this part, into OUTPUT_DIR/shards; run all N, anywhere. Example: --shard 2/8"
-        ),
+        typer.Option(help="Read only part I of N into OUTPUT_DIR/shards, on any machine. Example: --shard 2/8"),
     ] = None,
     merge_shards: Annotated[
         int | None,
-        typer.Option(min=1, help="Make the dataset of the N parts that --shard has read. Example: --merge-shards 8"),
+        typer.Option(min=1, help="Merge the N parts written with --shard. Example: --merge-shards 8"),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a folder that holds something else. Example: --overwrite")
+        bool, typer.Option("--overwrite", help="Replace a folder with other content. Example: --overwrite")
     ] = False,
 ) -> None:
-    """Turn a motion corpus into a Parquet dataset with a fitted processor beside it.
+    """Convert a motion corpus to a Parquet dataset with a fitted processor.
 
-    Reads any subset of the splits. Statistics and lexicon come from the training split alone. report.json says what
-    was read, what was skipped and why. Running it again changes nothing. A large corpus can be spread over machines:
-    give each the same command and its --shard, then the same command and --merge-shards; the result is the same.
+    Any subset of the splits can be prepared. Statistics and lexicon come only from the training split. report.json
+    contains the number of motions, and the skipped ones with reasons. A second run changes nothing. A large corpus can
+    be read on several machines: run the same command on each with its --shard, then once with --merge-shards. The
+    result is the same.
 
     Example: [bold]lexmotion prepare HumanML3D --layout humanml3d --output-dir prepared/humanml3d[/]
     """
-    # On a terminal `datasets` shows how far its workers are.
+    # On a terminal, `datasets` shows the progress of its workers.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
     begin()
     from lexmotion.processing.corpora.prepare import prepare as run
 
     splits = parse_pairs(split or [], "--split", "train=train_nodev.txt")
-    report = run(
-        source,
-        output_dir,
-        options,
-        splits=splits,
-        num_workers=num_workers,
-        shard=shard,
-        merge_shards=merge_shards,
-        overwrite=overwrite,
-        progress=True,
-    )
+    work: dict[str, Any] = {"num_workers": num_workers, "shard": shard, "merge_shards": merge_shards}
+    report = run(source, output_dir, options, splits=splits, overwrite=overwrite, progress=True, **work)
     console = Console(highlight=False)
     console.print(escape(report.summary()))
     place = str(output_dir) if shard is None else f"shard {shard} in {output_dir}"
-    console.print(f"{'already there' if report.reused else 'written'}: {escape(place)}")
+    console.print(f"{'up to date' if report.reused else 'written'}: {escape(place)}")
 
 
 @app.command()
@@ -85,18 +73,18 @@ def inspect(
     reading: ReadingOptions = ReadingOptions(),
     skeleton: Annotated[
         str | None,
-        typer.Option(help="Joints wanted: humanml3d or kit-ml; unset, those there are. Example: --skeleton humanml3d"),
+        typer.Option(help="Required joints: humanml3d or kit-ml. If unset, either. Example: --skeleton humanml3d"),
     ] = None,
     figure: Annotated[
         Path | None,
-        typer.Option(help="Strip of stick figures to write (.png, .svg or .pdf). Example: --figure strip.png"),
+        typer.Option(help="Write a strip of stick figures (.png, .svg or .pdf). Example: --figure strip.png"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables. Example: --json")] = False,
 ) -> None:
-    """Say what a motion file is, and what is wrong with it.
+    """Inspect a motion file and list its problems.
 
-    Shows format, joints, frame rate, unit and vertical axis with how sure they are, measures the motion, and lists
-    problems with remedies. The exit status is 0 where a model can use the motion, else 1.
+    Shows format, joints, frame rate, unit and vertical axis with their confidence, measures the motion, and lists
+    problems with remedies. The exit status is 0 if a model can use the motion, else 1.
 
     Example: [bold]lexmotion inspect kick.bvh --figure strip.png[/]
     """

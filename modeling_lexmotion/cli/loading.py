@@ -1,4 +1,4 @@
-"""What commands load and write."""
+"""Start of a command, and reading of its motion file."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from lexmotion.processing.recordings.options import ReadingOptions
 
 
 def begin() -> None:
-    """Before a room is entered: Auto classes registered, libraries quiet about what is not the user's concern."""
+    """Register the Auto classes and disable the libraries' own progress bars."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
@@ -23,7 +23,7 @@ def begin() -> None:
 
 
 def read_motion_for(processor: Any, path: Path, reading: ReadingOptions) -> tuple[Any, float]:
-    """Read a motion file in the joints of a model and show doubtful findings; see `lexmotion.evaluation.loading`."""
+    """Read a motion file for a model and print warnings; see `lexmotion.evaluation.loading`."""
     motion, rate = loading.read_motion_for(processor, path, reading)
     for problem in motion.problems:
         if problem.severity == "warning":

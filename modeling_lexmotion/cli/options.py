@@ -12,39 +12,31 @@ import typer
 
 SPLIT_NAMES = {"val": "validation"}
 
-
-# What many commands take.
 DatasetOption = Annotated[
     Path,
     typer.Option(
         help="Folder written by `lexmotion prepare`. Example: --dataset prepared/humanml3d", show_default=False
     ),
 ]
-
 RecipeOption = Annotated[
-    str, typer.Option(help="tiny, small, base, or a YAML file of your own. Example: --recipe my_recipe.yaml")
+    str, typer.Option(help="tiny, small, base, or your own YAML file. Example: --recipe my_recipe.yaml")
 ]
-
 ModelOption = Annotated[
     str,
     typer.Option(help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False),
 ]
-
-SplitOption = Annotated[str, typer.Option(help="train, val, test or another prepared one. Example: --split test")]
+SplitOption = Annotated[str, typer.Option(help="train, val, test or another prepared split. Example: --split test")]
 SplitsOption = Annotated[
-    list[str] | None,
-    typer.Option("--split", help="Split to take, repeatable; unset, every one. Example: --split test"),
+    list[str] | None, typer.Option("--split", help="Split to use. Repeatable. If unset, all. Example: --split test")
 ]
-BatchSizeOption = Annotated[int, typer.Option(min=1, help="Motions or captions a batch. Example: --batch-size 256")]
-
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Motions or captions per batch. Example: --batch-size 256")]
 DeviceOption = Annotated[
-    str | None, typer.Option(help="Where to compute; unset, a GPU where there is one. Example: --device cpu")
+    str | None, typer.Option(help="Device to compute on. If unset, a GPU if available. Example: --device cpu")
 ]
-
 IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)]
 
 
-# Fields of an options dataclass that a command offers, with their types there and examples; see `with_options`.
+# Fields of an options dataclass that a command offers, with their types and examples; see `with_options`.
 READING: dict[str, tuple[Any, str]] = {
     "fps": (float | None, "30"),
     "units": (str | None, "cm"),
@@ -70,32 +62,28 @@ PREPARE: dict[str, tuple[Any, str]] = {
 SplitFilesOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="SPLIT=FILE, repeatable: only these splits, each from this file of ids in SOURCE or at a path; "
-        "unset, every standard split there is. Example: --split train=train_nodev.txt --split validation=dev.txt"
+        help="SPLIT=FILE: prepare only these splits, from a file of ids in SOURCE or at a path. Repeatable. If unset, "
+        "all standard splits. Example: --split train=train_nodev.txt --split validation=dev.txt"
     ),
 ]
-
 UriOption = Annotated[
     str | None,
-    typer.Option(
-        help="Where the index's Milvus or Postgres is now, if it has moved. Example: --uri http://HOST:19530"
-    ),
+    typer.Option(help="New address of the index's Milvus or Postgres, if it moved. Example: --uri http://HOST:19530"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON. Example: --json")]
 
 
 def split_names(splits: list[str] | None) -> list[str] | None:
-    """The names of splits as corpora have them; None stays None."""
+    """Convert names of splits to those of prepared corpora; None stays None."""
     return None if splits is None else [SPLIT_NAMES.get(name, name) for name in splits]
 
 
 def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable[[Callable], Callable]:
-    """
-    Give a command the options of a dataclass in place of its parameter of this type.
+    """Replace a command's parameter of an options dataclass by one option per field.
 
     Args:
-        options: A dataclass; its defaults are those of the command, and the texts under `Args:` are its help.
-        offered: Fields to offer, each with its type and an example; the other fields keep their defaults.
+        options: dataclass whose defaults are those of the command, with the help texts under `Args:`.
+        offered: fields to offer, each with its type and an example; the other fields keep their defaults.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(options)}
     arguments = inspect.cleandoc(options.__doc__ or "").partition("Args:\n")[2]
@@ -105,13 +93,12 @@ def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable
         text = " ".join(texts.get(name, "").split()) + " Repeatable." * (defaults[name] == ())
         text += f" Example: --{name.replace('_', '-')} {example}"
         option = Annotated[kind, typer.Option(help=text, min=1 if kind is int else None)]  # type: ignore[valid-type]
-        default = defaults[name] or None  # an empty sequence is nothing to show
+        default = defaults[name] or None  # empty sequences are not shown
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
 
     def decorate(verb: Callable) -> Callable:
-        own = [
-            parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in inspect.signature(verb).parameters.values()
-        ]
+        given_parameters = inspect.signature(verb).parameters.values()
+        own = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in given_parameters]
         (place,) = (number for number, parameter in enumerate(own) if parameter.annotation is options)
 
         @functools.wraps(verb)
@@ -129,24 +116,24 @@ def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable
 
 
 def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:
-    """`["a=1", "b=x=y"]` -> `{"a": "1", "b": "x=y"}`; a word without `=` or a name given twice is an error."""
+    """Parse `["a=1", "b=x=y"]` as `{"a": "1", "b": "x=y"}`; a missing `=` or a repeated name is an error."""
     parsed: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not (name and equals and value):
-            raise ValueError(f"{option} takes NAME=VALUE, got {pair!r}; for example {option} {example}")
+            raise ValueError(f"{option}: expected NAME=VALUE, got {pair!r}; for example {option} {example}")
         if name in parsed:
-            raise ValueError(f"{option} {name} is given twice: {parsed[name]!r} and {value!r}")
+            raise ValueError(f"{option} {name}: got both {parsed[name]!r} and {value!r}; pass it once")
         parsed[name] = value
     return parsed
 
 
 def parse_factors(pairs: list[str]) -> dict[str, float]:
-    """`["left=2"]` -> `{"left": 2.0}`."""
+    """Parse `["left=2"]` as `{"left": 2.0}`."""
     factors = {}
     for word, value in parse_pairs(pairs, "--boost", "left=2").items():
         try:
             factors[word] = float(value)
         except ValueError as error:
-            raise ValueError(f"--boost takes WORD=NUMBER, got {word}={value}; for example --boost left=2") from error
+            raise ValueError(f"--boost: expected WORD=NUMBER, got {word}={value}; for example left=2") from error
     return factors

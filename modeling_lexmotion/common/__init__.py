@@ -1,1 +1,1 @@
-"""What every part of the package may use: the standard library and nothing else."""
+"""Utilities for all parts of the package; they depend only on the standard library."""

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, whole: the only place that writes aside and renames."""
+"""Atomic writing of files, and their hashes."""
 
 import hashlib
 import json
@@ -11,18 +11,16 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """
-    Write a file in one step: a reader sees the old file or the new one, whole, even if the writer is killed.
+    """Write a file atomically: readers see the complete old or new file, even if the writer is killed.
 
-    The content is brought to the disk before the rename. If the body raises, the old file stays and nothing is left
-    beside it.
+    The content is flushed to the disk before the rename. If the body raises, the old file stays and the new one is
+    removed.
 
     Args:
-        path: the file to write; missing parent folders are made.
+        path: file to write; missing parent folders are created.
 
     Yields:
-        Where to write: a name in the same folder with the same suffix, so that writers which choose a format by the
-        suffix choose the right one.
+        The path to write to, in the same folder and with the same suffix, which decides the format of some writers.
 
     Example:
         >>> import tempfile
@@ -45,7 +43,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text atomically, line ends as they are; see `atomic_path`."""
+    """Write UTF-8 text atomically, with unchanged line ends; see `atomic_path`."""
     with atomic_path(path) as aside:
         aside.write_text(text, encoding="utf-8", newline="")
 
@@ -56,6 +54,6 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """SHA-256 of a file's content, hexadecimal; the file is read in blocks."""
+    """Compute the hexadecimal SHA-256 of a file, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

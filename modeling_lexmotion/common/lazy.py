@@ -1,4 +1,4 @@
-"""Public names of a package, imported when they are first used, so that importing the package stays quick."""
+"""Lazy import of the public names of a package, which keeps the import of the package fast."""
 
 import importlib
 import sys
@@ -7,12 +7,11 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """
-    Make `__getattr__` and `__dir__` of a package.
+    """Create `__getattr__` and `__dir__` of a package.
 
     Args:
-        package: Its `__name__`.
-        homes: Public name -> the module that defines it, relative to the package.
+        package: `__name__` of the package.
+        homes: public name -> the module that defines it, relative to the package.
 
     Example:
         >>> __getattr__, __dir__ = lazy_names("json", {"JSONEncoder": "encoder"})

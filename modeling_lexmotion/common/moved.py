@@ -1,4 +1,4 @@
-"""Import paths of version 0.1.0 that its README and cards named. They work for one release, with a warning."""
+"""Import paths from the README and cards of version 0.1.0, which work for one more release, with a warning."""
 
 import importlib
 import sys
@@ -19,7 +19,7 @@ MOVED = {
     "lexmotion.evaluation.retrieval_encoder": "lexmotion.evaluation.encoding.retrieval_encoder",
     "lexmotion.retrieval_lexmotion": "lexmotion.index.lexmotion_index",
 }
-# `python -m OLD ...` and what it is now: `python -m lexmotion.training TASK ...`.
+# `python -m OLD ...` is now `python -m lexmotion.training TASK ...`.
 COMMANDS = {
     "lexmotion.training.lexmlm": "lexmlm",
     "lexmotion.training.cmmm": "cmmm",
@@ -30,13 +30,13 @@ COMMANDS = {
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds a module by its old name."""
+    """Import hook for modules by their old names."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name not in MOVED and name not in COMMANDS:
             return None
         new = MOVED.get(name) or f"python -m lexmotion.training {COMMANDS[name]}"
-        warnings.warn(f"{name} has moved: use {new}; the old name goes with the next release", FutureWarning, 3)
+        warnings.warn(f"{name}: moved to {new}; use that, the next release removes the old name", FutureWarning, 3)
         return ModuleSpec(name, self, is_package=name == "lexmotion.generators")
 
     def exec_module(self, module: ModuleType) -> None:
@@ -44,14 +44,12 @@ class MovedModules(MetaPathFinder, Loader):
         sys.modules[name] = importlib.import_module(MOVED.get(name) or f"lexmotion.training.tasks.{COMMANDS[name]}")
 
     def get_code(self, name: str) -> CodeType:
-        """What `python -m` runs."""
-        task = COMMANDS[name]
-        return compile(
-            f"import sys; from lexmotion.training.__main__ import main; main([{task!r}, *sys.argv[1:]])", name, "exec"
-        )
+        """Return the code for `python -m`."""
+        call = f"main([{COMMANDS[name]!r}, *sys.argv[1:]])"
+        return compile(f"import sys; from lexmotion.training.__main__ import main; {call}", name, "exec")
 
 
 def install() -> None:
-    """Let Python find the old names; first, or a package under its old name would load its modules a second time."""
+    """Install the hook, as the first one: otherwise a package under its old name would load its modules again."""
     if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, MovedModules())

@@ -1,10 +1,9 @@
-"""
-Read a corpus folder with many workers.
+"""Reading of a corpus folder with several workers.
 
 A block is a fixed number of consecutive ids of one split. It is one task of a worker, one row group of a data file and
-one step of fitting the processor, and a shard is a range of whole blocks: so what is written depends neither on the
-number of workers nor on the number of shards. What a block holds, see `BLOCK_FEATURES`, waits in Arrow files, never in
-memory.
+one step of fitting the processor, and a shard is a range of complete blocks, so the result depends neither on the
+number of workers nor on the number of shards. The content of blocks, see `BLOCK_FEATURES`, is kept in Arrow files, not
+in memory.
 """
 
 import os
@@ -30,8 +29,7 @@ from .columns import records_table
 from .folders import CorpusFolder
 from .records import MotionRecord
 
-# Starting a worker costs about as much as reading this many motions and summing their features, or as hashing the
-# files of this many blocks.
+# Starting a worker takes as long as reading and summing this many motions, or hashing the files of this many blocks.
 MOTIONS_PER_WORKER = 256
 BLOCKS_HASHED_PER_WORKER = 64
 
@@ -43,10 +41,10 @@ BLOCK_FEATURES = Features(
         "split": _TEXT,
         "number": Value("int32"),  # in its split
         "listed": Value("int32"),  # ids
-        "files": _FILES,  # every file that was read
+        "files": _FILES,  # all files that were read
         "skipped": List({"split": _TEXT, "id": _TEXT, "reason": _TEXT, "detail": _TEXT}),
         "rows": Value("large_binary"),  # Arrow stream, columns of `corpus_features`
-        "num_bytes": Value("int64"),  # of these rows in memory, 0 of none
+        "num_bytes": Value("int64"),  # of these rows in memory, 0 without rows
         "moments": List({"frames": Value("int64"), "mean": List(Value("float64")), "squares": List(Value("float64"))}),
     }
 )
@@ -54,11 +52,9 @@ BLOCK_FEATURES = Features(
 
 @dataclass(frozen=True)
 class Shard:
-    """
-    One of `count` equal parts of every split, `number` from 1 on.
+    """One of `count` equal parts of every split; `number` starts at 1.
 
     Example:
-
         >>> Shard.parse("2/8").name
         '00002-of-00008'
         >>> [list(Shard(number, 2).part_of(5)) for number in (1, 2)]
@@ -70,11 +66,11 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
-        """`"2/8"` -> the second of eight; anything else raises `ValueError`."""
+        """Parse `"2/8"` as the second of eight; anything else raises `ValueError`."""
         match = re.fullmatch("([0-9]+)/([0-9]+)", text)
         shard = cls(*map(int, match.groups())) if match else cls(0)
         if not 1 <= shard.number <= shard.count:
-            raise ValueError(f"A shard is I/N with I from 1 to N, for example 2/8, got {text!r}.")
+            raise ValueError(f"shard: expected I/N with I from 1 to N, for example 2/8, got {text!r}")
         return shard
 
     @property
@@ -90,7 +86,7 @@ class Shard:
 
 
 def plan_blocks(folder: CorpusFolder, ids: Mapping[str, Sequence[str]], size: int, shard: Shard) -> list[dict]:
-    """The blocks of a shard: `split`, `number`, `ids`, `clips` (the recording of each id)."""
+    """List the blocks of a shard: `split`, `number`, `ids`, `clips` (the recording of each id)."""
     blocks = []
     for split, listed in ids.items():
         for number in shard.part_of(-(-len(listed) // size)):
@@ -101,17 +97,17 @@ def plan_blocks(folder: CorpusFolder, ids: Mapping[str, Sequence[str]], size: in
 
 
 def count_workers(wanted: int | None, motions: int) -> int:
-    """`wanted`, or every core at hand as far as there are `MOTIONS_PER_WORKER` motions for each."""
+    """Return `wanted`; if None, the number of available cores, at most one per `MOTIONS_PER_WORKER` motions."""
     if wanted is not None:
         if wanted < 1:
-            raise ValueError(f"num_workers must be at least 1, got {wanted}.")
+            raise ValueError(f"num_workers: got {wanted}; pass at least 1")
         return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, motions // MOTIONS_PER_WORKER))
 
 
 def hash_blocks(blocks: list[dict], cache: Path, folder: CorpusFolder, workers: int, progress: bool) -> Dataset:
-    """`split`, `number` and `files` of every block, in order."""
+    """Return `split`, `number` and `files` of every block, in order."""
     workers = max(1, min(workers, len(blocks) // BLOCKS_HASHED_PER_WORKER))
     return spread(_hash_block, blocks, workers, "hashing blocks", progress, cache, _HASHED, folder=folder)
 
@@ -124,35 +120,33 @@ def read_blocks(
     workers: int,
     progress: bool,
 ) -> Dataset:
-    """
-    Read every block into Arrow files.
+    """Read every block into Arrow files.
 
     Args:
-        blocks (`list[dict]`): from [`plan_blocks`].
-        cache (`Path`): folder for the files, see [`open_blocks`].
-        folder ([`CorpusFolder`]): what to read from.
-        extractor ([`LexMotionFeatureExtractor`], *optional*): whose moments are taken of the training motions and
-            their mirror images.
-        workers (`int`): processes; 1 stays in this one.
-        progress (`bool`): show a progress bar on a terminal.
+        blocks: blocks from [`plan_blocks`].
+        cache: folder for the files, see [`open_blocks`].
+        folder: reader of the corpus.
+        extractor: feature extractor for the moments of the training motions and their mirror images; None: no moments.
+        workers: number of processes; 1: read in this process.
+        progress: show a progress bar on a terminal.
 
     Returns:
-        `Dataset`: `BLOCK_FEATURES` in the format `arrow`, in the order of `blocks`.
+        `BLOCK_FEATURES` in the format `arrow`, in the order of `blocks`.
     """
     options = {"folder": folder, "extractor": extractor}
     return spread(_read_block, blocks, workers, "reading blocks", progress, cache, BLOCK_FEATURES, **options)
 
 
 def open_blocks(caches: Sequence[Path], splits: Sequence[str]) -> Dataset:
-    """Blocks that [`read_blocks`] left in these folders, by split and number."""
+    """Open the blocks that [`read_blocks`] wrote to these folders, by split and number."""
     paths = [path for cache in caches for path in sorted(cache.glob("*.arrow"))]
     if not paths:
-        return _nothing(BLOCK_FEATURES)
+        return _empty(BLOCK_FEATURES)
     return _in_order(concatenate_datasets([Dataset.from_file(str(path)) for path in paths]), splits)
 
 
 def block_rows(block: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
-    """Rows of one block, without touching the bytes of other columns."""
+    """Return the rows of one block, without reading the bytes of other columns."""
     buffer = block["rows"][0].as_buffer()
     if columns is None:
         return pa.ipc.open_stream(buffer).read_all()
@@ -176,27 +170,28 @@ def spread(
     features: Features | None = None,
     **options: Any,
 ) -> Dataset:
-    """
-    `function(task, **options)` of every task, by `datasets` workers with one thread each.
+    """Call `function(task, **options)` for every task, by `datasets` workers with one thread each.
 
     Args:
-        function: of a module, so that workers find it; returns a row, or `None` where there is nothing to keep.
-        tasks (`list[dict]`): with `split` and `number`, in order.
-        workers (`int`): processes; 1 stays in this one.
-        description (`str`), progress (`bool`): of the progress bar.
-        cache (`Path`, *optional*): empty folder for Arrow files of the rows.
-        features (`Features`, *optional*): columns of a row.
+        function: module-level function that returns a row, or None without a result.
+        tasks: tasks with `split` and `number`, in order.
+        workers: number of processes; 1: run in this process.
+        description: text of the progress bar.
+        progress: show a progress bar on a terminal.
+        cache: empty folder for Arrow files of the rows.
+        features: columns of a row.
+        options: further arguments of `function`.
 
     Returns:
-        `Dataset`: the rows in the order of the tasks, in the format `arrow`.
+        The rows in the order of the tasks, in the format `arrow`.
 
     Raises:
-        OSError: a worker was ended from outside; and whatever `function` raises.
+        OSError: if a worker was killed; errors of `function` are raised unchanged.
     """
     if not tasks:
-        return _nothing(features or Features())
+        return _empty(features or Features())
     workers = min(workers, len(tasks))
-    # `datasets` gives a worker consecutive tasks; every n-th instead, so that each has its part of the training split.
+    # `datasets` assigns consecutive tasks; every n-th task instead gives each worker a part of the training split.
     striped = Dataset.from_list([task for start in range(workers) for task in tasks[start::workers]])
     threads = torch.get_num_threads()
     try:
@@ -209,19 +204,17 @@ def spread(
                 features=features,
                 cache_file_name=cache and str(cache / "blocks.arrow"),
                 load_from_cache_file=False,
-                writer_batch_size=1,  # a block is some megabytes
+                writer_batch_size=1,  # a block has some megabytes
                 new_fingerprint="blocks",  # instead of hashing all options
                 desc=description,
             )
     except RuntimeError as error:
         if "abruptly died" not in str(error):
             raise
-        raise OSError(
-            f"A worker was ended while {description}, perhaps for want of memory: take fewer than {workers} with "
-            "`--num-workers`."
-        ) from error
+        message = f"a worker was killed while {description}, perhaps for lack of memory"
+        raise OSError(f"{message}; pass fewer than {workers} with --num-workers") from error
     except multiprocess.TimeoutError as error:
-        # `datasets` met it while it closed the workers; what made it do so (Ctrl-C, most likely) is the news.
+        # `datasets` raises it while closing the workers; its cause (most likely Ctrl-C) is what matters.
         raise error.__context__ or error from None
     finally:
         torch.set_num_threads(threads)
@@ -229,13 +222,13 @@ def spread(
 
 
 def _single_threaded(task: dict, function: Callable[..., dict | None], apart: bool, **options: Any) -> dict | None:
-    torch.set_num_threads(1)  # as many workers as cores; and sums that do not depend on either
+    torch.set_num_threads(1)  # one worker per core, and sums independent of the number of threads
     if apart:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits: it ends the others
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C and ends the workers
     return function(task, **options)
 
 
-def _nothing(features: Features) -> Dataset:
+def _empty(features: Features) -> Dataset:
     return Dataset.from_dict({name: [] for name in features}, features=features).with_format("arrow")
 
 
@@ -247,7 +240,7 @@ def _in_order(blocks: Dataset, splits: Sequence[str]) -> Dataset:
 
 @contextmanager
 def _progress_bars(progress: bool) -> Iterator[None]:
-    """Show the bars of `datasets` on a terminal, or none, unless its environment variable decides."""
+    """Show the progress bars of `datasets` only on a terminal, unless its environment variable is set."""
     progress = progress and sys.stderr.isatty()
     shown = not datasets.are_progress_bars_disabled()
     if progress == shown or datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None:
@@ -262,18 +255,18 @@ def _progress_bars(progress: bool) -> Iterator[None]:
 
 
 def _hash_block(block: dict, folder: CorpusFolder) -> dict:
-    # Not `os.path.relpath`: it looks up the working directory for each of millions of files.
+    # `os.path.relpath` would look up the working directory for each of millions of files.
     paths = dict.fromkeys(path for motion_id in block["ids"] for path in folder.files_of(motion_id))
     return {"files": [{"name": f"{path.parent.name}/{path.name}", "sha256": sha256_of(path)} for path in paths]}
 
 
 def _moments(records: Sequence[MotionRecord], extractor: LexMotionFeatureExtractor) -> Iterable[FrameMoments]:
     try:
-        # Training mirrors motions, so their mirror images count too.
+        # Training mirrors motions, so the moments include their mirror images.
         positions, rates = (record.positions for record in records), (record.fps for record in records)
         yield from extractor.moments(positions, fps=rates, mirror=True)
     except ValueError as error:
-        raise ValueError(f"Training motions from {records[0].id!r} on: {error}") from error
+        raise ValueError(f"training motions from {records[0].id!r} on: {error}") from error
 
 
 def _read_block(block: dict, folder: CorpusFolder, extractor: LexMotionFeatureExtractor | None) -> dict:
@@ -283,8 +276,7 @@ def _read_block(block: dict, folder: CorpusFolder, extractor: LexMotionFeatureEx
         for motion_id, clip in zip(block["ids"], block["clips"], strict=True)
         for record in folder.read(motion_id, block["split"], clip)
     ]
-    moments: Iterable[FrameMoments]
-    moments = [] if extractor is None or block["split"] != "train" else _moments(records, extractor)
+    moments = _moments(records, extractor) if extractor is not None and block["split"] == "train" else ()
     table = records_table(records, folder.skeleton)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:

@@ -1,4 +1,4 @@
-"""The processor of a prepared corpus: fitted on the training split, or the given one of another corpus."""
+"""The processor of a prepared corpus: fitted on the training split, or taken from another corpus."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,27 +22,25 @@ _WORD = re.compile("[a-z]+")
 
 
 def given_processor(folder: str | Path, skeleton: Skeleton) -> LexMotionProcessor:
-    """Load the processor of another corpus; one of another skeleton is an error."""
+    """Load the processor of another corpus, which must have the same skeleton."""
     processor = LexMotionProcessor.from_pretrained(folder)
     theirs = processor.feature_extractor.skeleton
     if theirs != skeleton.name:
-        raise ValueError(
-            f"The processor {str(folder)!r} is for the skeleton {theirs!r}, the corpus has {skeleton.name!r}."
-        )
+        remedy = f"pass one for the corpus's skeleton {skeleton.name!r}"
+        raise ValueError(f"processor {str(folder)!r}: got the skeleton {theirs!r}; {remedy}")
     return processor
 
 
 def fit_processor(
     extractor: LexMotionFeatureExtractor, blocks: Dataset, corpus: Mapping[str, list[str]], options: PrepareOptions
 ) -> LexMotionProcessor:
-    """
-    Fit a processor.
+    """Fit a processor.
 
     Args:
-        extractor: Fitted in place on the moments of the blocks.
-        blocks: What was read of the corpus.
-        corpus: Training captions by motion, for the tokenizer and the lexicon.
-        options: Text model and filter of the lexicon.
+        extractor: feature extractor, fitted in place on the moments of the blocks.
+        blocks: the blocks of the corpus.
+        corpus: training captions by motion, for the tokenizer and the lexicon.
+        options: text model and filter of the lexicon.
     """
     extractor.fit_moments(term for block in blocks for term in block_moments(block))
     captions = [caption for texts in corpus.values() for caption in texts]
@@ -59,10 +57,9 @@ def caption_lexicon(
     vocabulary_filter: str,
     min_document_frequency: int,
 ) -> Lexicon:
-    """
-    The lexicon of training captions, see [`Lexicon.from_corpus`].
+    """Build the lexicon of training captions, see [`Lexicon.from_corpus`].
 
-    Words that only the mirrored captions hold ("left" where all is right) are part of the space as well.
+    Words that occur only in mirrored captions ("left" if every caption has "right") are also part of the space.
     """
     words, mirrored_words = (
         {word for caption in texts for word in _WORD.findall(caption.lower())}
@@ -85,17 +82,15 @@ def _load_tokenizer(text_model: str, captions: Iterable[str]):
     try:
         return AutoTokenizer.from_pretrained(name)
     except OSError as error:
-        raise OSError(
-            f"The tokenizer of the text model {text_model!r} cannot be loaded: give a folder, a hub name that can be "
-            "reached, 'minilm', or 'corpus' to build one from the captions."
-        ) from error
+        remedy = "pass a folder, an accessible Hub name, 'minilm', or 'corpus' to build one from the captions"
+        raise OSError(f"text_model: the tokenizer of {text_model!r} cannot be loaded; {remedy}") from error
 
 
 def describe_processor(processor: LexMotionProcessor, fitted: bool) -> dict[str, Any]:
-    """What the report records of a processor."""
+    """Return the entry of a processor in the report."""
     lexicon = processor.lexicon
     if lexicon is None:
-        raise ValueError("The processor has no lexicon: give the `processor` of a prepared corpus.")
+        raise ValueError("processor: got one without a lexicon; pass the folder 'processor' of a prepared corpus")
     return {
         "fitted": fitted,
         "statistics_hash": processor.feature_extractor.statistics_hash,

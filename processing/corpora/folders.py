@@ -1,14 +1,13 @@
-"""
-The folder layout that HumanML3D and KIT-ML share.
+"""The folder layout of HumanML3D and KIT-ML.
 
     new_joints/<id>.npy        (T, J, 3) joint positions
-    new_joint_vecs/<id>.npy    (T, F) features; read when there is no joint file
-    texts/<id>.txt             one caption a line: `caption#word/POS word/POS ...#start#end`
-    train.txt val.txt test.txt one id a line
-    meta.csv or index.csv      optional: the recording each motion was cut from
+    new_joint_vecs/<id>.npy    (T, F) features; read if the joint file is missing
+    texts/<id>.txt             one caption per line: `caption#word/POS word/POS ...#start#end`
+    train.txt val.txt test.txt one id per line
+    meta.csv or index.csv      optional: the source recording of each motion
 
-`start` and `end` are seconds; both 0.0 (or nan) mean the whole motion, anything else a crop that is a motion of its
-own. Ids that start with `M` are mirrored motions, either stored or derived from the motion without the letter.
+`start` and `end` are seconds; both 0.0 (or nan) select the whole motion, other values a sub-range that becomes a
+separate motion. Ids that start with `M` are mirrored motions, either stored or derived from the motion without `M`.
 """
 
 import csv
@@ -33,7 +32,7 @@ MIRROR_MODES = ("listed", "derive", "none")
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """What differs between the corpora that share the layout: the skeleton, and with it joint count, unit and fps."""
+    """A corpus with this layout, defined by its skeleton and with it joint count, unit and frame rate."""
 
     name: str
     skeleton_name: str
@@ -49,7 +48,7 @@ KIT_ML = FolderLayout(name="kit-ml", skeleton_name="kit-ml")  # KIT Motion-Langu
 
 @dataclass(frozen=True)
 class CaptionLine:
-    """One parsed line of a text file; `start == end == 0` means the whole motion."""
+    """A parsed line of a text file; `start == end == 0` selects the whole motion."""
 
     caption: str
     start: float
@@ -57,26 +56,18 @@ class CaptionLine:
 
 
 def parse_caption_line(line: str) -> CaptionLine:
-    """
-    Parse `caption#word/POS ...#start#end`.
-
-    Args:
-        line (`str`): one line of a text file.
-
-    Returns:
-        `CaptionLine`: with nan read as 0.0.
+    """Parse `caption#word/POS ...#start#end`, with nan as 0.0.
 
     Raises:
-        ValueError: fewer than four fields, or times that are not numbers, are negative or end before they start.
+        ValueError: if there are fewer than four fields, or the times are not numbers, negative or in reverse order.
 
     Example:
-
         >>> parse_caption_line("a man walks.#a/DET man/NOUN walk/VERB#nan#nan")
         CaptionLine(caption='a man walks.', start=0.0, end=0.0)
     """
     fields = line.strip().split("#")
     if len(fields) < 4:
-        raise ValueError(f"{len(fields)} field(s) separated by '#' where 4 are due: {line.strip()[:80]!r}")
+        raise ValueError(f"got {len(fields)} field(s) separated by '#', expected 4: {line.strip()[:80]!r}")
     try:
         start, end = (float(value) for value in fields[2:4])
     except ValueError:
@@ -88,65 +79,55 @@ def parse_caption_line(line: str) -> CaptionLine:
 
 
 def resolve_splits(source: Path, splits: Mapping[str, str | None] | None = None) -> dict[str, Path]:
-    """
-    Find the split files of a corpus folder.
+    """Find the split files of a corpus folder.
 
     Args:
-        source (`Path`): the folder.
-        splits (`Mapping`, *optional*): split name -> file name in `source` (or a path), `None` for
-            the usual file of that split. Without it, every usual file that exists is used. HumanML3D's `val` is
-            `validation`.
+        source: the folder.
+        splits: split name -> file name in `source` (or a path), None for the standard file of that split. By default
+            every standard file that exists. HumanML3D's `val` is `validation`.
 
     Returns:
-        `dict[str, Path]`: split name -> file, train first.
+        Split name -> file, train first.
 
     Raises:
-        FileNotFoundError: a split file, or all of them, are missing.
+        FileNotFoundError: if a split file, or all of them, are missing.
+        ValueError: if the name of a split is invalid, or a split without a standard file has no file.
     """
     if not splits:
         found = {name: source / file for name, file in DEFAULT_SPLITS.items() if (source / file).is_file()}
         if not found:
-            raise FileNotFoundError(
-                f"{source} has none of {', '.join(DEFAULT_SPLITS.values())}: add one, or name another split file, "
-                "for example `--split test=my_ids.txt`."
-            )
+            remedy = "add one, or pass another file, for example --split test=my_ids.txt"
+            raise FileNotFoundError(f"{source}: no split file {', '.join(DEFAULT_SPLITS.values())}; {remedy}")
         return found
     found = {}
     for name, file in splits.items():
         name = "validation" if name == "val" else name
         if not name.isidentifier():
-            raise ValueError(f"The split name {name!r} must be letters, digits and underscores.")
+            raise ValueError(f"split name: got {name!r}; use letters, digits and underscores")
         if file is None and name not in DEFAULT_SPLITS:
-            raise ValueError(
-                f"The split {name!r} has no usual file: give one, for example `--split {name}={name}.txt`."
-            )
+            raise ValueError(f"split {name!r}: no standard file; pass one, for example --split {name}={name}.txt")
         path = source / (file or DEFAULT_SPLITS[name])
         if file is not None and not path.is_file() and Path(file).is_file():
             path = Path(file)
         if not path.is_file():
-            at_hand = ", ".join(sorted(p.name for p in source.glob("*.txt"))) or "none"
-            raise FileNotFoundError(
-                f"There is no split file {path} for {name!r}; text files in the folder: {at_hand}."
-            )
+            present = ", ".join(sorted(p.name for p in source.glob("*.txt"))) or "your own"
+            raise FileNotFoundError(f"split {name!r}: no file {path}; pass one of {present}")
         found[name] = path
     return dict(sorted(found.items(), key=lambda item: (item[0] != "train", list(found).index(item[0]))))
 
 
 def read_ids(path: Path) -> list[str]:
-    """Ids of a split file, one a line, repeated ones once; raises `ValueError` on a file without any."""
+    """Read the ids of a split file, without repetitions; raises `ValueError` if there are none."""
     ids = list(dict.fromkeys(path.read_text(encoding="utf-8").split()))
     if not ids:
-        raise ValueError(
-            f"The split file {path} lists no ids: fill it, remove it, or leave the split out with `--split`."
-        )
+        raise ValueError(f"{path}: the file lists no ids; fill it, remove it, or select other splits with --split")
     return ids
 
 
 def read_source_clips(source: Path) -> dict[str, str]:
-    """
-    The recording each motion was cut from, where the corpus tells it.
+    """Read the source recording of each motion, if given by the corpus.
 
-    Reads `meta.csv` (columns `id`, `source_clip`) or HumanML3D's own `index.csv` (`new_name`, `source_path`).
+    The files are `meta.csv` (columns `id`, `source_clip`) or HumanML3D's `index.csv` (`new_name`, `source_path`).
     """
     for file, key, value in (("meta.csv", "id", "source_clip"), ("index.csv", "new_name", "source_path")):
         path = source / file
@@ -160,12 +141,12 @@ def read_source_clips(source: Path) -> dict[str, str]:
 
 
 def base_id_of(motion_id: str) -> str:
-    """The id of the motion that a mirrored one was made from; other ids unchanged."""
+    """Return the id of the original of a mirrored motion; other ids are unchanged."""
     return motion_id[1:] if motion_id.startswith("M") else motion_id
 
 
 def _find(motion_id: str, folders: list[Path], suffix: str) -> tuple[Path, bool] | None:
-    """File of a motion, or of the one it is the mirror image of, and whether it is the latter."""
+    """Find the file of a motion or of its mirror image, and whether it is that of the mirror image."""
     for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
         for folder in folders:
             if (path := folder / f"{candidate}{suffix}").is_file():
@@ -174,24 +155,24 @@ def _find(motion_id: str, folders: list[Path], suffix: str) -> tuple[Path, bool]
 
 
 class CorpusFolder:
-    """
-    Read one corpus folder, motion by motion.
+    """Reader of a corpus folder, motion by motion.
 
     Args:
-        source (`str` or `Path`): folder in the layout described at the top of this file.
-        layout ([`FolderLayout`]): which corpus it is.
-        splits (`Mapping`, *optional*): see [`resolve_splits`].
-        mirror (`str`): `"listed"` reads or derives the `M` ids that a split file lists; `"derive"` adds the mirrored
-            twin of every training motion that lists none; `"none"` leaves out every `M` id.
-        min_frames, max_frames (`int`): motions and crops outside are skipped and reported. The published loaders drop
-            motions below 40 (HumanML3D) or 24 (KIT-ML) and from 200 frames up; here only the lower bound 8 is preset.
-        name (`str`, *optional*): name of the corpus in the records, the folder's name by default.
+        source: folder in the layout described at the top of this file.
+        layout: layout of the corpus.
+        splits: see [`resolve_splits`].
+        mirror: `"listed"` reads or derives the `M` ids of the split files; `"derive"` adds the mirrored twin of every
+            training motion without one; `"none"` omits all `M` ids.
+        min_frames: minimum frames of a motion or sub-range; shorter ones are skipped and reported. The published
+            loaders drop motions below 40 (HumanML3D) or 24 (KIT-ML) frames.
+        max_frames: maximum frames; None: unlimited. The published loaders drop motions from 200 frames up.
+        name: name of the corpus in the records, by default the name of the folder.
 
     Attributes:
-        skipped (`list[Skipped]`): filled while `records` runs.
+        skipped: skipped items, filled while `records` runs.
 
     Raises:
-        FileNotFoundError: the folder, its `texts` or both motion folders are missing.
+        FileNotFoundError: if the folder, its `texts`, both motion folders or a split file are missing.
     """
 
     def __init__(
@@ -204,42 +185,34 @@ class CorpusFolder:
         max_frames: int | None = None,
         name: str | None = None,
     ):
-        self.source = Path(source)
-        self.layout = layout
-        self.skeleton = layout.skeleton
+        self.source, self.layout, self.skeleton = Path(source), layout, layout.skeleton
         if mirror not in MIRROR_MODES:
-            raise ValueError(f"Unknown mirror mode {mirror!r}: choose one of {', '.join(MIRROR_MODES)}.")
-        self.mirror = mirror
-        self.min_frames = min_frames
-        self.max_frames = max_frames
+            raise ValueError(f"mirror: got {mirror!r}; choose one of {', '.join(MIRROR_MODES)}")
+        self.mirror, self.min_frames, self.max_frames = mirror, min_frames, max_frames
         if not self.source.is_dir():
-            raise FileNotFoundError(f"There is no corpus folder {self.source}: check the path.")
+            raise FileNotFoundError(f"{self.source}: no such corpus folder; check the path")
         self.name = name or self.source.resolve().name
         self.source_clips: dict[str, str] = {}
         self.skipped: list[Skipped] = []
         self.splits = self._open(splits)
 
     def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
-        """Find what the folder holds; returns the file of each split."""
-        layout = self.layout
+        """Find the content of the folder and return the file of each split."""
         self.texts = self.source / "texts"
-        if not self.texts.is_dir():
-            raise FileNotFoundError(f"{self.source} has no folder 'texts': is it really laid out as {layout.name!r}?")
         self.motion_folders = [p for p in (self.source / "new_joints", self.source / "new_joint_vecs") if p.is_dir()]
-        if not self.motion_folders:
-            raise FileNotFoundError(
-                f"{self.source} has neither 'new_joints' nor 'new_joint_vecs': is it really laid out as "
-                f"{layout.name!r}?"
-            )
+        if not self.texts.is_dir() or not self.motion_folders:
+            missing = "'new_joints' or 'new_joint_vecs'" if self.texts.is_dir() else "'texts'"
+            remedy = f"check that it has the layout {self.layout.name!r} (--layout)"
+            raise FileNotFoundError(f"{self.source}: no folder {missing}; {remedy}")
         self.source_clips = read_source_clips(self.source)
         return resolve_splits(self.source, splits)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker is told the recording of each motion it reads; the names of a million others are not sent along.
+        # Workers receive the recording of each motion they read, not the names of a million others.
         return self.__dict__ | {"source_clips": {}}
 
     def ids(self, split: str) -> list[str]:
-        """Ids of one split, with the mirrored ones that the mirror mode asks for."""
+        """Return the ids of one split, with mirrored ones according to the mirror mode."""
         ids = read_ids(self.splits[split])
         if self.mirror == "none":
             ids = [motion_id for motion_id in ids if not motion_id.startswith("M")]
@@ -249,42 +222,36 @@ class CorpusFolder:
         return ids
 
     def listing_files(self) -> Iterator[Path]:
-        """The files that say what the corpus consists of, in a fixed order."""
+        """Yield the files that list the motions of the corpus, in a fixed order."""
         yield from (self.source / name for name in ("meta.csv", "index.csv") if (self.source / name).is_file())
         yield from self.splits.values()
 
     def held_out_files(self) -> dict[str, Path]:
-        """The folder's own `val.txt` and `test.txt`, whether they are prepared or not."""
+        """Return the folder's own `val.txt` and `test.txt`, even if they are not prepared."""
         paths = {name: self.source / file for name, file in DEFAULT_SPLITS.items() if name != "train"}
         return {name: path for name, path in paths.items() if path.is_file()}
 
     def files_of(self, motion_id: str) -> list[Path]:
-        """The motion and the text file that [`read`] opens, as far as they exist."""
+        """Return the existing ones of the motion and text file that [`read`] opens."""
         found = (self._motion_path(motion_id), self._text_path(motion_id))
         return [path for path, _ in filter(None, found)]
 
     def source_clip(self, motion_id: str) -> str:
-        """The recording that a motion was cut from where the corpus says so, otherwise its base id."""
+        """Return the source recording of a motion if given by the corpus, otherwise its base id."""
         base_id = base_id_of(motion_id)
         return self.source_clips.get(motion_id) or self.source_clips.get(base_id) or base_id
 
     def records(self, split: str) -> Iterator[MotionRecord]:
-        """
-        Yield the motions of a split in the order of its file, sub-ranges after the whole motion.
+        """Yield the motions of one of `self.splits` in the order of its file, sub-ranges after the whole motion.
 
-        Args:
-            split (`str`): one of `self.splits`.
-
-        Yields:
-            [`MotionRecord`]: what could be read; the rest is added to `self.skipped`.
+        Motions that cannot be read are added to `self.skipped`.
         """
         for motion_id in self.ids(split):
             yield from self.read(motion_id, split, self.source_clip(motion_id))
 
     def read(self, motion_id: str, split: str, source_clip: str) -> Iterator[MotionRecord]:
-        """One motion of [`records`], with the recording it comes from."""
-        motion_file = self._motion_path(motion_id)
-        text_file = self._text_path(motion_id)
+        """Yield the records of one motion from the recording `source_clip`."""
+        motion_file, text_file = self._motion_path(motion_id), self._text_path(motion_id)
         if motion_file is None or text_file is None:
             missing = "motion" if motion_file is None else "text"
             return self._skip(split, motion_id, f"missing {missing} file")
@@ -298,14 +265,14 @@ class CorpusFolder:
         base_id = base_id_of(motion_id)
         for (start, end), captions in crops.items():
             whole = (start, end) == (0.0, 0.0)
-            # The published loaders cut at int(seconds * fps); times beyond the end stop at the end.
+            # As in the published loaders, times are truncated to int(seconds * fps), and the end of the motion.
             crop = positions if whole else positions[int(start * fps) : int(end * fps)]
             record_id = motion_id if whole else f"{motion_id}@{start:g}-{end:g}"
             if len(crop) < self.min_frames:
-                self._skip(split, record_id, "too short", f"{len(crop)} frames, at least {self.min_frames} are needed")
+                self._skip(split, record_id, "too short", f"{len(crop)} frames, fewer than {self.min_frames}")
                 continue
             if self.max_frames is not None and len(crop) > self.max_frames:
-                self._skip(split, record_id, "too long", f"{len(crop)} frames, at most {self.max_frames} are taken")
+                self._skip(split, record_id, "too long", f"{len(crop)} frames, more than {self.max_frames}")
                 continue
             yield MotionRecord(
                 id=record_id,
@@ -324,11 +291,11 @@ class CorpusFolder:
             )
 
     def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
-        """File of a motion and whether it must still be mirrored."""
+        """Find the file of a motion, and whether it must be mirrored."""
         return _find(motion_id, self.motion_folders, ".npy")
 
     def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
-        """File of the captions and whether they must still be mirrored."""
+        """Find the file of the captions, and whether they must be mirrored."""
         return _find(motion_id, [self.texts], ".txt")
 
     def _skip(self, split: str, motion_id: str, reason: str, detail: str = "") -> None:
@@ -337,7 +304,7 @@ class CorpusFolder:
     def _read_captions(
         self, motion_id: str, split: str, path: Path, mirror: bool
     ) -> dict[tuple[float, float], list[str]]:
-        """Captions by range, the whole motion first."""
+        """Read captions by range, the whole motion first."""
         crops: dict[tuple[float, float], list[str]] = {}
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             if not line.strip():
@@ -355,7 +322,7 @@ class CorpusFolder:
         return dict(sorted(crops.items(), key=lambda item: item[0]))
 
     def _read_positions(self, motion_id: str, split: str, path: Path, mirror: bool) -> np.ndarray | None:
-        """Joint positions (T, J, 3) float32 in metres, or `None` with the reason noted."""
+        """Read joint positions (T, J, 3) float32 in metres, or return None and add the reason to `skipped`."""
         skeleton = self.skeleton
         try:
             array = np.load(path, allow_pickle=False)
@@ -365,7 +332,7 @@ class CorpusFolder:
         expected = (skeleton.num_features,) if is_features else (skeleton.num_joints, 3)
         if array.ndim != 1 + len(expected) or array.shape[1:] != expected:
             shape = " x ".join(str(size) for size in ("T", *expected))
-            return self._skip(split, motion_id, "wrong shape", f"{array.shape} where {shape} is due")
+            return self._skip(split, motion_id, "wrong shape", f"got {array.shape}, expected {shape}")
         if len(array) == 0:
             return self._skip(split, motion_id, "too short", "0 frames")
         if not np.issubdtype(array.dtype, np.number):

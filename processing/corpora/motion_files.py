@@ -1,12 +1,11 @@
-"""
-A folder of motion files, of any format that [`load_motion`] reads, with their captions in one table.
+"""A folder of motion files, of any format that [`load_motion`] reads, with their captions in one table.
 
-    captions.csv     columns `file`, `caption`, optionally `split`, `start`, `end`; a row for each caption
+    captions.csv     columns `file`, `caption`, optionally `split`, `start`, `end`; one row per caption
     captions.jsonl   or rows {"file": "...", "captions": ["...", ...], "split": "..."}
-    mapping.json     optional, or .yaml: which joints are which, see [`match_rig`]
+    mapping.json     optional, or .yaml: mapping of the joints, see [`match_rig`]
 
-`file` is a path inside the folder. Without `split`, eight of ten motions are for training and one each for validation
-and test, by a hash of their names. Motions are brought to HumanML3D's joints, metres, Y up and frame rate.
+`file` is a path inside the folder. Without `split`, 80 % of the motions are for training and 10 % each for validation
+and test, by a hash of their names. Motions are converted to HumanML3D's joints and frame rate, metres and Y up.
 """
 
 import csv
@@ -33,24 +32,16 @@ _TRAIN, _VALIDATION = 0.8, 0.9
 
 
 class MotionFilesFolder(CorpusFolder):
-    """
-    Read a folder of motion files, see the top of this file.
+    """Reader of a folder of motion files, see the top of this file.
 
-    Args:
-        source, layout, mirror, min_frames, max_frames, name: as of [`CorpusFolder`].
-        splits (`Mapping`, *optional*): only these splits; without files, since the table says what they consist of.
-
-    Raises:
-        FileNotFoundError: the folder or its captions are missing.
-        ValueError: the table is malformed, or has not the splits.
+    The arguments are those of [`CorpusFolder`], except that `splits` has no files, since the table defines the splits.
+    A missing table is a `FileNotFoundError`, a malformed table or an unknown split a `ValueError`.
     """
 
     def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
         captions_file = _first_of(self.source, CAPTION_FILES)
         if captions_file is None:
-            raise FileNotFoundError(
-                f"{self.source} has neither {' nor '.join(CAPTION_FILES)}: is it the right folder?"
-            )
+            raise FileNotFoundError(f"{self.source}: no {' or '.join(CAPTION_FILES)}; add one, or check the path")
         self.captions_file = captions_file
         self.mapping_file = _first_of(self.source, MAPPING_FILES)
         self.paths: dict[str, Path] = {}
@@ -61,9 +52,10 @@ class MotionFilesFolder(CorpusFolder):
         self.ids_of = {split: [key for key, of in split_of.items() if of == split] for split in split_of.values()}
         for split, file in (splits or {}).items():
             if file is not None or split not in self.ids_of:
+                given = split if file is None else f"{split}={file}"
+                remedy = f"name one of {', '.join(self.ids_of)}, without a file"
                 raise ValueError(
-                    f"--split {split}{'' if file is None else '=' + file}: the column 'split' of {self.captions_file} "
-                    f"says what belongs where; it has {', '.join(self.ids_of)}."
+                    f"--split {given}: {self.captions_file} has the splits, in the column 'split'; {remedy}"
                 )
         order = [split for split in ("train", "validation", "test") if split in self.ids_of]
         return {split: self.captions_file for split in order if not splits or split in splits}
@@ -72,24 +64,25 @@ class MotionFilesFolder(CorpusFolder):
         where = f"{self.captions_file}, line {row['line']}"
         file, captions = str(row.get("file") or "").strip(), row.get("captions", row.get("caption"))
         if not file or captions is None:
-            raise ValueError(f"{where}: a row needs 'file' and 'caption', got {', '.join(map(str, row))}.")
+            raise ValueError(f"{where}: a row needs 'file' and 'caption', got {', '.join(map(str, row))}")
         if None in row:
-            raise ValueError(f"{where}: more cells than columns: put captions with commas in quotes.")
+            raise ValueError(f"{where}: more cells than columns; put captions with commas in quotes")
         if Path(file).is_absolute() or ".." in Path(file).parts:
-            raise ValueError(f"{where}: {file!r} must be a path inside the folder.")
-        # An M at the beginning of an id says that the motion is mirrored.
+            raise ValueError(f"{where}: got {file!r}; write a path inside the folder")
+        # Ids that start with M are mirrored motions.
         key = f"./{file}" if file.startswith("M") else file
         split = str(row.get("split") or "").strip() or _split_by_hash(file)
         if split not in _SPLITS:
-            raise ValueError(f"{where}: unknown split {split!r}: choose one of train, validation, test.")
+            raise ValueError(f"{where}: got the split {split!r}; choose one of train, validation, test")
         if split_of.setdefault(key, _SPLITS[split]) != _SPLITS[split]:
-            raise ValueError(f"{where}: {file} is in the split {split_of[key]!r} as well: one motion, one split.")
+            raise ValueError(f"{where}: {file} is also in the split {split_of[key]!r}; use one split per motion")
         try:
             start, end = (float(row.get(name) or 0.0) for name in ("start", "end"))
         except (TypeError, ValueError):
-            raise ValueError(f"{where}: start and end must be seconds.") from None
+            got = f"{row.get('start')!r} and {row.get('end')!r}"
+            raise ValueError(f"{where}: got start and end {got}; write seconds") from None
         if (start, end) != (0.0, 0.0) and not 0.0 <= start < end < float("inf"):
-            raise ValueError(f"{where}: the range from {start:g} s to {end:g} s is empty.")
+            raise ValueError(f"{where}: the range from {start:g} s to {end:g} s is empty; write start before end")
         texts = [captions] if isinstance(captions, str) else captions
         known = self.captions.setdefault(key, {}).setdefault((start, end), [])
         known += [text for text in (" ".join(str(text).split()) for text in texts) if text]
@@ -116,8 +109,8 @@ class MotionFilesFolder(CorpusFolder):
     def _read_captions(
         self, motion_id: str, split: str, path: Path, mirror: bool
     ) -> dict[tuple[float, float], list[str]]:
-        told = {crop: texts for crop, texts in sorted(self.captions[base_id_of(motion_id)].items()) if texts}
-        return {crop: [mirror_caption(text) for text in texts] if mirror else texts for crop, texts in told.items()}
+        found = {crop: texts for crop, texts in sorted(self.captions[base_id_of(motion_id)].items()) if texts}
+        return {crop: [mirror_caption(text) for text in texts] if mirror else texts for crop, texts in found.items()}
 
     def _read_positions(self, motion_id: str, split: str, path: Path, mirror: bool) -> np.ndarray | None:
         try:
@@ -126,19 +119,18 @@ class MotionFilesFolder(CorpusFolder):
             return self._skip(split, motion_id, "unreadable motion file", self._without_folders(str(error), path))
         doubtful = [problem for problem in motion.problems if problem.severity == "warning"]
         if doubtful:
-            detail = self._without_folders(str(doubtful[0]), path)
-            return self._skip(split, motion_id, "doubtful motion file", detail)
+            return self._skip(split, motion_id, "doubtful motion file", self._without_folders(str(doubtful[0]), path))
         positions = resample_positions(torch.from_numpy(motion.positions), motion.fps, self.skeleton.fps)
         return (mirror_positions(positions, self.skeleton) if mirror else positions).numpy()
 
     def _without_folders(self, detail: str, path: Path) -> str:
-        """A message with the names of files alone: the report may be published."""
+        """Remove the folders of file names from a message, since the report may be published."""
         for file in (path, self.mapping_file):
             detail = detail if file is None else detail.replace(str(file), file.name)
         return detail
 
     def _reading(self, path: Path) -> ReadingOptions:
-        """Arrays have no joint names that a mapping could name."""
+        """Return the options for a file; arrays have no joint names for a mapping."""
         return ReadingOptions(mapping=self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None)
 
 
@@ -152,7 +144,7 @@ def _split_by_hash(file: str) -> str:
 
 
 def _read_table(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows with their `line`."""
+    """Read the rows of a table, with their `line`."""
     with path.open(encoding="utf-8-sig", newline="") as stream:
         if path.suffix == ".csv":
             reader = csv.DictReader(stream, skipinitialspace=True)
@@ -164,6 +156,5 @@ def _read_table(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     yield json.loads(line) | {"line": number}
                 except (ValueError, TypeError) as error:
-                    raise ValueError(
-                        f'{path}, line {number}: expected {{"file": "...", "captions": ["..."]}}, got {line[:60]!r}'
-                    ) from error
+                    expected = '{"file": "...", "captions": ["..."]}'
+                    raise ValueError(f"{path}, line {number}: expected {expected}, got {line[:60]!r}") from error

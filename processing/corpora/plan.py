@@ -1,11 +1,12 @@
-"""What `prepare` is going to read, checked before anything is read, and what identifies the result."""
+"""The plan of `prepare`: its input, checked before anything is read, and the identity of the result."""
 
 import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from lexmotion.common.files import sha256_of
 
@@ -17,26 +18,22 @@ from .options import CORPUS_TEXT_MODEL, PrepareOptions
 from .report import Identity, PrepareReport
 from .text_models import resolve_text_model
 
-# Name -> layout and its reader.
-LAYOUTS: dict[str, tuple[FolderLayout, type[CorpusFolder]]] = {
-    HUMANML3D.name: (HUMANML3D, CorpusFolder),
-    KIT_ML.name: (KIT_ML, CorpusFolder),
-    MOTION_FILES.name: (MOTION_FILES, MotionFilesFolder),
-}
+READERS: tuple[tuple[FolderLayout, type[CorpusFolder]], ...]
+READERS = ((HUMANML3D, CorpusFolder), (KIT_ML, CorpusFolder), (MOTION_FILES, MotionFilesFolder))
+LAYOUTS = {layout.name: (layout, reader) for layout, reader in READERS}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    A corpus, or one shard of it, that can be prepared.
+    """A corpus, or one shard of it, that can be prepared.
 
     Args:
-        options: As given.
-        folder: The corpus.
-        ids: Motions of each split.
-        excluded: Motions whose extra captions are left out on request.
-        identity: What decides the result besides the motions and their texts.
-        blocks: What is to be read, see `plan_blocks`.
+        options: options of the preparation.
+        folder: reader of the corpus.
+        ids: motions of each split.
+        excluded: motions of `exclude_ids`.
+        identity: input that determines the result, except the motions and their texts.
+        blocks: blocks to read, see `plan_blocks`.
     """
 
     options: PrepareOptions
@@ -48,23 +45,19 @@ class Plan:
 
     @property
     def num_ids(self) -> int:
-        """Listed motions in these blocks."""
+        """Number of listed motions in these blocks."""
         return sum(len(block["ids"]) for block in self.blocks)
 
     def extractor(self) -> LexMotionFeatureExtractor | None:
-        """A feature extractor to fit; None if a fitted processor is given."""
+        """Create the feature extractor to fit; None if a fitted processor is given."""
         options, skeleton = self.options, self.folder.skeleton
         if options.processor is not None:
             return None
-        return LexMotionFeatureExtractor(
-            representation=options.representation,
-            skeleton=skeleton.name,
-            fps=options.fps or skeleton.fps,
-            max_frames=options.max_frames,
-        )
+        fps, kind = options.fps or skeleton.fps, options.representation
+        return LexMotionFeatureExtractor(kind, skeleton=skeleton.name, fps=fps, max_frames=options.max_frames)
 
     def difference(self, found: PrepareReport, workers: int, progress: bool) -> str | None:
-        """How a finished folder was made, if not as planned; every file of the corpus is hashed to find out."""
+        """Describe how a finished folder differs from this plan, if it does; hashes every file of the corpus."""
         option = self.identity.differing_option(found)
         if option is not None:
             return f"with {option}"
@@ -75,66 +68,44 @@ class Plan:
 
 
 def make_plan(source: str | Path, options: PrepareOptions, shard: Shard | None) -> Plan:
-    """
-    Check options and input files, and list what is to be read.
+    """Check options and input files, and list the blocks to read; errors are those of `prepare`.
 
     Args:
-        source: Folder of the corpus. options: What to make of it. shard: Part to read; None: all of it.
-
-    Raises:
-        FileNotFoundError: the source, a split file, a file of ids or captions, or the processor is missing.
-        ValueError: an option has no such value, an id is in two splits, or nothing can fit the processor.
+        source: folder of the corpus.
+        options: options of the preparation.
+        shard: part to read; None: the complete corpus.
     """
-    if options.row_group_size < 1:
-        raise ValueError(f"row_group_size must be at least 1, got {options.row_group_size}.")
     folder = _open_folder(source, options)
     _check_processor(folder, options)
-    missing = [str(path) for path in options.extra_captions if not Path(path).is_file()]
-    if missing:
-        raise FileNotFoundError(f"There is no file of extra captions {missing[0]!r}: check the path.")
-    excluded = _read_id_files(options.exclude_ids)
+    for name, paths in (("extra_captions", options.extra_captions), ("exclude_ids", options.exclude_ids)):
+        for path in paths:
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"{name}: no file {str(path)!r}; check the path")
+    excluded = {base_id_of(motion_id) for path in options.exclude_ids for motion_id in read_ids(Path(path))}
     ids = {split: folder.ids(split) for split in folder.splits}
     _check_splits(ids)
     identity = _identity(folder, options)
     blocks = plan_blocks(folder, ids, options.row_group_size, shard or Shard())
-    return Plan(options, folder, ids, excluded, identity.of_shard(shard) if shard else identity, blocks)
+    return Plan(options, folder, ids, frozenset(excluded), identity.of_shard(shard) if shard else identity, blocks)
 
 
 def _open_folder(source: str | Path, options: PrepareOptions) -> CorpusFolder:
     if options.layout not in LAYOUTS:
-        raise ValueError(f"Unknown layout {options.layout!r}: choose one of {', '.join(LAYOUTS)}.")
+        raise ValueError(f"layout: got {options.layout!r}; choose one of {', '.join(LAYOUTS)}")
     layout, reader = LAYOUTS[options.layout]
-    return reader(
-        source,
-        layout,
-        options.splits,
-        options.mirror,
-        options.skip_shorter_than,
-        options.skip_longer_than,
-        options.source_name,
-    )
+    limits = options.skip_shorter_than, options.skip_longer_than
+    return reader(source, layout, options.splits, options.mirror, *limits, options.source_name)
 
 
 def _check_processor(folder: CorpusFolder, options: PrepareOptions) -> None:
     if options.processor is None:
         if "train" not in folder.splits:
-            raise ValueError(
-                f"The splits {', '.join(folder.splits)} cannot fit a processor, statistics come from train only: give "
-                "the one of the training corpus with `--processor PREPARED/processor`."
-            )
+            remedy = "pass the processor of the training corpus with --processor PREPARED/processor"
+            raise ValueError(f"no split 'train' among {', '.join(folder.splits)} to fit a processor; {remedy}")
     elif not Path(options.processor).is_dir():
         raise FileNotFoundError(
-            f"There is no processor folder {str(options.processor)!r}: give the `processor` of a prepared corpus."
+            f"processor: no folder {str(options.processor)!r}; pass the folder 'processor' of a prepared corpus"
         )
-
-
-def _read_id_files(paths: Sequence[str | Path]) -> frozenset[str]:
-    ids: set[str] = set()
-    for path in paths:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no file of ids to exclude {str(path)!r}: check the path.")
-        ids.update(base_id_of(motion_id) for motion_id in read_ids(Path(path)))
-    return frozenset(ids)
 
 
 def _check_splits(ids: Mapping[str, list[str]]) -> None:
@@ -142,29 +113,20 @@ def _check_splits(ids: Mapping[str, list[str]]) -> None:
         both = set(ids[first]) & set(ids[second])
         if both:
             raise ValueError(
-                f"{len(both)} ids are in both the {first!r} and the {second!r} split (for example {min(both)!r}): "
-                f"name a split file without them, for example `--split {first}=other.txt`."
+                f"{len(both)} ids are in both the {first!r} and the {second!r} split (for example {min(both)!r}); "
+                f"pass a split file without them, for example --split {first}=other.txt"
             )
 
 
 def _identity(folder: CorpusFolder, options: PrepareOptions) -> Identity:
-    recorded = {
-        "layout": options.layout,
+    recorded: dict[str, Any]
+    recorded = {field.name.removesuffix("_name"): getattr(options, field.name) for field in fields(options)}
+    recorded |= {
         "source": folder.name,
         "splits": {split: path.name for split, path in folder.splits.items()},
-        "text_model": options.text_model,
         "processor": options.processor is not None,
-        "representation": options.representation,
-        "max_frames": options.max_frames,
         "fps": options.fps or folder.skeleton.fps,
-        "vocabulary_filter": options.vocabulary_filter,
-        "min_document_frequency": options.min_document_frequency,
-        "extra_captions": [Path(path).name for path in options.extra_captions],
-        "exclude_ids": [Path(path).name for path in options.exclude_ids],
-        "mirror": options.mirror,
-        "skip_shorter_than": options.skip_shorter_than,
-        "skip_longer_than": options.skip_longer_than,
-        "row_group_size": options.row_group_size,
+        **{name: [Path(path).name for path in recorded[name]] for name in ("extra_captions", "exclude_ids")},
     }
     before = [(os.path.relpath(path, folder.source), path) for path in folder.listing_files()]
     after = [(f"held-out/{name}", path) for name, path in folder.held_out_files().items()]
@@ -174,7 +136,7 @@ def _identity(folder: CorpusFolder, options: PrepareOptions) -> Identity:
         after += _folder_files("processor", Path(options.processor), ("*", "*/*"))
     elif options.text_model != CORPUS_TEXT_MODEL:
         text_folder = Path(resolve_text_model(options.text_model))
-        # A folder counts by its content, a short name or hub name by itself.
+        # A folder is identified by its content, a short name or Hub name by itself.
         if text_folder.is_dir():
             if Path(options.text_model).is_dir():
                 recorded["text_model"] = text_folder.name

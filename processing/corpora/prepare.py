@@ -1,16 +1,15 @@
-"""
-From a corpus folder to what training reads: Parquet splits and the fitted processor.
+"""Preparation of a corpus folder for training: Parquet splits and the fitted processor.
 
-    data/{train,validation,test}-00000-of-0000N.parquet    one row a motion, see `corpus_features`
+    data/{train,validation,test}-00000-of-0000N.parquet    one row per motion, see `corpus_features`
     text/train.parquet                                     captions for text-only training, with the extra ones
     processor/                                             tokenizer, motion statistics and lexicon, from train only
-    report.json                                            what was read, what was skipped and why, fingerprint
+    report.json                                            counts, skipped motions with reasons, fingerprint
 
-Motions are stored as joint positions in metres, flattened joint by joint. The folder appears complete or not at all;
-the same input and options give the same bytes, and a folder that already holds them is left alone.
+Motions are stored as joint positions in metres, flattened joint by joint. The folder is either complete or absent. The
+same input and options give the same bytes, and a folder that already contains them is not rewritten.
 
-A large corpus can be read in parts, on as many machines: each leaves `shards/00002-of-00008/` in the folder, and
-merging them gives the bytes that one run would.
+A large corpus can be read in shards, on several machines: each run writes `shards/00002-of-00008/` in the folder, and
+merging all of them gives the same bytes as a single run.
 """
 
 import shutil
@@ -35,7 +34,7 @@ from .writing import check_readable, count_blocks, new_folder, text_corpus, writ
 
 logger = logging.get_logger(__name__)
 
-SHARDS = "shards"  # folder of the shards that wait to be merged
+SHARDS = "shards"  # folder of the shards that are not merged yet
 BLOCKS = "blocks"
 
 
@@ -51,65 +50,64 @@ def prepare(
     progress: bool = False,
     **fields: Any,
 ) -> PrepareReport:
-    """
-    Prepare a motion-caption corpus for training and evaluation.
+    """Prepare a motion-caption corpus for training and evaluation.
 
     Args:
-        source: Folder of the corpus.
-        output_dir: Folder to write; see the top of this file for what is in it.
-        options: What to make of the corpus; None: the defaults of [`PrepareOptions`].
-        num_workers: Processes that read and write; None: one for each core at hand, as far as there are 256 motions
-            for each. It does not change the result.
-        shard: `"2/8"` reads the second of eight parts of every split, and leaves it in `output_dir/shards`.
-        merge_shards: Make the corpus of this many shards instead of reading it; they are removed.
-        overwrite: Replace a folder that is not a prepared corpus, or a shard of another one.
-        progress: Show progress bars on a terminal.
-        fields: Fields of [`PrepareOptions`] by name, in place of those of `options`.
+        source: folder of the corpus.
+        output_dir: folder to write, see the top of this file.
+        options: options of the preparation; None: the defaults of [`PrepareOptions`].
+        num_workers: processes that read and write; None: one per core, at most one per 256 motions. The number does
+            not change the result.
+        shard: `"2/8"` reads the second of eight parts of every split into `output_dir/shards`.
+        merge_shards: merge this many shards instead of reading the corpus; the shards are removed.
+        overwrite: replace a folder that is not a prepared corpus, or a shard of another corpus.
+        progress: show progress bars on a terminal.
+        fields: fields of [`PrepareOptions`] by name, which replace those of `options`.
 
     Returns:
-        [`PrepareReport`]: of what was read, the whole or the shard; with `reused` set when it was already there.
+        The report of the corpus or of the shard, with `reused` set if it already existed.
 
     Raises:
-        FileNotFoundError: source, split files, text model folder, processor or shards are missing.
-        ValueError: unknown layout; a split that lists or leaves no motion; an id in two splits; no processor without
-        train. FileExistsError: the output folder holds something else.
+        FileNotFoundError: if the source, a split file, the text model, the processor or a shard is missing.
+        FileExistsError: if the output folder contains something else.
+        ValueError: if the layout is unknown, a split lists or keeps no motion, an id is in two splits, or no processor
+            is given without a training split.
 
     Example:
-
         >>> report = prepare("HumanML3D", "prepared", layout="humanml3d", text_model="minilm")  # doctest: +SKIP
         >>> load_prepared("prepared")["train"][0]["captions"]  # doctest: +SKIP
     """
-    if shard is not None and merge_shards is not None:
-        raise ValueError("Make a shard with `--shard` or merge them with `--merge-shards`, not both in one command.")
-    if merge_shards is not None and merge_shards < 1:
-        raise ValueError(f"merge_shards must be at least 1, got {merge_shards}.")
+    _check_sharding(shard, merge_shards)
     part = None if shard is None else Shard.parse(shard)
     plan = make_plan(source, replace(options or PrepareOptions(), **fields), part)
     output_dir = Path(output_dir)
     target = output_dir if part is None else output_dir / SHARDS / part.name
     workers = count_workers(num_workers, plan.num_ids)
-    found = intact(target)
-    # To merge shards that wait is not the moment to read every motion for a look at what they replace.
-    if found is not None and (merge_shards is None or not _waiting_shards(output_dir)):
-        difference = plan.difference(found, workers, progress)
-        if difference is None:
-            logger.info("%s already holds this corpus", target)
-            return found
-        if part is not None and not overwrite:
-            raise FileExistsError(
-                f"{target} was made {difference}: choose another folder, or replace it with `--overwrite`."
-            )
+    # A merge replaces an older corpus without reading every motion to compare with it.
+    merging = merge_shards is not None and _unmerged_shards(output_dir)
+    found = None if merging else intact(target)
+    difference = None if found is None else plan.difference(found, workers, progress)
+    if found is not None and difference is None:
+        logger.info("%s already contains this corpus", target)
+        return found
     shards = [] if merge_shards is None else _complete_shards(output_dir, merge_shards, plan)
     if not overwrite:
-        _refuse_to_replace(output_dir, sharded=part is not None or merge_shards is not None)
+        _refuse_to_replace(target, output_dir, difference, sharded=part is not None or merge_shards is not None)
     with new_folder(target) as folder:
         return _fill(folder, plan, shards, part is None, workers, progress)
+
+
+def _check_sharding(shard: str | None, merge_shards: int | None) -> None:
+    if shard is not None and merge_shards is not None:
+        raise ValueError(f"got --shard {shard} and --merge-shards {merge_shards}; pass only one of them per command")
+    if merge_shards is not None and merge_shards < 1:
+        raise ValueError(f"merge_shards: got {merge_shards}; pass at least 1")
 
 
 def _fill(
     folder: Path, plan: Plan, shards: Sequence[Path], whole: bool, workers: int, progress: bool
 ) -> PrepareReport:
-    """Read the corpus, or the blocks of its shards, into an empty folder; without `whole` the blocks are all."""
+    """Read the corpus, or the blocks of its shards, into an empty folder; unless `whole`, write only the blocks."""
     extractor = plan.extractor()
     if shards:
         blocks = open_blocks([path / BLOCKS for path in shards], list(plan.folder.splits))
@@ -144,49 +142,44 @@ def _fill(
     return report
 
 
-def _waiting_shards(output_dir: Path) -> list[str]:
-    """Names of the shards that wait to be merged, unfinished ones included."""
+def _unmerged_shards(output_dir: Path) -> list[str]:
+    """Return the names of the shards that are not merged yet, including incomplete ones."""
     return sorted(path.name for path in (output_dir / SHARDS).glob("*"))
 
 
-def _refuse_to_replace(output_dir: Path, sharded: bool) -> None:
-    if not output_dir.is_dir():
-        return
-    if not sharded and _waiting_shards(output_dir):
-        raise FileExistsError(
-            f"{output_dir / SHARDS} holds shards: merge them with `--merge-shards`, or replace them by a corpus read "
-            "at once with `--overwrite`."
-        )
-    names = {path.name for path in output_dir.iterdir()} - {SHARDS}
+def _refuse_to_replace(target: Path, output_dir: Path, difference: str | None, sharded: bool) -> None:
+    """Raise a `FileExistsError` if the output is a shard of another corpus, unmerged shards, or no corpus."""
+    if target != output_dir and difference is not None:
+        raise FileExistsError(f"{target}: made {difference}; choose another folder, or replace it with --overwrite")
+    if not sharded and _unmerged_shards(output_dir):
+        remedy = "merge them with --merge-shards, or replace them with --overwrite"
+        raise FileExistsError(f"{output_dir / SHARDS}: the folder contains unmerged shards; {remedy}")
+    names = {path.name for path in output_dir.glob("*")} - {SHARDS}
     if names and "report.json" not in names:
-        raise FileExistsError(
-            f"{output_dir} holds files that are not a prepared corpus: choose another folder, or overwrite it "
-            "with `--overwrite`."
-        )
+        remedy = "choose another folder, or replace it with --overwrite"
+        raise FileExistsError(f"{output_dir}: the folder is not a prepared corpus; {remedy}")
 
 
 def _complete_shards(output_dir: Path, count: int, plan: Plan) -> list[Path]:
-    """Folders of all shards; an error says which are missing, damaged or of another corpus, and what to do."""
+    """Return the folders of all shards; an error lists those that are missing, damaged or of another corpus."""
     folders, missing, splits = [], [], list(plan.folder.splits)
     for shard in (Shard(number, count) for number in range(1, count + 1)):
         folder, own = output_dir / SHARDS / shard.name, plan.identity.of_shard(shard)
         report = intact(folder)
         if report is None:
-            missing.append(f"`--shard {shard.argument}`")
+            missing.append(f"--shard {shard.argument}")
             continue
         differing = own.differing_option(report)
         if differing is not None or report.fingerprint != own.fingerprint(open_blocks([folder / BLOCKS], splits)):
             made = f"with {differing}" if differing else "from other ids, captions, tokenizer or processor"
-            raise ValueError(
-                f"{folder} was made {made}: merge with what it was made with, or make it again with "
-                f"`--shard {shard.argument} --overwrite`."
-            )
+            remedy = f"merge with the same input, or rewrite it with --shard {shard.argument} --overwrite"
+            raise ValueError(f"{folder}: made {made}; {remedy}")
         folders.append(folder)
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {count} shards are missing or damaged (in {output_dir / SHARDS}: "
-            f"{', '.join(_waiting_shards(output_dir)[:8]) or 'none'}): make them with the same command and "
-            f"{', '.join(missing[:8])}{' ...' * (len(missing) > 8)} in place of `--merge-shards {count}`."
+            f"{output_dir / SHARDS}: {len(missing)} of {count} shards are missing or damaged (present: "
+            f"{', '.join(_unmerged_shards(output_dir)[:8]) or 'none'}); run the same command with "
+            f"{', '.join(missing[:8])}{' ...' * (len(missing) > 8)} instead of --merge-shards {count}"
         )
     return folders
 
@@ -197,34 +190,28 @@ def load_prepared(
     streaming: bool = False,
     cache_dir: str | Path | None = None,
 ) -> DatasetDict | IterableDatasetDict:
-    """
-    Open a prepared corpus.
+    """Load a prepared corpus.
 
     Args:
-        folder (`str` or `Path`): output of [`prepare`].
-        splits (`Sequence[str]`, *optional*): only these; all by default.
-        streaming (`bool`): read row group by row group instead of through the local cache.
-        cache_dir (`str` or `Path`, *optional*): where `datasets` keeps its memory-mapped copy.
+        folder: output of [`prepare`].
+        splits: splits to load; None: all.
+        streaming: read row group by row group instead of through the local cache.
+        cache_dir: folder of the memory-mapped copy that `datasets` keeps.
 
     Returns:
-        `DatasetDict`: columns of [`corpus_features`], no format set; `.with_format("numpy")` gives motions as (T, J *
-        3) arrays.
+        Splits with the columns of [`corpus_features`], without a format; `.with_format("numpy")` gives motions as
+        (T, J * 3) arrays.
 
     Raises:
-        FileNotFoundError: the folder is not a prepared corpus.
-        ValueError: a split it does not have.
+        FileNotFoundError: if the folder is not a prepared corpus.
+        ValueError: if it does not have one of the splits.
     """
     folder = Path(folder)
     report = PrepareReport.load(folder)
     wanted = list(report.splits) if splits is None else list(splits)
     unknown = [split for split in wanted if split not in report.splits]
     if unknown:
-        raise ValueError(f"{folder} has no split {unknown[0]!r}, it has {', '.join(report.splits)}.")
+        raise ValueError(f"{folder}: no split {unknown[0]!r}; choose from {', '.join(report.splits)}")
     files = {split: sorted(str(path) for path in (folder / "data").glob(f"{split}-*.parquet")) for split in wanted}
-    return load_dataset(
-        "parquet",
-        data_files=files,
-        features=corpus_features(get_skeleton(report.skeleton)),
-        streaming=streaming,
-        cache_dir=None if cache_dir is None else str(cache_dir),
-    )
+    features, cache = corpus_features(get_skeleton(report.skeleton)), None if cache_dir is None else str(cache_dir)
+    return load_dataset("parquet", data_files=files, features=features, streaming=streaming, cache_dir=cache)

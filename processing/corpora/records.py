@@ -1,4 +1,4 @@
-"""One motion with its captions, as every reader gives it and as a prepared corpus stores it."""
+"""A motion with its captions, as returned by every reader and stored in a prepared corpus."""
 
 from dataclasses import dataclass, field
 
@@ -7,25 +7,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class MotionRecord:
-    """
-    One crop of one motion and the captions that describe it.
+    """A motion, or a sub-range of one, and its captions.
 
     Args:
-        id (`str`): unique in its corpus. A sub-range of motion `000123` is `000123@1.5-4`, a mirrored motion
-            `M000123`.
-        base_id (`str`): the motion it was cut from, without `M` and sub-range: equal for everything that shows the
-            same movement.
-        source_clip (`str`): the recording `base_id` was cut from where the corpus says so, otherwise `base_id`.
-        mirrored (`bool`): left and right are exchanged with regard to the recording.
-        start, end (`float`): the crop in seconds of the stored motion.
-        positions (`np.ndarray` of shape `(T, J, 3)`, float32): joint positions in **metres**, Y up (KIT-ML's
-            published millimetres are converted).
-        fps (`float`): frames a second.
-        skeleton (`str`): name of the joint layout.
-        captions (`list[str]`): descriptions, in the order of the file.
-        mirrored_captions (`list[str]`): the same for the mirror image, one for one.
-        split (`str`): `train`, `validation`, `test` or another name given by the user.
-        source (`str`): name of the corpus.
+        id: unique in its corpus. A sub-range of motion `000123` is `000123@1.5-4`, a mirrored motion `M000123`.
+        base_id: id without `M` and sub-range, equal for all records of the same movement.
+        source_clip: the recording of `base_id` if given by the corpus, otherwise `base_id`.
+        mirrored: whether left and right are exchanged relative to the recording.
+        start: start of the sub-range in seconds of the stored motion.
+        end: end of the sub-range in seconds of the stored motion.
+        positions: (T, J, 3) float32 joint positions in metres, Y up; KIT-ML's published millimetres are converted.
+        fps: frames per second.
+        skeleton: name of the joint layout.
+        captions: descriptions, in the order of the file.
+        mirrored_captions: descriptions of the mirror image, in the same order.
+        split: `train`, `validation`, `test` or another name given by the user.
+        source: name of the corpus.
     """
 
     id: str
@@ -49,7 +46,7 @@ class MotionRecord:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something a reader left out: its split, its motion, the reason in a few fixed words, and the detail."""
+    """An item that a reader skipped: its split, its motion, one of a few fixed reasons, and the detail."""
 
     split: str
     id: str

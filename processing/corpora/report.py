@@ -1,4 +1,4 @@
-"""What a prepared folder says about itself, and what it must say to be left alone."""
+"""The report of a prepared folder, and the identity that decides whether the folder can be reused."""
 
 import hashlib
 import json
@@ -15,21 +15,23 @@ FORMAT_VERSION = 1
 
 @dataclass
 class PrepareReport:
-    """
-    What [`prepare`] did; saved as `report.json`, of a shard too.
+    """Result of [`prepare`] for a corpus or a shard; saved as `report.json`.
 
     Args:
-        fingerprint (`str`): hash of every input byte and option.
-        layout, source, skeleton (`str`), fps (`float`): what the motions are.
-        options (`dict`): as given.
-        splits (`dict`): of each split: motions listed and written, mirrored ones, captions, frames, seconds.
-        skipped (`list[dict]`): `split`, `id`, `reason`, `detail` of everything left out.
-        skipped_by_reason (`dict[str, int]`): counts of the same.
-        shared (`dict[str, dict[str, int]]`): base motions and source clips that two splits have in common.
-        text (`dict`): rows of the text-only corpus and how many extra ones were left out.
-        processor (`dict`): where it comes from and its hashes.
-        files (`dict[str, int]`): size of every file written.
-        reused (`bool`): nothing had to be done; not saved.
+        fingerprint: hash of all input bytes and options.
+        layout: layout of the corpus.
+        source: name of the corpus.
+        skeleton: name of the joint layout.
+        fps: frames per second of the stored motions.
+        options: options of the preparation.
+        splits: per split: listed and written motions, mirrored ones, captions, frames, seconds.
+        skipped: `split`, `id`, `reason` and `detail` of each skipped item.
+        skipped_by_reason: their counts.
+        shared: numbers of base motions and source clips that two splits have in common.
+        text: rows of the text-only corpus, and how many extra ones were omitted.
+        processor: origin and hashes of the processor.
+        files: size of each file in bytes.
+        reused: whether the folder already existed; not saved.
     """
 
     fingerprint: str
@@ -48,7 +50,7 @@ class PrepareReport:
     reused: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as it is saved."""
+        """Return the content of `report.json`."""
         values = asdict(self)
         del values["reused"]
         return {"format_version": FORMAT_VERSION, **values}
@@ -58,19 +60,15 @@ class PrepareReport:
         """Read the report of a prepared folder."""
         path = Path(folder) / "report.json"
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{folder} is not a prepared corpus (no report.json): run `lexmotion prepare` first."
-            )
+            raise FileNotFoundError(f"{folder}: not a prepared corpus (no report.json); run `lexmotion prepare` first")
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} has format {version}, this version reads {FORMAT_VERSION}: prepare the corpus again."
-            )
+            raise ValueError(f"{path}: got format {version}, expected {FORMAT_VERSION}; prepare the corpus again")
         return cls(**values)
 
     def summary(self) -> str:
-        """A few lines for a person."""
+        """Return a summary of a few lines."""
         lines = [
             f"{name}: {split['motions']} of {split['listed']} motions, "
             f"{split['captions']} captions, {split['seconds'] / 60:.1f} min"
@@ -83,28 +81,26 @@ class PrepareReport:
 
 
 def intact(folder: Path) -> PrepareReport | None:
-    """The report of a folder that holds every file it should, else `None`."""
+    """Return the report of a folder whose files all have the recorded sizes, else None."""
     try:
         report = PrepareReport.load(folder)
     except (OSError, ValueError, TypeError):
         return None
-    for name, size in report.files.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            return None
+    paths = {folder / name: size for name, size in report.files.items()}
+    if any(not path.is_file() or path.stat().st_size != size for path, size in paths.items()):
+        return None
     report.reused = True
     return report
 
 
 @dataclass(frozen=True)
 class Identity:
-    """
-    All that decides what is written besides the motions and their texts.
+    """All input that determines the result, except the motions and their texts.
 
     Args:
-        options (`dict`): as in the report.
-        before, after (`list[tuple[str, str]]`): name and SHA-256 of the other input files, those that come before the
-            motions in the fingerprint and those after.
+        options: options as in the report.
+        before: name and SHA-256 of the files that precede the motions in the fingerprint.
+        after: name and SHA-256 of the files that follow them.
     """
 
     options: dict[str, Any]
@@ -115,7 +111,7 @@ class Identity:
         return replace(self, options=self.options | {"shard": shard.argument})
 
     def fingerprint(self, blocks: Dataset) -> str:
-        """Hash of the options and of the name and content of every input file, those of the blocks included."""
+        """Hash the options and the names and contents of all input files, including those of the blocks."""
         digest = hashlib.sha256(json.dumps({"format": FORMAT_VERSION, **self.options}, sort_keys=True).encode())
         read: dict[str, str] = {}
         for block in blocks:
@@ -126,7 +122,7 @@ class Identity:
         return digest.hexdigest()
 
     def differing_option(self, report: PrepareReport) -> str | None:
-        """In words, an option that a report tells otherwise."""
+        """Describe the first option that differs in a report."""
         for name, value in self.options.items():
             if report.options.get(name) != value:
                 return f"{name} {report.options.get(name)!r}, not {value!r}"

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -69,13 +70,9 @@ class Action:
 def read_actions() -> tuple[Action, ...]:
     """Read the actions of `synthetic_actions.yaml`; lists become tuples."""
     table = yaml.safe_load(Path(__file__).with_name("synthetic_actions.yaml").read_text(encoding="utf-8"))
-    return tuple(
-        Action(
-            animate=getattr(motions, row.pop("animate")),
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()},
-        )
-        for row in table
-    )
+    rows: list[dict[str, Any]]
+    rows = [{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()} for row in table]
+    return tuple(Action(**row | {"animate": getattr(motions, row["animate"])}) for row in rows)
 
 
 ACTIONS = read_actions()

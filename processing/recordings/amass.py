@@ -1,6 +1,6 @@
-"""AMASS recordings -> joint positions, through the package `smplx` and the user's own SMPL-H body model.
+"""Read AMASS recordings as joint positions, with the package `smplx` and the user's own SMPL-H body model.
 
-Neither comes with this package: body models have licences that each user has to accept.
+Neither is a part of this package: each user has to accept the licence of the body model.
 """
 
 from __future__ import annotations
@@ -19,41 +19,39 @@ import numpy as np
 NUM_JOINTS = 22  # joints that SMPL, SMPL-H, SMPL-X and HumanML3D share, in the same order
 GENDERS = ("neutral", "male", "female")
 WHERE = (
-    "The model is free for research after registration: 'Extended SMPL+H model' at https://mano.is.tue.mpg.de, one "
-    "model.npz for each gender."
+    "it is free for research after registration: 'Extended SMPL+H model' at https://mano.is.tue.mpg.de, one model.npz "
+    "per gender"
 )
 _NEEDED = (
     *("v_template", "shapedirs", "posedirs", "J_regressor", "kintree_table", "weights", "f"),
     *(f"hands_{what}{side}" for what in ("components", "mean") for side in "lr"),
 )
-_CHUNK = 4096  # frames at once
+_CHUNK = 4096  # frames per batch
 
 
 def amass_positions(content: Mapping[str, Any], body_model: str | os.PathLike | None, name: str) -> np.ndarray:
-    """
-    Joint positions of an AMASS recording.
+    """Compute the joint positions of an AMASS recording.
 
     Args:
-        content (`Mapping`): its arrays: `poses` (T, >= 66) axis angles, `trans` (T, 3), and where there are such,
-            `betas` (B,) and `gender`.
-        body_model (`str` or `os.PathLike`, *optional*): SMPL-H model, a `.npz` file or a folder with one for each
-            gender.
-        name (`str`): what errors call the recording.
+        content: arrays of the recording: `poses` (T, >= 66) axis angles, `trans` (T, 3), optionally `betas` (B,) and
+            `gender`.
+        body_model: SMPL-H model, a `.npz` file or a folder with one per gender.
+        name: name of the recording in error messages.
 
     Returns:
-        `np.ndarray` of shape `(T, 22, 3)`: metres, Z up as AMASS is.
+        (T, 22, 3) metres, Z up as in AMASS.
 
     Raises:
-        ImportError: `smplx` is not installed.
-        FileNotFoundError: no body model is given, or there is none.
-        ValueError: a wrong shape.
+        ImportError: if `smplx` is not installed.
+        FileNotFoundError: if no body model is given or found.
+        ValueError: if an array has a wrong shape.
     """
     smplx = _import_smplx(name)
     poses, trans = (np.asarray(content[key], dtype=np.float32) for key in ("poses", "trans"))
     if poses.ndim != 2 or poses.shape[1] < 3 * NUM_JOINTS or trans.shape != (len(poses), 3):
         raise ValueError(
-            f"{name}: AMASS has poses (frames, {3 * NUM_JOINTS} or more) and trans (frames, 3), got {poses.shape} and "
-            f"{trans.shape}."
+            f"{name}: got poses {poses.shape} and trans {trans.shape}; AMASS files contain poses (frames, at least "
+            f"{3 * NUM_JOINTS}) and trans (frames, 3)"
         )
     gender = _gender(content.get("gender"))
     betas = np.asarray(content.get("betas", np.zeros(0)), dtype=np.float32).reshape(-1)
@@ -66,14 +64,14 @@ def _import_smplx(name: str) -> ModuleType:
         import smplx
     except ImportError as error:
         raise ImportError(
-            f"{name} is an AMASS recording: it holds poses of a body model, not joints. Install `pip install smplx` "
-            f"and give your SMPL-H model with --body-model FOLDER. {WHERE}"
+            f"{name}: AMASS recordings contain poses of a body model, not joints; run `pip install smplx` and pass "
+            f"your SMPL-H model with --body-model FOLDER ({WHERE})"
         ) from error
     return smplx
 
 
 def _gender(value: Any) -> str:
-    """`male`, `female` or `neutral`, which AMASS also stores as bytes."""
+    """Return `male`, `female` or `neutral`; some AMASS files store it as bytes."""
     value = np.asarray("neutral" if value is None else value).reshape(-1)[0]
     text = (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).lower()
     return text if text in GENDERS else "neutral"
@@ -82,43 +80,35 @@ def _gender(value: Any) -> str:
 def _model_file(body_model: str | os.PathLike | None, gender: str, name: str) -> Path:
     if body_model is None:
         raise FileNotFoundError(
-            f"{name} is an AMASS recording of a {gender} body: give your SMPL-H model with --body-model FOLDER. "
-            f"{WHERE}"
+            f"{name}: AMASS recording of a {gender} body; pass your SMPL-H model with --body-model FOLDER ({WHERE})"
         )
     root = Path(body_model)
     if root.is_file():
         return root
-    folders = [root, root / "smplh"]
-    tried = [folder / gender / "model.npz" for folder in folders]
-    tried += [folder / f"SMPLH_{gender.upper()}.npz" for folder in folders]
+    names = (f"{gender}/model.npz", f"SMPLH_{gender.upper()}.npz")
+    tried = [f"{folder}{name}" for name in names for folder in ("", "smplh/")]
     for path in tried:
-        if path.is_file():
-            return path
+        if (root / path).is_file():
+            return root / path
     raise FileNotFoundError(
-        f"There is no SMPL-H model of gender {gender!r} in {root}: looked for "
-        f"{', '.join(str(path.relative_to(root)) for path in tried)}. {WHERE}"
+        f"{root}: no SMPL-H model of gender {gender!r}; save it as one of {', '.join(tried)} ({WHERE})"
     )
 
 
 def _load_body(smplx: ModuleType, path: Path) -> Any:
-    """The body model, read without pickles and without what `smplx` prints."""
+    """Load the body model without pickles, and without the messages that `smplx` prints."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             content = {key: archive[key] for key in _NEEDED}
     except (ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no SMPL-H model of plain arrays: {error}. {WHERE}") from error
+        raise ValueError(f"{path}: no SMPL-H model of plain arrays ({error}); download it again: {WHERE}") from error
     with contextlib.redirect_stdout(io.StringIO()):
-        return smplx.SMPLH(
-            str(path),
-            data_struct=smplx.utils.Struct(**content),
-            use_pca=False,
-            num_betas=content["shapedirs"].shape[-1],
-            ext="npz",
-        )
+        data, num_betas = smplx.utils.Struct(**content), content["shapedirs"].shape[-1]
+        return smplx.SMPLH(str(path), data_struct=data, use_pca=False, num_betas=num_betas, ext="npz")
 
 
 def _pose(smplx: ModuleType, body: Any, poses: np.ndarray, trans: np.ndarray, betas: np.ndarray) -> np.ndarray:
-    """Joints of the shaped body in every pose: blend the shape, regress the joints, turn them along the tree."""
+    """Compute the joints of each pose: blend the shape, regress the joints, rotate them along the tree."""
     import torch
 
     lbs = smplx.lbs

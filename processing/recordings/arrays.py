@@ -1,4 +1,4 @@
-"""NumPy files: positions or published features of a skeleton, alone (`.npy`) or among other arrays (`.npz`)."""
+"""Read NumPy files: positions or published features of a skeleton, alone (`.npy`) or among other arrays (`.npz`)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .recording import Recording, check_fps
 
 _ARRAY_NAMES = ("positions", "joints", "joint_positions", "motion", "features", "joint_vecs")
 _FPS_NAMES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")
-_DAMAGE = (ValueError, EOFError, OSError, zipfile.BadZipFile)  # what NumPy raises on a damaged file
+_DAMAGE = (ValueError, EOFError, OSError, zipfile.BadZipFile)  # raised by NumPy for damaged files
 
 
 def arrays_recording(path: Path, options: ReadingOptions) -> Recording:
-    """Read a NumPy file as a recording: its array, the chosen one of several, or the joints of an AMASS body."""
+    """Read a NumPy file as a recording: its array, one of several arrays, or the joints of an AMASS body."""
     try:
         loaded = np.load(path, allow_pickle=False)
     except _DAMAGE as error:
@@ -35,7 +35,8 @@ def arrays_recording(path: Path, options: ReadingOptions) -> Recording:
             return _amass(archive, path, options)
         name = options.key if options.key is not None else _choose_array(archive, path)
         if name not in archive.files:
-            raise ValueError(f"{path} has no array {name!r}; there are {', '.join(archive.files) or 'none'}.")
+            names = ", ".join(archive.files) or "nothing, the file is empty"
+            raise ValueError(f"{path}: no array named {name!r}; pass --key with one of {names}")
         recording = _from_array(_member(archive, name, path), f"{path}, array {name!r}", f"npz, array {name!r}")
         recording.fps = _archive_fps(archive, path)
     return recording
@@ -43,21 +44,21 @@ def arrays_recording(path: Path, options: ReadingOptions) -> Recording:
 
 def _unreadable(what: str | os.PathLike, error: Exception) -> ValueError:
     if "pickle" in str(error).lower():
-        reason = "holds a pickle or objects, which can run code when they are read, so it is not read"
+        reason = "not read because it contains a pickle or objects, which can run code"
     else:
-        reason = f"is no NumPy file, or cut off ({error})"
-    return ValueError(f"{what} {reason}. Save joint positions as plain numbers with np.save(path, array).")
+        reason = f"not a NumPy file, or truncated ({error})"
+    return ValueError(f"{what}: {reason}; save joint positions as plain numbers with np.save(path, array)")
 
 
 def _member(archive: Any, name: str, path: Path) -> np.ndarray:
     try:
         return archive[name]
     except _DAMAGE as error:
-        raise _unreadable(f"{path}, array {name!r},", error) from error
+        raise _unreadable(f"{path}, array {name!r}", error) from error
 
 
 def _choose_array(archive: Any, path: Path) -> str:
-    """The one array that can be a motion; of several, the one with a usual name."""
+    """Return the name of the only array that can be a motion; of several, the one with a usual name."""
     shapes = {}
     for name in archive.files:
         try:
@@ -68,14 +69,14 @@ def _choose_array(archive: Any, path: Path) -> str:
     usual = [name for name in _ARRAY_NAMES if name in found]
     if len(found) == 1 or usual:
         return (usual or found)[0]
-    at_hand = ", ".join(f"{name} {shape or '(unreadable)'}" for name, shape in shapes.items()) or "nothing"
     if found:
-        raise ValueError(f"{path} has several motions: choose one of {', '.join(found)} with --key.")
-    raise ValueError(f"{path} has no array of a motion, {_shapes()}; there is {at_hand}.")
+        raise ValueError(f"{path}: {len(found)} arrays can be motions; pass --key with one of {', '.join(found)}")
+    present = ", ".join(f"{name} {shape or '(unreadable)'}" for name, shape in shapes.items()) or "nothing"
+    raise ValueError(f"{path}: no array can be a motion, got {present}; save {_shapes()}")
 
 
 def _layout_of(shape: tuple[int, ...]) -> tuple[Skeleton, str] | None:
-    """Skeleton and kind (`positions`, `flat` or `features`) of an array of this shape."""
+    """Return the skeleton and the kind (`positions`, `flat` or `features`) of an array of this shape."""
     for layout in SKELETONS.values():
         if len(shape) == 3 and shape[1:] == (layout.num_joints, 3):
             return layout, "positions"
@@ -97,24 +98,19 @@ def _from_array(array: np.ndarray, what: str, label: str) -> Recording:
     if found is None:
         hint = ""
         if array.ndim == 3 and array.shape[2] == 3 and array.shape[1] > HUMANML3D.num_joints:
-            hint = " If these are SMPL's joints, keep the first 22: array[:, :22]."
+            hint = " (if these are SMPL's joints, keep the first 22: array[:, :22])"
         elif array.ndim == 4 and len(array) == 1:
-            hint = " Save one motion a file: array[0]."
-        raise ValueError(f"{what} has shape {array.shape}; expected {_shapes()}.{hint}")
+            hint = " (one motion per file: array[0])"
+        raise ValueError(f"{what}: got shape {array.shape}; save {_shapes()}{hint}")
     if array.dtype.kind not in "fiu":
-        raise ValueError(f"{what} has values of type {array.dtype}; expected numbers.")
+        raise ValueError(f"{what}: got values of type {array.dtype}; save numbers")
     layout, kind = found
     if kind != "features":
         return Recording(label, array.reshape(-1, layout.num_joints, 3).astype(np.float64))
     features = np.ascontiguousarray(array, dtype=np.float32)
     positions = features_to_positions(torch.from_numpy(features), layout).numpy() * layout.metres_per_unit
-    return Recording(
-        f"{label}, features",
-        positions.astype(np.float64),
-        units=Fact("m", "read", "features as published"),
-        up=Fact("y", "read", "features as published"),
-        features=features,
-    )
+    units, up = (Fact(value, "read", "features as published") for value in ("m", "y"))
+    return Recording(f"{label}, features", positions.astype(np.float64), units=units, up=up, features=features)
 
 
 def _archive_fps(archive: Any, path: Path) -> Fact | None:
@@ -122,7 +118,7 @@ def _archive_fps(archive: Any, path: Path) -> Fact | None:
         if name in archive.files:
             value = np.asarray(_member(archive, name, path))
             if value.size != 1 or value.dtype.kind not in "fiu":
-                raise ValueError(f"{path}, array {name!r} should be one frame rate, got shape {value.shape}.")
+                raise ValueError(f"{path}, array {name!r}: got shape {value.shape}; save a single frame rate")
             check_fps(value.item(), f"{path}, {name}")
             return Fact(float(value.item()), "read", f"array {name!r}")
     return None
@@ -131,10 +127,5 @@ def _archive_fps(archive: Any, path: Path) -> Fact | None:
 def _amass(archive: Any, path: Path, options: ReadingOptions) -> Recording:
     keys = [key for key in ("poses", "trans", "betas", "gender") if key in archive.files]
     positions = amass_positions({key: _member(archive, key, path) for key in keys}, options.body_model, str(path))
-    return Recording(
-        "AMASS",
-        positions.astype(np.float64),
-        fps=_archive_fps(archive, path),
-        units=Fact("m", "read", "AMASS"),
-        up=Fact("z", "read", "AMASS"),
-    )
+    fps, units, up = _archive_fps(archive, path), Fact("m", "read", "AMASS"), Fact("z", "read", "AMASS")
+    return Recording("AMASS", positions.astype(np.float64), fps=fps, units=units, up=up)

@@ -1,8 +1,8 @@
 """BVH files: a strict parser whose errors name the line, and a writer.
 
-A BVH file is a tree of joints (`HIERARCHY`: the offset of each joint from its parent, and the channels that move it)
-and one line of channel values a frame (`MOTION`). Channels come in any number and order: rotations are composed in the
-order in which they stand, a position channel takes the place of that coordinate of the offset.
+A BVH file contains a tree of joints (`HIERARCHY`: the offset of each joint from its parent, and the channels that move
+it) and one line of channel values per frame (`MOTION`). A joint can have any channels in any order: rotations are
+composed in that order, and a position channel replaces that coordinate of the offset.
 """
 
 from __future__ import annotations
@@ -33,13 +33,11 @@ _FRAMES = re.compile(r"frames\s*:\s*(\S+)\s*$", re.IGNORECASE)
 _FRAME_TIME = re.compile(r"frame\s+time\s*:\s*(\S+)\s*$", re.IGNORECASE)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading
-# ---------------------------------------------------------------------------------------------------------------------
+# --- reading ---
 
 
 def read_bvh(path: str | os.PathLike) -> BVH:
-    """Parse a file, see [`parse_bvh`]."""
+    """Parse a BVH file; see [`parse_bvh`]."""
     path = Path(path)
     return parse_bvh(path.read_text(encoding="utf-8-sig", errors="replace"), path.name)
 
@@ -49,35 +47,31 @@ def bvh_recording(path: Path, options: ReadingOptions) -> Recording:
     bvh = read_bvh(path)
     recording = Recording("BVH", bvh.positions(), names=bvh.names, rest=bvh.rest_positions)
     if bvh.frame_time > 0:
-        # Frame times are written with six or seven digits.
         rate = 1 / bvh.frame_time
         whole = round(rate)
-        recording.fps = Fact(
-            float(whole) if whole and abs(rate - whole) < 5e-4 * whole else rate, "read", "Frame Time"
-        )
+        if whole and abs(rate - whole) < 5e-4 * whole:  # files contain six or seven digits of the frame time
+            rate = float(whole)
+        recording.fps = Fact(rate, "read", "Frame Time")
     else:
-        recording.problems.append(
-            Problem("warning", f"The Frame Time is {bvh.frame_time:g} seconds.", "Give the frame rate with --fps.")
-        )
+        message = f"the Frame Time is {bvh.frame_time:g} seconds"
+        recording.problems.append(Problem("warning", message, "pass the frame rate with --fps"))
     return recording
 
 
 def parse_bvh(text: str, name: str = "BVH") -> BVH:
-    """
-    Parse the text of a BVH file.
+    """Parse the text of a BVH file.
 
     Args:
-        text (`str`): content.
-        name (`str`, *optional*): what errors call it.
+        text: content of the file.
+        name: name of the file in error messages.
 
     Returns:
-        [`BVH`]: with at least one frame.
+        The skeleton and at least one frame.
 
     Raises:
-        ValueError: the text breaks the format or is cut off; the message names the line and what is due there.
+        ValueError: if the text is malformed or truncated; the message names the line and what is expected there.
 
     Example:
-
         >>> text = '''HIERARCHY
         ... ROOT Hips
         ... {
@@ -98,8 +92,7 @@ def parse_bvh(text: str, name: str = "BVH") -> BVH:
     """
     lines = text.splitlines()
     tree = _Hierarchy(name)
-    after = tree.read(lines)
-    count, frame_time, first = _motion_header(lines, after, name)
+    count, frame_time, first = _motion_header(lines, tree.read(lines), name)
     width = sum(len(node.channels) for node in tree.nodes)
     values = _motion_values(lines, first, count, width, name)
     return BVH(
@@ -126,9 +119,9 @@ def _number(word: str, name: str, line: int, what: str) -> float:
     try:
         number = float(word)
     except ValueError:
-        _fail(name, line, f"{what} must be a number, got {_shown(word)}.")
+        _fail(name, line, f"{what} must be a number, got {_shown(word)}")
     if not math.isfinite(number):
-        _fail(name, line, f"{what} must be finite, got {word}.")
+        _fail(name, line, f"{what} must be finite, got {word}")
     return number
 
 
@@ -143,7 +136,7 @@ class _Node:
 
 
 class _Hierarchy:
-    """Reads the part of the file up to `MOTION`, statement by statement."""
+    """Parser of the part of the file up to `MOTION`, statement by statement."""
 
     def __init__(self, name: str):
         self.name = name
@@ -152,8 +145,11 @@ class _Hierarchy:
         self.open: list[int] = []
         self.expects_brace = False
 
+    def _fail(self, line: int, message: str) -> NoReturn:
+        _fail(self.name, line, message)
+
     def read(self, lines: Sequence[str]) -> int:
-        """Fill `nodes`. Returns the number of lines up to and including `MOTION`."""
+        """Fill `nodes` and return the number of lines up to and including `MOTION`."""
         started = False
         for number, line in enumerate(lines, start=1):
             for statement in _STATEMENT.findall(line):
@@ -163,21 +159,21 @@ class _Hierarchy:
                 keyword = words[0].upper()
                 if not started:
                     if keyword != "HIERARCHY":
-                        _fail(self.name, number, f"a BVH file starts with HIERARCHY, got {_shown(line)}.")
+                        self._fail(number, f"expected HIERARCHY, got {_shown(line)}; save it as BVH")
                     started = True
                 elif keyword == "MOTION" and not self.open and not self.expects_brace:
                     if not self.nodes:
-                        _fail(self.name, number, "there is no ROOT before MOTION.")
+                        self._fail(number, "no ROOT before MOTION; export the file again")
                     return number
                 else:
                     self._statement(keyword, words, number)
         where = f"inside joint {self.nodes[self.open[-1]].name!r}" if self.open else "before MOTION"
-        _fail(self.name, len(lines) or 1, f"the file ends {where}: it is cut off. Export or download it again.")
+        self._fail(len(lines) or 1, f"the file is truncated {where}; export or download it again")
 
     def _statement(self, keyword: str, words: list[str], line: int) -> None:
         if self.expects_brace != (keyword == "{"):
             due = "'{' after the name of a joint" if self.expects_brace else "no '{' here"
-            _fail(self.name, line, f"expected {due}, got {_shown(' '.join(words))}.")
+            self._fail(line, f"expected {due}, got {_shown(' '.join(words))}")
         match keyword:
             case "{":
                 self.open.append(len(self.nodes) - 1)
@@ -191,32 +187,29 @@ class _Hierarchy:
             case "CHANNELS":
                 self._channels(words[1:], line)
             case _:
-                _fail(
-                    self.name,
-                    line,
-                    f"expected JOINT, End Site, OFFSET, CHANNELS or '}}', got {_shown(' '.join(words))}.",
-                )
+                expected = "JOINT, End Site, OFFSET, CHANNELS or '}'"
+                self._fail(line, f"expected {expected}, got {_shown(' '.join(words))}")
 
     def _here(self, line: int) -> _Node:
         if not self.open:
-            _fail(self.name, line, "this belongs inside the braces of a joint.")
+            self._fail(line, "statement outside of a joint; move it inside the braces of one")
         return self.nodes[self.open[-1]]
 
     def _begin(self, keyword: str, label: str, line: int) -> None:
         parent = self.open[-1] if self.open else -1
         if keyword == "ROOT":
             if self.nodes:
-                _fail(self.name, line, f"a second ROOT ({label}): split the file, one body each.")
+                self._fail(line, f"second ROOT {label}; split the file into one per body")
         elif self._here(line).is_end:
-            _fail(self.name, line, "an End Site has no children.")
+            self._fail(line, "an End Site with children; make it a JOINT")
         if keyword == "END":
             label = f"{self.nodes[parent].name}{END_SUFFIX}"
             while label in self.lines_of:
                 label += END_SUFFIX
         elif not label:
-            _fail(self.name, line, f"{keyword} needs a name.")
+            self._fail(line, f"{keyword} without a name; add one")
         elif label in self.lines_of:
-            _fail(self.name, line, f"joint {label!r} is also in line {self.lines_of[label]}: rename one of them.")
+            self._fail(line, f"joint {label!r} is also in line {self.lines_of[label]}; rename one of them")
         self.lines_of[label] = line
         self.nodes.append(_Node(label, parent, line, keyword == "END"))
         self.expects_brace = True
@@ -224,65 +217,60 @@ class _Hierarchy:
     def _offset(self, words: list[str], line: int) -> None:
         node = self._here(line)
         if len(words) != 3:
-            _fail(self.name, line, f"OFFSET of {node.name!r} needs 3 numbers, got {len(words)}.")
+            self._fail(line, f"OFFSET of {node.name!r} needs 3 numbers, got {len(words)}")
         node.offset = [_number(word, self.name, line, f"OFFSET of {node.name!r}") for word in words]
 
     def _channels(self, words: list[str], line: int) -> None:
         node = self._here(line)
         if node.is_end:
-            _fail(self.name, line, "an End Site has no channels.")
+            self._fail(line, "an End Site with channels; remove them")
         named = words[1:]
         if not words or words[0] != str(len(named)):
-            _fail(
-                self.name,
-                line,
-                f"CHANNELS of {node.name!r} announces {words[0] if words else 'no number'}, but names {len(named)}.",
-            )
+            count = words[0] if words else "nothing"
+            self._fail(line, f"CHANNELS of {node.name!r} states {count} for {len(named)} channels; write {len(named)}")
         unknown = [word for word in named if word.lower() not in _CHANNEL_OF]
         if unknown:
-            _fail(self.name, line, f"unknown channel {_shown(unknown[0])}: there are {', '.join(CHANNELS)}.")
+            self._fail(line, f"unknown channel {_shown(unknown[0])}; use {', '.join(CHANNELS)}")
         node.channels = [_CHANNEL_OF[word.lower()] for word in named]
         if len(set(node.channels)) != len(node.channels):
-            _fail(self.name, line, f"joint {node.name!r} names a channel twice: {' '.join(named)}.")
+            self._fail(line, f"repeated channel of joint {node.name!r}: {' '.join(named)}; remove one")
 
     def _close(self, line: int) -> None:
         node = self._here(line)
         if not node.offset:
-            _fail(self.name, line, f"{node.name!r} (line {node.line}) has no OFFSET.")
+            self._fail(line, f"{node.name!r} (line {node.line}) has no OFFSET; add one")
         self.open.pop()
 
 
 def _motion_header(lines: Sequence[str], start: int, name: str) -> tuple[int, float, int]:
-    """Number of frames, frame time, and the number of lines before the first frame."""
+    """Return the number of frames, the frame time and the number of lines before the first frame."""
     found: list[tuple[str, int]] = []
     for label, pattern in (("Frames: N", _FRAMES), ("Frame Time: SECONDS", _FRAME_TIME)):
         while start < len(lines) and not lines[start].strip():
             start += 1
         if start == len(lines):
-            _fail(name, start or 1, f"the file ends before {label!r}: it is cut off. Export or download it again.")
+            _fail(name, start or 1, f"the file is truncated before {label!r}; export or download it again")
         match = pattern.match(lines[start].strip())
         start += 1
         if match is None:
-            _fail(name, start, f"expected {label!r}, got {_shown(lines[start - 1])}.")
+            _fail(name, start, f"expected {label!r}, got {_shown(lines[start - 1])}")
         found.append((match.group(1), start))
     (frames, frames_line), (seconds, time_line) = found
     if not frames.isdigit() or int(frames) < 1:
-        _fail(name, frames_line, f"the number of frames must be at least 1, got {_shown(frames)}.")
+        _fail(name, frames_line, f"the number of frames must be at least 1, got {_shown(frames)}")
     return int(frames), _number(seconds, name, time_line, "Frame Time"), start
 
 
 def _motion_values(lines: Sequence[str], start: int, count: int, width: int, name: str) -> np.ndarray:
-    """(count, width) channel values; the error of a bad line names it."""
+    """Return (count, width) channel values; an error names the first bad line."""
     numbered = [(number, line) for number, line in enumerate(lines[start:], start=start + 1) if line.strip()]
     if len(numbered) != count:
-        cause = "it is cut off" if len(numbered) < count else "the header is wrong"
-        other = f", or write 'Frames: {len(numbered)}' to take those there are" if numbered else ""
-        raise ValueError(
-            f"{name}: the header announces {count} frames, but there are {len(numbered)}: {cause}. Export it "
-            f"again{other}."
-        )
+        cause = "is truncated" if len(numbered) < count else "has a wrong header"
+        other = f", or write 'Frames: {len(numbered)}' to use these" if numbered else ""
+        message = f"the header states {count} frames, but the file has {len(numbered)} and {cause}"
+        raise ValueError(f"{name}: {message}; export it again{other}")
     if not width:
-        raise ValueError(f"{name}: no joint has channels, so nothing moves.")
+        raise ValueError(f"{name}: no joint has channels, so nothing moves; export it with the animation")
     try:
         values = np.loadtxt([line for _, line in numbered], dtype=np.float64, comments=None, ndmin=2)
     except ValueError:
@@ -296,31 +284,29 @@ def _blame_line(numbered: Iterable[tuple[int, str]], width: int, name: str) -> N
     for number, line in numbered:
         words = line.split()
         if len(words) != width:
-            _fail(name, number, f"{len(words)} values where the channels of all joints are {width}.")
+            _fail(name, number, f"got {len(words)} values, the joints have {width} channels; export it again")
         for word in words:
             _number(word, name, number, "a channel value")
-    raise ValueError(f"{name}: the channel values cannot be read.")
+    raise ValueError(f"{name}: unreadable channel values; export it again")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Writing
-# ---------------------------------------------------------------------------------------------------------------------
+# --- writing ---
 
 
 def format_bvh(bvh: BVH) -> str:
-    """The text of a BVH file, six digits after the point."""
+    """Format the text of a BVH file, with six decimal places."""
     children: dict[int, list[int]] = {}
     for joint, parent in enumerate(bvh.parents):
         children.setdefault(parent, []).append(joint)
     lines = ["HIERARCHY"]
     starts = np.cumsum([0, *map(len, bvh.channels)])
-    columns: list[int] = []  # in the order in which the tree names them
+    columns: list[int] = []  # in the order of the tree
 
     def add(joint: int, depth: int) -> None:
         indent, inner = "  " * depth, "  " * (depth + 1)
         kind = "End Site" if joint in bvh.end_sites else f"{'JOINT' if depth else 'ROOT'} {bvh.names[joint]}"
-        lines.extend([indent + kind, indent + "{"])
-        lines.append(inner + "OFFSET " + " ".join(f"{value:.6f}" for value in bvh.offsets[joint]))
+        offset = " ".join(f"{value:.6f}" for value in bvh.offsets[joint])
+        lines.extend([indent + kind, indent + "{", f"{inner}OFFSET {offset}"])
         if joint not in bvh.end_sites:
             channels = bvh.channels[joint]
             columns.extend(range(starts[joint], starts[joint + 1]))
@@ -343,29 +329,26 @@ def save_bvh(
     fps: float | None = None,
     units: str | float = "cm",
 ) -> float:
-    """
-    Write joint positions as a BVH file that animation programs open: a T-pose, and rotations by bone directions.
+    """Write joint positions as a BVH file for animation programs: a T-pose, and rotations from bone directions.
 
-    A joint turns by what brings its bones to where they are; a joint with several bones that move against each other
-    gets a helper joint of the same place for each. Bones have their median length. Positions do not tell how a limb
-    turns about itself: it turns as little as possible.
+    Each joint is rotated so that its bones point in the observed directions; if several bones of one joint move
+    against each other, each gets a helper joint at the same place. Bones have their median length. The twist of a limb
+    about its own axis cannot be inferred from positions and is kept as small as possible.
 
     Args:
-        path (`str` or `os.PathLike`): file to write.
-        positions (`np.ndarray` of shape `(T, J, 3)`): metres, Y up.
-        skeleton (`str` or [`Skeleton`]): joint layout.
-        fps (`float`, *optional*): frames a second; unset, the skeleton's.
-        units (`str` or `float`): of the file, one of `UNITS` or metres in a unit.
+        path: file to write.
+        positions: (T, J, 3) metres, Y up.
+        skeleton: joint layout.
+        fps: frames per second; None: the skeleton's.
+        units: unit of the file, one of `UNITS` or metres per unit.
 
     Returns:
-        `float`: largest distance in metres between a joint and where the file puts it; nearly 0 where every bone keeps
-        its length.
+        Largest distance in metres between a joint and its place in the file; nearly 0 if bones keep their length.
 
     Raises:
-        ValueError: wrong shape, NaN, or an fps or unit that makes no sense.
+        ValueError: if the shape, the frame rate or the unit is invalid, or positions contain NaN.
 
     Example:
-
         >>> walk = np.random.default_rng(0).normal(size=(1, 22, 3)) + np.linspace(0, 1, 20)[:, None, None]
         >>> save_bvh("walk.bvh", walk, fps=20) < 1e-5
         True
@@ -373,13 +356,11 @@ def save_bvh(
     layout = get_skeleton(skeleton)
     joints = np.asarray(positions, dtype=np.float64)
     if joints.ndim != 3 or joints.shape[1:] != (layout.num_joints, 3) or not len(joints):
-        raise ValueError(
-            f"Expected positions of shape (frames, {layout.num_joints}, 3) for skeleton {layout.name!r}, got "
-            f"{joints.shape}."
-        )
+        expected = f"(frames, {layout.num_joints}, 3) for the skeleton {layout.name!r}"
+        raise ValueError(f"positions: got shape {joints.shape}; pass {expected}")
     if not np.isfinite(joints).all():
         frame = int((~np.isfinite(joints).all(axis=(1, 2))).argmax())
-        raise ValueError(f"Frame {frame} holds NaN or infinity: repair it, or cut it off.")
+        raise ValueError(f"positions: frame {frame} contains NaN or infinity; repair it or cut it off")
     rate = layout.fps if fps is None else fps
     check_fps(rate, "fps")
     scale = metres_per_unit(units)

@@ -1,6 +1,6 @@
-"""What a motion file does not say about itself: its unit, its vertical axis, whether its sides are exchanged.
+"""Detection of the unit, the vertical axis and exchanged sides of a motion file.
 
-Every finding is a [`Fact`] with a confidence; a caller's word goes before all of them.
+Every finding is a [`Fact`] with a confidence; values from the caller override all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..skeletons import Skeleton
 
-# Metres in a unit. "cmu" is that of the CMU database: 0.45 of its units are an inch.
+# Metres per unit. "cmu" is the unit of the CMU database: 0.45 of its units are an inch.
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "in": 0.0254, "ft": 0.3048, "cmu": 0.0254 / 0.45}
 _UNIT_WORDS = {
     **dict.fromkeys(("metre", "metres", "meter", "meters"), "m"),
@@ -22,14 +22,14 @@ _UNIT_WORDS = {
     **dict.fromkeys(("inch", "inches"), "in"),
     **dict.fromkeys(("foot", "feet"), "ft"),
 }
-# Rare units must fit clearly better to be chosen: added to the misfit.
+# Added to the misfit of rare units, which are chosen only if they fit clearly better.
 _RARE = {"in": 0.2, "ft": 0.2, "cmu": 0.2}
 ADULT_HEIGHT = 1.7  # metres
-# Standing height over the way from ankle to hip and pelvis to head along the bones, of HumanML3D's reference body.
+# Standing height over the length of the bones from ankle to hip and pelvis to head, of HumanML3D's reference body.
 HEIGHT_OF_CHAIN = 1.15
-LIKELY_HEIGHTS, POSSIBLE_HEIGHTS = (1.35, 2.1), (0.9, 2.5)  # metres, of the chain's estimate
+LIKELY_HEIGHTS, POSSIBLE_HEIGHTS = (1.35, 2.1), (0.9, 2.5)  # metres, as estimated from the bones
 
-# Rows: x, y and z of the Y-up body in the file's coordinates. All are rotations: left stays left.
+# Rows: x, y and z of the Y-up body in the file's coordinates. All are rotations, so left stays left.
 _TO_Y_UP = {
     "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "-y": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
@@ -40,22 +40,21 @@ _TO_Y_UP = {
 }
 UP_AXES = tuple(_TO_Y_UP)
 
-STANDS = 0.6  # mean cosine between the body's long axis and a coordinate axis: it stands along that axis
+STANDS = 0.6  # mean cosine between the body's long axis and a coordinate axis from which it stands along it
 STANDS_CLEARLY = 0.85
-# A lowest point this far from 0, in heights of the body, is no floor; one this near is no accident.
+# In body heights: a lowest point further from 0 than the first is no floor, one nearer than the second is no accident.
 OFF_FLOOR, ON_FLOOR = 0.05, 0.005
 
 
 @dataclass(frozen=True)
 class Fact:
-    """
-    Something known about a file.
+    """A known property of a file.
 
     Args:
-        value: what it is.
-        confidence (`str`): `given` (by the caller), `read` (the file or its format says so), `high`, `medium`, `low`
-            (detected), or `assumed` (nothing tells).
-        reason (`str`): why.
+        value: its value.
+        confidence: `given` (by the caller), `read` (from the file or its format), `high`, `medium`, `low` (detected),
+            or `assumed` (without evidence).
+        reason: evidence for it.
     """
 
     value: Any
@@ -64,17 +63,9 @@ class Fact:
 
 
 def metres_per_unit(units: str | float) -> float:
-    """
-    Metres in a unit.
-
-    Args:
-        units (`str` or `float`): one of `UNITS`, its name in full, or the number itself, also as text.
-
-    Raises:
-        ValueError: it is none of these.
+    """Return the metres per unit of one of `UNITS`, its full name, or a number, also as text.
 
     Example:
-
         >>> metres_per_unit("centimetres"), metres_per_unit("0.5")
         (0.01, 0.5)
     """
@@ -87,12 +78,12 @@ def metres_per_unit(units: str | float) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"Unknown units {units!r}: give one of {', '.join(UNITS)}, or metres in a unit as a number.")
+        raise ValueError(f"units: got {units!r}; pass one of {', '.join(UNITS)}, or metres per unit as a number")
     return number
 
 
 def to_y_up(positions: np.ndarray, up: str) -> np.ndarray:
-    """Turn positions (..., 3) with vertical axis `up` such that Y points up."""
+    """Rotate positions (..., 3) with vertical axis `up` so that Y points up."""
     return positions @ np.array(_TO_Y_UP[up], dtype=positions.dtype).T
 
 
@@ -101,38 +92,31 @@ def _joint(skeleton: Skeleton, name: str) -> int:
 
 
 def body_height(positions: np.ndarray, skeleton: Skeleton) -> float:
-    """
-    Standing height, estimated from the bones whatever the pose: legs and trunk, times `HEIGHT_OF_CHAIN`.
+    """Estimate the standing height from bone lengths in any pose: legs and trunk, times `HEIGHT_OF_CHAIN`.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): finite positions in any unit.
-        skeleton ([`Skeleton`]): joint layout.
+        positions: (T, J, 3) finite positions in any unit.
+        skeleton: joint layout.
 
     Returns:
-        `float`: in the unit of the positions, the median over frames.
+        Height in the unit of the positions, from the median lengths over frames.
     """
     lengths = np.median(np.linalg.norm(np.diff(positions[:, np.array(skeleton.bones)], axis=2)[:, :, 0], axis=-1), 0)
     of_joint = dict(zip((joint for _, joint in skeleton.bones), lengths, strict=True))
-    legs = sum(
-        of_joint[_joint(skeleton, f"{side}_{name}")] for side in ("left", "right") for name in ("knee", "ankle")
-    )
+    names = ("left_knee", "left_ankle", "right_knee", "right_ankle")
+    legs = sum(of_joint[_joint(skeleton, name)] for name in names)
     trunk = sum(of_joint[joint] for joint in skeleton.parts["torso"][1:])
     return float(HEIGHT_OF_CHAIN * (legs / 2 + trunk))
 
 
 def detect_units(height: float, rig: str | None = None) -> Fact:
-    """
-    The unit in which a body of this height is likeliest.
+    """Detect the most likely unit of a body of this height, one of `UNITS`.
 
     Args:
-        height (`float`): see [`body_height`].
-        rig (`str`, *optional*): naming convention of the joints; that of CMU makes CMU's unit no rarity.
-
-    Returns:
-        [`Fact`]: one of `UNITS`.
+        height: see [`body_height`].
+        rig: naming convention of the joints; CMU's unit is not rare among files with CMU's names.
 
     Example:
-
         >>> detect_units(172.0).value, detect_units(30.0, "cmu").value
         ('cm', 'cmu')
     """
@@ -152,13 +136,13 @@ def detect_units(height: float, rig: str | None = None) -> Fact:
 
 
 def _long_axis(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(T, 3) from the ankles to between neck and head."""
+    """Return (T, 3) vectors from between the ankles to between neck and head."""
     top = positions[:, [_joint(skeleton, "neck"), _joint(skeleton, "head")]].mean(axis=1)
     return top - positions[:, [_joint(skeleton, f"{side}_ankle") for side in ("left", "right")]].mean(axis=1)
 
 
 def _standing_along(positions: np.ndarray, skeleton: Skeleton) -> tuple[str, float]:
-    """The axis nearest to the body's long axis over all frames, and their mean cosine."""
+    """Return the axis nearest to the body's long axis over all frames, and their mean cosine."""
     axis = _long_axis(positions, skeleton)
     length = np.linalg.norm(axis, axis=-1, keepdims=True)
     mean = (axis / np.where(length > 0, length, 1.0)).mean(axis=0)
@@ -167,25 +151,20 @@ def _standing_along(positions: np.ndarray, skeleton: Skeleton) -> tuple[str, flo
 
 
 def _floor_gap(positions: np.ndarray, up: str, height: float) -> float:
-    """How far the lowest point of all is from 0, in heights of the body."""
-    lowest = to_y_up(positions, up)[..., 1].min()
-    return abs(float(lowest)) / max(height, 1e-9)
+    """Return the distance of the lowest point of all from 0, in body heights."""
+    return abs(float(to_y_up(positions, up)[..., 1].min())) / max(height, 1e-9)
 
 
 def detect_up(
     positions: np.ndarray, skeleton: Skeleton, rest: np.ndarray | None = None, usually_y: bool = False
 ) -> Fact:
-    """
-    The vertical axis, by how the body stands in motion and at rest, and where the floor is.
+    """Detect the vertical axis, one of `UP_AXES`, from the floor and the axis along which the body stands.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): finite positions.
-        skeleton ([`Skeleton`]): joint layout.
-        rest (`np.ndarray` of shape `(J, 3)`, *optional*): the rest pose of a BVH file.
-        usually_y (`bool`): the file's layout is one that has Y up, so that a body that lies is no reason to doubt it.
-
-    Returns:
-        [`Fact`]: one of `UP_AXES`.
+        positions: (T, J, 3) finite positions.
+        skeleton: joint layout.
+        rest: (J, 3) rest pose of a BVH file.
+        usually_y: whether files of this layout have Y up, so that a lying body is no evidence against it.
     """
     height = body_height(positions, skeleton)
     moving, cosine = _standing_along(positions, skeleton)
@@ -202,7 +181,7 @@ def detect_up(
     resting, rest_cosine = moving, 0.0
     if rest is not None and np.linalg.norm(_long_axis(rest[None], skeleton)) > 0.5 * height:
         resting, rest_cosine = _standing_along(rest[None], skeleton)
-    if rest_cosine < STANDS_CLEARLY:  # there is no rest pose that stands
+    if rest_cosine < STANDS_CLEARLY:  # no rest pose, or not a standing one
         if _floor_gap(positions, moving, height) > OFF_FLOOR:
             for up in ("y", "z"):
                 if _floor_gap(positions, up, height) < ON_FLOOR:
@@ -222,16 +201,15 @@ def detect_up(
 
 
 def sides_agree(positions: np.ndarray, skeleton: Skeleton) -> float:
-    """
-    Whether left and right are where toes and hips say, as a right-handed Y-up frame has them.
+    """Measure whether left and right agree with the directions of toes and hips in a right-handed Y-up frame.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): finite positions, Y up.
-        skeleton ([`Skeleton`]): joint layout.
+        positions: (T, J, 3) finite positions, Y up.
+        skeleton: joint layout.
 
     Returns:
-        `float`: mean cosine on the floor between the way the toes point and the way the hips face, over frames in
-        which the body is upright: 1 as it should be, -1 where left and right are exchanged, 0 without such frames.
+        Mean cosine on the floor between the direction of the toes and the facing direction of the hips, over upright
+        frames: near 1 if correct, near -1 if left and right are exchanged, 0 without such frames.
     """
     axis = _long_axis(positions, skeleton)
     positions = positions[axis[:, 1] > STANDS_CLEARLY * np.linalg.norm(axis, axis=-1)]

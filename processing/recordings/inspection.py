@@ -1,4 +1,4 @@
-"""What a motion file is, and what may be wrong with it: measures of a motion, and problems with remedies."""
+"""Inspection of a motion file: what it contains, measures of the motion, and problems with remedies."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .recording import Problem
 
 MIN_FRAMES = 8  # of the model's input, at the skeleton's frame rate
 MAX_FRAMES = 224
-NEAR_FLOOR = 0.05  # metres above the floor at which a foot is on it
-SLIDING_SPEED = 0.5  # metres a second, see `foot_sliding`
-SPIKE_SPEED = 20.0  # metres a second: faster than a joint of the fastest athletes but for a thrower's hand
+NEAR_FLOOR = 0.05  # metres; a foot below this height above the floor is on it
+SLIDING_SPEED = 0.5  # metres per second, see `foot_sliding`
+SPIKE_SPEED = 20.0  # metres per second; among the fastest athletes only a thrower's hand is faster
 SPIKE_JUMP = 4.0  # how much faster than the frames around it a spike is
 BONE_CHANGE = 0.05  # standard deviation of a bone's length over its mean
 LOW_FPS = 10.0
@@ -28,15 +28,14 @@ LOW_FPS = 10.0
 
 @dataclass(frozen=True)
 class Inspection:
-    """
-    What was found out about a file.
+    """Findings about a file.
 
     Args:
-        path (`str`): the file.
-        facts (`dict[str, dict]`): `value`, `confidence` and `reason` of what the file is, see [`Motion`].
-        measures (`dict[str, float]`): see [`measure_motion`]; empty where the file cannot be read.
-        problems (`list[Problem]`): worst first.
-        motion ([`Motion`], *optional*): the motion, where it can be read.
+        path: the file.
+        facts: `value`, `confidence` and `reason` of each property of the file, see [`Motion`].
+        measures: see [`measure_motion`]; empty if the file cannot be read.
+        problems: worst first.
+        motion: the motion, if it can be read.
     """
 
     path: str
@@ -47,38 +46,26 @@ class Inspection:
 
     @property
     def usable(self) -> bool:
-        """Whether a model can be given this motion."""
+        """Whether a model can use this motion."""
         return not any(problem.severity == "error" for problem in self.problems)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        return {
-            "path": self.path,
-            "usable": self.usable,
-            "facts": self.facts,
-            "measures": self.measures,
-            "problems": [asdict(problem) for problem in self.problems],
-        }
+        """Return the findings as JSON values, without the motion."""
+        problems = [asdict(problem) for problem in self.problems]
+        findings = {"facts": self.facts, "measures": self.measures, "problems": problems}
+        return {"path": self.path, "usable": self.usable, **findings}
 
 
 def inspect_motion(
     path: str | os.PathLike, options: ReadingOptions | None = None, skeleton: str | None = None
 ) -> Inspection:
-    """
-    Read a file as far as it goes, measure the motion and list its problems.
+    """Read a motion file as far as possible, measure the motion and list its problems.
 
-    Args:
-        path: The file.
-        options, skeleton: As of [`load_motion`].
-
-    Returns:
-        [`Inspection`]: a file that cannot be read has one problem of severity `error`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
+    The arguments are those of [`load_motion`]. A file that cannot be read has one problem of severity `error`; a
+    missing file raises `FileNotFoundError`.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no motion file {str(path)!r}: check the path.")
+        raise FileNotFoundError(f"{path}: motion file not found; check the path")
     try:
         motion = read_motion(path, options or ReadingOptions(), skeleton)
     except (ValueError, OSError, ImportError) as error:
@@ -93,20 +80,19 @@ def inspect_motion(
 
 
 def measure_motion(positions: np.ndarray, fps: float, skeleton: Skeleton = HUMANML3D) -> dict[str, float]:
-    """
-    Figures of a motion. Frames with NaN are left out.
+    """Measure a motion; frames with NaN are ignored.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): metres, Y up.
-        fps (`float`): frames a second.
-        skeleton ([`Skeleton`]): joint layout.
+        positions: (T, J, 3) metres, Y up.
+        fps: frames per second.
+        skeleton: joint layout.
 
     Returns:
-        `dict[str, float]`: `frames`, `seconds`, `nan_frames`, `height` (standing, metres, from the bones), `floor`
-        (height of the lowest foot, 5th percentile of frames, metres), `feet_on_floor` (share of frames with a foot
-        within 5 cm of it), `foot_sliding` (see [`foot_sliding`]), `top_speed` (of any joint, m/s), `speed_spikes`
-        (frames), `bone_change` (of the bone that changes most, standard deviation over mean), `path_length` (of the
-        root over the floor, metres).
+        `frames`, `seconds`, `nan_frames`, `height` (standing, metres, from the bones), `floor` (height of the lowest
+        foot, 5th percentile over frames, metres), `feet_on_floor` (share of frames with a foot within 5 cm of it),
+        `foot_sliding` (see [`foot_sliding`]), `top_speed` (of any joint, m/s), `speed_spikes` (frames), `bone_change`
+        (of the bone that changes most, standard deviation over mean) and `path_length` (of the root over the floor,
+        metres).
     """
     finite = np.isfinite(positions).all(axis=(1, 2))
     clean = positions[finite].astype(np.float64)
@@ -131,20 +117,16 @@ def measure_motion(positions: np.ndarray, fps: float, skeleton: Skeleton = HUMAN
 
 
 def foot_sliding(positions: np.ndarray, fps: float, skeleton: Skeleton, floor: float = 0.0) -> float:
-    """
-    Share of frames in which a toe that stays on the floor moves over it faster than 0.5 m/s.
+    """Compute the share of frames in which a toe that stays on the floor moves faster than 0.5 m/s.
 
     This is the foot skating ratio of Karunratanakul et al., "Guided Motion Diffusion" (ICCV 2023): a toe is on the
-    floor where it is below 5 cm in both of two consecutive frames.
+    floor if it is below 5 cm in both of two consecutive frames. The ratio of a single frame is 0.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): metres, Y up, finite.
-        fps (`float`): frames a second.
-        skeleton ([`Skeleton`]): joint layout.
-        floor (`float`): height of the floor.
-
-    Returns:
-        `float`: 0 of a single frame.
+        positions: (T, J, 3) metres, Y up, finite.
+        fps: frames per second.
+        skeleton: joint layout.
+        floor: height of the floor in metres.
     """
     if len(positions) < 2:
         return 0.0
@@ -155,14 +137,15 @@ def foot_sliding(positions: np.ndarray, fps: float, skeleton: Skeleton, floor: f
 
 
 def speed_spikes(speed: np.ndarray) -> np.ndarray:
-    """
-    Steps in which a joint jumps, or jumps away and back: faster than 20 m/s, and four times as fast as around it.
+    """Find steps in which a joint jumps, or jumps away and back.
+
+    A jump is faster than 20 m/s and four times as fast as the steps around it.
 
     Args:
-        speed (`np.ndarray` of shape `(T - 1, J)`): metres a second.
+        speed: (T - 1, J) metres per second.
 
     Returns:
-        `np.ndarray` of shape `(T - 1,)`: boolean.
+        (T - 1,) boolean.
     """
     padded = np.pad(speed, ((1, 1), (0, 0)))
     before, after = padded[:-2], padded[2:]
@@ -175,67 +158,58 @@ def speed_spikes(speed: np.ndarray) -> np.ndarray:
 
 
 def find_problems(motion: Motion, measures: Mapping[str, float]) -> Iterator[Problem]:
-    """Problems that the measures of a motion show."""
+    """Yield the problems that the measures of a motion show."""
     skeleton = get_skeleton(motion.skeleton)
-    frames = int(measures["seconds"] * skeleton.fps)
+    seconds, height, top_speed = measures["seconds"], measures["height"], measures["top_speed"]
+    frames, limit = int(seconds * skeleton.fps), MAX_FRAMES / skeleton.fps
     if frames < MIN_FRAMES:
-        yield Problem(
-            "error",
-            f"{measures['seconds']:.2f} s are {frames} frames at {skeleton.fps:g} a second; models need {MIN_FRAMES}.",
-            "Use a longer piece, or check the frame rate (--fps).",
-        )
+        message = f"{seconds:.2f} s are {frames} frames at {skeleton.fps:g} fps; models need at least {MIN_FRAMES}"
+        yield Problem("error", message, "use a longer piece, or check the frame rate (--fps)")
     elif frames > MAX_FRAMES:
-        yield Problem(
-            "note",
-            f"{measures['seconds']:.1f} s are more than the {MAX_FRAMES / skeleton.fps:.1f} s models usually see.",
-            "Cut it into pieces: only the beginning is read.",
-        )
+        message = f"{seconds:.1f} s are longer than the {limit:.1f} s of most training motions"
+        yield Problem("note", message, "cut it into pieces: models read only the beginning")
     low, high = LIKELY_HEIGHTS
-    if motion.source["units"].confidence != "low" and not low <= measures["height"] <= high:
-        nearest = detect_units(measures["height"])
-        yield Problem(
-            "warning",
-            f"The body would be {measures['height']:.2f} m tall.",
-            f"If it is no child, give the unit with --units ({', '.join(UNITS)})"
-            + (f"; {nearest.value} of what was read would fit better." if nearest.value != "m" else "."),
-        )
-    if motion.fps < LOW_FPS:
-        yield Problem(
-            "warning", f"{motion.fps:g} frames a second are few: quick movements are lost.", "Check it (--fps)."
-        )
-    if measures["speed_spikes"]:
-        yield Problem(
-            "warning",
-            f"Speed spikes in {measures['speed_spikes']} frame(s): a joint at up to {measures['top_speed']:.0f} m/s.",
-            "Filter or cut out these frames, or check the frame rate (--fps) and the unit (--units).",
-        )
-    elif measures["top_speed"] > 2 * SPIKE_SPEED:
-        yield Problem(
-            "warning",
-            f"Joints reach {measures['top_speed']:.0f} m/s.",
-            "Check the frame rate (--fps) and the unit (--units).",
-        )
-    yield from _body_problems(measures)
-
-
-def _body_problems(measures: Mapping[str, float]) -> Iterator[Problem]:
-    if measures["bone_change"] > BONE_CHANGE:
-        yield Problem(
-            "warning",
-            f"A bone changes its length by {measures['bone_change']:.0%} (standard deviation over mean).",
-            "Such motion comes from pose estimation: smooth it, or solve it on a skeleton of fixed bones.",
-        )
-    if measures["top_speed"] == 0 and measures["frames"] > 1:
-        yield Problem("warning", "Nothing moves: all frames are equal.", "Check that the animation was exported.")
-    if measures["feet_on_floor"] < 0.2:
-        yield Problem(
-            "warning",
-            f"A foot is near the floor in only {measures['feet_on_floor']:.0%} of the frames.",
-            "Look at the figure: the vertical axis (--up) may be another, or the body hangs, jumps or lies.",
-        )
-    if measures["foot_sliding"] > 0.35:
-        yield Problem(
-            "warning",
-            f"A foot slides over the floor in {measures['foot_sliding']:.0%} of the frames.",
-            "If the body does not dance or skate, repair the feet where the motion was recorded or retargeted.",
-        )
+    unlikely = motion.source["units"].confidence != "low" and not low <= height <= high
+    nearest = detect_units(height).value
+    better = "" if nearest == "m" else f" ({nearest} instead of metres would fit better)"
+    spikes = measures["speed_spikes"]
+    check = "check the frame rate (--fps) and the unit (--units)"
+    warnings = (
+        (
+            unlikely,
+            f"the body would be {height:.2f} m tall{better}",
+            f"unless it is a child, pass the unit with --units ({', '.join(UNITS)})",
+        ),
+        (
+            motion.fps < LOW_FPS,
+            f"{motion.fps:g} frames per second are too few for quick movements",
+            "check the frame rate (--fps)",
+        ),
+        (
+            spikes,
+            f"speed spikes in {spikes} frame(s): a joint at up to {top_speed:.0f} m/s",
+            f"filter or cut out these frames, or {check}",
+        ),
+        (not spikes and top_speed > 2 * SPIKE_SPEED, f"joints reach {top_speed:.0f} m/s", check),
+        (
+            measures["bone_change"] > BONE_CHANGE,
+            f"the length of a bone varies by {measures['bone_change']:.0%} (standard deviation over mean)",
+            "such motion comes from pose estimation: smooth it, or solve it on a skeleton of fixed bones",
+        ),
+        (
+            top_speed == 0 and measures["frames"] > 1,
+            "nothing moves: all frames are equal",
+            "check that the animation was exported",
+        ),
+        (
+            measures["feet_on_floor"] < 0.2,
+            f"a foot is near the floor in only {measures['feet_on_floor']:.0%} of the frames",
+            "look at the figure: the vertical axis (--up) may be wrong, or the body hangs, jumps or lies",
+        ),
+        (
+            measures["foot_sliding"] > 0.35,
+            f"a foot slides over the floor in {measures['foot_sliding']:.0%} of the frames",
+            "unless the body dances or skates, repair the feet where the motion was recorded or retargeted",
+        ),
+    )
+    yield from (Problem("warning", message, remedy) for found, message, remedy in warnings if found)

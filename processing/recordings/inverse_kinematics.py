@@ -1,8 +1,8 @@
-"""Joint positions -> a BVH skeleton with rotations, by the directions of the bones.
+"""Inverse kinematics: from joint positions to a BVH skeleton with rotations, by the directions of the bones.
 
 The rest pose is a T-pose, except that bones which leave one joint together (hips and spine, neck and collars) keep
-the angles between them that the motion shows. A joint with several bones turns by the rotation that fits them best
-(Davenport's q-method), a joint with one bone by the smallest that brings it to where it is.
+their angles of the motion. A joint with several bones has the rotation that fits them best (Davenport's q-method), a
+joint with one bone the smallest rotation that gives its direction.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 from ..skeletons import Skeleton
 from .kinematics import BVH, END_SUFFIX, multiply, rotate
 
-RIGID = 1e-5  # metres: bones of one joint that move against each other by more get a helper joint each
-LEAF_LENGTH = 0.1  # metres of the end site behind the last joint of a chain
+RIGID = 1e-5  # metres; bones of one joint that move further against each other get a helper joint each
+LEAF_LENGTH = 0.1  # metres from the last joint of a chain to its end site
 HELPER_SUFFIX = "_base"
 ROOT_CHANNELS = ("Xposition", "Yposition", "Zposition", "Zrotation", "Yrotation", "Xrotation")
 JOINT_CHANNELS = ROOT_CHANNELS[3:]
@@ -23,18 +23,16 @@ _FITS = 3  # rounds of aligning all frames with their mean
 
 
 def positions_to_bvh(positions: np.ndarray, skeleton: Skeleton, fps: float, metres_per_unit: float = 1.0) -> BVH:
-    """
-    Find offsets and rotations that put the joints where they are.
+    """Find offsets and rotations that reproduce joint positions.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): metres, Y up, finite.
-        skeleton ([`Skeleton`]): joint layout.
-        fps (`float`): frames a second.
-        metres_per_unit (`float`): unit of the result.
+        positions: (T, J, 3) metres, Y up, finite.
+        skeleton: joint layout.
+        fps: frames per second.
+        metres_per_unit: unit of the result.
 
     Returns:
-        [`BVH`]: the skeleton's joints by name, and helper joints that share their parent's place. Bones have their
-        median length.
+        The skeleton's joints by name, and helper joints at the place of their parent. Bones have their median length.
     """
     solver = _Solver(np.asarray(positions, dtype=np.float64), skeleton)
     solver.add(0, -1, np.zeros(3))
@@ -51,7 +49,7 @@ def positions_to_bvh(positions: np.ndarray, skeleton: Skeleton, fps: float, metr
 
 
 class _Solver:
-    """Walks down the tree and collects nodes: name, parent, offset, channels and angles."""
+    """Traversal of the tree that collects nodes: name, parent, offset, channels and angles."""
 
     def __init__(self, positions: np.ndarray, skeleton: Skeleton):
         self.positions, self.skeleton = positions, skeleton
@@ -68,7 +66,7 @@ class _Solver:
         self.turns: list[np.ndarray] = []  # (T, 4) global rotation of each node
 
     def add(self, joint: int, parent: int, offset: np.ndarray) -> None:
-        """A joint with all that hangs from it, `offset` from the node `parent`."""
+        """Add a joint at `offset` from the node `parent`, and all its descendants."""
         name, children = self.skeleton.joint_names[joint], self.children[joint]
         above = self.turns[parent] if parent >= 0 else _identity(len(self.positions))
         rests = {child: self.lengths[child] * _rest_direction(child, self.skeleton) for child in children}
@@ -78,10 +76,8 @@ class _Solver:
             self._node(name + END_SUFFIX, node, end, None)
         elif len(children) == 1:
             child = children[0]
-            node = self._node(
-                name, parent, offset, _swing(rests[child], rotate(_inverse(above), self.bones[:, child]))
-            )
-            self.add(child, node, rests[child])
+            turn = _swing(rests[child], rotate(_inverse(above), self.bones[:, child]))
+            self.add(child, self._node(name, parent, offset, turn), rests[child])
         else:
             rest, turn = _fit_shape(self.bones[:, children], self.lengths[children], self._sides(children))
             node = self._node(name, parent, offset, multiply(_inverse(above), turn))
@@ -89,7 +85,7 @@ class _Solver:
                 self._branch(child, node, own)
 
     def _branch(self, child: int, node: int, rest: np.ndarray) -> None:
-        """One of several bones of a joint: by a helper where it moves against the others."""
+        """Add one of several bones of a joint, with a helper joint if it moves against the others."""
         seen = rotate(_inverse(self.turns[node]), self.bones[:, child])
         helper = _swing(rest, seen)
         if np.linalg.norm(rotate(helper, rest) - rest, axis=-1).max() > RIGID:
@@ -97,7 +93,7 @@ class _Solver:
         self.add(child, node, rest)
 
     def _sides(self, joints: list[int]) -> np.ndarray:
-        """1 for left, -1 for right, 0 for the middle."""
+        """Return 1 for each left joint, -1 for right, 0 for the middle."""
         names = [self.skeleton.joint_names[joint] for joint in joints]
         return np.array([name.startswith("left") - float(name.startswith("right")) for name in names])
 
@@ -115,7 +111,7 @@ class _Solver:
 
 
 def _rest_direction(joint: int, skeleton: Skeleton) -> np.ndarray:
-    """Unit direction of the bone that ends at `joint` in a T-pose."""
+    """Return the unit direction of the bone that ends at `joint` in a T-pose."""
     part = next(name for name, joints in skeleton.parts.items() if joint in joints[1:])
     if part == "torso":
         return np.array([0.0, 1.0, 0.0])
@@ -125,9 +121,7 @@ def _rest_direction(joint: int, skeleton: Skeleton) -> np.ndarray:
     return np.array([0.0, 0.0, 1.0]) if is_toe else np.array([0.0, -1.0, 0.0])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Rotations as quaternions, w first
-# ---------------------------------------------------------------------------------------------------------------------
+# --- rotations as quaternions, w first ---
 
 
 def _identity(count: int) -> np.ndarray:
@@ -139,13 +133,13 @@ def _inverse(turn: np.ndarray) -> np.ndarray:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) of length one; those without length stay zero."""
+    """Normalise vectors (..., 3) to length one; zero vectors stay zero."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(length > _SMALL, length, 1.0)
 
 
 def _swing(rest: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(T, 4) smallest rotations from the direction `rest` (3,) to the directions `seen` (T, 3)."""
+    """Compute the (T, 4) smallest rotations from the direction `rest` (3,) to the directions `seen` (T, 3)."""
     start, goal = _unit(rest), _unit(seen)
     cosine = goal @ start
     turn = np.concatenate([1 + cosine[:, None], np.cross(start, goal)], axis=1)
@@ -156,7 +150,7 @@ def _swing(rest: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _best_turn(rest: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """(T, 4) rotations that bring `rest` (C, 3) nearest to `seen` (T, C, 3), by least squares."""
+    """Compute (T, 4) rotations that bring `rest` (C, 3) nearest to `seen` (T, C, 3), by least squares."""
     dot = np.einsum("tci,ci->t", seen, rest)
     outer = np.einsum("tci,cj->tij", seen, rest)
     quadratic = np.empty((len(seen), 4, 4))
@@ -167,11 +161,12 @@ def _best_turn(rest: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _fit_shape(bones: np.ndarray, lengths: np.ndarray, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    What bones that leave one joint look like at rest, and how they turn.
+    """Estimate the rest pose of bones that leave one joint, and their common rotation in each frame.
 
     Args:
-        bones: (T, C, 3). lengths: (C,) wanted. sides: (C,) 1 for left, -1 for right, 0 for the middle.
+        bones: (T, C, 3) vectors along the bones.
+        lengths: (C,) lengths in the rest pose.
+        sides: (C,) 1 for left, -1 for right, 0 for the middle.
 
     Returns:
         Offsets (C, 3) with left at X+ and the middle at Y+, and rotations (T, 4).
@@ -190,11 +185,11 @@ def _fit_shape(bones: np.ndarray, lengths: np.ndarray, sides: np.ndarray) -> tup
 
 
 def _to_euler(turn: np.ndarray) -> np.ndarray:
-    """(T, 3) degrees about Z, Y, X, composed in this order, without jumps of a whole turn."""
+    """Convert to (T, 3) degrees about Z, Y, X, composed in this order, without jumps of 360 degrees."""
     w, x, y, z = turn.T
     r00, r10, r20 = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)
     flat = np.hypot(r00, r10)
-    locked = flat < _SMALL  # Y at 90 degrees: Z and X turn about the same axis
+    locked = flat < _SMALL  # Y at 90 degrees: Z and X rotate about the same axis
     about_y = np.arctan2(-r20, flat)
     about_z = np.where(locked, np.arctan2(2 * (w * z - x * y), 1 - 2 * (x * x + z * z)), np.arctan2(r10, r00))
     about_x = np.where(locked, 0.0, np.arctan2(2 * (y * z + w * x), 1 - 2 * (x * x + y * y)))

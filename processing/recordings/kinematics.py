@@ -1,4 +1,4 @@
-"""A tree of joints with channels as BVH files have it, its joint positions by forward kinematics, and quaternions."""
+"""The skeleton and channels of a BVH file, joint positions by forward kinematics, and quaternions."""
 
 from __future__ import annotations
 
@@ -14,19 +14,17 @@ END_SUFFIX = "_end"
 
 @dataclass(frozen=True)
 class BVH:
-    """
-    A parsed BVH file, in its own unit and axes.
+    """Content of a BVH file, in its own unit and axes.
 
     Args:
-        names (`tuple[str, ...]` of length N): joints and end sites; parents come before their children. An end site
-            is called after its joint, `Head_end`.
-        parents (`tuple[int, ...]`): parent of each, -1 for the root.
-        offsets (`np.ndarray` of shape `(N, 3)`): from the parent.
-        channels (`tuple[tuple[str, ...], ...]`): channels of each in the order of the file, as in `CHANNELS`; none for
-            end sites.
-        values (`np.ndarray` of shape `(T, C)`, float64): channel values, joint by joint; rotations in degrees.
-        frame_time (`float`): seconds a frame, as the file says: 0 is seen.
-        end_sites (`frozenset[int]`): which of the names are end sites.
+        names: N joints and end sites; parents precede their children. An end site has the name of its joint and
+            `_end`.
+        parents: parent of each joint, -1 for the root.
+        offsets: (N, 3) from the parent.
+        channels: channels of each joint in the order of the file, as in `CHANNELS`; none for end sites.
+        values: (T, C) float64 channel values, joint by joint; rotations in degrees.
+        frame_time: seconds per frame as stated in the file, which can be 0.
+        end_sites: numbers of the joints that are end sites.
     """
 
     names: tuple[str, ...]
@@ -39,7 +37,7 @@ class BVH:
 
     @property
     def rest_positions(self) -> np.ndarray:
-        """(N, 3) positions where every channel is zero: sums of offsets."""
+        """(N, 3) positions if every channel is zero: sums of offsets."""
         rest = np.array(self.offsets, dtype=np.float64)
         for joint, parent in enumerate(self.parents):
             if parent >= 0:
@@ -47,15 +45,7 @@ class BVH:
         return rest
 
     def positions(self, joints: Sequence[int] | None = None) -> np.ndarray:
-        """
-        Where joints are in every frame.
-
-        Args:
-            joints (`Sequence[int]`, *optional*): which; unset, all. Only their ancestors are computed.
-
-        Returns:
-            `np.ndarray` of shape `(T, len(joints), 3)`, float64, in the file's unit and axes.
-        """
+        """Compute (T, len(joints), 3) positions in the file's unit and axes; None: of all joints."""
         wanted = list(range(len(self.names))) if joints is None else list(joints)
         needed = self._with_ancestors(wanted)
         num_frames = len(self.values)
@@ -92,35 +82,27 @@ class BVH:
         return found
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Quaternions, w first
-# ---------------------------------------------------------------------------------------------------------------------
+# --- quaternions, w first ---
 
 
 def multiply(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Product of quaternions (..., 4): the rotation `right`, then `left`."""
+    """Multiply quaternions (..., 4): the rotation `right`, then `left`."""
     aw, ax, ay, az = np.moveaxis(left, -1, 0)
     bw, bx, by, bz = np.moveaxis(right, -1, 0)
-    return np.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        axis=-1,
-    )
+    w, x = aw * bw - ax * bx - ay * by - az * bz, aw * bx + ax * bw + ay * bz - az * by
+    y, z = aw * by - ax * bz + ay * bw + az * bx, aw * bz + ax * by - ay * bx + az * bw
+    return np.stack([w, x, y, z], axis=-1)
 
 
 def rotate(turn: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Vectors (..., 3) turned by unit quaternions (..., 4)."""
+    """Rotate vectors (..., 3) by unit quaternions (..., 4)."""
     w, axis = turn[..., :1], turn[..., 1:]
     twice = 2 * np.cross(axis, vector)
     return vector + w * twice + np.cross(axis, twice)
 
 
 def _turn_about(turn: np.ndarray | None, axis: int, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
-    """`turn`, then inside its frame a rotation about a coordinate axis, by cos and sin (T,) of half the angle."""
+    """Compose `turn` with a rotation about an axis of its frame, by cos and sin (T,) of half the angle."""
     step = np.zeros((len(cos), 4))
     step[:, 0], step[:, 1 + axis] = cos, sin
     return step if turn is None else multiply(turn, step)

@@ -1,4 +1,4 @@
-"""How a motion file is read."""
+"""Options for reading a motion file."""
 
 import os
 from collections.abc import Mapping
@@ -8,15 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """
-    What a motion file does not say about itself, or says wrongly. The command line shows these texts, too.
+    """Facts that a motion file does not contain, or contains wrongly. These texts are also the command line's help.
 
     Args:
-        fps: Frames per second of the file. By default what it says, else the frame rate of the model.
+        fps: Frames per second of the file. By default the stated rate, else the frame rate of the model.
         units: Unit of the file: m, cm, mm, in, ft, cmu, or metres per unit. By default inferred from body height.
         up: Vertical axis of the file: y, z, x, -y, -z or -x. By default inferred from posture.
-        mapping: Which joint is which: cmu, mixamo, lafan1, motionbuilder, smpl, or a JSON or YAML file of
-            {joint: name in the file}; in Python a dictionary, too. By default inferred from the names of the joints.
+        mapping: Names of the joints: cmu, mixamo, lafan1, motionbuilder, smpl, or a JSON or YAML file of
+            {joint: name in the file}; in Python also a dictionary. By default inferred from the names in the file.
         key: Array of an .npz file to read. By default the one that can be a motion.
         body_model: Your SMPL-H model, for AMASS files: a .npz file or its folder.
     """

@@ -1,14 +1,14 @@
-"""Motion files -> joint positions in metres, Y up.
+"""Read motion files as joint positions in metres, Y up.
 
-| file | holds | joints |
+| file | content | joints |
 |---|---|---|
 | `.npy` | positions (T, 22 or 21, 3), also flattened, or features (T, 263 or 251) | HumanML3D's or KIT-ML's |
 | `.npz` | such an array among others; or AMASS (`poses`, `trans`), which needs `smplx` and a body model | the same |
-| `.bvh` | a body whose joints [`match_rig`] knows or a mapping names | by name |
-| `.csv` | a header with three columns a joint (`left_hip_x`, ...), optionally `time` | by name, or by number |
+| `.bvh` | a body with joint names of a rig of [`match_rig`] or of a mapping | by name |
+| `.csv` | a header with three columns per joint (`left_hip_x`, ...), optionally `time` | by name, or by number |
 
-What a file does not say is detected: the unit by the length of legs and trunk, the vertical axis by the way the body
-stands. Each such finding is a [`Fact`] with a confidence, and can be overridden. Pickles are never read.
+Missing facts are detected: the unit from the length of legs and trunk, the vertical axis from the way the body stands.
+Each such finding is a [`Fact`] with a confidence, and can be overridden. Pickles are never read.
 """
 
 from __future__ import annotations
@@ -41,18 +41,15 @@ FORMATS = tuple(READERS)
 
 @dataclass(frozen=True)
 class Motion:
-    """
-    A motion, whatever file it came from.
+    """A motion, independent of the file format.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`, float32): joint positions in metres, Y up.
-        fps (`float`): frames a second.
-        skeleton (`str`): name of the joint layout.
-        source (`dict[str, Fact]`): what is known about the file: `format`, `skeleton`, `mapping` (where joints have
-            names), `fps`, `units` and `up`.
-        problems (`list[Problem]`): found while reading.
-        features (`np.ndarray` of shape `(T, F)`, float32, *optional*): the published features, where the file holds
-            these.
+        positions: (T, J, 3) float32 joint positions in metres, Y up.
+        fps: frames per second.
+        skeleton: name of the joint layout.
+        source: facts about the file: `format`, `skeleton`, `mapping` (if joints have names), `fps`, `units`, `up`.
+        problems: problems found while reading.
+        features: (T, F) float32 published features, if the file contains them.
     """
 
     positions: np.ndarray = field(repr=False)
@@ -64,23 +61,17 @@ class Motion:
 
     @property
     def model_input(self) -> np.ndarray:
-        """What to give the feature extractor: features where the file holds them, else positions."""
+        """Input for the feature extractor: features if the file contains them, else positions."""
         return self.positions if self.features is None else self.features
 
     @property
     def fps_is_known(self) -> bool:
-        """Whether the caller or the file told the frame rate."""
+        """Whether the frame rate is given by the caller or the file."""
         return self.source["fps"].confidence != "assumed"
 
 
 class MotionError(ValueError):
-    """
-    A file that could be read, but not understood as a motion.
-
-    Args:
-        message (`str`): what is wrong, with value and remedy.
-        facts (`dict[str, Fact]`): what is known all the same.
-    """
+    """Error for a file that could be read, but not understood as a motion; `facts` are those known nevertheless."""
 
     def __init__(self, message: str, facts: dict[str, Fact]):
         super().__init__(message)
@@ -90,27 +81,24 @@ class MotionError(ValueError):
 def load_motion(
     path: str | os.PathLike, options: ReadingOptions | None = None, skeleton: str | None = None, **fields: Any
 ) -> Motion:
-    """
-    Read a motion file.
+    """Read a motion file.
 
     Args:
-        path: An `.npy`, `.npz`, `.bvh` or `.csv` file, see the top of this file.
-        options: What the file does not say about itself; None: all of it is read or detected.
-        skeleton: Joint layout wanted, `"humanml3d"` or `"kit-ml"`; another one is an error. None: any.
-        fields: Fields of [`ReadingOptions`] by name (`fps`, `units`, `up`, `mapping`, `key`, `body_model`), in place
-            of those of `options`.
+        path: an `.npy`, `.npz`, `.bvh` or `.csv` file, see the top of this file.
+        options: facts that the file does not contain; None: all facts are read or detected.
+        skeleton: required joint layout, `"humanml3d"` or `"kit-ml"`; None: any.
+        fields: fields of [`ReadingOptions`] by name (`fps`, `units`, `up`, `mapping`, `key`, `body_model`), which
+            replace those of `options`.
 
     Returns:
-        [`Motion`]: in metres, Y up, at the file's frame rate.
+        The motion in metres, Y up, at the file's frame rate.
 
     Raises:
-        FileNotFoundError: the file, the mapping or the body model does not exist.
-        ImportError: an AMASS file, and `smplx` is not installed.
-        ValueError: the file is malformed, has a shape of no skeleton, lacks joints, or holds NaN. The message has the
-            value and the remedy.
+        FileNotFoundError: if the file, the mapping or the body model does not exist.
+        ImportError: if it is an AMASS file and `smplx` is not installed.
+        ValueError: if the file is malformed, has joints of another or no skeleton, lacks joints, or contains NaN.
 
     Example:
-
         >>> np.save("kick.npy", np.random.default_rng(0).normal(size=(40, 22, 3)))
         >>> motion = load_motion("kick.npy", units="m", up="y")
         >>> motion.positions.shape, motion.fps, motion.source["fps"].confidence
@@ -124,20 +112,20 @@ def load_motion(
 
 
 def read_motion(path: str | os.PathLike, options: ReadingOptions, skeleton: str | None = None) -> Motion:
-    """Read as [`load_motion`] does, except that frames with NaN are a problem of severity `error` and no exception."""
+    """Read a file like [`load_motion`], with NaN as a problem of severity `error` instead of an exception."""
     path = Path(path)
     wanted = None if skeleton is None else get_skeleton(skeleton)
     _check(options)
     recording = _read_file(path, options)
     if recording.features is not None and (options.units is not None or options.up is not None):
-        raise ValueError(f"{path} holds published features, whose unit and axis are known: leave units and up out.")
+        raise ValueError(f"{path}: the unit and axis of published features are known; remove --units and --up")
     try:
         positions, layout, match = _joints(path, recording, options.mapping, wanted)
         finite = np.isfinite(positions).all(axis=(1, 2))
         if not finite.any():
-            raise ValueError(f"{path}: all of {len(finite)} frames hold NaN or infinity. Export the motion again.")
+            raise ValueError(f"{path}: all {len(finite)} frames contain NaN or infinity; export the motion again")
     except ValueError as error:
-        raise MotionError(str(error), _facts_at_hand(recording)) from error
+        raise MotionError(str(error), _known_facts(recording)) from error
     source = _facts(recording, options, positions[finite], layout, match)
     positions = to_y_up(positions * metres_per_unit(source["units"].value), source["up"].value)
     return Motion(
@@ -151,34 +139,32 @@ def read_motion(path: str | os.PathLike, options: ReadingOptions, skeleton: str 
 
 
 def _check(options: ReadingOptions) -> None:
-    """Raise a `ValueError` on an option that no file could have."""
+    """Raise a `ValueError` if an option has an impossible value."""
     if options.fps is not None:
         check_fps(options.fps, "fps")
     if options.up is not None and options.up not in UP_AXES:
-        raise ValueError(f"Unknown up axis {options.up!r}: choose one of {', '.join(UP_AXES)}.")
+        raise ValueError(f"up: got {options.up!r}; pass one of {', '.join(UP_AXES)}")
     if options.units is not None:
         metres_per_unit(options.units)
 
 
 def _read_file(path: Path, options: ReadingOptions) -> Recording:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no motion file {str(path)!r}: check the path.")
+        raise FileNotFoundError(f"{path}: motion file not found; check the path")
     suffix = path.suffix.lower()
     if options.key is not None and suffix != ".npz":
-        raise ValueError(f"{path} holds no named arrays: a key ({options.key!r}) is for .npz files.")
+        raise ValueError(f"{path}: no named arrays; remove --key {options.key!r}, which is for .npz files")
     if suffix not in READERS:
-        hint = " Pickles can run code when they are read." if suffix in (".pkl", ".pickle", ".pt", ".pth") else ""
-        raise ValueError(
-            f"{path} ends in {suffix or 'nothing'}; motions are read from {', '.join(FORMATS)}.{hint} Save joint "
-            "positions with np.save(path, array)."
-        )
+        hint = " (pickles can run code)" if suffix in (".pkl", ".pickle", ".pt", ".pth") else ""
+        message = f"{path}: unsupported file type {suffix or 'without suffix'}{hint}, expected {', '.join(FORMATS)}"
+        raise ValueError(f"{message}; save joint positions with np.save(path, array)")
     return READERS[suffix](path, options)
 
 
 def _facts(
     recording: Recording, options: ReadingOptions, clean: np.ndarray, layout: Skeleton, match: RigMatch | None
 ) -> dict[str, Fact]:
-    """What is known about a file: as given, else as read, else as detected from the finite frames `clean`."""
+    """Collect the facts about a file: as given, else as read, else as detected from the finite frames `clean`."""
     facts = {
         "format": Fact(recording.format, "read"),
         "skeleton": Fact(layout.name, "read", f"{layout.num_joints} of {recording.positions.shape[1]} joints"),
@@ -189,7 +175,7 @@ def _facts(
     if options.fps is not None:
         facts["fps"] = Fact(float(options.fps), "given")
     else:
-        unnamed = f"the frame rate of {layout.name}; the file names none"
+        unnamed = f"the frame rate of {layout.name}; the file contains none"
         facts["fps"] = recording.fps or Fact(layout.fps, "assumed", unnamed)
     if options.units is not None:
         facts["units"] = Fact(options.units, "given")
@@ -203,24 +189,21 @@ def _facts(
     return facts
 
 
-def _facts_at_hand(recording: Recording) -> dict[str, Fact]:
+def _known_facts(recording: Recording) -> dict[str, Fact]:
     frames, joints = recording.positions.shape[:2]
     facts = {"format": Fact(recording.format, "read"), "frames": Fact(frames, "read"), "joints": Fact(joints, "read")}
     return facts if recording.fps is None else facts | {"fps": recording.fps}
 
 
 def _joints(
-    path: Path,
-    recording: Recording,
-    mapping: str | os.PathLike | Mapping[str, Any] | None,
-    wanted: Skeleton | None,
+    path: Path, recording: Recording, mapping: str | os.PathLike | Mapping[str, Any] | None, wanted: Skeleton | None
 ) -> tuple[np.ndarray, Skeleton, RigMatch | None]:
-    """Positions (T, J, 3) of a skeleton's joints, the skeleton, and by which names."""
+    """Return positions (T, J, 3) of a skeleton's joints, the skeleton, and the match of the names if there are any."""
     if not len(recording.positions):
-        raise ValueError(f"{path} has 0 frames: export the motion again.")
+        raise ValueError(f"{path}: the motion has 0 frames; export it again")
     count = recording.positions.shape[1]
     if mapping is not None and not recording.names:
-        raise ValueError(f"{path} holds joints without names, in a skeleton's own order: leave the mapping out.")
+        raise ValueError(f"{path}: the joints have no names, but the order of a skeleton; remove --mapping")
     try:
         if recording.names:
             match = match_rig(recording.names, mapping, wanted)
@@ -230,42 +213,33 @@ def _joints(
         raise ValueError(f"{path}: {error}") from error
     if wanted not in (None, layout):
         assert wanted is not None
-        raise ValueError(
-            f"{path} has the {count} joints of {layout.name!r}, but {wanted.name!r} is wanted: use a model of "
-            f"{layout.name!r}, or retarget the motion."
-        )
+        remedy = f"use a model of {layout.name!r}, or retarget the motion"
+        raise ValueError(f"{path}: got the {count} joints of {layout.name!r}, not those of {wanted.name!r}; {remedy}")
     return recording.positions, layout, None
 
 
 def _problems(
     positions: np.ndarray, finite: np.ndarray, layout: Skeleton, source: Mapping[str, Fact]
 ) -> Iterator[Problem]:
-    """What reading alone shows."""
+    """Yield the problems that appear while reading."""
     if not finite.all():
         broken = np.flatnonzero(~finite)
         shown = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
-        yield Problem(
-            "error",
-            f"{len(broken)} of {len(finite)} frames hold NaN or infinity (frames {shown}).",
-            "Fill the gaps in the program that recorded the motion, or cut these frames off.",
-        )
+        message = f"{len(broken)} of {len(finite)} frames contain NaN or infinity (frames {shown})"
+        remedy = "fill the gaps in the program that recorded the motion, or cut these frames off"
+        yield Problem("error", message, remedy)
     fps, units, up = source["fps"], source["units"], source["up"]
     if fps.confidence == "assumed":
-        yield Problem("note", f"The file names no frame rate: {fps.value:g} assumed.", "Give another one with --fps.")
-    if units.confidence == "low":
-        yield Problem(
-            "warning", f"The unit is unclear: {units.value} assumed, {units.reason}.", "Give it with --units."
-        )
-    if up.confidence == "low":
-        yield Problem(
-            "warning",
-            f"The vertical axis is unclear: {up.value} taken, {up.reason}.",
-            "Give it with --up, try y or z.",
-        )
+        message = f"the file contains no frame rate, {fps.value:g} assumed"
+        yield Problem("note", message, "pass another one with --fps")
+    for fact, what, remedy in (
+        (units, "the unit", "pass it with --units"),
+        (up, "the vertical axis", "pass it with --up, try y or z"),
+    ):
+        if fact.confidence == "low":
+            yield Problem("warning", f"{what} is unclear, {fact.value} assumed: {fact.reason}", remedy)
     # KIT-ML's own files are left-handed.
     if layout is HUMANML3D and sides_agree(positions[finite], layout) < -0.5:
-        yield Problem(
-            "warning",
-            "Left and right seem exchanged: the toes point where the hips do not face.",
-            "The file may be left-handed: negate one horizontal axis when it is exported, or correct the mapping.",
-        )
+        message = "left and right seem to be exchanged: the toes point away from where the hips face"
+        remedy = "the file may be left-handed: negate one horizontal axis on export, or correct the mapping"
+        yield Problem("warning", message, remedy)

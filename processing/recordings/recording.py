@@ -1,4 +1,4 @@
-"""What a motion file holds before its joints, unit and axes are known: what the reader of each format returns."""
+"""Raw content of a motion file, as the reader of each format returns it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ from .detection import Fact
 
 @dataclass(frozen=True)
 class Problem:
-    """
-    Something wrong with a motion.
+    """A problem of a motion: its severity, a description with the value, and a remedy.
 
-    Args:
-        severity (`str`): `error` (it cannot be used), `warning` (look at it) or `note`.
-        message (`str`): what is wrong, with the value.
-        remedy (`str`): what to do.
+    The severity is `error` (the motion cannot be used), `warning` (it may be wrong) or `note`.
     """
 
     severity: str
@@ -27,16 +23,16 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.message} {self.remedy}".strip()
+        return "; ".join(filter(None, (self.message, self.remedy)))
 
 
 @dataclass
 class Recording:
-    """What a file holds, before joints, unit and axes are known."""
+    """Content of a motion file, before joints, unit and axes are known."""
 
     format: str
     positions: np.ndarray  # (T, N, 3) float64
-    names: tuple[str, ...] = ()  # of the N joints; none where they are a skeleton's own
+    names: tuple[str, ...] = ()  # of the N joints; none if they are a skeleton's own
     fps: Fact | None = None
     units: Fact | None = None
     up: Fact | None = None
@@ -46,6 +42,6 @@ class Recording:
 
 
 def check_fps(fps: Any, name: str) -> None:
-    """Raise a `ValueError` that calls the value `name`, unless it is a frame rate."""
+    """Raise a `ValueError` that names the value `name` if it is no frame rate."""
     if isinstance(fps, bool) or not isinstance(fps, (int, float, np.number)) or not (0 < fps < math.inf):
-        raise ValueError(f"{name} must be a positive number of frames per second, got {fps!r}.")
+        raise ValueError(f"{name}: got {fps!r}; pass a positive number of frames per second")

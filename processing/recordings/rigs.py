@@ -1,7 +1,7 @@
-"""Which joints of a recording are which joints of a skeleton: tables of common rigs, and mapping files.
+"""Match the joints of a recording to those of a skeleton: tables of common rigs, and mapping files.
 
-A joint of the skeleton is taken from a joint of the recording, or lies between two of them: `("Spine", "Spine1", 0.6)`
-is 60 % of the way from one to the other.
+The source of a skeleton's joint is a joint of the recording, or a point between two of them: `("Spine", "Spine1",
+0.6)` is 60 % of the way from the first to the second.
 """
 
 from __future__ import annotations
@@ -28,15 +28,13 @@ MAPPING_EXAMPLE = '{"left_knee": "LeftLeg", "spine2": ["Spine", "Spine1", 0.5], 
 
 @dataclass(frozen=True)
 class Rig:
-    """
-    A naming convention.
+    """A naming convention.
 
     Args:
-        name (`str`): as shown and as `mapping` accepts it.
-        joints (`Mapping[str, tuple[Source, ...]]`): joint of the skeleton -> sources, the first one at hand counts;
-            names as [`plain`] gives them.
-        marker (`str`, *optional*): pattern that one of the recording's names must match.
-        skeleton (`Skeleton`): whose joints they are.
+        name: name of the rig in reports and for `mapping`.
+        joints: joint of the skeleton -> sources, of which the first available one is used; names as from [`plain`].
+        marker: pattern that one of the recording's names must match.
+        skeleton: layout of the joints.
     """
 
     name: str
@@ -47,14 +45,12 @@ class Rig:
 
 @dataclass(frozen=True)
 class RigMatch:
-    """
-    A recording's names understood.
+    """A match of a recording's names.
 
     Args:
-        rig (`str`): name of the convention, or of the mapping file.
-        skeleton (`Skeleton`): whose joints were found.
-        sources (`dict[str, Between]`): joint -> (name, name, fraction) in the recording's names; equal names where it
-            is one joint.
+        rig: name of the convention, or of the mapping file.
+        skeleton: layout of the joints.
+        sources: joint -> (name, name, fraction) in the recording's names; equal names for a single joint.
     """
 
     rig: str
@@ -63,11 +59,11 @@ class RigMatch:
 
     @property
     def between(self) -> list[str]:
-        """Joints that no joint of the recording stands for."""
+        """Joints that lie between two joints of the recording."""
         return [joint for joint, (first, second, _) in self.sources.items() if first != second]
 
     def apply(self, positions: np.ndarray, names: Sequence[str]) -> np.ndarray:
-        """(T, N, 3) positions of `names` -> (T, J, 3) of the skeleton."""
+        """Compute (T, J, 3) positions of the skeleton from (T, N, 3) positions of `names`."""
         index = {name: place for place, name in enumerate(names)}
         chosen = [self.sources[joint] for joint in self.skeleton.joint_names]
         first = positions[:, [index[name] for name, _, _ in chosen]]
@@ -75,20 +71,16 @@ class RigMatch:
         return first + np.array([fraction for _, _, fraction in chosen])[:, None] * (second - first)
 
 
+_LIMB_NAMES = {"hip": "upleg", "knee": "leg", "ankle": "foot"}
+_LIMB_NAMES |= {"collar": "shoulder", "shoulder": "arm", "elbow": "forearm", "wrist": "hand"}
+
+
 def _limbs(toe: tuple[str, ...]) -> dict[str, tuple[Source, ...]]:
-    """Hips, legs and arms as MotionBuilder names them, and with it CMU's conversion, Mixamo and LAFAN1."""
+    """Return the names of hips, legs and arms in MotionBuilder, CMU's conversion, Mixamo and LAFAN1."""
     joints: dict[str, tuple[Source, ...]] = {"pelvis": ("hips",)}
     for side in SIDES:
-        joints |= {
-            f"{side}_hip": (f"{side}upleg",),
-            f"{side}_knee": (f"{side}leg",),
-            f"{side}_ankle": (f"{side}foot",),
-            f"{side}_foot": tuple(f"{side}{name}" for name in toe),
-            f"{side}_collar": (f"{side}shoulder",),
-            f"{side}_shoulder": (f"{side}arm",),
-            f"{side}_elbow": (f"{side}forearm",),
-            f"{side}_wrist": (f"{side}hand",),
-        }
+        joints |= {f"{side}_{joint}": (f"{side}{name}",) for joint, name in _LIMB_NAMES.items()}
+        joints[f"{side}_foot"] = tuple(f"{side}{name}" for name in toe)
     return joints
 
 
@@ -103,19 +95,16 @@ _SPINES = (
     _spine("spine", "spine1", "spine2"),
     _spine("spine", ("spine", "spine1", 0.5), "spine1"),
 )
-# The CMU conversion puts neck and shoulders where the last spine joint is; bones without length say nothing about the
-# body's pose, so collars lie on the way to the arms and the neck is the joint above.
+# The CMU conversion has neck and shoulders at the last spine joint. Bones without length do not show the pose, so
+# collars lie on the way to the arms and the neck is the joint above.
 _CMU = (
     _limbs(_TOES)
     | {f"{side}_collar": ((f"{side}shoulder", f"{side}arm", 0.4),) for side in SIDES}
     | _spine("spine", ("spine", "spine1", 0.6), "spine1", "neck1")
 )
-_SMPL = {
-    joint: tuple(
-        dict.fromkeys([joint.replace("_", ""), joint.replace("left_", "l").replace("right_", "r").replace("_", "")])
-    )
-    for joint in HUMANML3D.joint_names
-} | {"pelvis": ("pelvis", "hips")}
+_SHORT = {joint: joint.replace("left_", "l").replace("right_", "r") for joint in HUMANML3D.joint_names}
+_SMPL = {joint: tuple(name.replace("_", "") for name in (joint, short)) for joint, short in _SHORT.items()}
+_SMPL["pelvis"] = ("pelvis", "hips")
 
 RIGS = (
     Rig("cmu", _CMU, marker="^(lowerback|lhipjoint)$"),
@@ -135,11 +124,9 @@ _NAMESPACE = re.compile(r"^.*[:|]|^mixamorig\d*_?|^[mf]_avg_", re.IGNORECASE)
 
 
 def plain(names: Sequence[str]) -> list[str]:
-    """
-    Names without namespace, shared prefix, case and punctuation.
+    """Return names without namespace, shared prefix, case and punctuation.
 
     Example:
-
         >>> plain(["mixamorig:Hips", "mixamorig:LeftUpLeg"]), plain(["Model_Hips", "Model_Left_Up_Leg"])
         (['hips', 'leftupleg'], ['hips', 'leftupleg'])
     """
@@ -154,24 +141,22 @@ def match_rig(
     mapping: str | os.PathLike | Mapping[str, Any] | None = None,
     skeleton: Skeleton | None = None,
 ) -> RigMatch:
-    """
-    Find the skeleton's joints among the names of a recording.
+    """Find the skeleton's joints among the names of a recording.
 
     Args:
-        names (`Sequence[str]`): of the recording's joints.
-        mapping (*optional*): name of a built-in rig (`RIG_NAMES`), a mapping, or a JSON or YAML file of one: joint of
-            the skeleton -> name, or [name, name, fraction]. Joints it leaves out are taken from the nearest rig.
-        skeleton (`Skeleton`, *optional*): wanted; unset, the one whose joints are there.
+        names: names of the recording's joints.
+        mapping: name of a built-in rig (`RIG_NAMES`), a mapping, or a JSON or YAML file with a mapping: joint of the
+            skeleton -> name, or [name, name, fraction]. Other joints are taken from the nearest rig.
+        skeleton: required layout; None: the one that matches best.
 
     Returns:
-        [`RigMatch`]: with a source for every joint.
+        A match with a source for every joint.
 
     Raises:
-        FileNotFoundError: there is no such mapping file.
-        ValueError: joints are missing, or the mapping names joints that do not exist; the message lists them.
+        FileNotFoundError: if the mapping file does not exist.
+        ValueError: if joints are missing, or the mapping names joints that do not exist; the message lists them.
 
     Example:
-
         >>> match_rig([joint.replace("left", "L") for joint in HUMANML3D.joint_names]).rig
         'smpl'
     """
@@ -181,7 +166,7 @@ def match_rig(
     if isinstance(mapping, str) and mapping in RIG_NAMES:
         rigs = [rig for rig in rigs if rig.name == mapping]
         if not rigs and skeleton is not None:
-            raise ValueError(f"The rig {mapping!r} does not lead to the skeleton {skeleton.name!r}: leave one unset.")
+            raise ValueError(f"mapping: the rig {mapping!r} is not for {skeleton.name!r}; pass only one of them")
     else:
         marked = [rig for rig in rigs if not rig.marker or _is_marked(rig, names, at_hand)]
         rigs = [rig for rig in marked if not own or set(own) <= set(rig.skeleton.joint_names)] or marked
@@ -198,7 +183,7 @@ def _is_marked(rig: Rig, names: Sequence[str], at_hand: Mapping[str, str]) -> bo
 
 
 def _sources(rig: Rig, at_hand: Mapping[str, str]) -> dict[str, Between]:
-    """Joints of a rig that are there, in the recording's own names."""
+    """Return the sources of a rig's joints in the recording's own names, for the joints that have one."""
     found = {}
     for joint, options in rig.joints.items():
         for option in options:
@@ -212,29 +197,21 @@ def _sources(rig: Rig, at_hand: Mapping[str, str]) -> dict[str, Between]:
 def _complain(rig: Rig, missing: Sequence[str], names: Sequence[str], forced: bool) -> NoReturn:
     shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
     if len(missing) > rig.skeleton.num_joints // 2 and not forced:
-        what = f"The joints of this recording are those of no known rig ({', '.join(RIG_NAMES)})"
+        what = f"the joints match no known rig ({', '.join(RIG_NAMES)})"
     else:
         nearest = rig.name if forced else f"nearest rig: {rig.name}"
         what = f"{len(missing)} of {rig.skeleton.num_joints} joints are missing ({nearest})"
     raise ValueError(
-        f"{what}: nothing stands for {', '.join(missing)}. The recording has {shown}. Name them in a mapping file "
-        f"(--mapping rig.json): {MAPPING_EXAMPLE}."
+        f"{what}: no source of {', '.join(missing)} among {shown}; name them in a mapping file "
+        f"(--mapping rig.json): {MAPPING_EXAMPLE}"
     )
 
 
 def read_mapping(path: str | os.PathLike) -> dict[str, Any]:
-    """
-    A mapping file, JSON or YAML by its ending.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is malformed.
-    """
+    """Read a mapping file, JSON or YAML by its suffix."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no mapping {str(path)!r}: give a JSON or YAML file, or one of {', '.join(RIG_NAMES)}."
-        )
+        raise FileNotFoundError(f"{path}: no such mapping; pass a JSON or YAML file, or one of {', '.join(RIG_NAMES)}")
     text = path.read_text(encoding="utf-8-sig")
     try:
         if path.suffix.lower() in (".yaml", ".yml"):
@@ -247,16 +224,16 @@ def read_mapping(path: str | os.PathLike) -> dict[str, Any]:
         else:
             content = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"The mapping {path} cannot be read: {error}. It should be {MAPPING_EXAMPLE}.") from error
+        raise ValueError(f"{path}: malformed mapping ({error}); write it as {MAPPING_EXAMPLE}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"The mapping {path} holds a {type(content).__name__}; it should be {MAPPING_EXAMPLE}.")
+        raise ValueError(f"{path}: got a {type(content).__name__}; write the mapping as {MAPPING_EXAMPLE}")
     return content
 
 
 def _own_sources(
     names: Sequence[str], mapping: str | os.PathLike | Mapping[str, Any] | None, skeleton: Skeleton | None
 ) -> tuple[dict[str, Between], str | None]:
-    """What the user's mapping says, in the recording's names, and what to call it."""
+    """Return the sources of the user's mapping in the recording's names, and a label for it."""
     if mapping is None or (isinstance(mapping, str) and mapping in RIG_NAMES):
         return {}, None
     if isinstance(mapping, Mapping):
@@ -269,29 +246,24 @@ def _own_sources(
     sources: dict[str, Between] = {}
     for joint, source in content.items():
         if joint not in joints:
-            raise ValueError(f"{label}: {joint!r} is no joint of {skeletons[0].name}{_nearest(joint, joints)}.")
+            raise ValueError(f"{label}: {joint!r} is no joint of {skeletons[0].name}; {_nearest(joint, joints)}")
         sources[joint] = _between(source, f"{label}: {joint}", at_hand)
     return sources, label
 
 
 def _between(source: Any, where: str, at_hand: Mapping[str, str]) -> Between:
-    pair = [source, source, 0.0] if isinstance(source, str) else source
-    if (
-        not isinstance(pair, (list, tuple))
-        or [type(part) for part in pair[:2]] != [str, str]
-        or len(pair) != 3
-        or isinstance(pair[2], bool)
-        or not isinstance(pair[2], (int, float))
-        or not 0 <= pair[2] <= 1
-    ):
-        raise ValueError(f"{where} must be a name or [name, name, fraction from 0 to 1], got {source!r}.")
+    pair: Any = [source, source, 0.0] if isinstance(source, str) else source
+    named = isinstance(pair, (list, tuple)) and len(pair) == 3 and [type(part) for part in pair[:2]] == [str, str]
+    if not named or isinstance(pair[2], bool) or not isinstance(pair[2], (int, float)) or not 0 <= pair[2] <= 1:
+        raise ValueError(f"{where}: expected a name or [name, name, fraction from 0 to 1], got {source!r}")
     for name in pair[:2]:
         if name not in at_hand and "".join(plain([name])) not in at_hand:
-            raise ValueError(f"{where}: the recording has no joint {name!r}{_nearest(name, set(at_hand.values()))}.")
+            near = _nearest(name, set(at_hand.values()))
+            raise ValueError(f"{where}: the recording has no joint {name!r}; {near}")
     first, second = (at_hand.get(name) or at_hand["".join(plain([name]))] for name in pair[:2])
     return first, second, float(pair[2])
 
 
 def _nearest(name: str, names: set[str]) -> str:
     close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.4)
-    return f" (near: {', '.join(close)})" if close else f"; there are {', '.join(sorted(names)[:40])}"
+    return f"use one of {', '.join(close or sorted(names)[:40])}"

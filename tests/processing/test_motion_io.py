@@ -183,7 +183,7 @@ def test_exchanged_sides_are_noticed(positions, tmp_path):
     swapped = positions[:, HUMANML3D.mirror_permutation]
     np.save(tmp_path / "a.npy", swapped)
     assert sides_agree(positions, HUMANML3D) > 0.8 > -0.8 > sides_agree(swapped, HUMANML3D)
-    assert any("Left and right" in str(problem) for problem in load_motion(tmp_path / "a.npy", up="y").problems)
+    assert any("left and right" in str(problem) for problem in load_motion(tmp_path / "a.npy", up="y").problems)
     assert sides_agree(mirror_positions(torch.from_numpy(positions)).numpy(), HUMANML3D) > 0.8
 
 
@@ -239,7 +239,7 @@ def test_the_motion_of_an_archive_is_found_or_named(positions, tmp_path):
     assert motion.fps == 25 and motion.fps_is_known
     np.testing.assert_array_equal(motion.positions, positions)
     np.savez(path, first=positions, second=2 * positions)
-    with pytest.raises(ValueError, match=r"a\.npz.*first, second.*--key"):
+    with pytest.raises(ValueError, match=r"a\.npz.*--key.*first, second"):
         load_motion(path)
     np.testing.assert_array_equal(load_motion(path, key="second", units="m").positions, 2 * positions)
     np.savez(path, joints=positions, features=np.zeros((10, 263)))
@@ -422,7 +422,7 @@ def test_a_wrong_table_is_told(positions, tmp_path):
         r"line 3\b.*\b65\b.*\b66\b": "\n".join([*lines[:2], lines[2].rsplit(",", 1)[0], *lines[3:]]),
         r"line 4\b.*'abc'": good.replace(lines[3].split(",")[5], "abc"),
         r"'pelvis'.*\bz\b": good.replace("pelvis_z", "pelvis_w"),
-        r"left_hip_x.*\ba, b\b": "a,b\n1,2\n",
+        r"\ba, b\b.*left_hip_x": "a,b\n1,2\n",
         r"a\.csv.*empty": "",
         r"\b0 frames\b": lines[0] + "\n",
         r"\b1\b.*\b22\b.*\bhead\b": good.replace("head_", "hat_"),
@@ -506,7 +506,7 @@ def test_amass_without_a_body_model_says_where_to_get_it(tmp_path, monkeypatch):
     (tmp_path / "SMPLH_MALE.npz").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"SMPLH_MALE\.npz.*SMPL-H"):
         load_motion(tmp_path / "a.npz", body_model=tmp_path)
-    with pytest.raises(ValueError, match=r"a\.npz.*poses.*\b66\b.*\(4, 9\)"):
+    with pytest.raises(ValueError, match=r"a\.npz.*poses.*\(4, 9\).*\b66\b"):
         amass_positions({"poses": np.zeros((4, 9)), "trans": np.zeros((4, 3))}, None, "a.npz")
 
 
@@ -628,7 +628,7 @@ def test_problems_are_named_with_remedies(positions, tmp_path):
     inspection, text = told(positions, units="ft")
     assert "0.5" in text and "--units" in text
     inspection, text = told(positions, fps=5)
-    assert "5 frames a second" in text
+    assert "5 frames per second" in text
     inspection, text = told(np.zeros((9, 7, 3)))
     assert not inspection.usable and "(9, 7, 3)" in text
     with pytest.raises(FileNotFoundError):
