@@ -92,18 +92,8 @@ RULES: dict[str, list[Rule]] = {
             "prior_top10",
             "caption words in the top 10: {value:.0%}, prior {reference:.0%}",
         ),
-        (
-            "text_universal",
-            operator.le,
-            0.0,
-            "words in over half of the captions: {value:.0f}, none wanted",
-        ),
-        (
-            "motion_universal",
-            operator.le,
-            0.0,
-            "words in over half of the motions: {value:.0f}, none wanted",
-        ),
+        ("text_universal", operator.le, 0.0, "words in over half of the captions: {value:.0f}, none wanted"),
+        ("motion_universal", operator.le, 0.0, "words in over half of the motions: {value:.0f}, none wanted"),
     ],
 }
 

@@ -67,12 +67,7 @@ class Explanation:
 
 @torch.inference_mode()
 def explain(
-    model: Any,
-    motion: Any,
-    text: str | None = None,
-    processor: Any = None,
-    fps: float | None = None,
-    k: int = 20,
+    model: Any, motion: Any, text: str | None = None, processor: Any = None, fps: float | None = None, k: int = 20
 ) -> Explanation:
     """
     Show the words of one motion and where they come from: what `lexmotion explain` prints.

@@ -323,12 +323,7 @@ def _across(ax: Axes, value: float, label: str, color: str = DARK, style: str = 
 
 
 def _recalls(
-    ax: Axes,
-    rows: Sequence[Kept],
-    side: str,
-    gallery: int,
-    dense: Dense | None,
-    own: Mapping[str, float] | None,
+    ax: Axes, rows: Sequence[Kept], side: str, gallery: int, dense: Dense | None, own: Mapping[str, float] | None
 ) -> None:
     _style(ax, rows)
     for name, color, marker in (("R10", BLUE, "o"), ("R1", ORANGE, "s")):

@@ -62,13 +62,7 @@ def word_bars(
         label.set_color(BLUE if word in stressed else DARK)
     for place, value in zip(places, values, strict=True):
         ax.text(
-            value + 0.02 * longest,
-            place,
-            f"{value:.{decimals}f}",
-            va="center",
-            ha="left",
-            fontsize=7,
-            color="#777777",
+            value + 0.02 * longest, place, f"{value:.{decimals}f}", va="center", ha="left", fontsize=7, color="#777777"
         )
     if not len(words):
         ax.text(0.5, 0.5, "no active word", transform=ax.transAxes, ha="center", va="center", color="#777777")

@@ -532,11 +532,7 @@ def stored_beside(index: str | os.PathLike) -> list[MotionSource]:
 
 
 def write_search_page(
-    path: str | os.PathLike,
-    index: LexMotionIndex,
-    name: str,
-    answer: Answer,
-    dataset: str | os.PathLike | None = None,
+    path: str | os.PathLike, index: LexMotionIndex, name: str, answer: Answer, dataset: str | os.PathLike | None = None
 ) -> None:
     """
     Write an answer as a page that needs no other file, with hits in motion if a model can explain them.

@@ -42,13 +42,7 @@ def packed_motion(positions: np.ndarray, fps: float) -> dict[str, Any]:
     scale = max(float(np.abs(positions).max()), 1.0) / 32767
     numbers = np.rint(positions / scale).astype("<i2")
     frames, joints = positions.shape[:2]
-    return {
-        "frames": frames,
-        "joints": joints,
-        "fps": float(fps),
-        "scale": scale,
-        "data": encoded_bytes(numbers),
-    }
+    return {"frames": frames, "joints": joints, "fps": float(fps), "scale": scale, "data": encoded_bytes(numbers)}
 
 
 def preview(positions: np.ndarray, fps: float) -> dict[str, Any]:

@@ -55,8 +55,7 @@ BoostOption = Annotated[
     typer.Option(help="WORD=FACTOR, repeatable: weigh a word of the query more or less. Example: --boost left=2"),
 ]
 OtherModelOption = Annotated[
-    str | None,
-    typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
+    str | None, typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model")
 ]
 HitsDatasetOption = Annotated[
     Path | None,
@@ -136,8 +135,7 @@ def index_build(
     index_dir: IndexArgument,
     vectors: VectorsOption = None,
     dataset: Annotated[
-        Path | None,
-        typer.Option(help="Or a prepared dataset, encoded now. Example: --dataset prepared/humanml3d"),
+        Path | None, typer.Option(help="Or a prepared dataset, encoded now. Example: --dataset prepared/humanml3d")
     ] = None,
     other: Annotated[
         Path | None,
@@ -245,11 +243,7 @@ def index_delete(
 
 
 @index_app.command("info")
-def index_info(
-    index_dir: IndexArgument,
-    as_json: JsonOption = False,
-    uri: UriOption = None,
-) -> None:
+def index_info(index_dir: IndexArgument, as_json: JsonOption = False, uri: UriOption = None) -> None:
     """Check every file of an index against its checksum, and say what it holds and where.
 
     Example: [bold]lexmotion index info INDEX[/]

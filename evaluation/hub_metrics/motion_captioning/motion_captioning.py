@@ -51,10 +51,7 @@ class MotionCaptioning(evaluate.Metric):
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.Sequence(datasets.Value("string")),
-                }
+                {"predictions": datasets.Value("string"), "references": datasets.Sequence(datasets.Value("string"))}
             ),
         )
 

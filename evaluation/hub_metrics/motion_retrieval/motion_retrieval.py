@@ -54,10 +54,7 @@ class MotionRetrieval(evaluate.Metric):
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float32")),
-                    "references": datasets.Value("int64"),
-                }
+                {"predictions": datasets.Sequence(datasets.Value("float32")), "references": datasets.Value("int64")}
             ),
         )
 
