@@ -499,7 +499,7 @@ def _text_tower(name: str, like: LexMotionTextModel) -> LexMotionTextModel:
 def _dense_model(name: str) -> tuple[Any, Any]:
     model, processor = load_model(name, remedy="`lexmotion compare --rows motion_patches` trains one")
     if not isinstance(model, RetrieverModel) or model.config.is_lexical:
-        raise ValueError(f"{name} is a {type(model).__name__} whose vectors are words; pass a dense baseline")
+        raise ValueError(f"dense model {name}: got a {type(model).__name__} whose vectors are words; pass a baseline")
     return model, processor
 
 
