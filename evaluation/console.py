@@ -51,14 +51,9 @@ def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str | Non
         table.add_column(name, justify="right")
     for protocol, row in retrieval.items():
         for number, (direction, words) in enumerate(DIRECTION_TITLES.items()):
-            first = number == 0
-            table.add_row(
-                protocol if first else "",
-                str(row["gallery_size"]) if first else "",
-                words,
-                *(f"{row[f'{direction}/{name}']:.1f}" for name in COLUMNS),
-                f"{row['Rsum']:.1f}" if first else "",
-            )
+            values = [f"{row[f'{direction}/{name}']:.1f}" for name in COLUMNS]
+            shared = (protocol, str(row["gallery_size"]), f"{row['Rsum']:.1f}") if number == 0 else ("", "", "")
+            table.add_row(*shared[:2], words, *values, shared[2])
     return table
 
 

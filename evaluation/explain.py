@@ -127,27 +127,11 @@ def explain(
     seen = tower.token_attention_mask[0].cpu()
     for word in chosen:
         logits = tower.token_logits[0, :, column[word]].float().cpu().masked_fill(~seen, -torch.inf)
-        winner = int(tower.winning_tokens[0, column[word]])
-        window, part = divmod(winner, parts)
-        words.append(
-            WordEvidence(
-                word=lexicon.word(word),
-                weight=float(z_m[word]),
-                text_weight=float(z_t[word]),
-                contribution=float(product[word]),
-                part=names[part],
-                start=window * window_seconds,
-                end=min((window + 1) * window_seconds, duration),
-            )
-        )
+        window, part = divmod(int(tower.winning_tokens[0, column[word]]), parts)
+        weights = float(z_m[word]), float(z_t[word]), float(product[word])
+        start, end = window * window_seconds, min((window + 1) * window_seconds, duration)
+        words.append(WordEvidence(lexicon.word(word), *weights, names[part], start, end))
         maps.append(torch.log1p(torch.relu(logits)).view(windows, parts).numpy())
-    return Explanation(
-        words=words,
-        grid=(windows, parts),
-        window_seconds=window_seconds,
-        maps=np.stack(maps) if maps else np.zeros((0, windows, parts), dtype=np.float32),
-        text=text,
-        text_words=text_words,
-        score=score,
-        model_score=model_score,
-    )
+    stacked = np.stack(maps) if maps else np.zeros((0, windows, parts), dtype=np.float32)
+    grid = windows, parts
+    return Explanation(words, grid, window_seconds, stacked, text, text_words, score, model_score)

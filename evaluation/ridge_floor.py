@@ -127,7 +127,6 @@ class RidgeFloor:
         self._column = {piece: column for column, piece in enumerate(self.pieces)}
         frequency = np.array([document_counts[piece] for piece in self.pieces], dtype=np.float64)
         self.idf = np.log(len(tokens) / frequency)
-
         average = sparse.csr_array(
             (1.0 / per_motion[owner], (owner, np.arange(len(owner)))), shape=(len(texts), len(owner))
         )

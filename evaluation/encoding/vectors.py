@@ -196,14 +196,9 @@ def encode_dataset(
     """Encode a prepared split: every motion, and the first caption of each; see `encode_motions`."""
     all_captions = [list(captions) for captions in dataset["captions"]]
     captions = [texts[0] for texts in all_captions]
-    return EncodedSplit(
-        list(dataset["id"]),
-        captions,
-        all_captions,
-        encode_captions(model, processor, captions, batch_size, progress),
-        encode_motions(model, processor, dataset, batch_size, progress),
-        *score_weights(model),
-    )
+    texts = encode_captions(model, processor, captions, batch_size, progress)
+    motions = encode_motions(model, processor, dataset, batch_size, progress)
+    return EncodedSplit(list(dataset["id"]), captions, all_captions, texts, motions, *score_weights(model))
 
 
 def score_weights(model: Any) -> tuple[float, float]:
@@ -220,9 +215,6 @@ def similarity(
     Args:
         segment_weight, hybrid_weight: replace the model's; 0 and 0 leave the cosine of the word vectors.
     """
-    return blend(
-        encoded.texts,
-        encoded.motions,
-        encoded.segment_weight if segment_weight is None else segment_weight,
-        encoded.hybrid_weight if hybrid_weight is None else hybrid_weight,
-    )
+    w = encoded.segment_weight if segment_weight is None else segment_weight
+    h = encoded.hybrid_weight if hybrid_weight is None else hybrid_weight
+    return blend(encoded.texts, encoded.motions, w, h)

@@ -218,16 +218,13 @@ class _Work:
             panels.append(representations.intensities(caption, text, motion, self.words, both))
             pair = representations.lexical_pair(text, motion, self.words)
             rank = int((encoded_row := own[row]).argsort(kind="stable")[::-1].tolist().index(row)) + 1
-            numbers.append(
-                {"id": self.ids[number], "caption": caption, "score": float(encoded_row[row]), "rank": rank}
-                | asdict(pair)
-            )
-            figure = representations.pair_figure(
-                self.bodies[number], caption, pair, self.rates[number], self.extractor.skeleton
-            )
+            scores = {"score": float(encoded_row[row]), "rank": rank}
+            numbers.append({"id": self.ids[number], "caption": caption, **scores, **asdict(pair)})
+            body, rate, skeleton = self.bodies[number], self.rates[number], self.extractor.skeleton
+            figure = representations.pair_figure(body, caption, pair, rate, skeleton)
             ranked = f"The caption finds its motion at rank {rank} of {len(self.rows)}"
             if has_parts(self.model):
-                ranked += f" by the model's own score of {encoded_row[row]:.2f}, which also compares parts of the time"
+                ranked += f" by the model's own score of {encoded_row[row]:.2f}, which also compares segments of time"
             text = (
                 f"Figure 4, motion {self.ids[number]}: the 20 heaviest words of motion and caption, and the shared "
                 f"words by their contribution to the cosine. {ranked}."
@@ -402,20 +399,13 @@ class _Work:
         numbers = []
         for number, _, caption in self.places():
             found = explain(self.model, self.motions[number], caption, self.processor, self.rates[number])
-            numbers.append(
-                {
-                    "id": self.ids[number],
-                    "caption": caption,
-                    "cosine": found.score,
-                    "model_score": found.model_score,
-                    "shared": [asdict(word) for word in found.shared],
-                }
-            )
+            scores = {"cosine": found.score, "model_score": found.model_score}
+            shared = [asdict(word) for word in found.shared]
+            numbers.append({"id": self.ids[number], "caption": caption, **scores, "shared": shared})
             if not found.words:
                 continue
-            figure = timeline_of(
-                found, self.bodies[number], TIMELINE_WORDS, self.rates[number], self.extractor.skeleton
-            )
+            body, rate, skeleton = self.bodies[number], self.rates[number], self.extractor.skeleton
+            figure = timeline_of(found, body, TIMELINE_WORDS, rate, skeleton)
             score = f"cosine {found.score:.2f}"
             if found.model_score is not None:
                 score += f", own score {found.model_score:.2f}"

@@ -175,21 +175,10 @@ def _bertscore(
     scores = np.zeros(len(predictions))  # bert-score does not take an empty text
     filled = [place for place, text in enumerate(predictions) if text.strip()]
     if filled:
-        _, _, f1 = bert_score.score(
-            [predictions[place] for place in filled],
-            [references[place] for place in filled],
-            model_type=str(folder),
-            num_layers=layers,
-            idf=True,
-            nthreads=0,
-            lang="en",
-            rescale_with_baseline=baseline.is_file(),
-            baseline_path=str(baseline) if baseline.is_file() else None,
-        )
-        scores[filled] = f1.double().numpy()
-    return {
-        "BERTScore": float(scores.mean()),
-        "bertscore_model": folder.name,
-        "bertscore_layers": layers,
-        "bertscore_rescaled": baseline.is_file(),
-    }
+        texts, truths = ([group[place] for place in filled] for group in (predictions, references))
+        options = {"model_type": str(folder), "num_layers": layers, "idf": True, "nthreads": 0, "lang": "en"}
+        if baseline.is_file():
+            options |= {"rescale_with_baseline": True, "baseline_path": str(baseline)}
+        scores[filled] = bert_score.score(texts, truths, **options)[2].double().numpy()
+    result = {"BERTScore": float(scores.mean()), "bertscore_model": folder.name}
+    return result | {"bertscore_layers": layers, "bertscore_rescaled": baseline.is_file()}

@@ -345,7 +345,6 @@ def evaluate_retrieval(
         protocols, wants_all = tuple(protocols), False
         if "all" in protocols:
             protocols, wants_all = PROTOCOLS, True
-
     results: dict[str, dict[str, Any]] = {}
     for protocol in protocols:
         if protocol not in PROTOCOLS:

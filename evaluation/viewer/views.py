@@ -140,6 +140,7 @@ def explained_view(
     tops = np.maximum(maps.max(axis=1, initial=0.0, keepdims=True), 1e-9)
     words = [explanation.words[number] for number in kept]
     here = {item.word for item in explanation.words}
+    data = encoded_bytes(np.rint(255 * np.clip(maps / tops, 0, 1)).astype(np.uint8))
     return {
         "motion": packed_motion(positions, fps),
         "words": [
@@ -155,12 +156,7 @@ def explained_view(
             for item in words
         ],
         "onlyQuery": [[word, round(weight, 4)] for word, weight in query_words if word not in here][:num_words],
-        "maps": {
-            "windows": windows,
-            "parts": parts,
-            "windowSeconds": explanation.window_seconds,
-            "data": encoded_bytes(np.rint(255 * np.clip(maps / tops, 0, 1)).astype(np.uint8)),
-        },
+        "maps": {"windows": windows, "parts": parts, "windowSeconds": explanation.window_seconds, "data": data},
     }
 
 
