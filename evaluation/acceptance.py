@@ -1,8 +1,7 @@
-"""
-What each phase promises, measured on held-out data: not the loss it lowered, but what the loss was for.
+"""Acceptance measures of each phase on held-out data: not the loss it lowered, but the purpose of that loss.
 
-The evaluators take batches made by the phase's own collator under a fixed seed, so that every checkpoint is asked the
-same questions. All figures are plain floats; a figure is an average over items, never over batches.
+The evaluators take batches made by the phase's own collator under a fixed seed, so that every checkpoint gets the same
+questions. All figures are plain floats, averaged over items, never over batches.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,7 +24,7 @@ CONFIDENCE = 1.96  # half-width of a 95 % interval in standard errors
 
 
 class _Frozen:
-    """Evaluation mode and no gradients for the length of a `with` block, the training mode restored after it."""
+    """Context of evaluation mode without gradients; the training mode is restored afterwards."""
 
     def __init__(self, model: torch.nn.Module):
         self.model, self.no_grad = model, torch.no_grad()
@@ -41,31 +40,36 @@ class _Frozen:
 
 
 def _gain(own: Sequence[float], other: Sequence[float], weights: Sequence[int]) -> tuple[float, float]:
-    """Weighted mean of other - own and the half-width of its 95 % interval over batches: infinite for one batch."""
+    """
+    Return the weighted mean of other - own and the half-width of its 95 % interval over batches: infinite for one
+    batch.
+    """
     difference = np.asarray(other) - np.asarray(own)
     weight = np.asarray(weights, dtype=np.float64) / np.sum(weights)
     mean = float((difference * weight).sum())
     if len(difference) < 2:
-        return mean, float("inf")  # one batch says nothing of the spread: no gain may pass for certain
+        return mean, float("inf")  # the spread is unknown with one batch, so no gain counts as certain
     spread = float((weight * (difference - mean) ** 2).sum()) ** 0.5
     return mean, CONFIDENCE * spread / max(len(difference) - 1, 1) ** 0.5
 
 
 def _rolled(rows: torch.Tensor) -> torch.Tensor:
-    """Everyone gets another item's row."""
+    """Give every item another item's row."""
     return rows.roll(1, dims=0)
 
 
 def evaluate_lexmlm(model: Any, batches: Iterable[dict], lexicon: Any, base_model: Any = None) -> dict[str, float]:
     """
-    Phase i: does the bottleneck tell the decoder what the masked caption hides, and does it speak in content words?
+    Measure phase i: does the decoder use the bottleneck to fill masked captions, and is its mass on content words?
 
     Args:
-        model: `LexMotionForLexicalMaskedLM`. batches: its forward arguments, at least two captions each.
-        lexicon: the processor's `Lexicon`. base_model: the untouched model, for the words it would have chosen.
+        model: `LexMotionForLexicalMaskedLM`.
+        batches: its forward arguments, at least two captions each.
+        lexicon: the processor's `Lexicon`.
+        base_model: the untouched model, for comparison.
 
     Returns:
-        `encoder_loss`, `decoder_loss`; `gain_over_zeroed`, `gain_over_shuffled` (nat a masked word) with `*_ci`;
+        `encoder_loss`, `decoder_loss`; `gain_over_zeroed`, `gain_over_shuffled` (nat per masked word) with `*_ci`;
         `stop_word_share`, `content_word_share` of the ten most important words, and `base_*` of the untouched model.
     """
     batches = list(batches)
@@ -75,15 +79,15 @@ def evaluate_lexmlm(model: Any, batches: Iterable[dict], lexicon: Any, base_mode
     with _Frozen(model):
         for batch in batches:
             _, p, b = model.bottleneck(batch["input_ids"], batch["attention_mask"])
-            told = (batch["decoder_input_ids"], batch["attention_mask"], batch["decoder_labels"])
-            own.append(float(model.text_decoder(model.text_model, b, *told)))
-            zeroed.append(float(model.text_decoder(model.text_model, torch.zeros_like(b), *told)))
-            shuffled.append(float(model.text_decoder(model.text_model, _rolled(b), *told)))
+            inputs = (batch["decoder_input_ids"], batch["attention_mask"], batch["decoder_labels"])
+            own.append(float(model.text_decoder(model.text_model, b, *inputs)))
+            zeroed.append(float(model.text_decoder(model.text_model, torch.zeros_like(b), *inputs)))
+            shuffled.append(float(model.text_decoder(model.text_model, _rolled(b), *inputs)))
             weights.append(int((batch["decoder_labels"] != -100).sum()))
             encoder.append(float(model(**batch).encoder_loss))
             encoder_weights.append(int((batch["labels"] != -100).sum()))
             clean = _unmasked(batch)
-            # Importance is asked of the whole caption, as the model will be used.
+            # Importance is computed on the unmasked caption, as the model will be used.
             importance.append(_sparse(model.bottleneck(clean, batch["attention_mask"])[1]))
             captions.append(clean.cpu().numpy())
     if base_model is not None:
@@ -104,14 +108,14 @@ def evaluate_lexmlm(model: Any, batches: Iterable[dict], lexicon: Any, base_mode
 
 
 def lexicon_content(lexicon: Any, token_ids: Iterable[int]) -> list[int]:
-    """The content words among the tokens of one caption: active, no stop words, each once."""
+    """Return the content words among the tokens of one caption: active, no stop words, each once."""
     return sorted(
         {int(i) for i in token_ids if lexicon.active[i] and not lexicon.stop_word[i] and not lexicon.special[i]}
     )
 
 
 def _unmasked(batch: dict) -> torch.Tensor:
-    """The caption before it was masked: the inputs with the encoder's and the decoder's labels put back."""
+    """Restore the caption before it was masked: the inputs with the encoder's and the decoder's labels put back."""
     ids = torch.where(batch["labels"] != -100, batch["labels"], batch["input_ids"])
     return torch.where(batch["decoder_labels"] != -100, batch["decoder_labels"], ids)
 
@@ -122,10 +126,11 @@ def _sparse(rows: torch.Tensor) -> sparse.csr_matrix:
 
 def interpolate(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     """
-    Fill unknown frames by straight lines in time between the nearest known ones; hold the value past the ends.
+    Fill unknown frames linearly in time between the nearest known ones; hold the value past the ends.
 
     Args:
-        values: (B, T, F). known: (B, T, F) bool.
+        values: (B, T, F).
+        known: (B, T, F) bool.
 
     Returns:
         (B, T, F); a column without any known frame is zero, the mean in normalised units.
@@ -144,7 +149,9 @@ def interpolate(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
 
 
 def position_columns(feature_extractor: Any) -> torch.Tensor:
-    """Columns of the motion values that are joint positions, or unit vectors among joint angles, three by three."""
+    """
+    Return the columns of the motion values that are joint positions, or unit vectors among joint angles, in threes.
+    """
     from lexmotion.processing.joint_angles import direction_columns
     from lexmotion.processing.skeletons import get_skeleton
 
@@ -158,18 +165,18 @@ def position_columns(feature_extractor: Any) -> torch.Tensor:
 
 def evaluate_cmmm(model: Any, batches: Iterable[dict], feature_extractor: Any) -> dict[str, float]:
     """
-    Phase ii: are hidden body parts and windows rebuilt better than by straight lines or by the mean pose?
+    Measure phase ii: are hidden body parts and windows rebuilt better than by interpolation or by the mean pose?
 
     Args:
-        model: `LexMotionForContrastiveMaskedMotion`. batches: its forward arguments.
-        feature_extractor: gives the units back.
+        model: `LexMotionForContrastiveMaskedMotion`.
+        batches: its forward arguments.
+        feature_extractor: converts errors back to units.
 
     Returns:
         `masked_error`, `interpolation_error`, `mean_pose_error`: mean joint distance at hidden positions, metres
-        (joint angles: mean distance of unit vectors, radians where it is small);
-        `same_clip_r1`: nearest neighbour among the batch's other crops is the same clip, in percent, beside
-        `same_clip_chance`; `feature_spread`: standard deviation of unit features times sqrt(D), 0 when
-        collapsed, 1 when isotropic.
+        (joint angles: mean distance of unit vectors, which is radians if small); `same_clip_r1`: percent of crops
+        whose nearest neighbour among the batch's other crops is the same clip, beside `same_clip_chance`;
+        `feature_spread`: standard deviation of unit features times sqrt(D), 0 if collapsed, 1 if isotropic.
     """
     columns = position_columns(feature_extractor)
     distances, counts = np.zeros(3), 0
@@ -226,17 +233,18 @@ def evaluate_lexmmm(
     model: Any, batches: Iterable[dict], lexicon: Any, corpus_prior: np.ndarray | None = None
 ) -> dict[str, float]:
     """
-    Phase iii: do a motion's words help to fill its caption, and are they the words of its captions?
+    Measure phase iii: do a motion's words help to fill its caption, and are they the words of its captions?
 
     Args:
-        model: `LexMotionForLexicalMaskedMotion`. batches: its forward arguments, `bow_weights` among them: a clip's
-            content words are where they are positive.
-        corpus_prior: (V,) how often each content word occurs in training captions; its top 20 are the baseline.
+        model: `LexMotionForLexicalMaskedMotion`.
+        batches: its forward arguments; positive `bow_weights` mark a clip's content words.
+        corpus_prior: number of training captions per content word (V,); its top 20 are the baseline.
 
     Returns:
-        `caption_loss`, `gain_over_shuffled` (nat a masked word, with `_ci`), `gain_content_words`, `gain_stop_words`;
-        `coverage_top20`: share of a clip's content words among the motion's 20 most important, beside `prior_top20`;
-        `antonym_auc`: how well opposite words (left/right, up/down, ...) are told apart, 0.5 = not at all.
+        `caption_loss`, `gain_over_shuffled` (nat per masked word, with `_ci`), `gain_content_words`,
+        `gain_stop_words`; `coverage_top20`: share of a clip's content words among the motion's 20 most important,
+        beside `prior_top20`; `antonym_auc`: how well opposite words (left/right, up/down, ...) are distinguished, 0.5
+        = not at all.
     """
     own, shuffled, weights = [], [], []
     by_kind: dict[str, list[tuple[float, int]]] = {"content_words": [], "stop_words": []}
@@ -246,20 +254,18 @@ def evaluate_lexmmm(
         text_model = model.model.text_model
         for batch in batches:
             _, _, p, b = model.bottleneck(batch["motion_values"], batch["motion_attention_mask"])
-            told = (batch["decoder_input_ids"], batch["decoder_attention_mask"])
+            inputs = (batch["decoder_input_ids"], batch["decoder_attention_mask"])
             labels = batch["decoder_labels"]
-            own.append(float(model.text_decoder(text_model, b, *told, labels)))
-            shuffled.append(float(model.text_decoder(text_model, _rolled(b), *told, labels)))
+            own.append(float(model.text_decoder(text_model, b, *inputs, labels)))
+            shuffled.append(float(model.text_decoder(text_model, _rolled(b), *inputs, labels)))
             weights.append(int((labels != -100).sum()))
             is_stop = stop.to(labels.device)[labels.clamp(min=0)]
             for kind, chosen in (("content_words", ~is_stop), ("stop_words", is_stop)):
                 asked = torch.where(chosen, labels, -100)
                 count = int((asked != -100).sum())
                 if count:
-                    gain = float(model.text_decoder(text_model, _rolled(b), *told, asked)) - float(
-                        model.text_decoder(text_model, b, *told, asked)
-                    )
-                    by_kind[kind].append((gain, count))
+                    other, mine = (float(model.text_decoder(text_model, x, *inputs, asked)) for x in (_rolled(b), b))
+                    by_kind[kind].append((other - mine, count))
             importance.append(_sparse(p))
             content += [row.nonzero()[0].tolist() for row in batch["bow_weights"].cpu().numpy() > 0]
     p = sparse.vstack(importance, format="csr")
@@ -282,7 +288,7 @@ def evaluate_lexmmm(
 
 
 def word_frequency(content: Iterable[Sequence[int]], vocab_size: int) -> np.ndarray:
-    """(V,) in how many clips each content word occurs."""
+    """Count the clips that each content word occurs in: (V,)."""
     return np.bincount(np.fromiter((i for words in content for i in set(words)), dtype=np.int64), minlength=vocab_size)
 
 
@@ -294,14 +300,15 @@ def evaluate_lexical_space(
     corpus_prior: np.ndarray | None = None,
 ) -> dict[str, float]:
     """
-    Phase iv: is the common space sparse, alive and about the right words?
+    Measure phase iv: is the common space sparse, are its words in use, and are they those of the captions?
 
     Args:
-        text_embeds, motion_embeds: (N, V) CSR, paired by row. content: content words of each clip's captions.
+        text_embeds, motion_embeds: (N, V) CSR, paired by row.
+        content: content words of each clip's captions.
         corpus_prior: as in `evaluate_lexmmm`.
 
     Returns:
-        mean active words of both sides, distinct words used, words active in over half of the items (universal),
+        Mean active words of both sides, distinct words used, words active in over half of the items (universal),
         coverage of content words by the motion's top 10 and 20 beside the prior's, top-20 overlap of the two sides,
         and the antonym AUC of the motion vectors.
     """

@@ -1,4 +1,4 @@
-"""Results as a terminal shows them: rich tables of retrieval rows, acceptance criteria and words."""
+"""Results for the terminal: rich tables of retrieval rows, acceptance criteria and words."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,13 +22,13 @@ MEASURES = {
     "frames": "{:.0f}",
     "seconds": "{:.2f}",
     "nan_frames": "{:.0f}",
-    "height": "{:.2f} m, of the standing body by its bones",
-    "floor": "{:.2f} m, where the lowest foot is",
+    "height": "{:.2f} m, of the standing body, from its bones",
+    "floor": "{:.2f} m, height of the lowest foot",
     "feet_on_floor": "{:.0%} of the frames",
     "foot_sliding": "{:.0%} of the frames",
     "top_speed": "{:.1f} m/s, of any joint",
     "speed_spikes": "{:.0f}",
-    "bone_change": "{:.1%}, standard deviation over mean of the bone that changes most",
+    "bone_change": "{:.1%}, standard deviation over mean of the least rigid bone",
     "path_length": "{:.2f} m, of the root over the floor",
 }
 
@@ -41,7 +41,7 @@ USAGE = {
 
 
 def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
-    """Protocols as `evaluate_retrieval` gives them: two rows each, one a direction; 80 columns wide."""
+    """Show protocols of `evaluate_retrieval` in two rows each, one per direction; 80 columns wide."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for name in ("protocol", "gallery", ""):
         table.add_column(name, no_wrap=True)
@@ -49,19 +49,16 @@ def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str | Non
         table.add_column(name, justify="right")
     for protocol, row in retrieval.items():
         for number, (direction, words) in enumerate(DIRECTION_TITLES.items()):
-            first = number == 0
-            table.add_row(
-                protocol if first else "",
-                str(row["gallery_size"]) if first else "",
-                words,
-                *(f"{row[f'{direction}/{name}']:.1f}" for name in COLUMNS),
-                f"{row['Rsum']:.1f}" if first else "",
-            )
+            values = [f"{row[f'{direction}/{name}']:.1f}" for name in COLUMNS]
+            shared = (protocol, str(row["gallery_size"]), f"{row['Rsum']:.1f}") if number == 0 else ("", "", "")
+            table.add_row(*shared[:2], words, *values, shared[2])
     return table
 
 
 def lexical_table(lexical: Mapping[str, float]) -> Table:
-    """Figures of `evaluate_lexical_space`: how sparse the space is, and whether its words are the captions' words."""
+    """
+    Show figures of `evaluate_lexical_space`: sparsity of the space, and how many of its words are the captions' words.
+    """
     table = Table(title="Words", title_justify="left")
     table.add_column("")
     table.add_column("text", justify="right")
@@ -82,9 +79,9 @@ def lexical_table(lexical: Mapping[str, float]) -> Table:
 
 
 def order_table(figures: Mapping[str, float], title: str | None = None) -> Table:
-    """Figures of `evaluate_order`."""
+    """Show figures of `evaluate_order`."""
     table = Table(title=title, title_justify="left")
-    table.add_column("captions that beat themselves with events exchanged")
+    table.add_column("captions that beat their version with events exchanged")
     table.add_column("share", justify="right")
     table.add_column("captions", justify="right")
     between = f" ({figures['low']:.1%} to {figures['high']:.1%})"
@@ -92,7 +89,7 @@ def order_table(figures: Mapping[str, float], title: str | None = None) -> Table
     for name, words in (
         ("share_then", '  events joined by "then" and the like'),
         ("share_before_after", '  "before" exchanged with "after"'),
-        ("share_words", "  by the words of the whole alone"),
+        ("share_words", "  by word vectors only, without segments"),
         ("other_motions", "with motions of other captions"),
     ):
         if name in figures:
@@ -123,26 +120,31 @@ def words_table(
     shared: Sequence[Collection[str]],
     title: str,
 ) -> Table:
-    """Captions beside the top words of their motions, shared words highlighted.
+    """
+    Show captions beside the top words of their motions, shared words highlighted.
 
     Args:
-        captions: N captions. words: N lists of (word, weight) of the motion. shared: N sets of words to highlight.
+        captions: N captions.
+        words: N lists of (word, weight) of the motion.
+        shared: N sets of words to highlight.
         title: heading of the table.
     """
     table = Table(title=title, title_justify="left", show_lines=True)
     table.add_column("caption", ratio=1)
     table.add_column("top words of the motion (shared ones highlighted)", ratio=1)
     for caption, top, mine in zip(captions, words, shared, strict=True):
-        told = ", ".join(f"[bold green]{escape(word)}[/]" if word in mine else escape(word) for word, _ in top)
-        table.add_row(escape(caption), told)
+        text = ", ".join(f"[bold green]{escape(word)}[/]" if word in mine else escape(word) for word, _ in top)
+        table.add_row(escape(caption), text)
     return table
 
 
 def explanation_tables(explanation: Explanation, k: int) -> list[Table]:
-    """The words of a motion; with a caption, the shared words and what each adds to the score.
+    """
+    Show the words of a motion; with a caption, also the shared words and the contribution of each to the score.
 
     Args:
-        explanation: see `lexmotion.evaluation.explain`. k: most words a table shows.
+        explanation: see `lexmotion.evaluation.explain`.
+        k: maximum number of words per table.
     """
     shared = {evidence.word for evidence in explanation.shared}
     words = Table(title="Words of the motion", title_justify="left")
@@ -156,29 +158,13 @@ def explanation_tables(explanation: Explanation, k: int) -> list[Table]:
     title = f'Why it matches "{escape(explanation.text)}": cosine of the words {explanation.score:.3f}'
     caption = None
     if explanation.model_score is not None:
-        caption = (
-            f"The model ranks by {explanation.model_score:.3f}: beside these words it compares those of parts of the "
-            "time, or dense vectors."
-        )
+        caption = f"The model ranks by {explanation.model_score:.3f}, which adds words of segments or dense vectors."
     why = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
-    for name, justify in (
-        ("shared word", "left"),
-        ("adds", "right"),
-        ("in motion", "right"),
-        ("in text", "right"),
-        ("body part", "left"),
-        ("seconds", "right"),
-    ):
-        why.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("shared word", "adds", "in motion", "in text", "body part", "seconds"):
+        why.add_column(name, justify="left" if name in ("shared word", "body part") else "right")
     for item in explanation.shared[:k]:
-        why.add_row(
-            escape(item.word),
-            f"{item.contribution:.3f}",
-            f"{item.weight:.2f}",
-            f"{item.text_weight:.2f}",
-            item.part,
-            f"{item.start:.1f} - {item.end:.1f}",
-        )
+        numbers = f"{item.contribution:.3f}", f"{item.weight:.2f}", f"{item.text_weight:.2f}"
+        why.add_row(escape(item.word), *numbers, item.part, f"{item.start:.1f} - {item.end:.1f}")
     rest = explanation.rest + sum(item.contribution for item in explanation.shared[k:])
     if round(rest, 3):
         why.add_row("[dim]all others[/]", f"{rest:.3f}", "", "", "", "")
@@ -186,7 +172,7 @@ def explanation_tables(explanation: Explanation, k: int) -> list[Table]:
 
 
 def inspection_tables(inspection: Inspection) -> list[Table | Text]:
-    """What a motion file is, its measures, its problems, and whether it can be used."""
+    """Show the format of a motion file, its measures and problems, and whether it is usable."""
     parts: list[Table | Text] = [Text(inspection.path, style="bold")]
     if inspection.facts:
         facts = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -215,15 +201,17 @@ def _confidence(word: str) -> str:
 
 
 def benchmark_table(results: Sequence[Result], title: str) -> Constrain:
-    """Cases of a benchmark, 100 columns wide at most: rates and peak memory of both sides and their ratios, and under
-    each case how near the results are and its facts."""
+    """
+    Show the cases of a benchmark, at most 100 columns wide: rates, peak memory and ratios of both sides, agreement and
+    facts.
+    """
     parts: list[Text | Table] = [Text(title, style="bold"), Text("")]
     for number, result in enumerate(results):
-        # A table for each case, of equal columns: the lines under a case take the whole width.
+        # One table per case with equal columns, so that the lines under a case span the full width.
         table = Table(box=None, expand=True, show_header=number == 0, padding=(0, 1, 0, 0))
         table.add_column("", ratio=1)
         table.add_column("", width=5)
-        table.add_column("a second", justify="right", width=26)
+        table.add_column("per second", justify="right", width=26)
         table.add_column("peak memory", justify="right", width=12)
         for side in SIDES:
             rate, peak = f"{_number(result.rate(side))} {escape(result.unit)}", result.peak_bytes.get(side)
@@ -240,10 +228,10 @@ def benchmark_table(results: Sequence[Result], title: str) -> Constrain:
         for name, value in result.facts.items():
             lines.append(f"{name}: {_number(value) if isinstance(value, float) else value}")
         parts += [table, *(Text(f"  {line}", style="dim") for line in lines), Text("")]
-    parts.append(Text("ratio: plain over ours, the median of the pairs (lowest - highest)", style="dim"))
+    parts.append(Text("ratio: baseline over ours, median of the pairs (lowest - highest)", style="dim"))
     return Constrain(Group(*parts), 100)
 
 
 def _number(value: float) -> str:
-    """Four digits that matter."""
+    """Format with four significant digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""Why a motion and a caption score as they do: shared words, and the body part and time each word came from."""
+"""Explanations of the score of a motion and a caption: shared words, and the body part and time of each word."""
 
 import os
 from dataclasses import dataclass, field
@@ -17,11 +17,13 @@ from .loading import read_motion_for, ready_model
 @dataclass
 class WordEvidence:
     """
+    Evidence for one word of a motion.
+
     Args:
-        word: as displayed. weight: in the motion's vector. text_weight: in the caption's, 0 when it does not have the
-            word.
-        contribution: share of the cosine of the pair, the sum over shared words is the score; 0 without a caption.
-        part: body part of the winning token. start, end: its time window in seconds.
+        word: the word as displayed.
+        weight, text_weight: weights in the motion's and the caption's vector, 0 if the caption does not have the word.
+        contribution: contribution to the cosine of the pair, which is the sum over shared words; 0 without a caption.
+        part, start, end: body part of the winning token, and its time window in seconds.
     """
 
     word: str
@@ -36,13 +38,16 @@ class WordEvidence:
 @dataclass
 class Explanation:
     """
+    Words of a motion, and of a caption if there is one.
+
     Args:
-        words: the motion's words, most important first. text_words: the caption's, (word, weight).
-        score: cosine of the two word vectors, None without a caption. text: the caption.
-        model_score: what the model itself ranks by, where that is more than this cosine (words of segments, a dense
-            vector); words explain only the cosine. None where the two are the same, or without a caption.
-        grid: (Nt, Np). maps: for each of `words`, the word's score at every grid cell, (Nt, Np), after saturation.
+        words, text_words: the motion's words, heaviest first, and (word, weight) of the caption `text`.
+        grid: (Nt, Np).
         window_seconds: length of a time window.
+        maps: for each of `words`, its score at every grid cell after saturation (Nt, Np).
+        score: cosine of the two word vectors, None without a caption.
+        model_score: the score that the model ranks by, if that is more than this cosine (words of segments, a dense
+            vector), else None; words explain only the cosine.
     """
 
     words: list[WordEvidence]
@@ -56,7 +61,7 @@ class Explanation:
 
     @property
     def rest(self) -> float:
-        """What pieces of words, which have no name of their own, add to `score`."""
+        """Contribution to `score` of word pieces, which are not displayed."""
         return 0.0 if self.score is None else self.score - sum(word.contribution for word in self.words)
 
     @property
@@ -67,27 +72,22 @@ class Explanation:
 
 @torch.inference_mode()
 def explain(
-    model: Any,
-    motion: Any,
-    text: str | None = None,
-    processor: Any = None,
-    fps: float | None = None,
-    k: int = 20,
+    model: Any, motion: Any, text: str | None = None, processor: Any = None, fps: float | None = None, k: int = 20
 ) -> Explanation:
     """
-    Show the words of one motion and where they come from: what `lexmotion explain` prints.
+    Explain the words of one motion and where they come from, as `lexmotion explain` prints them.
 
     Args:
         model: folder or Hub name of a trained model, or a loaded `LexMotionModel`.
         motion: (T, J, 3) positions in metres or (T, 263 | 251) features, or a motion file.
         text: a caption to compare with.
         processor: the model's; None loads the one saved beside it.
-        fps: frames per second of the motion; None takes what a file says, else the model's.
-        k: how many of the motion's words to explain; every shared word is kept besides.
+        fps: frames per second of the motion; None uses that of the file, else the model's.
+        k: number of the motion's words to explain, besides all shared words.
 
     Raises:
-        FileNotFoundError: no such model or file.
-        ValueError: the caption is empty, or the motion is none of the model's skeleton.
+        FileNotFoundError: if the model or file does not exist.
+        ValueError: if the caption is empty, or the motion does not have the model's skeleton.
 
     Example:
         >>> found = explain("runs/small/model", "kick.bvh", text="a person kicks")  # doctest: +SKIP
@@ -109,13 +109,13 @@ def explain(
     text_words: list[tuple[str, float]] = []
     if text is not None:
         if not text.strip():
-            raise ValueError("the caption is empty; leave --text out to see the motion's words alone")
+            raise ValueError("text: the caption is empty; omit --text to see only the motion's words")
         tokens = processor.tokenizer([text], return_tensors="pt", truncation=True).to(model.device)
-        told = model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
-        z_t = told.text_embeds[0].float().cpu()
+        caption = model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+        z_t = caption.text_embeds[0].float().cpu()
         score = float(torch.nn.functional.cosine_similarity(z_m, z_t, dim=0))
         if has_parts(model):
-            model_score = float((model.score_vectors(told) * model.score_vectors(tower)).sum())
+            model_score = float((model.score_vectors(caption) * model.score_vectors(tower)).sum())
         text_words = processor.top_words(z_t[None].numpy(), k)[0]
     product = z_m * z_t / (z_m.norm() * z_t.norm()).clamp(min=1e-6)
     chosen = [int(i) for i in z_m.argsort(descending=True) if z_m[i] > 0 and not lexicon.subword[i]][:k]
@@ -127,27 +127,11 @@ def explain(
     seen = tower.token_attention_mask[0].cpu()
     for word in chosen:
         logits = tower.token_logits[0, :, column[word]].float().cpu().masked_fill(~seen, -torch.inf)
-        winner = int(tower.winning_tokens[0, column[word]])
-        window, part = divmod(winner, parts)
-        words.append(
-            WordEvidence(
-                word=lexicon.word(word),
-                weight=float(z_m[word]),
-                text_weight=float(z_t[word]),
-                contribution=float(product[word]),
-                part=names[part],
-                start=window * window_seconds,
-                end=min((window + 1) * window_seconds, duration),
-            )
-        )
+        window, part = divmod(int(tower.winning_tokens[0, column[word]]), parts)
+        weights = float(z_m[word]), float(z_t[word]), float(product[word])
+        start, end = window * window_seconds, min((window + 1) * window_seconds, duration)
+        words.append(WordEvidence(lexicon.word(word), *weights, names[part], start, end))
         maps.append(torch.log1p(torch.relu(logits)).view(windows, parts).numpy())
-    return Explanation(
-        words=words,
-        grid=(windows, parts),
-        window_seconds=window_seconds,
-        maps=np.stack(maps) if maps else np.zeros((0, windows, parts), dtype=np.float32),
-        text=text,
-        text_words=text_words,
-        score=score,
-        model_score=model_score,
-    )
+    stacked = np.stack(maps) if maps else np.zeros((0, windows, parts), dtype=np.float32)
+    grid = windows, parts
+    return Explanation(words, grid, window_seconds, stacked, text, text_words, score, model_score)

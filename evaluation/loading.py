@@ -17,12 +17,12 @@ def load_model(
 
     Args:
         name: folder or Hub name.
-        device: where to compute; None takes a GPU if there is one.
-        remedy: what to do about a model that is not found.
+        device: device to compute on; None uses a GPU if available.
+        remedy: advice in the error if the model is not found.
 
     Raises:
-        FileNotFoundError: `name` looks like a folder and is none, or holds no model.
-        ValueError: the processor belongs to another model.
+        FileNotFoundError: if `name` is a path without a model.
+        ValueError: if the processor belongs to another model.
     """
     import torch
     from transformers import AutoModel, AutoProcessor
@@ -40,23 +40,20 @@ def load_processor(name: str | os.PathLike) -> Any:
     """Load the processor saved beside a model; see `load_model`."""
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(_checked_name(name, "name the model that encoded the vectors with --model"))
+    return AutoProcessor.from_pretrained(_checked_name(name, "pass the model that encoded the vectors with --model"))
 
 
 def ready_model(model: Any, processor: Any = None, device: str | None = None) -> tuple[Any, Any]:
     """
-    Take a model as users give it.
+    Return a model, given by name or object, in evaluation mode, and its processor.
 
     Args:
-        model: folder or Hub name, or a loaded model, which stays where it is.
+        model: folder or Hub name, or a loaded model, which stays on its device.
         processor: the model's; None loads the one saved beside it.
-        device: as of `load_model`, for a model that is loaded here.
-
-    Returns:
-        The model, in evaluation mode, and its processor.
+        device: see `load_model`; for a model that is loaded here.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_model`.
+        FileNotFoundError, ValueError: see `load_model`.
     """
     from lexmotion.encoding_lexmotion import check_processor
 
@@ -66,7 +63,7 @@ def ready_model(model: Any, processor: Any = None, device: str | None = None) ->
     elif processor is None:
         if not model.name_or_path:
             raise ValueError(
-                f"this {type(model).__name__} was not loaded from a folder or the Hub, so its processor is unknown: "
+                f"processor: unknown, since this {type(model).__name__} was not loaded from a folder or the Hub; "
                 "pass processor=LexMotionProcessor.from_pretrained(...)"
             )
         processor = load_processor(model.name_or_path)
@@ -75,12 +72,12 @@ def ready_model(model: Any, processor: Any = None, device: str | None = None) ->
 
 
 def name_of(model: Any) -> str:
-    """Return the folder or Hub name of a model that `ready_model` takes; empty if it never had one."""
+    """Return the folder or Hub name of a model as `ready_model` takes it; empty if it has none."""
     return os.fspath(model) if isinstance(model, str | os.PathLike) else model.name_or_path
 
 
 def is_hub_name(name: str) -> bool:
-    """Return whether a name is USER/NAME, and no path."""
+    """Return whether a name is USER/NAME, not a path."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~"))
 
 
@@ -102,10 +99,10 @@ def read_motion_for(
     Args:
         processor: the model's.
         path: motion file.
-        reading: how to read it; None takes what the file says.
+        reading: how to read it; None uses what the file contains.
 
     Returns:
-        The `Motion`, and its frames per second: as given, else the file's, else the model's.
+        The `Motion`, and its frames per second: those of `reading`, else the file's, else the model's.
     """
     from lexmotion.processing.recordings.reading import load_motion
 

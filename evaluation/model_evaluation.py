@@ -1,4 +1,4 @@
-"""Trained models measured on a prepared split: retrieval, words, the order of events, and the linear floor below."""
+"""Evaluation of trained models on a prepared split: retrieval, words, the order of events, and the ridge floor."""
 
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -44,24 +44,26 @@ def evaluate(
     progress: bool = False,
 ) -> dict[str, Any]:
     """
-    Measure a model on a split of a prepared corpus: what `lexmotion evaluate retrieval` prints and writes.
+    Measure a model on a split of a prepared corpus, as `lexmotion evaluate retrieval` does.
 
     Args:
         model: folder or Hub name of a trained model, or a loaded `LexMotionModel`.
-        dataset: folder written by `lexmotion prepare`. split: one of its splits.
+        dataset: folder written by `lexmotion prepare`.
+        split: one of its splits.
         protocols: names of `lexmotion.evaluation.metrics.retrieval.PROTOCOLS`, or `"all"` that can run.
         processor: the model's; None loads the one saved beside it.
         sentence_model: folder or Hub name of a sentence encoder, for the protocol `threshold`.
         dissimilar_ids: gallery of the protocol `dissimilar`.
-        batch_size: motions or captions encoded at a time. seed: of the protocols that draw.
+        batch_size: motions or captions encoded at a time.
+        seed: seed of the protocols that draw.
 
     Returns:
-        What was measured (`model`, `dataset`, `dataset_fingerprint`, `split`, `lexmotion`) and the results of
+        The origin (`model`, `dataset`, `dataset_fingerprint`, `split`, `lexmotion`) and the results of
         `evaluate_split`; JSON-safe.
 
     Raises:
-        FileNotFoundError: no such model or corpus.
-        ValueError: a protocol lacks what it needs, or the corpus has no such split.
+        FileNotFoundError: if the model or corpus does not exist.
+        ValueError: if a protocol lacks an input, or the corpus does not have the split.
 
     Example:
         >>> results = evaluate("runs/small/model", "prepared/humanml3d", split="test")  # doctest: +SKIP
@@ -91,18 +93,19 @@ def evaluate_split(
     Measure retrieval and the words of a loaded model on one prepared split.
 
     Args:
-        model: a `LexMotionModel`. processor: its `LexMotionProcessor`.
+        model: a `LexMotionModel`.
+        processor: its `LexMotionProcessor`.
         rows: a split of a prepared `DatasetDict`; the first caption of each motion is the query.
-        protocols, sentence_model, dissimilar_ids, batch_size, seed: as of `evaluate`.
+        protocols, sentence_model, dissimilar_ids, batch_size, seed: see `evaluate`.
 
     Returns:
-        `{"retrieval": {protocol: metrics}, "lexical": metrics}`, JSON-safe, and the vectors they were measured on.
-        Retrieval is by the model's own score; where that is more than the cosine of the word vectors (segments, dense
-        vectors), `"retrieval_words"` is by this cosine alone, what an inverted index answers with.
-        `caption_coverage_top10` counts the content words of the query caption alone, `coverage_*` those of all.
+        `{"retrieval": {protocol: metrics}, "lexical": metrics}`, JSON-safe, and the vectors. Retrieval is by the
+        model's own score; if that is more than the cosine of the word vectors (segments, dense vectors),
+        `"retrieval_words"` is by this cosine alone, as in an inverted index. `caption_coverage_top10` counts the
+        content words of the query caption, `coverage_*` those of all captions.
 
     Raises:
-        ValueError: a protocol lacks what it needs.
+        ValueError: if a protocol lacks an input.
     """
     encoded = encode_dataset(model, processor, rows, batch_size, progress)
     text_similarity = None
@@ -111,23 +114,15 @@ def evaluate_split(
         text_similarity = vectors @ vectors.T
 
     def retrieval_by(scores: np.ndarray) -> dict[str, Any]:
-        return evaluate_retrieval(
-            scores,
-            encoded.ids,
-            encoded.captions,
-            protocols,
-            text_similarity=text_similarity,
-            dissimilar_ids=dissimilar_ids,
-            seed=seed,
-        )
+        ids, captions = encoded.ids, encoded.captions
+        return evaluate_retrieval(scores, ids, captions, protocols, text_similarity, dissimilar_ids, seed=seed)
 
     measured = {"retrieval": retrieval_by(similarity(encoded))}
     if has_parts(model):
         measured["retrieval_words"] = retrieval_by(similarity(encoded, segment_weight=0.0, hybrid_weight=0.0))
     lexicon = processor.lexicon
-    lexical = evaluate_lexical_space(
-        encoded.text_embeds, encoded.motion_embeds, content_words(encoded.all_captions, lexicon), lexicon
-    )
+    content = content_words(encoded.all_captions, lexicon)
+    lexical = evaluate_lexical_space(encoded.text_embeds, encoded.motion_embeds, content, lexicon)
     first = content_words([[caption] for caption in encoded.captions], lexicon)
     lexical["caption_coverage_top10"] = caption_coverage(encoded.motion_embeds, first, k=10)
     return measured | {"lexical": lexical}, encoded
@@ -147,16 +142,17 @@ def evaluate_order(
     progress: bool = False,
 ) -> dict[str, Any]:
     """
-    Run the order test on a split of a prepared corpus: what `lexmotion evaluate order` prints and writes.
+    Run the order test on a split of a prepared corpus, as `lexmotion evaluate order` does.
 
     Args:
-        model, dataset, split, processor, batch_size: as of `evaluate`; a baseline is fine too.
+        model: as in `evaluate`, or a baseline.
+        dataset, split, processor, batch_size: see `evaluate`.
 
     Returns:
         `model`, `dataset`, `split` and the `order` of `order_of_split`; JSON-safe.
 
     Raises:
-        ValueError: no caption of the split tells several events.
+        ValueError: if no caption of the split names several events.
     """
     rows = load_prepared(dataset, splits=[split])[split]
     order = order_of_split(*ready_model(model, processor), rows, batch_size, progress)
@@ -167,16 +163,18 @@ def order_of_split(
     model: Any, processor: Any, rows: Any, batch_size: int = 64, progress: bool = False
 ) -> dict[str, float | int]:
     """
-    Run the order test on every caption of a prepared split that tells several events.
+    Run the order test on every caption of a prepared split that names several events.
 
     Args:
-        model: a `LexMotionModel` or a baseline. processor: its `LexMotionProcessor`. rows: the split.
+        model: a `LexMotionModel` or a baseline.
+        processor: its `LexMotionProcessor`.
+        rows: the split.
 
     Returns:
-        See `order_metrics`; of a model with segments or dense vectors also `share_words`, by the word vectors alone.
+        See `order_metrics`; for a model with segments or dense vectors also `share_words`, by the word vectors alone.
 
     Raises:
-        ValueError: no caption of the split tells several events.
+        ValueError: if no caption of the split names several events.
     """
     captions, swapped, motions = multi_event_captions(rows["captions"])
     if not captions:
@@ -201,7 +199,8 @@ def evaluate_ridge_floor(dataset: str | Path, split: str = "validation", penalty
     Fit the ridge floor on the training split of a prepared corpus and measure it on another one.
 
     Args:
-        dataset, split: as of `evaluate`. penalty: weight of the squared coefficients.
+        dataset, split: see `evaluate`.
+        penalty: weight of the squared coefficients.
 
     Returns:
         `model`, `dataset`, `dataset_fingerprint`, `split` and `retrieval`; JSON-safe.
@@ -226,6 +225,6 @@ def ridge_floor_of_split(
 
 
 def _origin(model: str, dataset: str | Path, split: str) -> dict[str, str]:
-    """What was measured, as results say it."""
+    """Return the model, data and split of a result."""
     fingerprint = PrepareReport.load(dataset).fingerprint
     return {"model": model, "dataset": str(dataset), "dataset_fingerprint": fingerprint, "split": split}

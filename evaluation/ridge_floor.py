@@ -1,8 +1,11 @@
-"""The ridge floor: what a linear map from motion statistics to caption words reaches, for a model to clear."""
+"""
+The ridge floor: the retrieval that a linear map from motion statistics to caption words reaches, as a lower bound.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +15,7 @@ from scipy import linalg, sparse
 from lexmotion.processing.corpora.text_mirroring import mirror_caption
 from lexmotion.processing.skeletons import get_skeleton
 
-# A statistic that varies less than this over the training motions is a constant, such as the root relative to itself.
+# A statistic that varies less than this over the training motions is constant, such as the root relative to itself.
 _CONSTANT = 1e-8
 
 
@@ -21,22 +24,22 @@ def motion_statistics(positions: Any) -> np.ndarray:
     Describe a motion by averages over time.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): joint positions, Y up.
+        positions: joint positions (T, J, 3), Y up.
 
     Returns:
-        `np.ndarray` of shape `(12 * J,)`, float64: mean, then standard deviation of the joints relative to the root,
-        mean absolute joint velocity in units a frame, displacement of every joint from the first frame to the last.
-        A one-frame motion has velocity 0.
+        (12 * J,) float64: mean, then standard deviation of the joints relative to the root, mean absolute joint
+        velocity in units per frame, displacement of every joint from the first frame to the last. A one-frame motion
+        has velocity 0.
 
     Raises:
-        ValueError: the shape is another one, or a position is NaN or infinite (the message gives the first frame).
+        ValueError: if the shape is another one, or a position is NaN or infinite (the message gives the first frame).
     """
     positions = np.asarray(positions, dtype=np.float64)
     if positions.ndim != 3 or positions.shape[-1] != 3 or 0 in positions.shape:
-        raise ValueError(f"A motion must have shape (frames, joints, 3), got {positions.shape}.")
+        raise ValueError(f"motion: expected shape (frames, joints, 3), got {positions.shape}")
     broken = ~np.isfinite(positions).all(axis=(1, 2))
     if broken.any():
-        raise ValueError(f"Frame {int(broken.argmax())} holds NaN or infinite positions: repair or drop the motion.")
+        raise ValueError(f"frame {int(broken.argmax())}: got NaN or infinite positions; repair or drop the motion")
     relative = positions - positions[:, :1]
     speed = np.abs(np.diff(positions, axis=0)).sum(axis=0) / max(len(positions) - 1, 1)
     parts = (relative.mean(axis=0), relative.std(axis=0), speed, positions[-1] - positions[0])
@@ -47,41 +50,32 @@ class RidgeFloor:
     """
     Ridge regression from [`motion_statistics`] to the mean TF-IDF vector of the captions.
 
-    A caption's vector marks the word pieces it has, weighted by `log(number of captions / captions with the piece)`,
-    at length 1; a motion's target is the mean over its captions. Statistics are standardised, targets centred. The
-    score of a pair is the centred caption vector times the unit-length prediction.
+    A caption's vector marks its word pieces, weighted by `log(number of captions / captions with the piece)`, at
+    length 1; a motion's target is the mean over its captions. Statistics are standardised, targets centred. The score
+    of a pair is the centred caption vector times the unit-length prediction.
 
     Args:
-        penalty (`float`, *optional*, defaults to 300):
-            weight of the squared coefficients.
-        tokenizer (*optional*):
-            a tokenizer of `transformers`, or a function from a list of captions to lists of hashable tokens. Unset,
-            captions are lower-cased and split at whatever is no letter, digit or apostrophe.
-        skeleton (`str`, *optional*, defaults to `"humanml3d"`):
-            joint layout, for mirroring.
-        min_count (`int`, *optional*, defaults to 2):
-            how often a piece must occur in the training captions, mirrored ones included.
+        penalty: weight of the squared coefficients.
+        tokenizer: a tokenizer of `transformers`, or a function from a list of captions to lists of hashable tokens. If
+            None, captions are lower-cased and split at everything but letters, digits and apostrophes.
+        skeleton: joint layout, for mirroring.
+        min_count: minimum number of occurrences of a piece in the training captions, mirrored ones included.
 
-    Attributes:
-        pieces (`list`): the pieces, in the order of the vectors.
+    `pieces` lists the word pieces in the order of the vectors.
 
     Example:
-
-    ```python
-    >>> motions = list(np.random.default_rng(0).normal(size=(4, 20, 22, 3)))
-    >>> captions = [["a man walks"], ["a man jumps"], ["he walks"], ["he jumps"]]
-    >>> floor = RidgeFloor(penalty=300.0).fit(motions, captions)
-    >>> floor.similarity(["a man jumps"], motions).shape
-    (1, 4)
-
-    ```
+        >>> motions = list(np.random.default_rng(0).normal(size=(4, 20, 22, 3)))
+        >>> captions = [["a man walks"], ["a man jumps"], ["he walks"], ["he jumps"]]
+        >>> floor = RidgeFloor(penalty=300.0).fit(motions, captions)
+        >>> floor.similarity(["a man jumps"], motions).shape
+        (1, 4)
     """
 
     def __init__(
         self, penalty: float = 300.0, tokenizer: Any = None, skeleton: str = "humanml3d", min_count: int = 2
     ) -> None:
         if not penalty > 0:
-            raise ValueError(f"The penalty must be positive, got {penalty}.")
+            raise ValueError(f"penalty: got {penalty}; pass a positive number")
         self.penalty = float(penalty)
         self.tokenize = _tokenize_function(tokenizer)
         self.skeleton = get_skeleton(skeleton)
@@ -96,21 +90,16 @@ class RidgeFloor:
         mirror: bool = True,
     ) -> RidgeFloor:
         """
-        Learn the map; holds statistics and sparse caption vectors, never two motions at a time.
+        Fit the map and return the floor; keeps statistics and sparse caption vectors, and one motion at a time.
 
         Args:
-            motions (`Iterable[np.ndarray]`): N motions of shape `(T, J, 3)`.
-            captions (`Iterable[Sequence[str]]`): captions of each motion, at least one.
-            mirrored_captions (`Iterable[Sequence[str]]`, *optional*):
-                captions of each mirrored motion; unset, made from `captions`.
-            mirror (`bool`, *optional*, defaults to `True`):
-                whether to add every motion's mirror image; switch off when the motions already have their twins.
-
-        Returns:
-            `RidgeFloor`: itself.
+            motions: N motions (T, J, 3).
+            captions: captions of each motion, at least one.
+            mirrored_captions: captions of each mirrored motion; if None, made from `captions`.
+            mirror: whether to add every motion's mirror image; switch off if the motions already have their twins.
 
         Raises:
-            ValueError: numbers of motions and captions differ, a motion has no caption, or no piece occurs often
+            ValueError: if numbers of motions and captions differ, a motion has no caption, or no piece is frequent
                 enough.
         """
         texts = [list(group) for group in captions]
@@ -122,30 +111,22 @@ class RidgeFloor:
         if len(texts) != len(statistics):
             halves = 2 if mirror else 1
             raise ValueError(
-                f"{len(statistics) // halves} motions, but captions for {len(texts) / halves:g}: give one list each."
+                f"captions: got {len(statistics) // halves} motions, but {len(texts) / halves:g} lists of captions; "
+                "pass one list per motion"
             )
         owner = np.repeat(np.arange(len(texts)), [len(group) for group in texts])
         per_motion = np.bincount(owner, minlength=len(texts))
         if not per_motion.all():
-            raise ValueError(f"Motion {int(per_motion.argmin())} has no caption: drop it or describe it.")
-
+            raise ValueError(f"motion {int(per_motion.argmin())}: no caption; drop it or add one")
         tokens = self.tokenize([text for group in texts for text in group])
-        counts: dict[Any, int] = {}
-        document_counts: dict[Any, int] = {}
-        for row in tokens:
-            for token in row:
-                counts[token] = counts.get(token, 0) + 1
-            for token in set(row):
-                document_counts[token] = document_counts.get(token, 0) + 1
+        counts = Counter(token for row in tokens for token in row)
+        document_counts = Counter(token for row in tokens for token in set(row))
         self.pieces = sorted(token for token, count in counts.items() if count >= self.min_count)
         if not self.pieces:
-            raise ValueError(
-                f"No word piece occurs {self.min_count} times in {len(tokens)} captions: lower `min_count`."
-            )
+            raise ValueError(f"no word piece occurs {self.min_count} times in {len(tokens)} captions; lower min_count")
         self._column = {piece: column for column, piece in enumerate(self.pieces)}
         frequency = np.array([document_counts[piece] for piece in self.pieces], dtype=np.float64)
         self.idf = np.log(len(tokens) / frequency)
-
         average = sparse.csr_array(
             (1.0 / per_motion[owner], (owner, np.arange(len(owner)))), shape=(len(texts), len(owner))
         )
@@ -154,45 +135,32 @@ class RidgeFloor:
         self.mean, std = statistics.mean(axis=0), statistics.std(axis=0)
         self.scale = np.where(std > _CONSTANT, std, 1.0)
         inputs = (statistics - self.mean) / self.scale  # (N, F)
-        # The columns of `inputs` sum to zero, so centring the targets would change nothing here.
+        # The columns of `inputs` sum to zero, so centred targets would give the same result.
         covariance = inputs.T @ inputs + self.penalty * np.eye(inputs.shape[1])
         self.weight = linalg.solve(covariance, (targets.T @ inputs).T, assume_a="pos")  # (F, V)
         return self
 
     def encode_motion(self, motions: Iterable[Any]) -> np.ndarray:
         """
-        Predicted word vectors.
-
-        Args:
-            motions (`Iterable[np.ndarray]`): N motions of shape `(T, J, 3)`.
-
-        Returns:
-            `np.ndarray` of shape `(N, V)`, float64, at length 1; 0 for a motion exactly like the average.
+        Predict word vectors of N motions (T, J, 3): (N, V) float64 at length 1; 0 for a motion exactly like the
+        average.
         """
         self._check_fitted()
         prediction = (self._statistics(motions, mirror=False) - self.mean) / self.scale @ self.weight
         return prediction / np.maximum(np.linalg.norm(prediction, axis=1, keepdims=True), 1e-12)
 
     def encode_text(self, captions: Sequence[str]) -> np.ndarray:
-        """
-        Caption vectors, centred at the mean of the training targets.
-
-        Args:
-            captions (`Sequence[str]`): N captions.
-
-        Returns:
-            `np.ndarray` of shape `(N, V)`, float64.
-        """
+        """Return the vectors of N captions, centred at the mean of the training targets: (N, V) float64."""
         self._check_fitted()
         return self._vectors(self.tokenize(list(captions))).toarray() - self.mean_target
 
     def similarity(self, captions: Sequence[str], motions: Iterable[Any]) -> np.ndarray:
-        """Scores `(num_captions, num_motions)` for `evaluate_retrieval`."""
+        """Return scores (num_captions, num_motions) for `evaluate_retrieval`."""
         return self.encode_text(captions) @ self.encode_motion(motions).T
 
     def _check_fitted(self) -> None:
         if self.pieces is None:
-            raise ValueError("The ridge floor has learned nothing yet: call `fit` first.")
+            raise ValueError("ridge floor: not fitted; call `fit` first")
 
     def _statistics(self, motions: Iterable[Any], mirror: bool) -> np.ndarray:
         plain, mirrored = [], []
@@ -202,17 +170,17 @@ class RidgeFloor:
             if mirror:
                 if positions.shape[1] != self.skeleton.num_joints:
                     raise ValueError(
-                        f"A motion has {positions.shape[1]} joints, the skeleton {self.skeleton.name!r} has "
-                        f"{self.skeleton.num_joints}: choose the skeleton of the motions, or pass `mirror=False`."
+                        f"joints: a motion has {positions.shape[1]}, the skeleton {self.skeleton.name!r} has "
+                        f"{self.skeleton.num_joints}; pass the skeleton of the motions or mirror=False"
                     )
                 twin = positions[:, self.skeleton.mirror_permutation] * np.array([-1.0, 1.0, 1.0])
                 mirrored.append(motion_statistics(twin))
         if not plain:
-            raise ValueError("No motions given.")
+            raise ValueError("motions: got none; pass at least one")
         return np.stack(plain + mirrored)
 
     def _vectors(self, tokens: Sequence[Sequence[Any]]) -> sparse.csr_array:
-        """Unit TF-IDF rows `(len(tokens), V)`; a caption without known pieces is 0."""
+        """Return unit TF-IDF rows (len(tokens), V); a caption without known pieces is 0."""
         columns = [sorted({self._column[token] for token in row if token in self._column}) for row in tokens]
         indptr = np.concatenate([[0], np.cumsum([len(row) for row in columns])]).astype(np.int64)
         indices = np.fromiter((column for row in columns for column in row), dtype=np.int64, count=int(indptr[-1]))

@@ -1,4 +1,4 @@
-"""Searching a corpus: an index of it, and hits as a table and as a page."""
+"""Search in a corpus: its index, and hits as a table and as a page."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,11 @@ SHOWN_WORDS = 8
 @dataclass
 class CorpusItems:
     """
+    Motions to index.
+
     Args:
-        ids, embeds (N, V) CSR: the motions. metadata: of each its `split` and `captions`.
+        ids, embeds: ids of N motions and their vectors, (N, V) CSR.
+        metadata: `split` and `captions` of each motion.
     """
 
     ids: list[str]
@@ -39,7 +42,7 @@ class CorpusItems:
 
 
 def encoded_items(folder: str | Path, splits: Sequence[str] | None = None) -> CorpusItems:
-    """Motions of what `lexmotion encode` wrote; all splits by default."""
+    """Read the motions that `lexmotion encode` wrote, of all splits by default."""
     parts = []
     for split in splits or dict.fromkeys(shard["split"] for shard in EncodeReport.load(folder).shards):
         corpus = load_encoded(folder, [split])
@@ -50,14 +53,14 @@ def encoded_items(folder: str | Path, splits: Sequence[str] | None = None) -> Co
         parts.append(CorpusItems(corpus.motion_ids, corpus.motion_embeds, metadata))
     items = _joined(parts)
     if not items.ids:
-        raise ValueError(f"{folder} has no vectors of motions: run `lexmotion encode` with --what motion,text")
+        raise ValueError(f"{folder} has no vectors of motions; run `lexmotion encode` with --what motion,text")
     return items
 
 
 def dataset_items(
     model: Any, processor: Any, dataset: str | Path, splits: Sequence[str] | None = None, progress: bool = False
 ) -> CorpusItems:
-    """Motions of a prepared corpus, encoded now."""
+    """Encode the motions of a prepared corpus."""
     parts = []
     for split, rows in load_prepared(dataset, splits=splits).items():
         metadata = [{"split": split, "captions": list(captions)} for captions in rows["captions"]]
@@ -80,36 +83,37 @@ def build_index(
     device: str | None = None,
 ) -> LexMotionIndex:
     """
-    Make an index of the motions of a corpus, with their captions as metadata. One of three says what is indexed.
+    Build an index of the motions of a corpus, with their captions as metadata, from exactly one of three sources.
 
     Args:
-        folder: of the index.
+        folder: folder of the index.
         vectors: output of `lexmotion encode`.
-        dataset: or a prepared corpus, which is encoded now.
-        index: or another index, which is copied, whatever its engine.
-        model: folder or Hub name of the model that encodes queries, and the dataset; None: that of the vectors, or of
-            the other index.
-        splits: of the vectors or the dataset; all by default.
-        engine, uri, overwrite: as of `LexMotionIndex.build`. Both are tried before anything is encoded.
-        device: where the dataset is encoded; None takes a GPU if there is one.
+        dataset: prepared corpus, which is encoded now.
+        index: another index of any engine, which is copied.
+        model: folder or Hub name of the model that encodes queries, and the dataset; None uses that of the vectors, or
+            of the other index.
+        splits: of the vectors or the dataset; all if None.
+        engine, uri, overwrite: see `LexMotionIndex.build`. Both engine and address are tried before anything is
+            encoded.
+        device: device to encode the dataset on; None uses a GPU if available.
 
     Returns:
         The index, open for writing: close it, or use it in a `with` statement.
 
     Raises:
-        ValueError: none or several of the three are given, there is no model for a dataset, or as of
-            `LexMotionIndex.build`. FileNotFoundError: one of the folders is not what it should be.
+        ValueError: if not exactly one source is given, a dataset has no model, or `LexMotionIndex.build` raises it.
+        FileNotFoundError: if a folder does not have the expected content.
 
     Example:
         >>> with build_index("motions.index", vectors="vectors/humanml3d") as index:  # doctest: +SKIP
         ...     hits = index.search("a person kicks with the left leg")
     """
     if sum(source is not None for source in (vectors, dataset, index)) != 1:
-        raise ValueError("give --vectors DIR or --dataset DIR or --index DIR, one of them: what is to be indexed")
+        raise ValueError("motions to index: pass exactly one of --vectors DIR, --dataset DIR and --index DIR")
     if dataset is not None and model is None:
-        raise ValueError("--dataset needs --model, which encodes its motions")
+        raise ValueError("--dataset needs a model to encode its motions; pass --model")
     if index is not None and splits is not None:
-        raise ValueError("--index takes a whole index, so leave out --split")
+        raise ValueError("--index copies all motions of an index; omit --split")
     check_build(engine, uri, folder, overwrite)
     if index is not None:
         with LexMotionIndex.from_pretrained(index) as old:
@@ -120,17 +124,10 @@ def build_index(
     else:
         loaded, processor = load_model(str(model), device)
         items = dataset_items(loaded, processor, str(dataset), splits, progress=True)
-    return LexMotionIndex.build(
-        items.embeds,
-        items.metadata,
-        items.ids or None,
-        folder=folder,
-        processor=processor,
-        model=os.path.abspath(model) if model is not None and Path(model).is_dir() else model,
-        overwrite=overwrite,
-        engine=engine,
-        uri=uri,
-    )
+    model = os.path.abspath(model) if model is not None and Path(model).is_dir() else model
+    options: dict[str, Any] = {"folder": folder, "overwrite": overwrite, "engine": engine, "uri": uri}
+    ids = items.ids or None
+    return LexMotionIndex.build(items.embeds, items.metadata, ids, processor=processor, model=model, **options)
 
 
 def open_index(
@@ -140,10 +137,12 @@ def open_index(
     Open an index together with its model.
 
     Args:
-        name: folder or Hub name. model: instead of the one that the index names. device: as of `load_model`.
-        uri: of its engine, instead of the one that the index names.
+        name: folder or Hub name.
+        model: replaces the model that the index names.
+        device: see `load_model`.
+        uri: replaces the engine's address that the index names.
     """
-    # One query is answered before numba has started.
+    # A single query takes less time than starting numba.
     index = LexMotionIndex.from_pretrained(name, accelerate=False, uri=uri)
     named = model or index.info()["model"]
     if named is None:
@@ -163,16 +162,13 @@ def add_files(
     reading: ReadingOptions,
 ) -> list[Any]:
     """
-    Add motion files to an index, encoded by its model.
+    Add motion files to an index, encoded by its model, and return the ids.
 
     Args:
-        files: their stems are the ids.
-        motions: per file what `read_motion_for` returns.
-        replace: as of `LexMotionIndex.add`.
+        files: motion files, whose stems are the ids.
+        motions: per file the output of `read_motion_for`.
+        replace: see `LexMotionIndex.add`.
         reading: how the files were read, which is kept as metadata.
-
-    Returns:
-        The ids.
     """
     embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
     metadata = [file_metadata(path, reading) for path in files]
@@ -182,12 +178,14 @@ def add_files(
 @dataclass
 class Answer:
     """
-    What a search found.
+    Result of a search.
 
     Args:
-        title: what was searched. conditions: `k`, `must`, `must_not` and `boost`, as of `LexMotionIndex.search`.
+        title: the query as text.
+        conditions: `k`, `must`, `must_not` and `boost`, see `LexMotionIndex.search`.
         vector: the query, (1, V) CSR; None if the words of the conditions were the query.
-        words: of the query with their weights, heaviest first. hits: best first.
+        words: words of the query with their weights, heaviest first.
+        hits: best first.
     """
 
     title: str
@@ -197,14 +195,14 @@ class Answer:
     hits: list[Hit]
 
     def described(self) -> str:
-        """The conditions in words: `10 best, must have kick, must not have right, left x 2`."""
+        """Describe the conditions: `10 best, must have kick, must not have right, left x 2`."""
         parts = [f"{self.conditions['k']} best"]
         parts += [f"must have {word}" for word in self.conditions["must"]]
         parts += [f"must not have {word}" for word in self.conditions["must_not"]]
         return ", ".join([*parts, *(f"{word} x {factor:g}" for word, factor in self.conditions["boost"].items())])
 
     def to_dict(self) -> dict[str, Any]:
-        """Title, conditions and hits as JSON holds them."""
+        """Return title, conditions and hits, JSON-safe."""
         return {"query": self.title, **self.conditions, "hits": [hit.to_dict() for hit in self.hits]}
 
 
@@ -224,9 +222,10 @@ def ask(
     Search an index by a text, by a motion, or by words alone.
 
     Args:
-        text: what happens in the motion. motion, fps: or an example, as of `LexMotionIndex.encode`.
-        title: of the search; None: the text, or the words.
-        k, must, must_not, boost: as of `LexMotionIndex.search`.
+        text: description of the motion.
+        motion, fps: an example instead, see `LexMotionIndex.encode`.
+        title: title of the search; None uses the text, or the words.
+        k, must, must_not, boost: see `LexMotionIndex.search`.
     """
     conditions = {"k": k, "must": list(must), "must_not": list(must_not), "boost": dict(boost or {})}
     if text is None and motion is None:
@@ -246,7 +245,7 @@ def _joined(parts: Sequence[CorpusItems]) -> CorpusItems:
 
 
 def hits_table(hits: Sequence[Hit], title: str) -> Table:
-    """Hits with scores, the words that matched and what each adds, and what is known of them."""
+    """Show hits with scores, the words that matched with their contributions, and a caption."""
     table = Table(title=escape(title), title_justify="left")
     for name, justify in (("", "right"), ("id", "left"), ("score", "right"), ("words", "left"), ("caption", "left")):
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
@@ -257,13 +256,13 @@ def hits_table(hits: Sequence[Hit], title: str) -> Table:
 
 
 def captions_of(metadata: Mapping[str, Any]) -> list[str]:
-    """Captions of an item, whether its metadata have a list of them or one text."""
+    """Return the captions of an item, from a list or a single text in its metadata."""
     found = metadata.get("captions") or metadata.get("caption") or ()
     return [found] if isinstance(found, str) else [str(caption) for caption in found]
 
 
 def told(metadata: dict[str, Any]) -> str:
-    """One line on an item: its first caption, else its file, else everything known."""
+    """Describe an item in one line: its first caption, else its file, else all metadata."""
     for first in (captions_of(metadata)[:1], [metadata.get("file")]):
         if any(first):
             return str(first[0])
@@ -279,13 +278,16 @@ def search_page(
     skeleton: dict[str, Any] | None = None,
 ) -> str:
     """
-    Hits as an HTML page that needs nothing else.
+    Return hits as a self-contained HTML page.
 
     Args:
-        title: what was searched. conditions: the rest of the question, in words.
-        query_words: (word, weight) of the query, heaviest first. hits: best first.
-        views: of each hit its motion and words as `explained_view` gives them, None where there is none; with them
-            hits move, and a click on a word shows where it was read. skeleton: theirs, see `skeleton_view`.
+        title: the query as text.
+        conditions: the other conditions, in words.
+        query_words: (word, weight) of the query, heaviest first.
+        hits: best first.
+        views: per hit its motion and words from `explained_view`, or None; with them hits move, and a click on a word
+            shows where it was read.
+        skeleton: their skeleton, see `skeleton_view`.
     """
     articles = []
     for number, hit in enumerate(hits):
@@ -302,7 +304,7 @@ def search_page(
         {"views": list(views), "skeleton": skeleton},
         conditions=quoted(conditions),
         query=_bars(query_words),
-        hits="\n".join(articles) or '<article class="card">Nothing was found.</article>',
+        hits="\n".join(articles) or '<article class="card">No motion was found.</article>',
     )
 
 

@@ -1,4 +1,4 @@
-"""Speed and memory of the hot paths against a plain implementation, measured in the same run.
+"""Speed and memory of the hot paths compared with a plain implementation in the same run.
 
-One file for each stage; `harness.py` checks, times and weighs. What needs the trainer lives in `training.benchmarks`.
+One file per stage; `harness.py` checks, times and measures memory. Stages of the trainer are in `training.benchmarks`.
 """

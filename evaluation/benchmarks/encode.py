@@ -1,4 +1,6 @@
-"""Encoding captions against sentence-transformers' `SparseEncoder` with the same weights, motions against eager."""
+"""
+Encoding captions compared with sentence-transformers' `SparseEncoder` of the same weights, motions with eager PyTorch.
+"""
 
 import tempfile
 from collections.abc import Callable
@@ -41,12 +43,15 @@ def cases(
     device: str = "",
 ) -> list[Case]:
     """
+    Build the cases of both sides.
+
     Args:
-        captions, motions: how many of the synthetic corpus; 0 leaves a comparison out.
-        batch: of the plain way; ours takes its own.
-        words: of the vocabulary are active, 0 for all. active: words of a caption above zero, on average.
-        captions_file: a text file whose lines are the captions instead.
-        device: a GPU where there is one, when empty.
+        captions, motions: size of the synthetic corpus; 0 skips a comparison.
+        batch: batch size of the baseline; ours chooses its own.
+        words: number of active words of the vocabulary, 0 for all.
+        active: mean number of words per caption above zero.
+        captions_file: a text file with one caption per line, to use instead.
+        device: if empty, a GPU if available.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     texts = _captions(captions, captions_file)
@@ -63,9 +68,7 @@ def _caption_cases(
         from sentence_transformers.base.modules import Transformer
         from sentence_transformers.sparse_encoder.modules import SpladePooling
     except ImportError as error:
-        raise ImportError(
-            "SparseEncoder is in sentence-transformers: run `pip install sentence-transformers`"
-        ) from error
+        raise ImportError("SparseEncoder: not installed; run `pip install sentence-transformers`") from error
     with tempfile.TemporaryDirectory() as folder:
         save_masked_lm(text_model, tokenizer, folder)
         transformer = Transformer(folder, transformer_task="fill-mask")
@@ -111,7 +114,7 @@ def _motion_cases(text_model: LexMotionTextModel, motions: int, batch: int, devi
 
 
 def _captions(number: int, file: str) -> list[str]:
-    """Distinct captions of drawn actions, or the lines of a file."""
+    """Return distinct captions of drawn actions, or the lines of a file."""
     if file:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
         return [line for line in lines if line.strip()][: number or None]
@@ -124,7 +127,7 @@ def _captions(number: int, file: str) -> list[str]:
 
 
 def _text_model(texts: list[str], words: int, active: int) -> tuple[LexMotionTextModel, Any]:
-    """MiniLM as a text tower, or random weights of its size, that calls `active` words a caption."""
+    """Build a text tower from MiniLM, or with random weights of its size, with `active` words per caption."""
     try:
         folder = resolve_text_model("minilm")
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -143,7 +146,7 @@ def _text_model(texts: list[str], words: int, active: int) -> tuple[LexMotionTex
     return model, tokenizer
 
 
-# ---- how near ------------------------------------------------------------------------------------------------------
+# ---- agreement -----------------------------------------------------------------------------------------------------
 
 
 def _pair(ours: sparse.csr_matrix, plain: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +154,7 @@ def _pair(ours: sparse.csr_matrix, plain: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _same(ours: sparse.csr_matrix, plain: Any) -> str:
-    """The same words with the same weights, but for the rounding of float32."""
+    """Require the same words with the same weights, up to rounding in float32."""
     mine, theirs = _pair(ours, plain)
     worst = np.abs(mine - theirs).max()
     require(worst < 1e-3, f"weights differ by up to {worst:.1e}")
@@ -160,14 +163,14 @@ def _same(ours: sparse.csr_matrix, plain: Any) -> str:
 
 
 def _alike(ours: sparse.csr_matrix, plain: Any) -> str:
-    """As near as bfloat16 brings them."""
+    """Require the similarity that bfloat16 allows."""
     mine, theirs = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in _pair(ours, plain))
     cosine = (mine * theirs).sum(axis=1)
     require(cosine.min() > 0.95, f"the cosine of a vector is {cosine.min():.4f}")
     shared = ((mine > 0) & (theirs > 0)).sum() / ((mine > 0) | (theirs > 0)).sum()
     similar = [vectors @ vectors.T - 2 * np.eye(len(vectors)) for vectors in (mine, theirs)]
     nearest = np.mean(similar[0].argmax(axis=1) == similar[1].argmax(axis=1))
-    return f"cosine {cosine.min():.4f} at least; {shared:.1%} of active words, {nearest:.1%} of nearest neighbours"
+    return f"cosine at least {cosine.min():.4f}; {shared:.1%} of active words, {nearest:.1%} of nearest neighbours"
 
 
 AGREE = {"fp32": _same, "auto": _alike}

@@ -1,4 +1,4 @@
-"""Motion features: our batches against one clip at a time, both on one core and with one thread."""
+"""Motion features: our batches compared with one clip at a time, both on one core and with one thread."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,14 +19,14 @@ from .harness import Case, require
 DESCRIPTION = "motion features: joint positions to the published features, on one core"
 QUICK = {"clips": 64}
 
-# KIT-ML's joints among those of HumanML3D, such that both bodies look the same way; two are half way between.
+# KIT-ML's joints among those of HumanML3D, such that both bodies face the same way; two lie half way between.
 KIT_JOINTS = (0, 3, 6, 12, 15, 17, 19, 21, 16, 18, 20, 2, 5, 8, (8, 11), 11, 1, 4, 7, (7, 10), 10)
 TOLERANCE = 1e-3
 PUBLISHED = "85 clips/s of 159 frames (13,500 frames/s)"
 
 
 def _draw(clips: int, shortest: int, longest: int) -> list[np.ndarray]:
-    """Synthetic motions, actions one after the other: (T, 22, 3) float32 in metres."""
+    """Draw synthetic motions of consecutive actions: (T, 22, 3) float32 in metres."""
     rng = np.random.default_rng(0)
     specs = [spec for spec in action_specs() if not spec.speed]
     drawn = []
@@ -41,7 +41,7 @@ def _draw(clips: int, shortest: int, longest: int) -> list[np.ndarray]:
 
 
 def _as_kit(positions: np.ndarray) -> np.ndarray:
-    """(T, 22, 3) -> (T, 21, 3)."""
+    """Convert (T, 22, 3) to (T, 21, 3)."""
     return np.stack([positions[:, np.atleast_1d(joint)].mean(axis=1) for joint in KIT_JOINTS], axis=1)
 
 
@@ -57,10 +57,10 @@ def _one_thread() -> Iterator[None]:
 
 def _compare(ours: np.ndarray, plain: np.ndarray, layout: Skeleton) -> str:
     """
-    Features (frames, F): metres and radians within `TOLERANCE`, contacts equal.
+    Require features (frames, F) equal within `TOLERANCE` (metres and radians), with the same contacts.
 
-    A few rotations are free to differ more: a bone opposite to its direction at rest can turn about any axis, so near
-    there rounding decides. So it does where a foot's step is as long as the threshold.
+    A few rotations may differ more: a bone opposite to its direction at rest can turn about any axis, so near there
+    rounding decides, as it does if a foot's step is as long as the threshold.
     """
     metres = np.ones(layout.num_features)
     for part in (slice(1, 4), layout.feature_slices["positions"], layout.feature_slices["velocities"]):
@@ -69,7 +69,6 @@ def _compare(ours: np.ndarray, plain: np.ndarray, layout: Skeleton) -> str:
     difference = (np.abs(ours - plain) * metres)[:, : contacts.start]
     share = float((difference <= TOLERANCE).mean())
     require(share >= 0.9999, f"{1 - share:.2%} of the values differ by more than {TOLERANCE:g}")
-
     feet = plain[:, layout.feature_slices["velocities"]].reshape(len(plain), -1, 3)[:, list(layout.contact_joints)]
     clear = np.abs(np.square(feet).sum(axis=-1) / layout.foot_velocity_threshold - 1) > 0.01
     changed = int((ours[:, contacts] != plain[:, contacts])[clear].sum())
@@ -81,16 +80,19 @@ def cases(
     clips: int = 256, shortest: int = 40, longest: int = 200, batch: int = 32, skeleton: str = "humanml3d"
 ) -> list[Case]:
     """
+    Build the cases of both sides.
+
     Args:
-        clips: how many. shortest, longest: their frames are drawn between. batch: clips of a batch of ours, in the
-            order drawn.
+        clips: number of clips.
+        shortest, longest: limits of their drawn numbers of frames.
+        batch: clips per batch of ours, in the order drawn.
         skeleton: humanml3d or kit-ml.
     """
     layout = get_skeleton(skeleton)
     drawn = _draw(clips, shortest, longest)
     if layout.name == "kit-ml":
         drawn = [_as_kit(positions) for positions in drawn]
-    target = 1.1 * drawn[0][0]  # the bones that every clip is given
+    target = 1.1 * drawn[0][0]  # bones that every clip is retargeted to
     motions = [torch.from_numpy(positions) for positions in drawn]
     published = [positions / np.float32(layout.metres_per_unit) for positions in drawn]
     extractor = LexMotionFeatureExtractor(
@@ -100,12 +102,9 @@ def cases(
     def ours() -> list[tuple[torch.Tensor, torch.Tensor]]:
         with _one_thread():
             batches = [motions[start : start + batch] for start in range(0, clips, batch)]
-            return [
-                extractor.values_from_positions(
-                    pad_sequence(motions, batch_first=True), torch.tensor([len(motion) for motion in motions])
-                )
-                for motions in batches
-            ]
+            lengths = [torch.tensor([len(motion) for motion in group]) for group in batches]
+            padded = (pad_sequence(group, batch_first=True) for group in batches)
+            return list(map(extractor.values_from_positions, padded, lengths))
 
     def plain() -> list[np.ndarray]:
         return [clip_features(positions, layout, target / layout.metres_per_unit) for positions in published]
@@ -115,9 +114,8 @@ def cases(
         return _compare(torch.cat(list(rows)).numpy(), np.concatenate(reference), layout)
 
     def facts() -> dict[str, Any]:
-        return {
-            "frames a clip, mean": float(np.mean([len(positions) for positions in drawn])),
-            "published implementation, on another machine": PUBLISHED,
-        }
+        mean = float(np.mean([len(positions) for positions in drawn]))
+        return {"frames a clip, mean": mean, "published implementation, on another machine": PUBLISHED}
 
-    return [Case(f"{layout.name}, {layout.num_features} features a frame", ours, plain, agree, clips, "clips", facts)]
+    name = f"{layout.name}, {layout.num_features} features per frame"
+    return [Case(name, ours, plain, agree, clips, "clips", facts)]

@@ -1,8 +1,8 @@
-"""
-Ours against the plain way: first that the results agree, then time, interleaved, then peak memory, apart.
+"""Comparison of ours with a baseline: agreement first, then time, interleaved, then peak memory, in separate
+processes.
 
 A benchmark is a module with a `DESCRIPTION`, a function `cases(**sizes)` that returns [`Case`]s, and a dictionary
-`QUICK` of smaller sizes. Building the cases again must give the same ones: memory is measured in fresh processes.
+`QUICK` of smaller sizes. `cases` must be deterministic, since memory is measured in fresh processes.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ SIDES = ("ours", "plain")
 
 
 class DisagreementError(ValueError):
-    """Ours and the plain way computed different things: nothing is timed."""
+    """Ours and the baseline computed different results, so nothing is timed."""
 
 
 @dataclass
@@ -44,12 +44,12 @@ class Case:
     One comparison.
 
     Args:
-        name: what is compared.
-        ours, plain: a call without arguments each, timed as a whole; what they return is compared.
-        agree: takes both results, returns in a few words how near they are; raises [`DisagreementError`] when they
-            differ.
-        work, unit: how much a call does, for the rates: 1000, "captions".
-        facts: called once after timing, without arguments, for what else is worth a line.
+        name: name of the comparison.
+        ours, plain: functions without arguments, each timed as a whole, whose results are compared.
+        agree: takes both results and returns a short description of their agreement; raises [`DisagreementError`] if
+            they differ.
+        work, unit: amount of work per call, for the rates: 1000, "captions".
+        facts: function without arguments, called once after timing, that returns further facts to show.
     """
 
     name: str
@@ -64,10 +64,13 @@ class Case:
 @dataclass
 class Result:
     """
+    Measurements of one case.
+
     Args:
         case, agreement, unit, work: as in [`Case`].
-        seconds: of each side, every repetition. ratio, lowest, highest: plain over ours, pair by pair; the median.
-        peak_bytes: of each side, above what building the case takes; None where it cannot be measured.
+        seconds: times of every repetition, per side.
+        ratio, lowest, highest: median and limits of baseline over ours, pair by pair.
+        peak_bytes: peak memory per side beyond that of building the case; None if it cannot be measured.
     """
 
     case: str
@@ -82,18 +85,20 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def rate(self, side: str) -> float:
-        """Units a second, by the median call."""
+        """Return units per second, from the median call."""
         return self.work / statistics.median(self.seconds[side])
 
 
 def require(near: bool, message: str) -> None:
     """Raise [`DisagreementError`] unless `near`."""
     if not near:
-        raise DisagreementError(f"ours and plain disagree: {message}")
+        raise DisagreementError(f"ours and the baseline disagree: {message}; fix one before timing them")
 
 
 def compare_tensors(ours: Any, plain: Any, tolerance: float) -> str:
-    """Relative difference of two tensors or tuples of them, |ours - plain| / |plain|; at most `tolerance`."""
+    """
+    Check that the relative difference |ours - plain| / |plain| of tensors, or tuples of them, is at most `tolerance`.
+    """
     pairs = [(ours, plain)] if isinstance(ours, torch.Tensor) else list(zip(ours, plain, strict=True))
     shapes = [(tuple(a.shape), tuple(b.shape)) for a, b in pairs if a.shape != b.shape]
     require(not shapes, f"shapes {shapes}")
@@ -103,7 +108,7 @@ def compare_tensors(ours: Any, plain: Any, tolerance: float) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine that figures are measured on."""
     name = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -121,32 +126,27 @@ def machine() -> dict[str, Any]:
 
 
 def build(module: str, sizes: dict[str, Any]) -> list[Case]:
-    """
-    The cases of a benchmark module.
-
-    Raises:
-        ValueError: a size the benchmark does not have, with those it has.
-    """
+    """Build the cases of a benchmark module; ValueError for a size that it does not have."""
     cases = importlib.import_module(module).cases
     known = inspect.signature(cases).parameters
     unknown = sorted(set(sizes) - set(known))
     if unknown:
-        raise ValueError(f"this benchmark has no size {unknown[0]!r}; it has {', '.join(known)}")
+        raise ValueError(f"this benchmark has no size {unknown[0]!r}; pass one of {', '.join(known)}")
     return cases(**sizes)
 
 
 def description(module: str) -> str:
-    """One line on what a benchmark measures."""
+    """Return the one-line description of a benchmark."""
     return importlib.import_module(module).DESCRIPTION
 
 
 def quick_sizes(module: str) -> dict[str, Any]:
-    """Sizes with which it takes less than half a minute."""
+    """Return sizes that take less than half a minute."""
     return dict(importlib.import_module(module).QUICK)
 
 
 def parse_sizes(module: str, sizes: dict[str, str]) -> dict[str, Any]:
-    """Words of a command line as numbers where the default of the size is one."""
+    """Convert values from the command line to numbers if the default of the size is one."""
     known = inspect.signature(importlib.import_module(module).cases).parameters
     parsed: dict[str, Any] = {}
     for name, value in sizes.items():
@@ -155,7 +155,7 @@ def parse_sizes(module: str, sizes: dict[str, str]) -> dict[str, Any]:
         try:
             parsed[name] = kind(value)
         except ValueError as error:
-            raise ValueError(f"size {name} must be a number like {default}, got {value!r}") from error
+            raise ValueError(f"size {name}: expected a number like {default}, got {value!r}") from error
     return parsed
 
 
@@ -174,40 +174,33 @@ def run(
     Run a benchmark.
 
     Args:
-        module: where the benchmark is. sizes: of `cases`. repeats: timed pairs, after one warm-up of each side.
-        memory: measure peak memory, in a fresh process for each side.
+        module: import path of the benchmark.
+        sizes: arguments of `cases`.
+        repeats: timed pairs, after one warm-up of each side.
+        memory: whether to measure peak memory, in a fresh process per side.
 
     Raises:
-        DisagreementError: the results differ.
+        DisagreementError: if the results differ.
     """
     results = []
     cases = build(module, sizes)
     total = len(cases) * (1 + repeats) + len(SIDES) * memory
     with tqdm(total=total, disable=None if progress else True, leave=False, desc="benchmark") as bar:
         for case in cases:
-            agreement = case.agree(case.ours(), case.plain())  # the warm-up as well
+            agreement = case.agree(case.ours(), case.plain())  # also the warm-up
             bar.update()
             seconds: dict[str, list[float]] = {side: [] for side in SIDES}
             for number in range(repeats):
-                # Alternate who goes first, so that neither always runs on the other's warm cache.
+                # Alternate the order, so that neither side always runs on the other's warm cache.
                 for side in SIDES if number % 2 == 0 else SIDES[::-1]:
                     seconds[side].append(_timed(getattr(case, side)))
                 bar.update()
             ratios = [plain / ours for ours, plain in zip(seconds["ours"], seconds["plain"], strict=True)]
-            result = Result(
-                case.name,
-                agreement,
-                case.unit,
-                case.work,
-                seconds,
-                statistics.median(ratios),
-                min(ratios),
-                max(ratios),
-                facts=case.facts() if case.facts else {},
-            )
-            results.append(result)
+            middle, facts = statistics.median(ratios), case.facts() if case.facts else {}
+            limits = min(ratios), max(ratios)
+            results.append(Result(case.name, agreement, case.unit, case.work, seconds, middle, *limits, facts=facts))
         if memory:
-            # Both at once: neither is timed, and much of it is the same imports.
+            # Both at once, since neither is timed.
             with ThreadPoolExecutor(len(SIDES)) as pool:
                 peaks = pool.map(lambda side: peak_memory(module, sizes, side), SIDES)
                 for side, peak in zip(SIDES, peaks, strict=True):
@@ -218,7 +211,7 @@ def run(
 
 
 def to_json(results: list[Result], sizes: dict[str, Any]) -> dict[str, Any]:
-    """What `--json` writes."""
+    """Return the content of the `--json` file."""
     return {"machine": machine(), "sizes": sizes, "results": [asdict(result) for result in results]}
 
 
@@ -227,14 +220,15 @@ def to_json(results: list[Result], sizes: dict[str, Any]) -> dict[str, Any]:
 
 def peak_memory(module: str, sizes: dict[str, Any], side: str) -> dict[str, int | None]:
     """
-    Bytes that one call of each case takes at its peak beyond what was there before it.
+    Measure the peak bytes that one call of each case takes beyond the memory in use before it.
 
-    Measured in a fresh process, so that nothing the other side left behind is used; on a GPU, its memory.
+    A fresh process is used, so that nothing left by the other side counts; on a GPU, its memory is measured.
     """
     command = [sys.executable, "-m", __name__, module, json.dumps(sizes), side]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"measuring the memory of {module} ({side}) failed: {done.stderr.strip()[-500:]}")
+        error = done.stderr.strip()[-500:]
+        raise RuntimeError(f"memory of {module} ({side}) was not measured; pass --no-memory to skip it: {error}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -253,7 +247,7 @@ def _peak(call: Callable[[], Any]) -> int | None:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     try:
-        # Freed memory the allocator kept would hide what the call takes; then the high-water mark begins anew.
+        # Return freed memory, which would hide the call's own, and reset the high-water mark.
         ctypes.CDLL(None).malloc_trim(0)
         with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
             file.write("5")

@@ -1,8 +1,8 @@
-"""
-The index against a loop over postings written by hand, scipy, and faiss over dense vectors of the same number.
+"""The index compared with a hand-written loop over postings, with scipy, and with faiss over the same number of dense
+vectors.
 
 Vectors are drawn from a Zipf-Mandelbrot law as concentrated as motion captions: the most frequent word is in 84 % of
-the items. Latency is of one query at a time, on one thread, everywhere.
+the items. Latency is that of one query at a time, on one thread.
 """
 
 import functools
@@ -29,7 +29,9 @@ Ranking = tuple[list[int], np.ndarray]
 
 
 def inclusion(vocabulary: int, words: int) -> np.ndarray:
-    """(V,) share of items with each word: c / (rank + b), `MOST_FREQUENT` for the first, `words` in all."""
+    """
+    Return the share of items with each word (V,): c / (rank + b), `MOST_FREQUENT` for the first, with the sum `words`.
+    """
     low, high = 1e-3, 1e6
     for _ in range(200):
         scale = (low * high) ** 0.5
@@ -39,8 +41,8 @@ def inclusion(vocabulary: int, words: int) -> np.ndarray:
 
 
 def draw(items: int, words: int, vocabulary: int, seed: int = 0) -> sparse.csr_matrix:
-    """Vectors of `words` words, hardly fewer: one word of each of `words` groups of equal share."""
-    # Which word is how frequent is the same for items and queries, whatever the seed.
+    """Draw vectors of at most `words` words: one word from each of `words` groups of equal share."""
+    # Word frequencies are the same for items and queries, whatever the seed.
     bounds = np.cumsum(np.random.default_rng(0).permutation(inclusion(vocabulary, words)))
     rng = np.random.default_rng(seed)
     bounds *= words / bounds[-1]
@@ -55,7 +57,7 @@ def draw(items: int, words: int, vocabulary: int, seed: int = 0) -> sparse.csr_m
 
 
 def draw_queries(rows: sparse.csr_matrix, queries: int, words: int, seed: int = 1) -> list[sparse.csr_matrix]:
-    """`words` words of other items each."""
+    """Draw queries of `words` words of other items each."""
     rng = np.random.default_rng(seed)
     found = []
     for row in rows[rng.integers(rows.shape[0], size=queries)]:
@@ -70,7 +72,7 @@ def _loop() -> Callable:
     try:
         import numba
     except ImportError as error:
-        raise ImportError("the loop by hand is compiled by numba: run `pip install lexmotion[index]`") from error
+        raise ImportError("the loop by hand needs numba; run `pip install lexmotion[index]`") from error
 
     @numba.njit
     def loop(starts, documents, weights, words, query, scores, best, values):
@@ -92,7 +94,7 @@ def _loop() -> Callable:
 
 
 class ByHand:
-    """Term at a time over columns of normalised rows, then the best by insertion, in one compiled loop."""
+    """Term-at-a-time search over columns of normalised rows, with the best kept by insertion, in one compiled loop."""
 
     def __init__(self, rows: sparse.csr_matrix):
         lengths = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1))).ravel()
@@ -108,8 +110,8 @@ class ByHand:
 
 
 def _same(ours: list[Ranking], plain: list[Ranking]) -> str:
-    """The same scores, and the same ids but where scores are equal to rounding."""
-    require(all(len(a[0]) == len(b[0]) for a, b in zip(ours, plain, strict=True)), "not as many hits")
+    """Require the same scores, and the same ids unless scores are equal up to rounding."""
+    require(all(len(a[0]) == len(b[0]) for a, b in zip(ours, plain, strict=True)), "numbers of hits differ")
     worst = max(float(np.abs(a[1] - b[1]).max()) for a, b in zip(ours, plain, strict=True))
     require(worst < 1e-5, f"scores differ by up to {worst:.1e}")
     equal = sum(a[0] == b[0] for a, b in zip(ours, plain, strict=True))
@@ -142,9 +144,13 @@ def cases(
     dense: int = 256,
 ) -> list[Case]:
     """
+    Build the cases of all sizes.
+
     Args:
-        items, words, vocabulary: of the vectors. queries, query_words: how many of how many words.
-        curve: other numbers of items, with commas, searched besides. dense: width of faiss's vectors, 0 for none.
+        items, words, vocabulary: number of vectors, words per vector, and size of the vocabulary.
+        queries, query_words: number of queries and words per query.
+        curve: other numbers of items to search, separated by commas.
+        dense: width of faiss's vectors, 0 for none.
     """
     rows = draw(items, words, vocabulary)
     asked = draw_queries(draw(max(queries, 64), words, vocabulary, seed=2), queries, query_words)
@@ -178,15 +184,8 @@ def _build_case(rows: sparse.csr_matrix) -> Case:
             "words an item": info["words_an_item"],
         }
 
-    return Case(
-        f"build {rows.shape[0]:,} items (scipy)",
-        lambda: LexMotionIndex.build(rows),
-        plain,
-        agree,
-        rows.shape[0],
-        "items",
-        facts,
-    )
+    name, count = f"build {rows.shape[0]:,} items (scipy)", rows.shape[0]
+    return Case(name, lambda: LexMotionIndex.build(rows), plain, agree, count, "items", facts)
 
 
 def _search_case(index: LexMotionIndex, rows: sparse.csr_matrix, asked: list[sparse.csr_matrix]) -> Case:
@@ -204,27 +203,23 @@ def _search_case(index: LexMotionIndex, rows: sparse.csr_matrix, asked: list[spa
             "median ms by hand": by_hand.search,
         }
         touched = sum(int(index.engine.segments()[0].counts[query.indices].sum()) for query in asked) / len(asked)
-        told = {"postings of a query's words, mean": touched}
-        return told | {
-            name: _median_ms([functools.partial(call, query) for query in asked]) for name, call in calls.items()
-        }
+        times = {name: _median_ms([functools.partial(call, query) for query in asked]) for name, call in calls.items()}
+        return {"postings of a query's words, mean": touched} | times
 
-    return Case(
-        f"top {K} of {rows.shape[0]:,} (loop by hand)",
-        lambda: [top(query) for query in asked],
-        lambda: [by_hand.search(query) for query in asked],
-        _same,
-        len(asked),
-        "queries",
-        facts,
-    )
+    def ours() -> list[Ranking]:
+        return [top(query) for query in asked]
+
+    def plain() -> list[Ranking]:
+        return [by_hand.search(query) for query in asked]
+
+    return Case(f"top {K} of {rows.shape[0]:,} (loop by hand)", ours, plain, _same, len(asked), "queries", facts)
 
 
 def _dense_case(index: LexMotionIndex, asked: list[sparse.csr_matrix], width: int) -> list[Case]:
     try:
         import faiss
     except ImportError:
-        sys.stderr.write("faiss is not installed, so it is left out: pip install faiss-cpu\n")
+        sys.stderr.write("faiss is not installed and is skipped; run `pip install faiss-cpu`\n")
         return []
     faiss.omp_set_num_threads(1)
     rng = np.random.default_rng(3)
@@ -240,16 +235,16 @@ def _dense_case(index: LexMotionIndex, asked: list[sparse.csr_matrix], width: in
         scores, ids = dense.search(probe, 1)
         require(int(ids[0, 0]) == len(index) - 1, "faiss does not find a vector by itself")
         require(all(len(each[1][0]) == K for each in found), f"faiss does not return {K} hits")
-        return f"other vectors: {width} dense numbers, drawn; both return {K} hits"
+        return f"other vectors: {width} random dense numbers; both return {K} hits"
 
-    return [
-        Case(
-            f"top {K} of {len(index):,} (faiss {width}-d)",
-            lambda: [index.top_k(query, K) for query in asked],
-            lambda: [dense.search(query, K) for query in queries],
-            agree,
-            len(asked),
-            "queries",
-            lambda: {"median ms of faiss": _median_ms([functools.partial(dense.search, q, K) for q in queries], 1)},
-        )
-    ]
+    def facts() -> dict[str, Any]:
+        return {"median ms of faiss": _median_ms([functools.partial(dense.search, q, K) for q in queries], 1)}
+
+    def ours() -> list[Any]:
+        return [index.top_k(query, K) for query in asked]
+
+    def plain() -> list[Any]:
+        return [dense.search(query, K) for query in queries]
+
+    name = f"top {K} of {len(index):,} (faiss {width}-d)"
+    return [Case(name, ours, plain, agree, len(asked), "queries", facts)]

@@ -1,4 +1,4 @@
-"""The lexical head against `log1p(relu(h @ W.T + b)).amax(1)`, the way every published model writes it."""
+"""The lexical head compared with `log1p(relu(h @ W.T + b)).amax(1)`, the form used by published models."""
 
 import torch
 
@@ -12,7 +12,7 @@ QUICK = {"batch": 4, "tokens": 32, "words": 8192}
 
 
 def _inputs(batch: int, tokens: int, width: int, words: int, active: int, dtype: torch.dtype, device: str):
-    """A head whose bias leaves `active` words a row positive, as in a trained model."""
+    """Build inputs with a bias that leaves `active` words per row positive, as in a trained model."""
     torch.manual_seed(0)
     hidden = torch.randn(batch, tokens, width, dtype=dtype, device=device, requires_grad=True)
     weight = (0.05 * torch.randn(words, width, device=device)).to(dtype).requires_grad_()
@@ -35,23 +35,22 @@ def cases(
     device: str = "",
 ) -> list[Case]:
     """
+    Build the cases of both precisions.
+
     Args:
-        batch, tokens, width, words: B, N, D, V. active: positive words a row.
-        memory_batch: another batch size for one more training case, 0 for none (512 is where the plain way stops).
-        device: a GPU where there is one, when empty.
+        batch, tokens, width, words: B, N, D, V.
+        active: positive words per row.
+        memory_batch: batch size of one more training case, 0 for none (the baseline runs out of memory at 512).
+        device: if empty, a GPU if available.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     found = []
+    sizes = tokens, width, words, active, device
     for dtype in (torch.float32, torch.bfloat16):
         name = str(dtype).removeprefix("torch.")
-        found.append(_training(name, dtype, batch, tokens, width, words, active, device))
-        found.append(_forward(name, dtype, batch, tokens, width, words, active, device))
+        found += [_training(name, dtype, batch, *sizes), _forward(name, dtype, batch, *sizes)]
     if memory_batch:
-        found.append(
-            _training(
-                f"bfloat16, batch {memory_batch}", torch.bfloat16, memory_batch, tokens, width, words, active, device
-            )
-        )
+        found.append(_training(f"bfloat16, batch {memory_batch}", torch.bfloat16, memory_batch, *sizes))
     return found
 
 
@@ -78,7 +77,7 @@ def _training(name, dtype, batch, tokens, width, words, active, device) -> Case:
         return embeds.detach(), *differentiate(embeds, (hidden, weight, bias))
 
     def agree(mine, reference):
-        # Tokens whose scores round to the same bfloat16 tie: which one takes the gradient is open.
+        # Tokens whose scores round to the same bfloat16 tie, and any of them can get the gradient.
         tolerance = 1e-4 if dtype == torch.float32 else 2e-2
         return f"vectors and gradients: {compare_tensors(mine, reference, tolerance)}"
 
@@ -95,7 +94,7 @@ def _forward(name, dtype, batch, tokens, width, words, active, device) -> Case:
         return max_pooled_projection(hidden, weight, bias, mask)[0]
 
     def plain():
-        """Nothing but the matrix product, as many columns at a time."""
+        """Compute only the matrix product, with the same number of columns at a time."""
         flat = hidden.view(-1, width)
         logits = flat.new_empty(flat.shape[0] * TILE_WORDS)
         for start in range(0, words, TILE_WORDS):

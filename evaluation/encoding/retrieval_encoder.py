@@ -1,4 +1,4 @@
-"""A LexMotion model as the retrieval evaluators of sentence-transformers take one."""
+"""A LexMotion model with the interface of the retrieval evaluators of sentence-transformers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,26 +15,26 @@ TASKS = ("all-strict", "all-duplicates")
 
 
 class _NoCard:
-    """Where evaluators write what they measured, for the model card of their own library."""
+    """Receiver of the metrics that evaluators add to the model card of their own library."""
 
     def set_evaluation_metrics(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing is written: the cards here are made from results files."""
+        """Ignore the metrics: model cards here are made from results files."""
 
 
 class RetrievalEncoder:
     """
-    Captions and motions as tensors, with the methods that `InformationRetrievalEvaluator` and
-    `SparseInformationRetrievalEvaluator` call. Strings are captions, all else is motions, whichever is the query.
+    Captions and motions as tensors, for `InformationRetrievalEvaluator` and `SparseInformationRetrievalEvaluator`.
 
-    The product of two vectors is the model's own score, segments and the dense part included; without these a vector
-    is the unit vector of the words. Everything is computed in float32.
+    Strings are captions, everything else is motions; either can be the query. The product of two vectors is the
+    model's own score, segments and the dense part included; without these a vector is the unit vector of the words.
+    Everything is computed in float32.
 
     Args:
-        model: a `LexMotionModel` or a baseline. processor: its `LexMotionProcessor`.
-        fps: of motions that come as plain arrays; None: the processor's own.
+        model: a `LexMotionModel` or a baseline.
+        processor: its `LexMotionProcessor`.
+        fps: frame rate of motions given as plain arrays; None uses the processor's.
 
     Example:
-
         >>> from sentence_transformers.sparse_encoder.evaluation import (  # doctest: +SKIP
         ...     SparseInformationRetrievalEvaluator,
         ... )
@@ -62,25 +62,24 @@ class RetrievalEncoder:
         **kwargs: Any,
     ) -> torch.Tensor:
         """
+        Encode captions or motions.
+
         Args:
             inputs: N captions; or N motions, each (T, J, 3) or (T, 3 J) joint positions in metres, or a row of a
                 prepared split with `motion` and `fps`.
-            batch_size, show_progress_bar: as in sentence-transformers; what else its evaluators pass says where a
-                tensor is to be, which is the CPU.
+            batch_size, show_progress_bar: as in sentence-transformers; other arguments of its evaluators set the
+                device of a tensor, which is the CPU here.
 
         Returns:
-            (N, S) float32 on the CPU, sparse COO; of a dense baseline an ordinary tensor.
+            (N, S) float32 on the CPU, sparse COO; a dense tensor for a dense baseline.
 
         Raises:
-            ValueError: a prompt, or a limit other than the model's own, is asked for.
+            ValueError: if a prompt, or a limit other than the model's own, is given.
         """
         if prompt is not None or prompt_name is not None:
-            raise ValueError(f"this model has no prompts, got {prompt or prompt_name!r}")
+            raise ValueError(f"prompt: got {prompt or prompt_name!r}, but the model has none; omit it")
         if max_active_dims is not None or truncate_dim is not None:
-            raise ValueError(
-                f"the number of words is the model's own, got {max_active_dims or truncate_dim}: call "
-                "model.set_word_limits instead"
-            )
+            raise ValueError(f"words: got a limit of {max_active_dims or truncate_dim}; call model.set_word_limits")
         if isinstance(inputs, str):
             inputs = [inputs]
         progress = bool(show_progress_bar)
@@ -93,13 +92,15 @@ class RetrievalEncoder:
     encode_query = encode_document = encode
 
     def similarity(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """(N, S), (M, S) -> scores (N, M)."""
+        """Compute the scores (N, M) of vectors (N, S) and (M, S)."""
         product = torch.sparse.mm(a, b.T) if a.is_sparse else a @ b.T
         return product.to_dense() if product.is_sparse else product
 
     @staticmethod
     def sparsity(embeddings: torch.Tensor) -> dict[str, float]:
-        """`active_dims`, non-zero numbers of a vector on average, and `sparsity_ratio`, the share of zeros."""
+        """
+        Return `active_dims`, the mean number of non-zero entries per vector, and `sparsity_ratio`, the share of zeros.
+        """
         active = float((embeddings.to_dense() != 0).sum(dim=-1).float().mean())
         return {"active_dims": active, "sparsity_ratio": 1.0 - active / embeddings.shape[-1]}
 
@@ -122,19 +123,19 @@ class RetrievalEncoder:
 
 def retrieval_task(dataset: Any, protocol: str = "all-strict", motion_queries: bool = False) -> dict[str, Any]:
     """
-    A prepared split as the arguments `queries`, `corpus` and `relevant_docs` of a retrieval evaluator.
+    Return a prepared split as the arguments `queries`, `corpus` and `relevant_docs` of a retrieval evaluator.
 
     Args:
-        dataset: a split with the columns `id`, `motion`, `fps` and `captions`, of which the first one counts.
-        protocol: what is right for a query: `"all-strict"`, its own pair, or `"all-duplicates"`, every pair with the
-            identical caption. `accuracy@k` is then R@k of [`evaluate_retrieval`], where no scores are tied.
-        motion_queries: find captions by motions, instead of motions by captions.
+        dataset: a split with the columns `id`, `motion`, `fps` and `captions`, of which the first one is used.
+        protocol: items that are relevant to a query: `"all-strict"`, its own pair, or `"all-duplicates"`, every pair
+            with the identical caption. `accuracy@k` is then R@k of [`evaluate_retrieval`] if no scores are tied.
+        motion_queries: search captions by motions, instead of motions by captions.
 
     Raises:
-        ValueError: another protocol.
+        ValueError: if the protocol is another one.
     """
     if protocol not in TASKS:
-        raise ValueError(f"protocol must be one of {', '.join(TASKS)}, got {protocol!r}")
+        raise ValueError(f"protocol: expected one of {', '.join(TASKS)}, got {protocol!r}")
     captions = {id: texts[0] for id, texts in zip(dataset["id"], dataset["captions"], strict=True)}
     rows = dataset.select_columns(["motion", "fps"]).with_format("numpy")
     motions = {id: rows[place] for place, id in enumerate(captions)}

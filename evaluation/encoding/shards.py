@@ -1,12 +1,12 @@
 """
 A prepared corpus -> sparse vectors in Parquet shards, by one process or by many.
 
-    data/{split}-00000-of-0000N.parquet    a row a motion, then a row a caption of these motions, see `SCHEMA`
-    index.json                             what was encoded by which model, and the shards; written last
+    data/{split}-00000-of-0000N.parquet    one row per motion, then one per caption of these motions, see `SCHEMA`
+    index.json                             corpus, model and shards; written last
 
-A shard is `shard_size` motions of a split. Shard k is the work of process k modulo their number, whichever nodes they
-run on, and appears complete or not at all: a run that stopped goes on with the shards that are missing. Every shard
-says which model and data it is of, so that none gets between those of another run.
+A shard is `shard_size` motions of a split. Shard k is written by process k modulo the number of processes, on any
+node, in one step: a stopped run continues with the missing shards. Every shard names its model and data, so that runs
+cannot be mixed.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
     [
         ("id", pa.string()),  # of the motion
         ("kind", pa.string()),
-        ("caption", pa.string()),  # null where a motion was encoded
+        ("caption", pa.string()),  # null for a motion
         ("indices", pa.list_(pa.int32())),  # vocabulary ids, ascending
         ("values", pa.list_(pa.float32())),
     ]
@@ -52,14 +52,14 @@ SCHEMA = pa.schema(
 @dataclass
 class EncodeReport:
     """
-    What an output folder holds; saved as `index.json`.
+    Content of an output folder; saved as `index.json`.
 
     Args:
-        identity: what the vectors depend on: `model_fingerprint`, `dataset_fingerprint`, `lexicon_hash`,
+        identity: everything that the vectors depend on: `model_fingerprint`, `dataset_fingerprint`, `lexicon_hash`,
             `statistics_hash`, `vocab_size`, `kinds`, `precision`, `shard_size`.
-        model: where the model was loaded from.
-        shards: of each `file`, `split`, `motions`, `captions` (rows of either kind) and `active_words` (in all).
-        written, kept: shards of this run and of earlier ones; not saved.
+        model: folder or Hub name that the model was loaded from.
+        shards: per shard `file`, `split`, `motions`, `captions` (rows of either kind) and `active_words` (in total).
+        written, kept: number of shards of this run and of earlier ones; not saved.
     """
 
     identity: dict[str, Any]
@@ -69,19 +69,19 @@ class EncodeReport:
     kept: int = 0
 
     def total(self, name: str) -> int:
-        """Sum of `motions`, `captions` or `active_words` over the shards."""
+        """Sum `motions`, `captions` or `active_words` over the shards."""
         return sum(shard[name] for shard in self.shards)
 
     def summary(self) -> str:
-        """One line on what the folder holds."""
+        """Describe the content of the folder in one line."""
         motions, captions, words = (self.total(name) for name in ("motions", "captions", "active_words"))
         return (
             f"{motions} motions and {captions} captions in {len(self.shards)} shards, "
-            f"{words / max(motions + captions, 1):.1f} words a vector, {self.identity['precision']}"
+            f"{words / max(motions + captions, 1):.1f} words per vector, {self.identity['precision']}"
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as it is saved."""
+        """Return the report as it is saved."""
         values = asdict(self)
         del values["written"], values["kept"]
         return {"format_version": FORMAT_VERSION, **values}
@@ -91,16 +91,16 @@ class EncodeReport:
         """Read the index of a finished folder."""
         path = Path(folder) / INDEX
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} holds no finished vectors (no {INDEX}): run `lexmotion encode` first")
+            raise FileNotFoundError(f"{folder} contains no finished vectors (no {INDEX}); run `lexmotion encode`")
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
-            raise ValueError(f"{path} has format version {version}, this is {FORMAT_VERSION}: encode again")
+            raise ValueError(f"{path}: format version {version}, expected {FORMAT_VERSION}; encode again")
         return cls(**values)
 
 
 def model_fingerprint(model: torch.nn.Module) -> str:
-    """sha256 (hex) of everything the vectors of a model depend on: its weights and how many words it keeps."""
+    """Compute the sha256 (hex) of everything that a model's vectors depend on: its weights and its limits on words."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -124,23 +124,24 @@ def encode(
     progress: bool = False,
 ) -> EncodeReport:
     """
-    Encode a prepared corpus into Parquet shards; under `accelerate launch` or `torchrun`, together.
+    Encode a prepared corpus into Parquet shards; under `accelerate launch` or `torchrun`, with all processes.
 
     Args:
         model: folder or Hub name of a trained model, or a loaded `LexMotionModel` on the device of this process.
-        dataset: folder written by `lexmotion prepare`. output_dir: where the shards go.
-        splits: only these; all of the corpus by default. Others can be added later.
+        dataset: folder written by `lexmotion prepare`.
+        output_dir: folder of the shards.
+        splits: splits to encode, all if None. Others can be added later.
         kinds: `"motion"`, `"text"` (every caption of every motion) or both.
         shard_size: motions per shard.
-        batch_size, precision: as in `encode_text`; all processes compute in what the first one chooses.
+        batch_size, precision: as in `encode_text`; all processes use the precision that the first one chooses.
         processor: the model's; None loads the one saved beside it.
-        progress: show bars.
+        progress: show progress bars.
 
     Returns:
-        What the folder holds now; in every process. `load_encoded` reads the vectors.
+        Content of the folder, in every process. `load_encoded` reads the vectors.
 
     Raises:
-        ValueError: unknown kinds or splits, or a folder with vectors of another model, corpus or setting.
+        ValueError: if kinds or splits are unknown, or the folder has vectors of another model, corpus or setting.
 
     Example:
         >>> encode("runs/small/model", "prepared/humanml3d", "vectors").summary()  # doctest: +SKIP
@@ -148,23 +149,23 @@ def encode(
     """
     kinds = [kind for kind in KINDS if kind in set(kinds)] if set(kinds) <= set(KINDS) else list(kinds)
     if not kinds or not set(kinds) <= set(KINDS):
-        raise ValueError(f"what to encode must be one or both of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}")
+        raise ValueError(f"kinds: expected one or both of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}")
     if shard_size < 1:
-        raise ValueError(f"shard_size must be at least 1, got {shard_size}")
+        raise ValueError(f"shard_size: got {shard_size}; pass at least 1")
     state = process_state()
     model, processor = ready_model(model, processor, str(state.device))
     report = EncodeReport(_identity(model, processor, dataset, kinds, shard_size, precision), model.name_or_path)
     data_dir = Path(output_dir) / "data"
     data_dir.mkdir(parents=True, exist_ok=True)
     _check_folder(Path(output_dir), report.identity)
-    with state.local_main_process_first():  # which makes the memory-mapped copy
+    with state.local_main_process_first():  # it makes the memory-mapped copy
         corpus = load_prepared(dataset, splits=splits)
     tasks = list(_tasks(corpus, data_dir, shard_size))
     report.kept = sum(path.is_file() for path, _, _ in tasks)
     report.written = len(tasks) - report.kept
-    state.wait_for_everyone()  # from here on there are shards that are no earlier run's
+    state.wait_for_everyone()  # all processes have counted the shards of earlier runs
     mine = tasks[state.process_index :: state.num_processes]
-    # Half precision that the weights already have is no choice any more.
+    # Weights in half precision leave no choice.
     chosen = report.identity["precision"] if model.dtype == torch.float32 else "auto"
     options = {"processor": processor, "batch_size": batch_size, "precision": chosen}
     total = sum(len(rows) for _, _, rows in mine)
@@ -183,20 +184,20 @@ def encode(
 
 def process_state(cpu: bool = False) -> PartialState:
     """
-    This process among those of `accelerate launch` or `torchrun`, if any; its `device` is where the model belongs.
+    Return the state of this process under `accelerate launch` or `torchrun`; the model belongs on its `device`.
 
     Args:
-        cpu: leave GPUs alone.
+        cpu: do not use GPUs.
     """
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU") or not (alone or torch.accelerator.is_available())
-    # Processes end at different times, and the first must not give up on the last.
+    # Processes end at different times, so the first must not time out waiting for the last.
     return PartialState(cpu=cpu, timeout=timedelta(days=7))
 
 
 def _identity(model, processor, dataset_dir, kinds, shard_size, precision) -> dict[str, Any]:
     dtype = encoding_dtype(precision, model.device) if model.dtype == torch.float32 else model.dtype
-    # Nodes may differ in what they compute fast; a corpus is encoded in one way.
+    # Nodes may prefer different precisions, but a corpus is encoded in one.
     name = broadcast_object_list([str(dtype).removeprefix("torch.")])[0]
     lexicon = getattr(processor, "lexicon", None)
     return {
@@ -212,7 +213,7 @@ def _identity(model, processor, dataset_dir, kinds, shard_size, precision) -> di
 
 
 def _check_folder(output_dir: Path, identity: dict[str, Any]) -> None:
-    """Refuse a folder with anything of another run in it."""
+    """Refuse a folder with files of another run."""
     found = [(path, _metadata(path)["identity"]) for path in _shards(output_dir / "data")]
     if (output_dir / INDEX).is_file():
         found.append((output_dir / INDEX, EncodeReport.load(output_dir).identity))
@@ -220,16 +221,16 @@ def _check_folder(output_dir: Path, identity: dict[str, Any]) -> None:
         differing = [name for name, value in identity.items() if theirs.get(name) != value]
         if differing:
             listed = ", ".join(f"{name} {theirs.get(name)!r}, not {identity[name]!r}" for name in differing)
-            raise ValueError(f"{path} is of another run ({listed}): choose another output folder, or delete this one")
+            raise ValueError(f"{path} is of another run ({listed}); use another output folder or delete this one")
 
 
 def _shards(folder: Path) -> list[Path]:
-    """Finished shards; those being written have hidden names."""
+    """List finished shards; unfinished ones have hidden names."""
     return sorted(folder.glob("[!.]*.parquet"))
 
 
 def _tasks(corpus: Any, folder: Path, shard_size: int) -> Iterator[tuple[Path, str, range]]:
-    """File, split and rows of every shard."""
+    """Yield file, split and rows of every shard."""
     for split, rows in corpus.items():
         starts = range(0, len(rows), shard_size)
         for number, start in enumerate(starts):
@@ -248,8 +249,8 @@ def _encode_shard(
             owners, captions = list(ids), [None] * len(ids)
             vectors = model.encode_motion(rows, **options)
         else:
-            told = [(name, caption) for name, texts in zip(ids, rows["captions"], strict=True) for caption in texts]
-            owners, captions = [name for name, _ in told], [caption for _, caption in told]
+            owners = [name for name, texts in zip(ids, rows["captions"], strict=True) for _ in texts]
+            captions = [caption for texts in rows["captions"] for caption in texts]
             vectors = model.encode_text(captions, **options)
         counts[kind] = len(owners)
         active_words += int(vectors.nnz)
@@ -262,13 +263,8 @@ def _encode_shard(
             pa.ListArray.from_arrays(offsets, pa.array(vectors.data, pa.float32())),
         ]
         parts.append(pa.Table.from_arrays(columns, schema=SCHEMA))
-    shard = {
-        "file": f"data/{path.name}",
-        "split": split,
-        "motions": counts["motion"],
-        "captions": counts["text"],
-        "active_words": active_words,
-    }
+    shard = {"file": f"data/{path.name}", "split": split, "motions": counts["motion"], "captions": counts["text"]}
+    shard |= {"active_words": active_words}
     content = {"identity": report.identity, "model": report.model, "shard": shard}
     table = pa.concat_tables(parts).replace_schema_metadata({METADATA: json.dumps(content)})
     with atomic_path(path) as aside:
@@ -276,10 +272,10 @@ def _encode_shard(
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """What a shard says of itself: `identity`, `model` and its line of the index."""
+    """Read the metadata of a shard: `identity`, `model` and its entry of the index."""
     found = (pq.read_schema(path).metadata or {}).get(METADATA)
     if found is None:
-        raise ValueError(f"{path} was not written by `lexmotion encode`: choose another output folder")
+        raise ValueError(f"{path} was not written by `lexmotion encode`; use another output folder")
     return json.loads(found)
 
 
@@ -289,9 +285,9 @@ class EncodedCorpus:
     Vectors of a finished folder.
 
     Args:
-        motion_ids (N) and motion_embeds (N, V) float32 CSR: the motions.
-        text_ids (M), captions (M) and text_embeds (M, V) float32 CSR: the captions, each with the id of its motion.
-        report: what they are of.
+        motion_ids, motion_embeds: the motions (N) and their vectors (N, V), float32 CSR.
+        text_ids, captions, text_embeds: id of the motion, text and vector (M, V), float32 CSR, of each of M captions.
+        report: the folder's report.
     """
 
     motion_ids: list[str]
@@ -304,31 +300,29 @@ class EncodedCorpus:
 
 def load_encoded(folder: str | Path, splits: Sequence[str] | None = None) -> EncodedCorpus:
     """
-    Read what [`encode`] wrote.
+    Read the vectors written by [`encode`].
 
     Args:
-        folder: its output folder. splits: only these, in the order of the corpus; all by default.
+        folder: its output folder.
+        splits: splits to read, in the order of the corpus; all if None.
 
     Raises:
-        FileNotFoundError: the folder holds no finished run. ValueError: a split it does not have.
+        FileNotFoundError: if the folder contains no finished run.
+        ValueError: if it does not have a split.
     """
     report = EncodeReport.load(folder)
     known = list(dict.fromkeys(shard["split"] for shard in report.shards))
     unknown = [split for split in splits or () if split not in known]
     if unknown:
-        raise ValueError(f"{folder} has no vectors of the split {unknown[0]!r}, it has {', '.join(known)}")
+        raise ValueError(f"{folder} has no vectors of split {unknown[0]!r}; use one of {', '.join(known)}")
     files = [Path(folder) / shard["file"] for shard in report.shards if splits is None or shard["split"] in splits]
     table = pa.concat_tables(pq.read_table(file, schema=SCHEMA) for file in files)
 
     def rows_of(kind: str) -> tuple[list[str], list[str], sparse.csr_matrix]:
         rows = table.filter(pc.equal(table["kind"], kind))
         ends = np.cumsum(pc.list_value_length(rows["indices"]).to_numpy())
-        entries = (
-            pc.list_flatten(rows["values"]).to_numpy(),
-            pc.list_flatten(rows["indices"]).to_numpy(),
-            np.concatenate([[0], ends]),
-        )
-        shape = (len(rows), report.identity["vocab_size"])
+        values, indices = (pc.list_flatten(rows[name]).to_numpy() for name in ("values", "indices"))
+        entries, shape = (values, indices, np.concatenate([[0], ends])), (len(rows), report.identity["vocab_size"])
         return rows["id"].to_pylist(), rows["caption"].to_pylist(), sparse.csr_matrix(entries, shape=shape)
 
     motion_ids, _, motion_embeds = rows_of("motion")

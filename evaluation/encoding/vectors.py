@@ -1,7 +1,6 @@
-"""
-From a corpus to vectors: the one loop over captions and motions, and what is made with it.
+"""The one loop that encodes captions and motions of a corpus, and the vectors made with it.
 
-Everything is computed in float32 on every machine: published numbers must not depend on where they were computed.
+Everything is computed in float32 on every machine, since published numbers must not depend on the hardware.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,16 +28,18 @@ def encode_batches(
     progress: bool = False,
 ) -> tuple[Any, ...]:
     """
-    Run a corpus through a model in evaluation mode, in batches of like length.
+    Run a corpus through a model in evaluation mode, in batches of similar length.
 
     Args:
-        model: its training mode is restored afterwards.
-        encode: places (B,) of a batch in the corpus -> arrays or sparse matrices of B rows each, or None.
-        lengths: (N,) of the items in any unit; items of equal length stay in the order of the corpus.
-        batch_size: items at a time. description: of the progress bar.
+        model: the model, whose training mode is restored afterwards.
+        encode: function from positions (B,) of a batch in the corpus to arrays or sparse matrices of B rows each, or
+            None.
+        lengths: lengths of the items in any unit (N,); items of equal length stay in the order of the corpus.
+        batch_size: items at a time.
+        description: label of the progress bar.
 
     Returns:
-        What `encode` returned, of N rows in the order of the corpus.
+        Outputs of `encode`, with N rows in the order of the corpus.
     """
     found: list[tuple[Any, ...]] = []
     batches = list(longest_first(lengths, batch_size))
@@ -75,7 +76,7 @@ def has_parts(model: Any) -> bool:
 def encode_captions(
     model: Any, processor: Any, texts: Sequence[str], batch_size: int = 64, progress: bool = False
 ) -> ScoreParts:
-    """Encode N captions. model: a `LexMotionModel` or a baseline. processor: its `LexMotionProcessor`."""
+    """Encode N captions with a `LexMotionModel` or a baseline and its `LexMotionProcessor`."""
     if not has_parts(model) and not isinstance(model, RetrieverModel):
         options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
         return ScoreParts(model.encode_text(texts, **options))
@@ -90,7 +91,7 @@ def encode_captions(
 def encode_motions(
     model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
 ) -> ScoreParts:
-    """Encode the N motions of a prepared split. model, processor: as in `encode_captions`."""
+    """Encode the N motions of a prepared split; model and processor as in `encode_captions`."""
     if not has_parts(model) and not isinstance(model, RetrieverModel):
         options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
         return ScoreParts(model.encode_motion(dataset, **options))
@@ -104,7 +105,7 @@ def encode_motions(
 
 
 def _parts(model: Any, output: Any, side: str) -> tuple[Any, ...]:
-    """Words, segments and dense vectors of a batch."""
+    """Return words, segments and dense vectors of a batch."""
     if isinstance(model, RetrieverModel):
         embeds = output.float().cpu().numpy()
         return sparse.csr_matrix(embeds) if model.config.is_lexical else embeds, None, None
@@ -124,7 +125,8 @@ def sentence_vectors(texts: Sequence[str], path: str, batch_size: int = 64, prog
     Encode captions with an independent text model, for the protocol `threshold` (TMR uses all-mpnet-base-v2).
 
     Args:
-        texts: N captions. path: folder or Hub name of an encoder whose mean-pooled states are sentence vectors.
+        texts: N captions.
+        path: folder or Hub name of an encoder whose mean-pooled states are sentence vectors.
 
     Returns:
         (N, d) float32 unit vectors.
@@ -149,7 +151,9 @@ def _lengths(texts: Sequence[str]) -> np.ndarray:
 
 
 def split_motions(dataset: Any, places: Any = slice(None)) -> tuple[list[np.ndarray], list[float]]:
-    """Return motions of a prepared split as (T, J, 3) float32 arrays, and their frame rates. places: rows, or all."""
+    """
+    Return motions of a prepared split, all or those at `places`, as (T, J, 3) float32 arrays, and their frame rates.
+    """
     rows = dataset.select_columns(["motion", "fps"]).with_format("numpy")[places]
     return [motion.reshape(len(motion), -1, 3) for motion in rows["motion"]], rows["fps"].tolist()
 
@@ -157,11 +161,13 @@ def split_motions(dataset: Any, places: Any = slice(None)) -> tuple[list[np.ndar
 @dataclass
 class EncodedSplit:
     """
-    A prepared split in word space; row i of everything is motion i.
+    A prepared split in word space; row i of every field is motion i.
 
     Args:
-        ids (N), captions (N): the first caption of each motion; all_captions (N): lists of captions.
-        texts, motions: what the model's own score is made of, see `similarity`.
+        ids: ids of the motions (N).
+        captions: the first caption of each motion (N).
+        all_captions: all captions of each motion (N).
+        texts, motions: parts of the model's own score, see `similarity`.
         segment_weight, hybrid_weight: the model's weights of segments and dense vectors.
     """
 
@@ -175,7 +181,7 @@ class EncodedSplit:
 
     @property
     def text_embeds(self) -> Any:
-        """Vectors of the captions: (N, V) float32 CSR; of a dense baseline an (N, D) array."""
+        """Vectors of the captions: (N, V) float32 CSR; an (N, D) array for a dense baseline."""
         return self.texts.words
 
     @property
@@ -187,17 +193,12 @@ class EncodedSplit:
 def encode_dataset(
     model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
 ) -> EncodedSplit:
-    """Encode a prepared split: every motion, and the first caption of each. Arguments as of `encode_motions`."""
+    """Encode a prepared split: every motion, and the first caption of each; see `encode_motions`."""
     all_captions = [list(captions) for captions in dataset["captions"]]
     captions = [texts[0] for texts in all_captions]
-    return EncodedSplit(
-        list(dataset["id"]),
-        captions,
-        all_captions,
-        encode_captions(model, processor, captions, batch_size, progress),
-        encode_motions(model, processor, dataset, batch_size, progress),
-        *score_weights(model),
-    )
+    texts = encode_captions(model, processor, captions, batch_size, progress)
+    motions = encode_motions(model, processor, dataset, batch_size, progress)
+    return EncodedSplit(list(dataset["id"]), captions, all_captions, texts, motions, *score_weights(model))
 
 
 def score_weights(model: Any) -> tuple[float, float]:
@@ -209,17 +210,11 @@ def similarity(
     encoded: EncodedSplit, segment_weight: float | None = None, hybrid_weight: float | None = None
 ) -> np.ndarray:
     """
-    Score a split, captions x motions, as the model does.
+    Score a split, captions x motions, as the model does: (N, N) float32.
 
     Args:
-        segment_weight, hybrid_weight: in place of the model's; 0 and 0 leave the cosine of the word vectors.
-
-    Returns:
-        (N, N) float32.
+        segment_weight, hybrid_weight: replace the model's; 0 and 0 leave the cosine of the word vectors.
     """
-    return blend(
-        encoded.texts,
-        encoded.motions,
-        encoded.segment_weight if segment_weight is None else segment_weight,
-        encoded.hybrid_weight if hybrid_weight is None else hybrid_weight,
-    )
+    w = encoded.segment_weight if segment_weight is None else segment_weight
+    h = encoded.hybrid_weight if hybrid_weight is None else hybrid_weight
+    return blend(encoded.texts, encoded.motions, w, h)

@@ -1,5 +1,4 @@
-"""
-The paper's figures, and those of a pair: what is drawn is computed on arrays, and drawn from arrays.
+"""The paper's figures, and those of a pair: computed on arrays and drawn from arrays.
 
-One file a figure; only `report.py` knows models and data sets.
+One file per figure; only `report.py` uses models and data sets.
 """

@@ -1,4 +1,4 @@
-"""Which motions of a split are shown: by a rule over their captions, never by how well a model does on them."""
+"""The rule that chooses the motions to show: by their captions, never by a model's results on them."""
 
 from typing import Any
 
@@ -8,31 +8,31 @@ from scipy import sparse
 CANDIDATES = 100
 
 RULE = (
-    "chosen by their captions alone: of {candidates} motions drawn with seed {seed}, those whose captions together "
-    "stand best for the captions of the split (each added where it is nearest to most of what is left)"
+    "chosen only by their captions: of {candidates} motions drawn with seed {seed}, those whose captions best "
+    "represent the captions of the split (greedily, each nearest to most captions not yet represented)"
 )
 
 
 def representative(bags: Any, count: int, candidates: Any = None) -> np.ndarray:
     """
-    Items that stand for all: each one added raises the similarity of every item to the nearest chosen one the most.
+    Choose items that represent all: each one raises the similarity of every item to the nearest chosen one the most.
 
-    The greedy solution of facility location: common contents come first, and no content twice.
+    This is the greedy solution of facility location: common contents come first, and none twice.
 
     Args:
-        bags (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): words of the items' captions, at least zero.
-        count (`int`): how many.
-        candidates (`np.ndarray`, *optional*): rows to choose from; unset, all.
+        bags: words of the items' captions, array or sparse matrix (N, V), at least zero.
+        count: number of items.
+        candidates: rows to choose from; None uses all.
 
     Returns:
-        `np.ndarray` of shape `(count,)`, int64: rows, first chosen first; of equal ones the first row.
+        Rows (count,) int64 in the order chosen; the first row among equals.
 
     Raises:
-        ValueError: there are fewer candidates than wanted, or `count` is below 1.
+        ValueError: if there are fewer candidates than `count`, or `count` is below 1.
     """
     rows = np.arange(bags.shape[0]) if candidates is None else np.sort(np.asarray(candidates, dtype=np.int64))
     if not 1 <= count <= len(rows):
-        raise ValueError(f"{count} motions wanted of {len(rows)}: choose from 1 to {len(rows)}.")
+        raise ValueError(f"count: got {count} of {len(rows)} motions; pass 1 to {len(rows)}")
     bags = sparse.csr_array(bags).astype(np.float64)
     lengths = np.sqrt(np.asarray(bags.multiply(bags).sum(axis=1))).ravel()
     unit = sparse.csr_array(sparse.diags_array(1.0 / np.maximum(lengths, 1e-12)) @ bags)
@@ -49,5 +49,5 @@ def representative(bags: Any, count: int, candidates: Any = None) -> np.ndarray:
 
 
 def drawn_candidates(size: int, seed: int, most: int = CANDIDATES) -> np.ndarray:
-    """Rows to choose from: `most` of `size`, drawn without replacement, ascending."""
+    """Draw `most` of `size` rows without replacement, ascending."""
     return np.sort(np.random.default_rng(seed).permutation(size)[:most])

@@ -1,8 +1,8 @@
-"""Motions as rows of stick figures, and what all pictures share: colours, fonts, files.
+"""Motions as rows of stick figures, and the colours, fonts and files of all pictures.
 
-Colours are Okabe and Ito's, told apart by colour-blind readers: blue is the body's left side and what motion and text
-share, orange the body's right side. Figures are made without pyplot, so no window and no global state are touched.
-`matplotlib` is imported when a picture is drawn.
+Colours are Okabe and Ito's, which colour-blind readers can distinguish: blue is the body's left side and words that
+motion and text share, orange the body's right side. Figures are made without pyplot, so no window and no global state
+are touched. `matplotlib` is imported when a picture is drawn.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, DARK, GREY, LIGHT = "#0072B2", "#D55E00", "#333333", "#B5B5B5", "#E9E9E9"
 SIDE_COLORS = {"left": BLUE, "right": ORANGE, "middle": DARK}
-# Seen from the front and a little from the body's left, slightly from above: degrees.
+# From the front, turned a little to the body's left, slightly from above: degrees.
 VIEW = (30.0, 12.0)
 FONT = {"font.family": ["DejaVu Sans"], "font.size": 9.0, "axes.titlesize": 9.0}
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of `width` x `height` inches that needs no display."""
+    """Create a figure of `width` x `height` inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,67 +40,60 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def escape_text(text: str) -> str:
-    """Text that matplotlib does not take for a formula."""
+    """Escape text so that matplotlib does not read it as a formula."""
     return text.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: str | os.PathLike, dpi: int = 150) -> Path:
     """
-    Write a figure in one step: a reader sees the old file or the new one, never half of it.
+    Write a figure in one step, so that a reader sees either the old file or the new one, and return its path.
 
     Args:
-        figure (`Figure`): the picture.
-        path (`str` or `os.PathLike`): file to write; its ending says the format (.png, .svg, .pdf).
-        dpi (`int`, *optional*, defaults to 150): dots an inch.
-
-    Returns:
-        `Path`: the file.
+        figure: the picture.
+        path: file to write; its ending determines the format (.png, .svg, .pdf).
+        dpi: dots per inch.
 
     Raises:
-        ValueError: the ending is none that matplotlib writes.
+        ValueError: if matplotlib does not write the format.
     """
     from matplotlib import rc_context
 
     path = Path(path)
     kind = path.suffix.removeprefix(".").lower()
     if kind not in figure.canvas.get_supported_filetypes():
-        raise ValueError(
-            f"Pictures cannot be written as {path.suffix or 'a file without ending'!r}: use .png, .svg or .pdf."
-        )
+        raise ValueError(f"picture: got format {path.suffix or 'none'!r}; use .png, .svg or .pdf")
     # Without date and version the same data give the same file.
-    metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(
-        kind, {}
-    )
+    metadata: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    metadata["pdf"] = {"CreationDate": None}
     with atomic_path(path) as aside, rc_context(FONT | {"svg.hashsalt": "lexmotion", "pdf.fonttype": 42}):
-        figure.savefig(aside, format=kind, dpi=dpi, metadata=metadata or None)  # letters stay text in a PDF
+        figure.savefig(aside, format=kind, dpi=dpi, metadata=metadata.get(kind))  # letters stay text in a PDF
     return path
 
 
 def root_figure(ax: Axes) -> Figure:
-    """The whole figure, also of axes inside a sub-figure."""
+    """Return the top-level figure, also of axes inside a sub-figure."""
     return ax.figure.canvas.figure
 
 
 def _positions_and_skeleton(positions: Any, skeleton: str | Skeleton | None) -> tuple[np.ndarray, Skeleton]:
     positions = np.asarray(positions, dtype=np.float64)
     if positions.ndim != 3 or positions.shape[-1] != 3 or not len(positions):
-        raise ValueError(f"A motion must have shape (frames, joints, 3), got {positions.shape}.")
+        raise ValueError(f"motion: expected shape (frames, joints, 3), got {positions.shape}")
     broken = ~np.isfinite(positions).all(axis=(1, 2))
     if broken.any():
-        raise ValueError(f"Frame {int(broken.argmax())} holds NaN or infinite positions: repair the motion.")
+        raise ValueError(f"frame {int(broken.argmax())}: got NaN or infinite positions; repair the motion")
     if skeleton is None:
         layout = skeleton_for_joints(positions.shape[1])
     else:
         layout = get_skeleton(skeleton) if isinstance(skeleton, str) else skeleton
     if layout.num_joints != positions.shape[1]:
-        raise ValueError(
-            f"The motion has {positions.shape[1]} joints, the skeleton {layout.name!r} {layout.num_joints}."
-        )
+        joints = f"{positions.shape[1]} joints, the skeleton {layout.name!r} {layout.num_joints}"
+        raise ValueError(f"skeleton: the motion has {joints}; pass the skeleton of the motion")
     return positions, layout
 
 
 def _bone_sides(skeleton: Skeleton) -> tuple[np.ndarray, list[str]]:
-    """(parent, joint) of every bone, and the side it is coloured by."""
+    """Return (parent, joint) of every bone, and the side it is coloured by."""
     left = {joint for pair in skeleton.mirror_pairs for joint in pair[:1]}
     right = {joint for pair in skeleton.mirror_pairs for joint in pair[1:]}
     bones = [(parent, joint) for joint, parent in enumerate(skeleton.parents) if parent >= 0]
@@ -110,15 +103,15 @@ def _bone_sides(skeleton: Skeleton) -> tuple[np.ndarray, list[str]]:
 
 def project(positions: np.ndarray, view: tuple[float, float] = VIEW) -> np.ndarray:
     """
-    Orthographic view of Y-up positions.
+    Project Y-up positions orthographically.
 
     Args:
-        positions (`np.ndarray` of shape `(..., 3)`): points.
-        view (`tuple[float, float]`, *optional*): degrees around the vertical axis from the front (Z+ towards the
-            reader; the reader's right is the body's left), then degrees from above.
+        positions: points (..., 3).
+        view: degrees around the vertical axis from the front (Z+ towards the viewer; the viewer's right is the body's
+            left), then degrees from above.
 
     Returns:
-        `np.ndarray` of shape `(..., 3)`: right, up, towards the reader.
+        (..., 3): right, up, towards the viewer.
     """
     turn, tilt = np.deg2rad(view)
     x, y, z = np.moveaxis(positions, -1, 0)
@@ -127,7 +120,7 @@ def project(positions: np.ndarray, view: tuple[float, float] = VIEW) -> np.ndarr
 
 
 def facing_front(positions: np.ndarray, skeleton: str) -> np.ndarray:
-    """Positions (T, J, 3) as pictures show them: on the floor, facing Z+ at the start, frames with NaN left out."""
+    """Return positions (T, J, 3) as in pictures: on the floor, facing Z+ at the start, without frames with NaN."""
     import torch
 
     from lexmotion.processing.motion_features import canonicalize
@@ -138,14 +131,14 @@ def facing_front(positions: np.ndarray, skeleton: str) -> np.ndarray:
 
 def key_frames(positions: np.ndarray, num_poses: int) -> np.ndarray:
     """
-    Frames to draw: the first, the last, and between them steps of equal time and movement, half by half.
+    Choose frames to draw: the first, the last, and between them steps that weigh time and movement equally.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): joint positions.
-        num_poses (`int`): how many frames, at least 1.
+        positions: joint positions (T, J, 3).
+        num_poses: number of frames, at least 1.
 
     Returns:
-        `np.ndarray` of shape `(<= num_poses,)`, int64, ascending: quick parts get more of them than stillness does.
+        (<= num_poses,) int64, ascending: fast parts get more frames than still ones.
     """
     if len(positions) < 2 or num_poses < 2:
         return np.zeros(1, dtype=np.int64)
@@ -164,29 +157,29 @@ def motion_strip(
     view: tuple[float, float] = VIEW,
 ) -> Figure:
     """
-    A motion as a row of stick figures, earliest on the left; the body's right side is orange, its left side blue.
+    Draw a motion as a row of stick figures, earliest on the left; the body's right side is orange, its left side blue.
 
-    All figures have one scale and stand side by side, see [`key_frames`]; an arrow on the floor shows where the body
-    came from since the figure before.
+    All figures have one scale and stand side by side, see [`key_frames`]; an arrow on the floor shows the movement
+    since the previous figure.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): joint positions, Y up, facing Z+ at the start.
-        skeleton (`str` or `Skeleton`, *optional*): joint layout; unset, found by the number of joints.
-        fps (`float`, *optional*): frames a second, for the seconds below the figures; unset, the skeleton's.
-        num_poses (`int`, *optional*, defaults to 8): figures in the row.
-        ax (`Axes`, *optional*): where to draw; unset, a new figure.
-        view (`tuple[float, float]`, *optional*): see [`project`].
+        positions: joint positions (T, J, 3), Y up, facing Z+ at the start.
+        skeleton: joint layout; if None, inferred from the number of joints.
+        fps: frames per second, for the seconds below the figures; if None, the skeleton's.
+        num_poses: number of figures.
+        ax: axes to draw on; None creates a figure.
+        view: see [`project`].
 
     Returns:
-        `Figure`: the figure drawn on.
+        The figure drawn on.
 
     Raises:
-        ValueError: the shape or the number of joints does not fit, or a position is NaN.
+        ValueError: if the shape or the number of joints does not fit, or a position is NaN.
     """
     positions, layout = _positions_and_skeleton(positions, skeleton)
     fps = layout.fps if fps is None else fps
     if num_poses < 1 or not fps > 0:
-        raise ValueError(f"num_poses and fps must be positive, got {num_poses} and {fps}.")
+        raise ValueError(f"num_poses, fps: got {num_poses} and {fps}; pass positive numbers")
     if ax is None:
         figure = new_figure(1.15 * num_poses, 2.0)
         ax = figure.add_subplot()
@@ -197,11 +190,12 @@ def motion_strip(
 @dataclass(frozen=True)
 class Strip:
     """
-    Where figures stand in a row, in the coordinates of its axes.
+    Layout of figures in a row, in the coordinates of its axes.
 
     Args:
-        places (P,): of the figures. step: between two of them. floor: height of the line they stand on. height: of
-            the tallest.
+        places: x of the figures (P,).
+        step: distance between two of them.
+        floor, height: y of the floor line, and height of the tallest figure.
     """
 
     places: np.ndarray
@@ -220,14 +214,15 @@ def draw_poses(
     seconds: bool = True,
 ) -> Strip:
     """
-    The stick figures of [`motion_strip`], of frames of your choice.
+    Draw the stick figures of [`motion_strip`] for given frames.
 
     Args:
-        frames (`Sequence[int]`): which to draw, ascending. seconds (`bool`): write the time of each below it.
-        ax, positions, skeleton, fps, view: as in [`motion_strip`].
+        frames: frames to draw, ascending.
+        seconds: whether to write the time below each figure.
+        ax, positions, skeleton, fps, view: see [`motion_strip`].
 
     Returns:
-        `Strip`: where they stand; what belongs to a frame can be drawn above or below it.
+        Layout of the figures, to draw more above or below them.
     """
     from matplotlib.collections import LineCollection
 
@@ -238,8 +233,7 @@ def draw_poses(
     ground = positions[..., 1].min()
     poses[..., 1] -= ground
     roots = poses[:, 0] * [1, 0, 1]
-    seen = project(poses - roots[:, None], view)  # (P, J, 3), every figure over the origin
-
+    seen = project(poses - roots[:, None], view)  # (P, J, 3), every figure centred on the origin
     # The strip's step fits the widest figure, so that no two overlap; all keep one scale.
     low, high = seen[..., 0].min(axis=1), seen[..., 0].max(axis=1)
     height = max(float(seen[..., 1].max()), 1e-6)
@@ -258,20 +252,15 @@ def draw_poses(
         )
         head_x, head_y = pose[_head(layout), :2] + [place, 0.045 * height]
         ax.scatter(head_x, head_y, s=42, color=DARK, zorder=4, linewidths=0)
-    # How the root moved over the floor since the last figure, shortened where it would reach that figure.
+    # Movement of the root on the floor since the previous figure, shortened if it would reach that figure.
     path = project(roots, view)[:, :2]
     for place, before, now in zip(places[1:], path[:-1], path[1:], strict=True):
         moved = now - before
         length = float(np.linalg.norm(moved))
         if length > 0.08 * height:
             moved = moved * min(1.0, 0.45 * step / length)
-            ax.annotate(
-                "",
-                (place, 0.0),
-                (place - moved[0], -moved[1]),
-                arrowprops={"arrowstyle": "-|>", "color": GREY, "lw": 1.2, "shrinkA": 0, "shrinkB": 0},
-                zorder=2,
-            )
+            arrow = {"arrowstyle": "-|>", "color": GREY, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", (place, 0.0), (place - moved[0], -moved[1]), arrowprops=arrow, zorder=2)
     floor = min(float(seen[..., 1].min()), 0.0) - 0.03 * height
     ax.axhline(floor, color=LIGHT, lw=1.5, zorder=1)
     for place, frame in zip(places, frames, strict=True) if seconds else ():
@@ -286,5 +275,5 @@ def draw_poses(
 
 
 def _head(skeleton: Skeleton) -> int:
-    """The last joint of the spine."""
+    """Return the last joint of the spine."""
     return skeleton.parts["torso"][-1]

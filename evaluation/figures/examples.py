@@ -1,4 +1,4 @@
-"""Some motions of a prepared split beside the words a model reads in them, as lists and as a picture."""
+"""Some motions of a prepared split beside the words that a model reads in them, as lists and as a picture."""
 
 from __future__ import annotations
 
@@ -18,33 +18,31 @@ if TYPE_CHECKING:
 
 
 def spread(total: int, count: int) -> list[int]:
-    """At most `count` places of `total`, evenly spread, the first and the last among them."""
+    """Return at most `count` evenly spread positions of `total`, including the first and the last."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()
 
 
 def read_words(processor: Any, encoded: EncodedSplit, rows: list[int], num_words: int = 10) -> list[dict[str, Any]]:
     """
-    Top words of some motions, and which of them stand in the caption.
+    Return the top words of some motions, and those of them that are in the caption.
 
     Args:
-        processor: the model's. encoded: motions and captions. rows: which of them. num_words: of each.
+        processor: the model's.
+        encoded: motions and captions.
+        rows: rows to read.
+        num_words: words per motion.
 
     Returns:
-        for each row `id`, `caption`, `words` (pairs of word and weight, heaviest first) and `shared`.
+        Per row `id`, `caption`, `words` (pairs of word and weight, heaviest first) and `shared`.
     """
     tops = processor.top_words(encoded.motion_embeds[rows].toarray(), k=num_words)
     lexicon = processor.lexicon
     examples = []
     for row, top in zip(rows, tops, strict=True):
-        said = {lexicon.word(word) for word in lexicon.ids(encoded.captions[row])}
-        examples.append(
-            {
-                "id": encoded.ids[row],
-                "caption": encoded.captions[row],
-                "words": [[word, round(float(weight), 4)] for word, weight in top],
-                "shared": [word for word, _ in top if word in said],
-            }
-        )
+        present = {lexicon.word(word) for word in lexicon.ids(encoded.captions[row])}
+        words = [[word, round(float(weight), 4)] for word, weight in top]
+        shared = [word for word, _ in top if word in present]
+        examples.append({"id": encoded.ids[row], "caption": encoded.captions[row], "words": words, "shared": shared})
     return examples
 
 
@@ -52,14 +50,15 @@ def draw_examples(
     model: Any, processor: Any, dataset: Any, path: str | os.PathLike, count: int = 3, num_words: int = 8
 ) -> list[dict[str, Any]]:
     """
-    Draw some motions of a split beside their words.
+    Draw some motions of a split beside their words, and return them as `read_words` does.
 
     Args:
-        model: a `LexMotionModel`. processor: its own. dataset: a split of a prepared corpus.
-        path: picture to write. count: motions, evenly spread over the split. num_words: of each.
-
-    Returns:
-        What was drawn, see `read_words`.
+        model: a `LexMotionModel`.
+        processor: its processor.
+        dataset: a split of a prepared corpus.
+        path: picture to write.
+        count: number of motions, evenly spread over the split.
+        num_words: words per motion.
     """
     chosen = dataset.select(spread(len(dataset), count))
     encoded = encode_dataset(model, processor, chosen)
@@ -88,27 +87,23 @@ def readme_picture(
     dpi: int = 150,
 ) -> Figure:
     """
-    Motions beside the words a model sees in them, one a row: the picture of the README.
+    Draw motions beside the words that a model reads in them, one per row: the picture of the README.
 
     Args:
-        examples (`Sequence[Mapping]`): one row each, with `positions` `(T, J, 3)`, `words` (pairs of word and weight,
-            heaviest first), and optionally `caption`, `highlight` (words to stress; unset, those that stand letter by
-            letter in the caption), `skeleton` and `fps`.
-        path (`str` or `os.PathLike`, *optional*): file to write.
-        num_words (`int`, *optional*, defaults to 8), num_poses (`int`, *optional*, defaults to 9): of each
-            row.
-        dpi (`int`, *optional*, defaults to 150): dots an inch.
+        examples: one per row, at least one, with `positions` (T, J, 3), `words` (pairs of word and weight, heaviest
+            first), and optionally `caption`, `highlight` (words to highlight; by default those that occur literally in
+            the caption), `skeleton` and `fps`.
+        path: file to write.
+        num_words, num_poses: words and stick figures per row.
+        dpi: dots per inch.
 
     Returns:
-        `Figure`: the picture.
-
-    Raises:
-        ValueError: no examples, or a shape does not fit.
+        The figure.
     """
     from matplotlib import rc_context
 
     if not examples:
-        raise ValueError("No examples given: a picture needs at least one motion.")
+        raise ValueError("examples: got none; pass at least one motion")
     with rc_context(FONT):
         figure = new_figure(10.0, 2.25 * len(examples) + 0.2)
         rows = figure.subplots(len(examples), 2, squeeze=False, width_ratios=(3.2, 1.0))
@@ -126,11 +121,8 @@ def readme_picture(
                 quoted = escape_text(textwrap.fill(f"“{caption.strip()}”", 90))
                 left.set_title(quoted, fontsize=10, color=DARK, style="italic", loc="left")
             word_bars(*split_pairs(words), highlight, right, num_rows=num_words)
-        figure.supxlabel(
-            "body: right side orange, left side blue  ·  words: the model's, blue where the caption has them",
-            fontsize=8,
-            color="#777777",
-        )
+        legend = "body: right side orange, left side blue  ·  words: read by the model, blue if in the caption"
+        figure.supxlabel(legend, fontsize=8, color="#777777")
     if path is not None:
         save_figure(figure, path, dpi)
     return figure

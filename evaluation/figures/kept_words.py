@@ -34,15 +34,15 @@ HITS = 10
 @dataclass(frozen=True)
 class Kept:
     """
-    Search with vectors cut to their heaviest words.
+    Results of search with vectors cut to their heaviest words.
 
     Args:
-        k: words kept of every caption and motion, None: all.
+        k: words kept per caption and motion; None keeps all.
         retrieval: R@1, R@10, MedR in both directions and Rsum, by the cosine of the words.
-        text_words, motion_words: mean number of words of a vector.
+        text_words, motion_words: mean number of words per vector.
         postings: mean number of postings that a query reads in an index of the split.
-        bytes_a_motion: of postings, 8 each.
-        milliseconds: median time of a query, where it was measured.
+        bytes_a_motion: size of a motion's postings, 8 bytes each.
+        milliseconds: median time per query, if measured.
     """
 
     k: int | None
@@ -57,10 +57,12 @@ class Kept:
 @dataclass(frozen=True)
 class Dense:
     """
-    A dense model beside it.
+    Results of a dense model for comparison.
 
     Args:
-        name: of the model. size: D numbers a vector. retrieval, bytes_a_motion, milliseconds: as of [`Kept`].
+        name: name of the model.
+        size: numbers per vector (D).
+        retrieval, bytes_a_motion, milliseconds: as in [`Kept`].
     """
 
     name: str
@@ -72,13 +74,8 @@ class Dense:
 
 def keep_heaviest(embeds: Any, k: int | None) -> sparse.csr_array:
     """
-    Vectors cut to their `k` heaviest words, ties by ascending id; None keeps all.
-
-    Args:
-        embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): lexical vectors, weights at least zero.
-
-    Returns:
-        `csr_array` of shape `(N, V)`.
+    Cut lexical vectors (N, V), weights at least zero, to their `k` heaviest words, ties by ascending id; None keeps
+    all.
     """
     if k is None:
         return sparse.csr_array(embeds)
@@ -89,13 +86,13 @@ def keep_heaviest(embeds: Any, k: int | None) -> sparse.csr_array:
 
 
 def postings_a_query(text: Any, motion: Any) -> float:
-    """Mean number of postings of an index of motions (N, V) that a query, a row of text (Q, V), has to read."""
+    """Compute the mean number of postings that a query, a row of text (Q, V), reads in an index of motions (N, V)."""
     queries = sparse.csr_array(text)
     return float(item_counts(motion)[queries.indices[queries.data > 0]].sum() / max(queries.shape[0], 1))
 
 
 def recalls(scores: Any, ids: Sequence[str], captions: Sequence[str]) -> dict[str, float]:
-    """R@1, R@10, MedR and Rsum of scores, captions x motions, under `PROTOCOL`."""
+    """Compute R@1, R@10, MedR and Rsum of scores, captions x motions, under `PROTOCOL`."""
     row = evaluate_retrieval(scores, ids, captions, [PROTOCOL])[PROTOCOL]
     return {name: float(row[name]) for name in RECALLS}
 
@@ -112,26 +109,19 @@ def sweep(
     Cut the vectors of both sides to every number of words, and search.
 
     Args:
-        text, motion (`scipy.sparse` matrix of shape `(N, V)`): paired by row.
-        ids, captions (`Sequence[str]` of length N): of the pairs.
-        ks (`Iterable[int | None]`, *optional*): words to keep, None for all.
-        milliseconds (`Mapping[str, float]`, *optional*): `str(k)` -> measured time of a query.
+        text, motion: sparse matrices (N, V), paired by row.
+        ids, captions: of the pairs (N).
+        ks: numbers of words to keep, None for all.
+        milliseconds: `str(k)` -> measured time per query.
     """
     rows = []
     for k in ks:
         texts, motions = keep_heaviest(text, k), keep_heaviest(motion, k)
         motion_words = float(active_words(motions).mean())
-        rows.append(
-            Kept(
-                k,
-                recalls(cosine_similarity(texts, motions), ids, captions),
-                float(active_words(texts).mean()),
-                motion_words,
-                postings_a_query(texts, motions),
-                POSTING_BYTES * motion_words,
-                (milliseconds or {}).get(str(k)),
-            )
-        )
+        found = recalls(cosine_similarity(texts, motions), ids, captions)
+        text_words, postings = float(active_words(texts).mean()), postings_a_query(texts, motions)
+        took = (milliseconds or {}).get(str(k))
+        rows.append(Kept(k, found, text_words, motion_words, postings, POSTING_BYTES * motion_words, took))
     return rows
 
 
@@ -143,7 +133,7 @@ def dense_search(
     captions: Sequence[str],
     milliseconds: float | None = None,
 ) -> Dense:
-    """What [`sweep`] says, of dense vectors (N, D)."""
+    """Compute the same results as [`sweep`] for dense vectors (N, D)."""
     found = recalls(cosine_similarity(text, motion), ids, captions)
     return Dense(name, motion.shape[1], found, 4.0 * motion.shape[1], milliseconds)
 
@@ -153,13 +143,8 @@ def dense_search(
 
 def repeated(rows: Any, items: int, seed: int) -> Any:
     """
-    A gallery of `items` rows: the rows again and again, every number changed by about a tenth so that none are equal.
-
-    Args:
-        rows (`np.ndarray` of shape `(N, D)` or `scipy.sparse` matrix of shape `(N, V)`).
-
-    Returns:
-        The same kind, of shape `(items, ...)`.
+    Build a gallery of `items` rows that repeats `rows`, an array or sparse matrix, with every number changed by about
+    10 %.
     """
     places = np.arange(items) % rows.shape[0]
     random = np.random.default_rng(seed)
@@ -170,7 +155,7 @@ def repeated(rows: Any, items: int, seed: int) -> Any:
 
 
 def query_milliseconds(search: Callable[[Any], Any], queries: Sequence[Any], rounds: int = 3) -> float:
-    """Median time of one query, each asked alone; the first one is not counted."""
+    """Measure the median time per query, run one by one; the first one is not counted."""
     search(queries[0])
     took = []
     for _ in range(rounds):
@@ -182,7 +167,7 @@ def query_milliseconds(search: Callable[[Any], Any], queries: Sequence[Any], rou
 
 
 def lexical_milliseconds(text: Any, motion: Any, k: int | None, items: int, queries: int = 50, seed: int = 0) -> float:
-    """Median time of a top-10 query in a `LexMotionIndex` of `items` motions with `k` words each."""
+    """Measure the median time of a top-10 query in a `LexMotionIndex` of `items` motions with `k` words each."""
     gallery = repeated(keep_heaviest(motion, k), items, seed)
     asked = keep_heaviest(text, k)
     chosen = drawn(asked.shape[0], queries, seed)
@@ -191,7 +176,7 @@ def lexical_milliseconds(text: Any, motion: Any, k: int | None, items: int, quer
 
 
 def dense_milliseconds(text: np.ndarray, motion: np.ndarray, items: int, queries: int = 50, seed: int = 0) -> float:
-    """Median time of the same by the product with every dense vector, in NumPy."""
+    """Measure the same for the product with every dense vector, in NumPy."""
     gallery = repeated(motion, items, seed)
     gallery /= np.maximum(np.linalg.norm(gallery, axis=1, keepdims=True), 1e-12)
     asked = np.asarray(text, dtype=np.float32)
@@ -205,12 +190,12 @@ def dense_milliseconds(text: np.ndarray, motion: np.ndarray, items: int, queries
 
 
 def drawn(size: int, count: int, seed: int) -> list[int]:
-    """`count` of `size` rows, without replacement."""
+    """Draw `count` of `size` rows without replacement."""
     return np.random.default_rng(seed).permutation(size)[:count].tolist()
 
 
 def vectors_key(*parts: Any) -> str:
-    """A hash of vectors and settings: what a measured time is a time of."""
+    """Hash vectors and settings, as the key of a measured time."""
     hashed = hashlib.sha256()
     for part in parts:
         if sparse.issparse(part):
@@ -235,25 +220,23 @@ def kept_figure(
     items: int = 0,
 ) -> Figure:
     """
-    Six panels over the number of kept words: accuracy in both directions, words, bytes, postings, milliseconds.
+    Draw six panels over the number of kept words: accuracy in both directions, words, bytes, postings, milliseconds.
 
     Args:
-        rows (`Sequence[Kept]`): as [`sweep`] gives them. gallery (`int`): motions searched, also queries asked.
-        dense (`Dense`, *optional*): drawn as lines across.
-        own (`Mapping[str, float]`, *optional*): retrieval by the model's own score, where it is more than the words.
-        items (`int`, *optional*): motions of the index that times were measured in.
+        rows: results of [`sweep`], at least one.
+        gallery: number of motions searched, which is also the number of queries.
+        dense: drawn as horizontal lines.
+        own: retrieval by the model's own score, if it uses more than the words.
+        items: motions of the index that times were measured in.
 
     Returns:
-        `Figure`: 7.2 inches wide.
-
-    Raises:
-        ValueError: no rows.
+        Figure of 7.2 inches width.
     """
     from matplotlib import rc_context
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     if not rows:
-        raise ValueError("No rows given: keep at least one number of words.")
+        raise ValueError("rows: got none; pass at least one number of words")
     timed = all(row.milliseconds is not None for row in rows)
     with rc_context(FONT | {"font.size": 7.5, "axes.titlesize": 8.5}):
         figure = new_figure(WIDTH, 4.3)
@@ -261,12 +244,12 @@ def kept_figure(
         for ax, side, name in ((axes[0], "t2m", "text to motion"), (axes[1], "m2t", "motion to text")):
             _recalls(ax, rows, side, gallery, dense, own)
             ax.set_title(f"{name}, recall in %", loc="left", color=DARK)
-        _curve(axes[2], rows, "words a vector", [row.motion_words for row in rows], "motion")
+        _curve(axes[2], rows, "words per vector", [row.motion_words for row in rows], "motion")
         axes[2].plot([row.text_words for row in rows], color=ORANGE, marker="s", ms=3, lw=1.3, label="caption")
-        _curve(axes[3], rows, "bytes a motion", [row.bytes_a_motion for row in rows], "postings")
-        _curve(axes[4], rows, f"postings a query, {gallery} motions", [row.postings for row in rows], "read")
+        _curve(axes[3], rows, "bytes per motion", [row.bytes_a_motion for row in rows], "postings")
+        _curve(axes[4], rows, f"postings per query, {gallery} motions", [row.postings for row in rows], "read")
         if timed:
-            title = f"ms a query, {items:,} motions"
+            title = f"ms per query, {items:,} motions"
             _curve(axes[5], rows, title, [row.milliseconds for row in rows], "inverted index")
         else:
             axes[5].set_axis_off()
@@ -289,15 +272,9 @@ def kept_figure(
         handles, labels = axes[0].get_legend_handles_labels()
         # Legends fill columns first: R@10 above R@1.
         order = sorted(range(len(labels)), key=lambda place: labels[place].split(", ")[1])
-        figure.legend(
-            [handles[place] for place in order],
-            [labels[place] for place in order],
-            loc="outside upper center",
-            ncols=len(labels) // 2,
-            frameon=False,
-            fontsize=7,
-            handlelength=1.8,
-        )
+        handles, labels = [handles[place] for place in order], [labels[place] for place in order]
+        style: dict[str, Any] = {"ncols": len(labels) // 2, "frameon": False, "fontsize": 7, "handlelength": 1.8}
+        figure.legend(handles, labels, loc="outside upper center", **style)
     return figure
 
 
@@ -306,10 +283,8 @@ def _style(ax: Axes, rows: Sequence[Kept]) -> None:
     ax.tick_params(labelsize=7, colors="#555555", length=2, which="both")
     ax.grid(axis="y", color=LIGHT, lw=0.6)
     ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color(GREY)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GREY)
 
 
 def _curve(ax: Axes, rows: Sequence[Kept], title: str, values: Sequence[Any], label: str) -> None:
@@ -323,12 +298,7 @@ def _across(ax: Axes, value: float, label: str, color: str = DARK, style: str = 
 
 
 def _recalls(
-    ax: Axes,
-    rows: Sequence[Kept],
-    side: str,
-    gallery: int,
-    dense: Dense | None,
-    own: Mapping[str, float] | None,
+    ax: Axes, rows: Sequence[Kept], side: str, gallery: int, dense: Dense | None, own: Mapping[str, float] | None
 ) -> None:
     _style(ax, rows)
     for name, color, marker in (("R10", BLUE, "o"), ("R1", ORANGE, "s")):
@@ -347,7 +317,7 @@ def _recalls(
 
 
 def to_json(rows: Sequence[Kept], dense: Dense | None, own: Mapping[str, float] | None) -> dict[str, Any]:
-    """The numbers of the figure."""
+    """Return the numbers of the figure."""
     return {
         "protocol": PROTOCOL,
         "kept": [asdict(row) for row in rows],

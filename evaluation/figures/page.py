@@ -1,4 +1,4 @@
-"""The pictures on one page that needs no other file."""
+"""The self-contained page of all pictures."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,8 @@ nav a { margin-right: 1rem; }
 <h2 id="s{{ loop.index }}">{{ section.title }}</h2>
 <p>{{ section.text }}</p>
 {% for picture in section.pictures %}
-<figure><img src="data:image/png;base64,{{ picture.data }}" alt="{{ picture.caption }}">
-<figcaption>{{ picture.caption }} Files: {{ picture.files }}.</figcaption></figure>
+<figure><img src="data:image/png;base64,{{ picture.files[0]|embedded }}" alt="{{ picture.caption }}">
+<figcaption>{{ picture.caption }} Files: {{ picture.files|map(attribute="name")|join(", ") }}.</figcaption></figure>
 {% endfor %}
 {% for table in section.tables %}
 <div class="wide"><table>
@@ -59,8 +59,11 @@ nav a { margin-right: 1rem; }
 @dataclass(frozen=True)
 class Picture:
     """
+    A picture of the page.
+
     Args:
-        files: of the same picture, a PNG first. caption: what it shows, of what, measured how.
+        files: files of the picture, a PNG first.
+        caption: content of the picture and how it was measured.
     """
 
     files: Sequence[Path]
@@ -70,8 +73,12 @@ class Picture:
 @dataclass
 class Section:
     """
+    A section of the page.
+
     Args:
-        title, text: above the pictures. tables: rows of cells, the first a header.
+        title, text: heading and text above the pictures.
+        pictures: its pictures.
+        tables: rows of cells, the first a header.
     """
 
     title: str
@@ -82,26 +89,13 @@ class Section:
 
 def figures_page(title: str, conditions: Mapping[str, Any], sections: Sequence[Section]) -> str:
     """
-    The page as HTML, pictures inside.
+    Render the page as HTML with embedded pictures.
 
     Args:
-        title: of the page. conditions: data set, split, model and whatever else all pictures share.
+        title: title of the page.
+        conditions: data set, split, model and other facts shared by all pictures.
+        sections: its sections.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=False)
-    shown = [
-        {
-            "title": section.title,
-            "text": section.text,
-            "tables": section.tables,
-            "pictures": [
-                {
-                    "caption": picture.caption,
-                    "files": ", ".join(file.name for file in picture.files),
-                    "data": base64.b64encode(picture.files[0].read_bytes()).decode(),
-                }
-                for picture in section.pictures
-            ],
-        }
-        for section in sections
-    ]
-    return environment.from_string(TEMPLATE).render(title=title, conditions=conditions, sections=shown)
+    environment.filters["embedded"] = lambda file: base64.b64encode(file.read_bytes()).decode()
+    return environment.from_string(TEMPLATE).render(title=title, conditions=conditions, sections=sections)

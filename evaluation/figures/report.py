@@ -2,14 +2,15 @@
 `lexmotion report figures`: the paper's figures of a trained model on a prepared split, as files and as one page.
 
     figure1.png, figure4_1.png, ...      and the same as .pdf
-    figures.json                         every number that is drawn
-    latency.json                         times of searches, measured once for the same vectors, so that all else is
-                                         the same file whenever it is made from the same input
+    figures.json                         every drawn number
+    latency.json                         times of searches, measured once per set of vectors, so that the same input
+                                         always yields the same other files
     index.html                           all pictures with their captions, in one file
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -48,8 +49,12 @@ TIMELINE_WORDS = 14
 @dataclass
 class FiguresReport:
     """
+    Files and numbers of a report.
+
     Args:
-        page: the HTML page. files: of all pictures. figures: every number drawn, as in `figures.json`.
+        page: the HTML page.
+        files: files of all pictures.
+        figures: every drawn number, as in `figures.json`.
     """
 
     page: Path
@@ -60,17 +65,17 @@ class FiguresReport:
 @dataclass(frozen=True)
 class FigureOptions:
     """
-    What is drawn, and of what.
+    Options of the report.
 
     Args:
-        split: of the corpus.
-        before: the untouched text model (folder, Hub name or minilm); None: the one the model remembers, if its
-            folder is still there.
-        lexmlm: folder of phase i; None: `lexmlm` beside a model folder, if it is there.
-        dense_model: folder or Hub name of a trained dense baseline, to compare with.
-        count: motions to show.
-        seed: of the draw of candidates and of the queries that are timed.
-        latency_items: motions of the index that searches are timed in; 0 leaves times out.
+        split: split of the corpus.
+        before: untouched text model (folder, Hub name or minilm); if None, the one that the model was built from, if
+            its folder still exists.
+        lexmlm: folder of phase i; if None, `lexmlm` beside a model folder, if it exists.
+        dense_model: folder or Hub name of a trained dense baseline to compare with.
+        count: number of motions to show.
+        seed: seed of the candidate motions and of the timed queries.
+        latency_items: motions in the index that searches are timed in; 0 skips timing.
         batch_size: motions or captions encoded at a time.
     """
 
@@ -93,32 +98,29 @@ def report_figures(
     progress: bool = False,
 ) -> FiguresReport:
     """
-    Draw the figures of a model: what `lexmotion report figures` does.
+    Draw the figures of a model, as `lexmotion report figures` does.
 
     Args:
         model: folder or Hub name of a trained model, or a loaded `LexMotionModel`.
         dataset: folder written by `lexmotion prepare`.
         output_dir: folder of the pictures; files of the same names are replaced.
-        options: what to draw; None: the defaults.
+        options: what to draw; None uses the defaults.
         processor: the model's; None loads the one saved beside it.
 
     Raises:
-        ValueError: the model is no `LexMotionModel`, the split is missing or too small, a text model has other words,
-            or `dense_model` is not dense.
+        ValueError: if the model is not a `LexMotionModel`, the split is missing or too small, a text model has other
+            words, or `dense_model` is not dense.
     """
     options = options or FigureOptions()
     split, model_name = options.split, name_of(model)
     model, processor = ready_model(model, processor)
     if not isinstance(model, LexMotionModel):
         raise ValueError(
-            f"figures are drawn of a LexMotionModel, this is a {type(model).__name__}; a baseline goes with "
-            "--dense-model"
+            f"model: expected a LexMotionModel, got {type(model).__name__}; pass a baseline with --dense-model"
         )
     rows = load_prepared(dataset, splits=[split])[split]
     if not 1 <= options.count <= len(rows):
-        raise ValueError(
-            f"{options.count} motions are to be shown, but {split} has {len(rows)}: choose from 1 to {len(rows)}"
-        )
+        raise ValueError(f"count: got {options.count}, but {split} has {len(rows)} motions; pass 1 to {len(rows)}")
     towers = _text_towers(model, options, model_name)
     dense = None if options.dense_model is None else _dense_model(options.dense_model)
     folder = Path(output_dir)
@@ -149,16 +151,16 @@ def report_figures(
         "shown motions": work.rule,
         "queries": "the first caption of each motion",
     }
-    told = {"conditions": conditions, "clips": work.ids, **figures}
-    write_text(folder / "figures.json", json.dumps(told, indent=2, sort_keys=True) + "\n")
+    numbers = {"conditions": conditions, "clips": work.ids, **figures}
+    write_text(folder / "figures.json", json.dumps(numbers, indent=2, sort_keys=True) + "\n")
     page = folder / "index.html"
     write_text(page, figures_page("Figures of a LexMotion model", conditions, sections))
     files = [file for section in sections for picture in section.pictures for file in picture.files]
-    return FiguresReport(page, files, told)
+    return FiguresReport(page, files, numbers)
 
 
 class _Work:
-    """What the figures of one report share."""
+    """State shared by the figures of one report."""
 
     def __init__(self, model: Any, processor: Any, rows: Any, folder: Path, options: FigureOptions, progress: bool):
         self.model, self.processor, self.rows, self.folder = model, processor, rows, folder
@@ -170,7 +172,7 @@ class _Work:
         self.choose()
 
     def choose(self) -> None:
-        """The motions to show, and how they look."""
+        """Choose the motions to show and prepare their bodies."""
         candidates = clips.drawn_candidates(len(self.rows), self.options.seed)
         self.rule = clips.RULE.format(candidates=len(candidates), seed=self.options.seed)
         steps = range(0, len(self.captions), 256)
@@ -180,7 +182,7 @@ class _Work:
         self.chosen = clips.representative(bags, min(self.options.count, len(candidates)), candidates).tolist()
         self.ids = [str(self.rows[row]["id"]) for row in self.chosen]
         self.motions, self.rates = split_motions(self.rows, self.chosen)
-        # What the model does not read is not drawn.
+        # Frames beyond the model's input are not drawn.
         lengths = [int(self.extractor.max_frames * rate / self.extractor.fps) for rate in self.rates]
         self.bodies = [
             facing_front(motion[:length], self.extractor.skeleton)
@@ -188,11 +190,11 @@ class _Work:
         ]
 
     def save(self, figure: Any, name: str, caption: str) -> Picture:
-        """A picture as files of every kind."""
+        """Write a picture as files of every kind."""
         return Picture([save_figure(figure, self.folder / f"{name}{kind}", DPI) for kind in KINDS], caption)
 
     def places(self) -> Iterator[tuple[int, int, str]]:
-        """Number, row and first caption of every motion shown."""
+        """Yield number, row and first caption of every motion shown."""
         for number, row in enumerate(self.chosen):
             yield number, row, self.captions[row][0]
 
@@ -201,52 +203,44 @@ class _Work:
     def representations(
         self, encoded: EncodedSplit, dense: EncodedSplit | None, dense_name: str
     ) -> tuple[Section, dict[str, Any]]:
-        """Figures 1 and 4."""
+        """Draw figures 1 and 4."""
         own = similarity(encoded)
         section = Section(
             "Figures 1 and 4: a motion and its caption in words",
             "Word weights of held-out motions and their captions. Blue words are in both vectors. The middle column "
-            "is what each shared word adds to the cosine: the product of its two weights over the lengths of the "
-            "vectors; the products sum to the cosine.",
+            "shows the contribution of each shared word to the cosine: the product of its two weights, divided by the "
+            "lengths of the vectors; the products sum to the cosine.",
         )
         panels, numbers = [], []
         for number, row, caption in self.places():
             text, motion = encoded.text_embeds[[row]], encoded.motion_embeds[[row]]
-            both = None
-            if dense is not None:
-                both = np.stack([dense.motion_embeds[row], dense.text_embeds[row]])
+            both = None if dense is None else np.stack([dense.motion_embeds[row], dense.text_embeds[row]])
             panels.append(representations.intensities(caption, text, motion, self.words, both))
             pair = representations.lexical_pair(text, motion, self.words)
             rank = int((encoded_row := own[row]).argsort(kind="stable")[::-1].tolist().index(row)) + 1
-            numbers.append(
-                {"id": self.ids[number], "caption": caption, "score": float(encoded_row[row]), "rank": rank}
-                | asdict(pair)
-            )
-            figure = representations.pair_figure(
-                self.bodies[number], caption, pair, self.rates[number], self.extractor.skeleton
-            )
+            scores = {"score": float(encoded_row[row]), "rank": rank}
+            numbers.append({"id": self.ids[number], "caption": caption, **scores, **asdict(pair)})
+            body, rate, skeleton = self.bodies[number], self.rates[number], self.extractor.skeleton
+            figure = representations.pair_figure(body, caption, pair, rate, skeleton)
             ranked = f"The caption finds its motion at rank {rank} of {len(self.rows)}"
             if has_parts(self.model):
-                ranked += f" by the model's own score of {encoded_row[row]:.2f}, which also compares parts of the time"
-            section.pictures.append(
-                self.save(
-                    figure,
-                    f"figure4_{number + 1}",
-                    f"Figure 4, motion {self.ids[number]}: the 20 heaviest words of motion and caption, and the "
-                    f"shared words by what they add to the cosine. {ranked}.",
-                )
+                ranked += f" by the model's own score of {encoded_row[row]:.2f}, which also compares segments of time"
+            text = (
+                f"Figure 4, motion {self.ids[number]}: the 20 heaviest words of motion and caption, and the shared "
+                f"words by their contribution to the cosine. {ranked}."
             )
+            section.pictures.append(self.save(figure, f"figure4_{number + 1}", text))
         first = representations.intensity_figure(panels[:3], dense_name)
         shown = "" if dense is None else f" Above each: the same pair in {dense_name}, whose dimensions have no names."
         caption = (
-            "Figure 1 (a): motion and caption as rows of colour over the words that are heavy on either side, each "
-            f"row over its heaviest word; bold blue words are shared.{shown}"
+            "Figure 1 (a): motion and caption as rows of colour over the heaviest words of either side, each row "
+            f"relative to its heaviest word; bold blue words are shared.{shown}"
         )
         section.pictures.insert(0, self.save(first, "figure1", caption))
         return section, {"pairs": numbers}
 
     def tokens(self) -> tuple[Section, dict[str, Any]]:
-        """Figure 3."""
+        """Draw figure 3."""
         model, kept = self.model, {}
         moments = token_colors.TokenMoments(model.config.motion_config.hidden_size)
 
@@ -269,70 +263,56 @@ class _Work:
         names = part_names(len(model.config.motion_config.parts))
         explained = f"{100 * pca.explained.sum():.0f} %"
         section = Section(
-            "Figure 3: what the motion encoder sees, over time and body",
-            f"Principal components of the encoder's tokens (before any word), fitted on all {pca.tokens:,} tokens of "
-            f"the split; the first three hold {explained} of their variance. Of what they hold, "
-            f"{100 * pca.between_parts:.0f} % is between body parts and {100 * pca.between_windows:.0f} % between "
-            "time windows counted from the start, the same for every motion; the rest is this motion's.",
+            "Figure 3: tokens of the motion encoder, over time and body",
+            f"Principal components of the encoder's tokens (before the lexical head), fitted on all {pca.tokens:,} "
+            f"tokens of the split; the first three explain {explained} of the variance. Of this, "
+            f"{100 * pca.between_parts:.0f} % lies between body parts and {100 * pca.between_windows:.0f} % between "
+            "time windows counted from the start, the same for every motion; the rest is specific to the motion.",
         )
         for number, row, caption in self.places():
+            body, rate, skeleton = self.bodies[number], self.rates[number], self.extractor.skeleton
             figure = token_colors.token_figure(
-                self.bodies[number],
-                kept[row],
-                pca,
-                self.window_seconds,
-                names,
-                caption,
-                self.rates[number],
-                self.extractor.skeleton,
+                body, kept[row], pca, self.window_seconds, names, caption, rate, skeleton
             )
-            section.pictures.append(
-                self.save(
-                    figure,
-                    f"figure3_{number + 1}",
-                    f"Figure 3, motion {self.ids[number]}: each cell is a token, one body part over "
-                    f"{self.window_seconds:.1f} s. Above: components 1-3 as red, green, blue, from "
-                    f"{token_colors.SPREAD} standard deviations below the split's mean to as many above. Below: "
-                    "the first alone, for readers who do not tell these colours apart.",
-                )
+            text = (
+                f"Figure 3, motion {self.ids[number]}: each cell is a token, one body part over "
+                f"{self.window_seconds:.1f} s. Above: components 1-3 as red, green, blue, from {token_colors.SPREAD} "
+                "standard deviations below the split's mean to as many above. Below: the first component alone, for "
+                "readers who cannot distinguish these colours."
             )
-        return section, {
-            "tokens": pca.tokens,
-            "explained": pca.explained.tolist(),
-            "between_parts": pca.between_parts,
-            "between_windows": pca.between_windows,
-        }
+            section.pictures.append(self.save(figure, f"figure3_{number + 1}", text))
+        numbers = {"tokens": pca.tokens, "explained": pca.explained.tolist()}
+        return section, numbers | {"between_parts": pca.between_parts, "between_windows": pca.between_windows}
 
     def importance(self, towers: dict[str, Any]) -> tuple[Section, dict[str, Any]]:
-        """Figure 5."""
+        """Draw figure 5."""
         texts = [text for one in self.captions for text in one]
         models = {}
         for name, tower in towers.items():
             models[name] = _importance(tower, self.processor, texts, self.options.batch_size, name, self.progress)
-        told = "" if UNTOUCHED in models else " The untouched text model is not at hand: name it with --before."
-        told += "" if AFTER in models else " The model of phase i is not at hand: name it with --lexmlm."
+        missing = "" if UNTOUCHED in models else " The untouched text model was not found: pass it with --before."
+        missing += "" if AFTER in models else " The model of phase i was not found: pass it with --lexmlm."
         section = Section(
             "Figure 5: which words are important, before and after LexMLM",
-            f"The importance p of every word (softmax of the pooled word scores) summed over all {len(texts)} "
+            f"The importance p of every word (softmax of the pooled word scores), summed over all {len(texts)} "
             "captions of the split. Stop words are function words and subjects; an expansion word is a content word "
-            f"that the caption does not have.{told}",
+            f"that the caption does not have.{missing}",
         )
         common = "Importance p summed over all captions of the split"
-        section.pictures.append(
-            self.save(
-                word_importance.words_figure(models, self.lexicon),
+        for name, draw, text in (
+            (
                 "figure5_words",
-                "Figure 5: the 120 most important words in the order of their importance, the larger the more "
-                f"important. {common}; a word's colour is the class that most of its importance belongs to.",
-            )
-        )
-        section.pictures.append(
-            self.save(
-                word_importance.ranked_figure(models, self.lexicon),
+                word_importance.words_figure,
+                "Figure 5: the 120 most important words in order of importance; larger means more important. "
+                f"{common}; the colour of a word shows the class that most of its importance belongs to.",
+            ),
+            (
                 "figure5_ranked",
-                f"Figure 5, in figures: the 30 most important words, and all importance by class. {common}.",
-            )
-        )
+                word_importance.ranked_figure,
+                f"Figure 5 as numbers: the 30 most important words, and all importance by class. {common}.",
+            ),
+        ):
+            section.pictures.append(self.save(draw(models, self.lexicon), name, text))
         shares = [["importance on", *(word_importance.CLASS_NAMES[kind] for kind in MASS_CLASSES)]]
         for name, one in models.items():
             shares.append([name, *(f"{100 * one.classes[kind]:.1f} %" for kind in MASS_CLASSES)])
@@ -353,28 +333,22 @@ class _Work:
     def kept_words(
         self, encoded: EncodedSplit, dense: EncodedSplit | None, dense_name: str
     ) -> tuple[Section, dict[str, Any]]:
-        """Figure 10."""
+        """Draw figure 10."""
         text, motion = encoded.text_embeds, encoded.motion_embeds
         items, seed = self.options.latency_items, self.options.seed
         times: dict[str, float] = {}
         if items:
-            jobs: dict[str, Callable[[], float]] = {
-                str(k): lambda k=k: kept_words.lexical_milliseconds(  # type: ignore[misc]
-                    text, motion, k, items, seed=seed
-                )
-                for k in kept_words.KEPT
-            }
-            key = kept_words.vectors_key(text, motion, items, seed, list(jobs))
-            times = self.timed(key, jobs)
+            timing = functools.partial(kept_words.lexical_milliseconds, text, motion, items=items, seed=seed)
+            jobs: dict[str, Callable[[], float]] = {str(k): functools.partial(timing, k=k) for k in kept_words.KEPT}
+            times = self.timed(kept_words.vectors_key(text, motion, items, seed, list(jobs)), jobs)
         rows = kept_words.sweep(text, motion, encoded.ids, encoded.captions, milliseconds=times)
         beside = None
         if dense is not None:
             took = {}
             if items:
                 pair = dense.text_embeds, dense.motion_embeds
-                key = kept_words.vectors_key(*pair, items, seed)
                 job = {"dense": lambda: kept_words.dense_milliseconds(*pair, items, seed=seed)}
-                took = self.timed(key, job)
+                took = self.timed(kept_words.vectors_key(*pair, items, seed), job)
             beside = kept_words.dense_search(
                 dense_name, dense.text_embeds, dense.motion_embeds, dense.ids, dense.captions, took.get("dense")
             )
@@ -384,7 +358,7 @@ class _Work:
         gallery = len(encoded.ids)
         section = Section(
             "Figure 10: how many words are worth keeping",
-            f"Vectors of captions and motions cut to their k heaviest words, then searched by the cosine of the words "
+            "Vectors of captions and motions are cut to their k heaviest words and searched by the cosine of words "
             f"(protocol {kept_words.PROTOCOL}, {gallery} queries in {gallery} motions; bands: 95 % of a binomial).",
         )
         caption = (
@@ -392,13 +366,12 @@ class _Work:
             f"{kept_words.POSTING_BYTES} bytes each (row and weight)."
         )
         if own is not None:
-            caption += " Stars: the model's own score, with segments, of whole vectors."
+            caption += " Stars: the model's own score, with segments, of full vectors."
         if times:
             caption += (
-                f" Times: median of 50 top-{kept_words.HITS} queries asked one by one on one machine, in an index of "
-                f"{items:,} motions, the split's again and again with every weight changed by about "
-                "10 % (a large index runs compiled loops, a small one does not); the dense vectors by their product "
-                "with all motions, in NumPy."
+                f" Times: median of 50 top-{kept_words.HITS} queries run one by one on one machine, in an index of "
+                f"{items:,} motions, which repeats the split with every weight changed by about 10 % (only a large "
+                "index runs compiled loops); dense vectors are searched by their product with all motions in NumPy."
             )
         picture = kept_words.kept_figure(rows, gallery, beside, own, items)
         section.pictures.append(self.save(picture, "figure10", caption))
@@ -406,7 +379,7 @@ class _Work:
         return section, kept_words.to_json(rows, beside, own)
 
     def timed(self, key: str, jobs: dict[str, Callable[[], float]]) -> dict[str, float]:
-        """Times of these jobs: those measured before of the same vectors, else measured now."""
+        """Return the times of these jobs: those of an earlier run with the same vectors, else measure them now."""
         path = self.folder / "latency.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if key not in known:
@@ -416,30 +389,23 @@ class _Work:
         return known[key]
 
     def over_time(self) -> tuple[Section, dict[str, Any]]:
-        """When and where each word was read, and what it adds to the pair's score."""
+        """Draw when and where each word was read, and its contribution to the pair's score."""
         section = Section(
             "Words over time",
-            "The words that motion and caption share, by what they add to the cosine, then the motion's heaviest "
-            "other words. Colour is the word's score in a time window, of the body part named in it; the bold part "
-            "and window are where the word's weight comes from (the highest token).",
+            "The words that motion and caption share, by their contribution to the cosine, then the motion's heaviest "
+            "other words. Colour is the word's score per time window, in the body part named in the cell; the bold "
+            "cell is the token that determines the word's weight (the highest score).",
         )
         numbers = []
         for number, _, caption in self.places():
             found = explain(self.model, self.motions[number], caption, self.processor, self.rates[number])
-            numbers.append(
-                {
-                    "id": self.ids[number],
-                    "caption": caption,
-                    "cosine": found.score,
-                    "model_score": found.model_score,
-                    "shared": [asdict(word) for word in found.shared],
-                }
-            )
+            scores = {"cosine": found.score, "model_score": found.model_score}
+            shared = [asdict(word) for word in found.shared]
+            numbers.append({"id": self.ids[number], "caption": caption, **scores, "shared": shared})
             if not found.words:
                 continue
-            figure = timeline_of(
-                found, self.bodies[number], TIMELINE_WORDS, self.rates[number], self.extractor.skeleton
-            )
+            body, rate, skeleton = self.bodies[number], self.rates[number], self.extractor.skeleton
+            figure = timeline_of(found, body, TIMELINE_WORDS, rate, skeleton)
             score = f"cosine {found.score:.2f}"
             if found.model_score is not None:
                 score += f", own score {found.model_score:.2f}"
@@ -453,24 +419,21 @@ def _kept_table(
 ) -> list[list[str]]:
     names = ("t2m/R1", "t2m/R10", "m2t/R1", "m2t/R10", "Rsum")
     header = ["words kept", "T2M R@1", "R@10", "M2T R@1", "R@10", "Rsum", "words, motion", "words, caption"]
-    table = [[*header, "bytes a motion", "postings a query", "ms a query"]]
+    table = [[*header, "bytes per motion", "postings per query", "ms per query"]]
 
-    def told(value: float | None, form: str = ".1f") -> str:
+    def cell(value: float | None, form: str = ".1f") -> str:
         return "" if value is None else format(value, form)
 
     for row in rows:
-        accuracy = [told(row.retrieval[name]) for name in names]
-        size = [told(row.motion_words), told(row.text_words), told(row.bytes_a_motion, ".0f")]
+        accuracy = [cell(row.retrieval[name]) for name in names]
+        size = [cell(row.motion_words), cell(row.text_words), cell(row.bytes_a_motion, ".0f")]
         label = "all" if row.k is None else str(row.k)
-        table.append([label, *accuracy, *size, told(row.postings, ",.0f"), told(row.milliseconds, ".2f")])
+        table.append([label, *accuracy, *size, cell(row.postings, ",.0f"), cell(row.milliseconds, ".2f")])
     if own is not None:
-        table.append(["all, model's own score", *(told(own[name]) for name in names), *[""] * 5])
+        table.append(["all, model's own score", *(cell(own[name]) for name in names), *[""] * 5])
     if dense is not None:
-        accuracy = [told(dense.retrieval[name]) for name in names]
-        label = f"{dense.name}, {dense.size} numbers"
-        table.append(
-            [label, *accuracy, "", "", told(dense.bytes_a_motion, ".0f"), "", told(dense.milliseconds, ".2f")]
-        )
+        row_cells = [f"{dense.name}, {dense.size} numbers", *(cell(dense.retrieval[name]) for name in names), "", ""]
+        table.append([*row_cells, cell(dense.bytes_a_motion, ".0f"), "", cell(dense.milliseconds, ".2f")])
     return table
 
 
@@ -478,7 +441,7 @@ def _kept_table(
 
 
 def _text_towers(model: LexMotionModel, options: FigureOptions, model_name: str) -> dict[str, LexMotionTextModel]:
-    """Text models to compare, the earliest first; those that are not at hand and were not asked for are left out."""
+    """Return the text models to compare, the earliest first; those not requested and not found are skipped."""
     before, lexmlm = options.before, options.lexmlm
     if before is None:
         remembered = getattr(model.config.text_config.encoder_config, "_name_or_path", "") or ""
@@ -494,13 +457,13 @@ def _text_towers(model: LexMotionModel, options: FigureOptions, model_name: str)
 
 def _text_tower(name: str, like: LexMotionTextModel) -> LexMotionTextModel:
     """
-    A text tower that speaks the words of another.
+    Load a text tower with the same words as another.
 
     Args:
         name: folder or Hub name of a published text model, a phase's folder, or minilm.
 
     Raises:
-        ValueError: its vocabulary or its active words are others.
+        ValueError: if its vocabulary or its active words differ.
     """
     folder = resolve_text_model(name)
     if (Path(folder) / "model" / "config.json").is_file():
@@ -518,7 +481,7 @@ def _text_tower(name: str, like: LexMotionTextModel) -> LexMotionTextModel:
     if tower.config.vocab_size != like.config.vocab_size or not torch.equal(theirs, active):
         raise ValueError(
             f"{name} has {tower.config.vocab_size} words, {len(theirs)} of them active, the model "
-            f"{like.config.vocab_size} and {len(active)}: give the text model that this one was trained from"
+            f"{like.config.vocab_size} and {len(active)}; pass the text model that it was trained from"
         )
     return tower.eval().to(active.device)
 
@@ -526,7 +489,7 @@ def _text_tower(name: str, like: LexMotionTextModel) -> LexMotionTextModel:
 def _dense_model(name: str) -> tuple[Any, Any]:
     model, processor = load_model(name, remedy="`lexmotion compare --rows motion_patches` trains one")
     if not isinstance(model, RetrieverModel) or model.config.is_lexical:
-        raise ValueError(f"{name} holds no dense baseline but a {type(model).__name__} whose vectors are words")
+        raise ValueError(f"dense model {name}: got a {type(model).__name__} whose vectors are words; pass a baseline")
     return model, processor
 
 
@@ -537,7 +500,7 @@ def _name(dense: tuple[Any, Any] | None) -> str:
 def _importance(
     tower: LexMotionTextModel, processor: Any, texts: Sequence[str], batch_size: int, name: str, progress: bool
 ) -> word_importance.WordImportance:
-    """Importance p = softmax(s) of the words for captions, summed."""
+    """Sum the importance p = softmax(s) of the words over captions."""
     total = word_importance.ImportanceSum(processor.lexicon)
 
     def add(places: np.ndarray) -> tuple[()]:

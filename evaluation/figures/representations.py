@@ -29,7 +29,7 @@ class LexicalPair:
     Args:
         motion_words, text_words: (word, weight), heaviest first, at most `SHOWN`.
         shared: (word, product) of every word that both have, largest first; the products sum to `cosine`.
-        cosine: of the two vectors.
+        cosine: cosine of the two vectors.
     """
 
     motion_words: list[tuple[str, float]]
@@ -40,20 +40,20 @@ class LexicalPair:
 
 def shared_products(text: Any, motion: Any) -> tuple[np.ndarray, np.ndarray]:
     """
-    What each shared word adds to the cosine of two vectors.
+    Compute the contribution of each shared word to the cosine of two vectors.
 
     Args:
-        text, motion (`np.ndarray` of shape `(V,)` or `scipy.sparse` row): weights of words, at least zero.
+        text, motion: weights of words, at least zero, (V,) or a sparse row.
 
     Returns:
-        ids, int64, and products, float64, both of shape `(S,)`: largest product first, ties by id; they sum to the
-        cosine. Empty where no word is shared.
+        Ids, int64, and products, float64, both (S,): largest product first, ties by id; they sum to the cosine. Empty
+        if no word is shared.
     """
     z_t, z_m = (
         np.asarray(row.toarray() if sparse.issparse(row) else row, dtype=np.float64).ravel() for row in (text, motion)
     )
     if z_t.shape != z_m.shape:
-        raise ValueError(f"The vectors differ in width: {len(z_t)} and {len(z_m)}. Embed both in one space.")
+        raise ValueError(f"width of the vectors: got {len(z_t)} and {len(z_m)}; embed both in one space")
     ids = np.flatnonzero((z_t > 0) & (z_m > 0))
     products = z_t[ids] * z_m[ids] / max(float(np.linalg.norm(z_t) * np.linalg.norm(z_m)), 1e-12)
     order = np.lexsort((ids, -products))
@@ -62,11 +62,12 @@ def shared_products(text: Any, motion: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def lexical_pair(text: Any, motion: Any, words: Sequence[str], k: int = SHOWN) -> LexicalPair:
     """
-    The words of a caption and of a motion.
+    Return the words of a caption and of a motion.
 
     Args:
-        text, motion: as in [`shared_products`]. words (`Sequence[str]` of length V): of every dimension.
-        k (`int`, *optional*, defaults to 20): words a side.
+        text, motion: see [`shared_products`].
+        words: word of every dimension (V).
+        k: words per side.
     """
 
     def heaviest(row: Any) -> list[tuple[str, float]]:
@@ -88,15 +89,18 @@ def pair_figure(
     k: int = SHOWN,
 ) -> Figure:
     """
-    Figure 4: stick figures, the motion's words, what each shared word adds to the cosine, the caption's words.
+    Draw figure 4: stick figures, the motion's words, the contribution of shared words to the cosine, the caption's
+    words.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): joint positions, Y up.
-        caption (`str`): written above. pair (`LexicalPair`): its words. fps, skeleton: as in [`motion_strip`].
-        k (`int`, *optional*, defaults to 20): rows of a list.
+        positions: joint positions (T, J, 3), Y up.
+        caption: caption above the figure.
+        pair: words of both sides.
+        fps, skeleton: see [`motion_strip`].
+        k: rows per list.
 
     Returns:
-        `Figure`: 7.2 inches wide.
+        Figure of 7.2 inches width.
     """
     from matplotlib import rc_context
 
@@ -128,8 +132,11 @@ class Intensities:
     A pair as two rows of colour.
 
     Args:
-        caption: of the pair. words (K,): the columns. weights (2, K): of motion and caption, each over its heaviest
-            word. shared (K,) bool. dense (2, D): vectors of a dense model, each over its largest absolute value.
+        caption: caption of the pair.
+        words: the columns (K).
+        weights: weights of motion and caption (2, K), each relative to its heaviest word.
+        shared: whether both have the word, bool (K,).
+        dense: vectors of a dense model (2, D), each relative to its largest absolute value.
     """
 
     caption: str
@@ -143,12 +150,12 @@ def intensities(
     caption: str, text: Any, motion: Any, words: Sequence[str], dense: Any = None, k: int = 28
 ) -> Intensities:
     """
-    The words that are heavy on either side, heaviest first.
+    Return the heaviest words of either side, heaviest first.
 
     Args:
-        caption, text, motion, words: as in [`lexical_pair`].
-        dense (`np.ndarray` of shape `(2, D)`, *optional*): motion and caption in a dense model.
-        k (`int`, *optional*, defaults to 28): columns.
+        caption, text, motion, words: see [`lexical_pair`].
+        dense: motion and caption in a dense model (2, D).
+        k: number of columns.
     """
     rows = [np.asarray(row.toarray() if sparse.issparse(row) else row).ravel() for row in (motion, text)]
     weights = np.stack([row / max(float(row.max()), 1e-12) for row in rows])
@@ -163,23 +170,21 @@ def intensities(
 
 def intensity_figure(panels: Sequence[Intensities], dense_name: str = "dense") -> Figure:
     """
-    Figure 1 (a): every pair as rows of colour over named words, and over a dense model's unnamed dimensions.
+    Draw figure 1 (a): every pair as rows of colour over named words, and over a dense model's unnamed dimensions.
 
     Args:
-        panels (`Sequence[Intensities]`): one a pair. dense_name (`str`, *optional*): what the dense model is.
+        panels: one per pair, at least one.
+        dense_name: name of the dense model.
 
     Returns:
-        `Figure`: 7.2 inches wide.
-
-    Raises:
-        ValueError: no pairs.
+        Figure of 7.2 inches width.
     """
     from matplotlib import rc_context
 
     if not panels:
-        raise ValueError("No pairs given: a picture needs at least one.")
+        raise ValueError("pairs: got none; pass at least one")
     titles = [escape_text(textwrap.fill(f"“{panel.caption.strip()}”", 92)) for panel in panels]
-    # Inches of a panel: its caption, the dense rows and their name, the rows, the longest word below them.
+    # Inches per panel: its caption, the dense rows and their name, the rows, the longest word below them.
     heads = [0.12 + 0.16 * (title.count("\n") + 1) for title in titles]
     middles = [0.0 if panel.dense is None else 0.34 + 0.24 for panel in panels]
     tails = [0.12 + 0.066 * max(map(len, panel.words), default=0) for panel in panels]
@@ -193,22 +198,14 @@ def intensity_figure(panels: Sequence[Intensities], dense_name: str = "dense") -
             return figure.add_axes((0.6 / WIDTH, 1 - (place + 0.34) / total, (WIDTH - 0.7) / WIDTH, 0.34 / total))
 
         for panel, title, head, middle, tail in zip(panels, titles, heads, middles, tails, strict=True):
-            figure.text(
-                0.6 / WIDTH,
-                1 - (top + head - 0.05) / total,
-                title,
-                style="italic",
-                fontsize=8.5,
-                color=DARK,
-                va="bottom",
-            )
+            height = 1 - (top + head - 0.05) / total
+            figure.text(0.6 / WIDTH, height, title, style="italic", fontsize=8.5, color=DARK, va="bottom")
             top += head
             if panel.dense is not None:
                 ax = axes_at(top)
                 _colour_rows(ax, panel.dense, "RdBu_r", -1.0)
-                ax.set_xlabel(
-                    f"{panel.dense.shape[1]} dimensions of {dense_name}", fontsize=7, color="#777777", labelpad=1
-                )
+                name = f"{panel.dense.shape[1]} dimensions of {dense_name}"
+                ax.set_xlabel(name, fontsize=7, color="#777777", labelpad=1)
             ax = axes_at(top + middle)
             _colour_rows(ax, panel.weights, "Blues", 0.0)
             ax.set_xticks(range(len(panel.words)), [escape_text(word) for word in panel.words], rotation=90)

@@ -1,4 +1,4 @@
-"""Rows of coloured cells under a strip of stick figures, one figure and one column a time window."""
+"""Rows of coloured cells under a strip of stick figures, one figure and one column per time window."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def timeline(
     gap: float = 0.06,
 ) -> tuple[Figure, list[Axes]]:
     """
-    A strip with one figure a time window, and empty axes below it whose columns stand under the figures.
+    Draw a strip with one figure per time window, and empty axes below it whose columns are aligned with the figures.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): joint positions, Y up.
-        windows (`int`), window_seconds (`float`): columns, and how long each is.
-        rows (`Sequence[int]`): of every axes below, how many rows of cells it will hold.
-        fps (`float`, *optional*), skeleton (`str`, *optional*): as in [`motion_strip`].
-        title (`str`, *optional*): written above.
-        margins (`tuple[float, float]`): inches left of the cells, for their labels, and right of them.
-        row_height, gap (`float`): inches of a row, and above each axes.
+        positions: joint positions (T, J, 3), Y up.
+        windows, window_seconds: number of columns, and length of each.
+        rows: number of rows of cells in each of the axes below.
+        fps, skeleton: see [`motion_strip`].
+        title: title above.
+        margins: inches left of the cells, for their labels, and right of them.
+        row_height, gap: inches per row, and above each axes.
 
     Returns:
         The figure, and its axes: x from 0 to `windows`, y from `rows` at the bottom to 0.
 
     Raises:
-        ValueError: no windows, or a shape does not fit.
+        ValueError: if there are no windows, or a shape does not fit.
     """
     from matplotlib import rc_context
 
     from lexmotion.processing.skeletons import skeleton_for_joints
 
     if windows < 1 or not window_seconds > 0:
-        raise ValueError(f"windows and window_seconds must be positive, got {windows} and {window_seconds}.")
+        raise ValueError(f"windows, window_seconds: got {windows} and {window_seconds}; pass positive numbers")
     labels, right = margins
     rate = skeleton_for_joints(np.shape(positions)[1]).fps if fps is None else fps
     middles = (np.arange(windows) + 0.5) * window_seconds * rate
@@ -90,8 +90,7 @@ def timeline(
             ax.set(xlim=(0, windows), ylim=(number, 0))
             ax.tick_params(length=0, labelsize=7, colors="#777777")
             ax.set_xticks([])
-            for spine in ax.spines.values():
-                spine.set_visible(False)
+            ax.spines[:].set_visible(False)
             axes.append(ax)
             top += gap + number * row_height
         ticks = np.arange(0, windows + 1, max(1, -(-windows // 14)))
@@ -107,8 +106,9 @@ def cells(ax: Axes, colors: Any, labels: Sequence[str]) -> None:
     Fill axes of [`timeline`].
 
     Args:
-        colors (`np.ndarray` of shape `(rows, windows, 3)`): red, green, blue from 0 to 1.
-        labels (`Sequence[str]` of length `rows`): what the rows are.
+        ax: one of the axes.
+        colors: red, green, blue from 0 to 1 (rows, windows, 3).
+        labels: labels of the rows.
     """
     height, width = np.shape(colors)[:2]
     ax.pcolormesh(np.arange(width + 1), np.arange(height + 1), colors, edgecolors="white", linewidth=0.8)

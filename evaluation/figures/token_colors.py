@@ -1,4 +1,4 @@
-"""Figure 3: what the motion encoder sees where, as the first three principal components of its tokens."""
+"""Figure 3: the motion encoder's tokens over time and body, as their first three principal components."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .timeline import cells, timeline
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SPREAD = 1.5  # standard deviations from the middle of a colour to its end
+SPREAD = 1.5  # standard deviations from the middle of the colour range to its end
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,12 @@ class TokenPCA:
     Principal components of tokens.
 
     Args:
-        mean (D,), axes (3, D), deviations (3,): of the first three components; the largest loading is positive.
-        explained (3,): shares of the variance.
-        between_parts, between_windows: share of the variance of the three that lies between the means of the body
-            parts, and between those of the time windows.
-        tokens: how many were fitted.
+        mean, axes, deviations: mean (D,), and axes (3, D) and standard deviations (3,) of the first three components;
+            the largest loading is positive.
+        explained: shares of the variance (3,).
+        between_parts, between_windows: share of the variance of the three between the means of the body parts, and
+            between those of the time windows.
+        tokens: number of tokens fitted.
     """
 
     mean: np.ndarray
@@ -38,20 +39,18 @@ class TokenPCA:
     tokens: int
 
     def scores(self, states: Any) -> np.ndarray:
-        """(..., D) -> (..., 3), in standard deviations from the mean."""
+        """Project (..., D) to (..., 3), in standard deviations from the mean."""
         return (np.asarray(states, dtype=np.float64) - self.mean) @ self.axes.T / np.maximum(self.deviations, 1e-12)
 
     def colors(self, states: Any) -> np.ndarray:
-        """(..., D) -> (..., 3) red, green and blue from 0 to 1: `SPREAD` deviations to either side."""
+        """Map (..., D) to (..., 3), red, green and blue from 0 to 1: `SPREAD` deviations to either side."""
         return np.clip(0.5 + self.scores(states) / (2 * SPREAD), 0.0, 1.0)
 
 
 class TokenMoments:
     """
-    Sums over the tokens of a split, motion by motion, from which [`TokenPCA`] follows: no token is kept.
-
-    Args:
-        width (`int`): D.
+    Sums over the tokens of a split, of width D, motion by motion, from which [`TokenPCA`] is computed without the
+    tokens.
     """
 
     def __init__(self, width: int):
@@ -60,15 +59,15 @@ class TokenMoments:
 
     def add(self, states: Any, windows: Any, parts: Any) -> None:
         """
-        Count tokens.
+        Add tokens.
 
         Args:
-            states (`np.ndarray` of shape `(n, D)`): token states. windows, parts (`np.ndarray` of shape `(n,)`, int):
-                time window and body part of each.
+            states: token states (n, D).
+            windows, parts: time window and body part of each, int (n,).
         """
         states = np.asarray(states, dtype=np.float64)
         if not np.isfinite(states).all():
-            raise ValueError("A token state is NaN or infinite: the model's weights or its input are broken.")
+            raise ValueError("states: got NaN or infinity; check the model's weights and its input")
         self.products += states.T @ states
         for kind, labels in (("part", np.asarray(parts)), ("window", np.asarray(windows))):
             for label in np.unique(labels).tolist():
@@ -77,16 +76,11 @@ class TokenMoments:
                 self.groups[kind, label] = count + len(own), total + own.sum(axis=0)
 
     def fit(self) -> TokenPCA:
-        """
-        The components of everything added.
-
-        Raises:
-            ValueError: fewer than four tokens, or fewer than three dimensions.
-        """
+        """Compute the components of all tokens added; ValueError for fewer than four tokens or three dimensions."""
         by_part = [value for (kind, _), value in self.groups.items() if kind == "part"]
         count = sum(number for number, _ in by_part)
         if count < 4 or len(self.products) < 3:
-            raise ValueError(f"{count} tokens of width {len(self.products)}: three components need more.")
+            raise ValueError(f"got {count} tokens of width {len(self.products)}; pass at least 4 tokens of width 3")
         mean = np.sum([total for _, total in by_part], axis=0) / count
         covariance = self.products / count - np.outer(mean, mean)
         values, vectors = np.linalg.eigh(covariance)
@@ -114,33 +108,25 @@ def token_figure(
     skeleton: str | None = None,
 ) -> Figure:
     """
-    Stick figures over the token grid: the three components as red, green and blue, and below it the first alone.
+    Draw stick figures over the token grid: the three components as red, green and blue, and below it the first alone.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): joint positions, Y up.
-        states (`np.ndarray` of shape `(Nt, Np, D)`): the motion's tokens, without padding.
-        pca (`TokenPCA`): fitted on the split. window_seconds (`float`): length of a time window.
-        parts (`Sequence[str]` of length Np): names of the body parts. caption (`str`, *optional*): written above.
-        fps, skeleton: as in [`motion_strip`].
-
-    Raises:
-        ValueError: a shape does not fit.
+        positions: joint positions (T, J, 3), Y up.
+        states: the motion's tokens, without padding (Nt, Np, D).
+        pca: components fitted on the split.
+        window_seconds: length of a time window.
+        parts: names of the body parts (Np).
+        caption: caption above.
+        fps, skeleton: see [`motion_strip`].
     """
     from matplotlib import colormaps
 
     states = np.asarray(states)
     if states.ndim != 3 or states.shape[1] != len(parts):
-        raise ValueError(f"Tokens must have shape (windows, {len(parts)}, D), got {states.shape}.")
+        raise ValueError(f"tokens: expected shape (windows, {len(parts)}, D), got {states.shape}")
+    title, rows = None if caption is None else f"“{caption.strip()}”", [len(parts)] * 2
     figure, (colored, first) = timeline(
-        positions,
-        len(states),
-        window_seconds,
-        [len(parts)] * 2,
-        fps,
-        skeleton,
-        None if caption is None else f"“{caption.strip()}”",
-        margins=(1.0, 0.18),
-        gap=0.24,
+        positions, len(states), window_seconds, rows, fps, skeleton, title, margins=(1.0, 0.18), gap=0.24
     )
     colors = pca.colors(states)
     cells(colored, colors.swapaxes(0, 1), parts)

@@ -1,4 +1,4 @@
-"""Figure 5: which words a text model finds important in the captions of a split, before and after LexMLM."""
+"""Figure 5: the words that a text model finds important in the captions of a split, before and after LexMLM."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ CLASS_NAMES = {
 @dataclass(frozen=True)
 class WordImportance:
     """
-    The importance p that a text model gives to words, summed over captions; a caption's p sums to 1.
+    The importance p of words to a text model, summed over captions; a caption's p sums to 1.
 
     Args:
-        mass (V,): of each word. present (V,): of it, what captions gave that have the word as a content word.
-        classes: share of all mass by class, see `MASS_CLASSES`. captions: how many.
+        mass: sum per word (V,).
+        present: part of `mass` from captions that have the word as a content word (V,).
+        classes: share of the total mass per class, see `MASS_CLASSES`.
+        captions: number of captions.
     """
 
     mass: np.ndarray
@@ -44,10 +46,10 @@ class WordImportance:
 
 class ImportanceSum:
     """
-    Adds up what [`WordImportance`] says, batch by batch.
+    Sums for a [`WordImportance`], batch by batch.
 
     Args:
-        lexicon (`Lexicon`): says which words are stop words, and which the space has.
+        lexicon: defines stop words and the words of the space.
     """
 
     def __init__(self, lexicon: LexiconLike):
@@ -58,11 +60,11 @@ class ImportanceSum:
 
     def add(self, importance: Any, content: Sequence[Sequence[int]]) -> None:
         """
-        Count captions.
+        Add captions.
 
         Args:
-            importance (`np.ndarray` of shape `(B, V)`): of each word for each caption, rows that sum to 1.
-            content (`Sequence[Sequence[int]]` of length B): ids of each caption's content words.
+            importance: importance of each word for each caption (B, V), rows that sum to 1.
+            content: ids of each caption's content words (B).
         """
         importance = np.asarray(importance, dtype=np.float64)
         shares = mass_by_class(importance, content, self.lexicon.stop_word, self.lexicon.active)
@@ -75,27 +77,22 @@ class ImportanceSum:
         self.captions += len(importance)
 
     def result(self) -> WordImportance:
-        """
-        The sums so far.
-
-        Raises:
-            ValueError: there were no captions.
-        """
+        """Return the sums so far; ValueError if there were no captions."""
         if not self.captions:
-            raise ValueError("No captions were given: importance is a sum over captions.")
+            raise ValueError("captions: got none; add at least one")
         total = sum(self.classes.values())
         classes = {name: value / total for name, value in self.classes.items()}
         return WordImportance(self.mass, self.present, classes, self.captions)
 
 
 def ranked(importance: WordImportance, k: int) -> np.ndarray:
-    """Ids of the k most important words, the heaviest first, ties by id."""
+    """Return the ids of the k most important words, the heaviest first, ties by id."""
     ids = np.argsort(-importance.mass, kind="stable")[:k]
     return ids[importance.mass[ids] > 0]
 
 
 def word_class(importance: WordImportance, lexicon: LexiconLike, id: int) -> str:
-    """The class that most of a word's mass belongs to."""
+    """Return the class that most of a word's mass belongs to."""
     if lexicon.stop_word[id]:
         return "stop_word"
     if not lexicon.active[id]:
@@ -105,17 +102,15 @@ def word_class(importance: WordImportance, lexicon: LexiconLike, id: int) -> str
 
 def ranked_figure(models: Mapping[str, WordImportance], lexicon: Any, k: int = 30) -> Figure:
     """
-    The most important words of every model as bars, in percent of all importance, and its mass by class.
+    Draw the most important words of every model as bars, in percent of all importance, and its mass by class.
 
     Args:
-        models (`Mapping[str, WordImportance]`): name -> importance, in the order of the columns.
-        lexicon (`Lexicon`): names the words. k (`int`, *optional*, defaults to 30): words a model.
+        models: name -> importance, in the order of the columns, at least one.
+        lexicon: lexicon with the names of the words.
+        k: words per model.
 
     Returns:
-        `Figure`: 7.2 inches wide.
-
-    Raises:
-        ValueError: no models.
+        Figure of 7.2 inches width.
     """
     from matplotlib import rc_context
 
@@ -135,7 +130,7 @@ def ranked_figure(models: Mapping[str, WordImportance], lexicon: Any, k: int = 3
 
 def _check(models: Mapping[str, WordImportance]) -> None:
     if not models:
-        raise ValueError("No models given: a picture needs the importance of at least one.")
+        raise ValueError("models: got none; pass the importance of at least one")
 
 
 def _bars(ax: Axes, one: WordImportance, lexicon: Any, k: int, widest: float) -> None:
@@ -152,13 +147,12 @@ def _bars(ax: Axes, one: WordImportance, lexicon: Any, k: int, widest: float) ->
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize=7, colors="#777777", length=2)
     ax.set_xlabel("% of all importance", fontsize=7, color="#777777")
-    for side in ("top", "right", "left"):
-        ax.spines[side].set_visible(False)
+    ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color(GREY)
 
 
 def mass_bars(models: Mapping[str, WordImportance], ax: Axes) -> None:
-    """Mass by class of every model as one bar of 100 %, with the shares written in it, and a legend."""
+    """Draw the mass by class of every model as one bar of 100 % labelled with the shares, and a legend."""
     names = list(models)
     left = np.zeros(len(names))
     places = range(len(names))
@@ -177,23 +171,19 @@ def mass_bars(models: Mapping[str, WordImportance], ax: Axes) -> None:
     ax.set_xlim(0, 100)
     ax.set_xticks([])
     ax.tick_params(length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=4, frameon=False, fontsize=7.5, handlelength=1)
 
 
 def words_figure(models: Mapping[str, WordImportance], lexicon: Any, k: int = 120) -> Figure:
     """
-    The k most important words of every model in the order of their importance, and the larger the more important.
+    Draw the k most important words of every model in the order of importance; larger means more important.
 
     Args:
-        models, lexicon: as in [`ranked_figure`]. k (`int`, *optional*, defaults to 120): words a model.
+        models, lexicon, k: see [`ranked_figure`].
 
     Returns:
-        `Figure`: 7.2 inches wide.
-
-    Raises:
-        ValueError: no models.
+        Figure of 7.2 inches width.
     """
     from matplotlib import rc_context
     from matplotlib.patches import Patch
@@ -211,14 +201,8 @@ def words_figure(models: Mapping[str, WordImportance], lexicon: Any, k: int = 12
             left = 0.1 + number * WIDTH / len(models)
             figure.text(left / WIDTH, 1 - 0.2 / height, escape_text(name), fontsize=8.5, color=DARK, weight="bold")
             for text, size, kind, x, y in words:
-                figure.text(
-                    (left + x) / WIDTH,
-                    1 - (0.35 + y) / height,
-                    escape_text(text),
-                    fontsize=size,
-                    color=TEXT_COLORS[kind],
-                    va="baseline",
-                )
+                place, style = ((left + x) / WIDTH, 1 - (0.35 + y) / height), {"fontsize": size, "va": "baseline"}
+                figure.text(*place, escape_text(text), color=TEXT_COLORS[kind], **style)
         kinds = sorted({word[2] for words, _ in blocks for word in words}, key=MASS_CLASSES.index)
         handles = [Patch(color=TEXT_COLORS[kind], label=CLASS_NAMES[kind]) for kind in kinds]
         figure.legend(handles=handles, loc="lower center", ncols=4, frameon=False, fontsize=7.5, handlelength=1)
@@ -228,12 +212,12 @@ def words_figure(models: Mapping[str, WordImportance], lexicon: Any, k: int = 12
 def _flowed(
     figure: Figure, one: WordImportance, lexicon: Any, k: int, width: float
 ) -> tuple[list[tuple[str, float, str, float, float]], float]:
-    """Words in lines of `width` inches: (text, points, class, left, baseline) in inches, and where they end."""
+    """Set words in lines of `width` inches: (text, points, class, left, baseline) in inches, and the height used."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
     ids = ranked(one, k)
-    # The area of a word is as its importance: the height of its letters as the root of it.
+    # The area of a word is proportional to its importance, so its height to the square root.
     scale = np.sqrt(one.mass[ids] / one.mass[ids].max(initial=1e-12))
     placed: list[tuple[str, float, str, float, float]] = []
     line: list[tuple[str, float, str, float]] = []

@@ -1,4 +1,4 @@
-"""Words of motions and captions: as bars, as maps over time and body, and both as the explanation of a pair."""
+"""Words of motions and captions: as bars, as maps over time and body, and both in the explanation of a pair."""
 
 from __future__ import annotations
 
@@ -29,25 +29,22 @@ def word_bars(
     decimals: int = 2,
 ) -> Figure:
     """
-    Words as horizontal bars, in the order given, highlighted ones blue and bold.
+    Draw words as horizontal bars in the given order, highlighted ones blue and bold.
 
     Args:
-        words (`Sequence[str]`): the words, most important first; none is legal and said so.
-        weights (`Sequence[float]`): their weights, at least zero.
-        highlight (`Collection[str]`, *optional*): words to stress, such as those a caption shares.
-        ax (`Axes`, *optional*): where to draw; unset, a new figure.
-        title (`str`, *optional*): line above.
-        num_rows (`int`, *optional*): rows to leave room for, so that lists side by side have bars alike.
-        decimals (`int`, *optional*, defaults to 2): of the weights written beside the bars.
+        words: the words, most important first; an empty list is noted in the figure.
+        weights: their weights, at least zero.
+        highlight: words to highlight, such as those that a caption shares.
+        ax: axes to draw on; None creates a figure.
+        title: line above.
+        num_rows: rows to leave room for, so that lists side by side have equal bars.
+        decimals: decimals of the weights beside the bars.
 
     Returns:
-        `Figure`: the figure drawn on.
-
-    Raises:
-        ValueError: numbers of words and weights differ.
+        The figure drawn on.
     """
     if len(words) != len(weights):
-        raise ValueError(f"{len(words)} words, but {len(weights)} weights.")
+        raise ValueError(f"got {len(words)} words, but {len(weights)} weights; pass one weight per word")
     if ax is None:
         figure = new_figure(3.2, 0.6 + 0.22 * max(len(words), 1))
         ax = figure.add_subplot()
@@ -62,13 +59,7 @@ def word_bars(
         label.set_color(BLUE if word in stressed else DARK)
     for place, value in zip(places, values, strict=True):
         ax.text(
-            value + 0.02 * longest,
-            place,
-            f"{value:.{decimals}f}",
-            va="center",
-            ha="left",
-            fontsize=7,
-            color="#777777",
+            value + 0.02 * longest, place, f"{value:.{decimals}f}", va="center", ha="left", fontsize=7, color="#777777"
         )
     if not len(words):
         ax.text(0.5, 0.5, "no active word", transform=ax.transAxes, ha="center", va="center", color="#777777")
@@ -76,8 +67,7 @@ def word_bars(
     ax.set_ylim(max(len(words), num_rows or 1) - 0.4, -0.6)
     ax.set_xticks([])
     ax.tick_params(axis="y", length=0)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
     if title:
         ax.set_title(title, loc="left", color=DARK, fontweight="bold")
     return root_figure(ax)
@@ -92,30 +82,29 @@ def word_maps(
     axes: Sequence[Axes] | None = None,
 ) -> Figure:
     """
-    Where each word was read: for every body part a map of word x time window.
+    Draw where each word was read: for every body part a map of word x time window.
 
     Args:
-        maps (`np.ndarray` of shape `(W, Nt, Np)`): score of each word at each time window and body part, at least
-            zero.
-        words (`Sequence[str]` of length W): the words.
-        window_seconds (`float`, *optional*): length of a time window; unset, windows are numbered.
-        parts (`Sequence[str]` of length Np, *optional*): names of the body parts; unset, those of the skeletons.
-        highlight (`Collection[str]`, *optional*): words to stress.
-        axes (`Sequence[Axes]` of length Np, *optional*): where to draw; unset, a new figure.
+        maps: score of each word at each time window and body part (W, Nt, Np), at least zero.
+        words: the words (W).
+        window_seconds: length of a time window; if None, windows are numbered.
+        parts: names of the body parts (Np); if None, those of the skeletons.
+        highlight: words to highlight.
+        axes: axes to draw on (Np); None creates a figure.
 
     Returns:
-        `Figure`: the figure drawn on.
+        The figure drawn on.
 
     Raises:
-        ValueError: shapes differ, or there is no word.
+        ValueError: if shapes differ, or there is no word.
     """
     scores = np.where(np.isfinite(maps := np.asarray(maps, dtype=np.float64)), maps, 0.0)
     if scores.ndim != 3 or len(scores) != len(words) or 0 in scores.shape:
-        raise ValueError(f"Maps must have shape ({len(words)}, windows, parts) and not be empty, got {scores.shape}.")
+        raise ValueError(f"maps: expected shape ({len(words)}, windows, parts), none of them 0, got {scores.shape}")
     _, windows, num_parts = scores.shape
     titles = list(parts) if parts is not None else part_names(num_parts)
     if len(titles) != num_parts:
-        raise ValueError(f"{len(titles)} names for {num_parts} body parts.")
+        raise ValueError(f"parts: got {len(titles)} names for {num_parts} body parts; pass one name per part")
     if axes is None:
         figure = new_figure(1.3 + 1.35 * num_parts, 1.0 + 0.24 * len(words))
         axes = list(figure.subplots(1, num_parts, sharey=True, squeeze=False)[0])
@@ -123,15 +112,9 @@ def word_maps(
     seconds = window_seconds or 1.0
     stressed = set(highlight)
     for number, (ax, title) in enumerate(zip(axes, titles, strict=True)):
-        ax.imshow(
-            scores[:, :, number],
-            cmap="cividis",
-            vmin=0.0,
-            vmax=top,
-            aspect="auto",
-            interpolation="nearest",
-            extent=(0.0, windows * seconds, len(words) - 0.5, -0.5),
-        )
+        extent = (0.0, windows * seconds, len(words) - 0.5, -0.5)
+        style = {"cmap": "cividis", "vmin": 0.0, "vmax": top, "aspect": "auto", "interpolation": "nearest"}
+        ax.imshow(scores[:, :, number], extent=extent, **style)
         ax.set_title(title, color=DARK, fontsize=8)
         ax.tick_params(length=0, labelsize=7, colors="#777777")
         ax.set_yticks(np.arange(len(words)), [escape_text(word) for word in words])
@@ -139,8 +122,7 @@ def word_maps(
         ax.set_yticks(np.arange(len(words) + 1) - 0.5, minor=True)
         ax.grid(which="minor", axis="y", color="white", lw=1.0)
         ax.tick_params(which="minor", length=0)
-        for spine in ax.spines.values():
-            spine.set_visible(False)
+        ax.spines[:].set_visible(False)
         if number == 0:
             for label, word in zip(ax.get_yticklabels(), words, strict=True):
                 label.set(color=BLUE if word in stressed else DARK, fontsize=9)
@@ -160,26 +142,23 @@ def explanation_figure(
     skeleton: str | Skeleton | None = None,
 ) -> Figure:
     """
-    Why a model sees these words: caption, stick figures, top words of motion and text, and where each word was read.
+    Draw an explanation: caption, stick figures, top words of motion and text, and where each word was read.
 
     Args:
-        explanation (`Explanation`): of a motion, with or without a caption; words on both lists are highlighted.
-        positions (`np.ndarray` of shape `(T, J, 3)`): the motion, Y up.
-        k (`int`, *optional*, defaults to 10): words of either side, heaviest first.
-        fps, skeleton: as in [`motion_strip`].
+        explanation: of a motion, with or without a caption; words on both lists are highlighted.
+        positions: the motion (T, J, 3), Y up.
+        k: words per side, heaviest first.
+        fps, skeleton: see [`motion_strip`].
 
     Returns:
-        `Figure`: ready for [`save_figure`].
-
-    Raises:
-        ValueError: a shape does not fit.
+        The figure, for [`save_figure`].
     """
     from matplotlib import rc_context
 
     words = [(item.word, item.weight) for item in explanation.words[:k]]
-    told = None if explanation.text is None else explanation.text_words[:k]
-    shared = {word for word, _ in words} & {word for word, _ in told or ()}
-    num_rows = max(len(words), len(told or ()))
+    caption = None if explanation.text is None else explanation.text_words[:k]
+    shared = {word for word, _ in words} & {word for word, _ in caption or ()}
+    num_rows = max(len(words), len(caption or ()))
     heights = [1.9, 0.55 + 0.21 * max(num_rows, 3), *([0.85 + 0.21 * len(words)] if words else [])]
     with rc_context(FONT):
         figure = new_figure(9.0, sum(heights) + (0.5 if explanation.text else 0.1))
@@ -189,10 +168,10 @@ def explanation_figure(
             score = "" if explanation.score is None else f"   similarity {explanation.score:.2f}"
             line = f"“{explanation.text.strip()}”{score}"
             figure.suptitle(escape_text(textwrap.fill(line, 100)), fontsize=11, color=DARK, style="italic")
-        columns = bands[1].subplots(1, 1 if told is None else 2, squeeze=False)[0]
+        columns = bands[1].subplots(1, 1 if caption is None else 2, squeeze=False)[0]
         word_bars(*split_pairs(words), shared, columns[0], "words of the motion", num_rows)
-        if told is not None:
-            word_bars(*split_pairs(told), shared, columns[1], "words of the caption", num_rows)
+        if caption is not None:
+            word_bars(*split_pairs(caption), shared, columns[1], "words of the caption", num_rows)
         if words:
             axes = list(bands[2].subplots(1, explanation.grid[1], sharey=True, squeeze=False)[0])
             names = [word for word, _ in words]
@@ -201,5 +180,5 @@ def explanation_figure(
 
 
 def split_pairs(words: Sequence[tuple[str, float]]) -> tuple[list[str], list[float]]:
-    """Sequence[tuple[str, float]], and their weights."""
+    """Split (word, weight) pairs into words and weights."""
     return [word for word, _ in words], [float(weight) for _, weight in words]

@@ -1,4 +1,4 @@
-"""A pair over time: when each word is seen in a motion, and in which part of the body."""
+"""When each word is seen in a motion, and in which part of the body."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from ..explain import Explanation
 
-NAMED = 0.5  # of a word's highest score: cells above it tell their body part
+NAMED = 0.5  # of a word's highest score; cells above it show their body part
 SHORT = {"right": "R", "left": "L"}
 
 
 def short_part(name: str) -> str:
-    """`right leg` -> `R leg`; of the longer names of single joints the last word."""
+    """Shorten `right leg` to `R leg`, and the longer names of single joints to their last word."""
     words = name.split()
     if words[0] in SHORT and len(words) > 1:
         return f"{SHORT[words[0]]} {words[-1]}"
@@ -31,20 +31,17 @@ def short_part(name: str) -> str:
 
 def over_time(maps: Any) -> tuple[np.ndarray, np.ndarray]:
     """
-    The best body part of every word at every time.
+    Find the best body part of every word at every time.
 
     Args:
-        maps (`np.ndarray` of shape `(W, Nt, Np)`): score of each word at each time window and body part.
+        maps: score of each word at each time window and body part (W, Nt, Np), not empty.
 
     Returns:
-        scores, float64, and body parts, int64, both of shape `(W, Nt)`.
-
-    Raises:
-        ValueError: another shape, or an empty one.
+        Scores, float64, and body parts, int64, both (W, Nt).
     """
     scores = np.where(np.isfinite(maps := np.asarray(maps, dtype=np.float64)), maps, 0.0)
     if scores.ndim != 3 or 0 in scores.shape:
-        raise ValueError(f"Maps must have shape (words, windows, parts) and not be empty, got {scores.shape}.")
+        raise ValueError(f"maps: expected shape (words, windows, parts), none of them 0, got {scores.shape}")
     return scores.max(axis=2), scores.argmax(axis=2)
 
 
@@ -61,52 +58,35 @@ def words_over_time(
     skeleton: str | None = None,
 ) -> Figure:
     """
-    Stick figures over a map of word x time; cells near a word's highest score say in which body part it was seen.
+    Draw stick figures over a map of word x time; cells near a word's highest score name the body part it was seen in.
 
     Args:
-        positions (`np.ndarray` of shape `(T, J, 3)`): joint positions, Y up.
-        maps (`np.ndarray` of shape `(W, Nt, Np)`): score of each word at each time window and body part.
-        words (`Sequence[str]` of length W), parts (`Sequence[str]` of length Np): their names.
-        window_seconds (`float`): length of a time window.
-        products (`Mapping[str, float]`, *optional*): what words add to the score of a pair, written beside them.
-        highlight (`Collection[str]`, *optional*): words to stress. title (`str`, *optional*): written above.
-        fps, skeleton: as in [`motion_strip`].
-
-    Raises:
-        ValueError: a shape does not fit.
+        positions: joint positions (T, J, 3), Y up.
+        maps: score of each word at each time window and body part (W, Nt, Np).
+        words, parts: names of the words (W) and body parts (Np).
+        window_seconds: length of a time window.
+        products: contributions of words to the score of a pair, written beside them.
+        highlight: words to highlight.
+        title: title above.
+        fps, skeleton: see [`motion_strip`].
     """
     from matplotlib import colormaps
 
     scores, best = over_time(maps)
     if len(words) != len(scores) or len(parts) != np.shape(maps)[2]:
-        raise ValueError(f"{len(words)} words and {len(parts)} body parts do not name maps of {np.shape(maps)}.")
-    figure, (ax,) = timeline(
-        positions,
-        scores.shape[1],
-        window_seconds,
-        [len(words)],
-        fps,
-        skeleton,
-        title,
-        margins=(1.05, 0.55 if products else 0.18),
-        row_height=0.19,
-    )
+        names = f"{len(words)} words and {len(parts)} body parts"
+        raise ValueError(f"names: got {names} for maps of {np.shape(maps)}; pass one name per word and part")
+    windows, layout = scores.shape[1], {"margins": (1.05, 0.55 if products else 0.18), "row_height": 0.19}
+    figure, (ax,) = timeline(positions, windows, window_seconds, [len(words)], fps, skeleton, title, **layout)
     top = float(scores.max()) or 1.0
     shades = colormaps["cividis"](scores / top)[..., :3]
     cells(ax, shades, words)
     size = 5.5 if scores.shape[1] > 9 else 6.5
     for row, column in np.argwhere((scores >= NAMED * scores.max(axis=1, keepdims=True)) & (scores > 0)):
-        is_winner = scores[row].argmax() == column
-        ax.text(
-            column + 0.5,
-            row + 0.52,
-            short_part(parts[best[row, column]]),
-            ha="center",
-            va="center",
-            fontsize=size,
-            fontweight="bold" if is_winner else "normal",
-            color="black" if scores[row, column] > 0.45 * top else "white",
-        )
+        weight = "bold" if scores[row].argmax() == column else "normal"
+        color = "black" if scores[row, column] > 0.45 * top else "white"
+        name, style = short_part(parts[best[row, column]]), {"ha": "center", "va": "center", "fontsize": size}
+        ax.text(column + 0.5, row + 0.52, name, fontweight=weight, color=color, **style)
     for label, word in zip(ax.get_yticklabels(), words, strict=True):
         label.set(color=BLUE if word in highlight else DARK, fontsize=8)
         label.set_fontweight("bold" if word in highlight else "normal")
@@ -123,32 +103,21 @@ def timeline_of(
     explanation: Explanation, positions: Any, k: int = 14, fps: float | None = None, skeleton: str | None = None
 ) -> Figure:
     """
-    [`words_over_time`] of an explanation: shared words by what they add, then the motion's heaviest other words.
+    Draw [`words_over_time`] for an explanation: shared words by contribution, then the motion's heaviest other words.
 
     Args:
-        explanation (`Explanation`): of a motion, with or without a caption.
-        positions (`np.ndarray` of shape `(T, J, 3)`): the motion.
-        k (`int`, *optional*, defaults to 14): words; of shared ones at most four fifths, if there are others.
-        fps, skeleton: as in [`motion_strip`].
-
-    Raises:
-        ValueError: the motion has no words.
+        explanation: explanation of a motion with at least one word, with or without a caption.
+        positions: the motion (T, J, 3).
+        k: number of words; shared ones take at most four fifths if there are others.
+        fps, skeleton: see [`motion_strip`].
     """
     if not explanation.words:
-        raise ValueError("The motion has no words that could be drawn over time.")
+        raise ValueError("explanation: the motion has no active words; explain another motion")
     alone = [word for word in explanation.words if not word.contribution]
     shared = explanation.shared[: k - min(len(alone), k // 5)]
     chosen = shared + alone[: k - len(shared)]
     places = {word.word: place for place, word in enumerate(explanation.words)}
-    return words_over_time(
-        positions,
-        explanation.maps[[places[word.word] for word in chosen]],
-        [word.word for word in chosen],
-        explanation.window_seconds,
-        part_names(explanation.grid[1]),
-        {word.word: word.contribution for word in shared},
-        {word.word for word in shared},
-        None if explanation.text is None else f"“{explanation.text.strip()}”",
-        fps,
-        skeleton,
-    )
+    names, products = [word.word for word in chosen], {word.word: word.contribution for word in shared}
+    maps, seconds = explanation.maps[[places[name] for name in names]], explanation.window_seconds
+    parts, title = part_names(explanation.grid[1]), explanation.text and f"“{explanation.text.strip()}”"
+    return words_over_time(positions, maps, names, seconds, parts, products, set(products), title, fps, skeleton)

@@ -1,13 +1,14 @@
 """Metrics of motion generation on embeddings: FID, R-precision, multimodal distance, diversity, multimodality.
 
 Everything here takes arrays; no model is ever called. The embeddings are those of an evaluator: one network for text
-and one for motion that share a space. The figures of the literature come from the evaluator of Guo et al. 2022
-(`text_mot_match`), whose weights are not part of this package: embed with it where you have it, or with any retrieval
-model of your own. Figures of two evaluators cannot be compared with each other.
+and one for motion that share a space. Published figures use the evaluator of Guo et al. 2022 (`text_mot_match`), whose
+weights are not part of this package: embed with it if you have it, or with any retrieval model of your own. Figures of
+two evaluators cannot be compared.
 
 The protocol is that of Guo et al. 2022: Euclidean distances, pools of 32 with the remainder dropped, 300 pairs for
 diversity, 100 texts x 30 motions x 10 pairs for multimodality, 20 replications and `1.96 * std / sqrt(20)` around
-their mean. R-precision is a fraction, as the field prints it, and not a percentage.
+their mean. R-precision is a fraction, as the field prints it, not a percentage. Every function raises ValueError if
+shapes do not fit, a value is not finite, or there are too few items.
 """
 
 from __future__ import annotations
@@ -24,24 +25,20 @@ from .retrieval import DIRECTIONS, ranks
 
 def frechet_distance(real: Any, generated: Any) -> float:
     """
-    FID: Fréchet distance of the Gaussians fitted to two sets of embeddings.
+    Compute FID: the Fréchet distance of the Gaussians fitted to two sets of embeddings.
 
     `|m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2))` in float64. With `C1 = R1' R1` and `C2 = R2' R2` the last
-    trace is the sum of the singular values of `R1 R2'`, so no matrix root is taken: the result is real, also where
-    there are fewer items than dimensions, and needs no constant on the diagonal.
+    trace is the sum of the singular values of `R1 R2'`, so no matrix root is taken: the result is real even if there
+    are fewer items than dimensions, and needs no constant on the diagonal.
 
     Args:
-        real (`np.ndarray` of shape `(N, D)`): embeddings of recorded motions.
-        generated (`np.ndarray` of shape `(M, D)`): embeddings of generated motions.
+        real: embeddings of recorded motions (N, D), N at least 2.
+        generated: embeddings of generated motions (M, D), M at least 2.
 
     Returns:
-        `float`: the distance, 0 for equal sets. It shrinks with the number of items: compare sets of one size only.
-
-    Raises:
-        ValueError: shapes do not fit, fewer than two items, or a value is not finite.
+        The distance, 0 for equal sets. It shrinks as the number of items grows: compare only sets of one size.
 
     Example:
-
         >>> frechet_distance([[0.0], [2.0]], [[3.0], [5.0]])
         9.0
     """
@@ -49,15 +46,15 @@ def frechet_distance(real: Any, generated: Any) -> float:
     _same_width(real=real, generated=generated)
     for name, embeds in (("real", real), ("generated", generated)):
         if len(embeds) < 2:
-            raise ValueError(f"`{name}` holds {len(embeds)} embedding: a covariance needs at least 2.")
+            raise ValueError(f"{name}: got {len(embeds)} embedding; pass at least 2, which a covariance needs")
     means, roots = zip(*(_gaussian(embeds) for embeds in (real, generated)), strict=True)
     spread = sum(float(np.square(root).sum()) for root in roots)
     distance = float(np.square(means[0] - means[1]).sum()) + spread - 2.0 * float(svdvals(roots[0] @ roots[1].T).sum())
-    return max(distance, 0.0)  # rounding may leave a little less than nothing
+    return max(distance, 0.0)  # rounding can go slightly below zero
 
 
 def _gaussian(embeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and a root R of the covariance, `R' R = C`."""
+    """Return the mean (D,) and a root R of the covariance, `R' R = C`."""
     mean = embeds.mean(axis=0)
     root = np.linalg.qr((embeds - mean) / np.sqrt(len(embeds) - 1), mode="r")
     return mean, np.asarray(root)
@@ -73,41 +70,31 @@ def r_precision(
     ties: str = "average",
 ) -> np.ndarray:
     """
-    Share of queries whose partner is among the nearest of a small pool.
+    Compute the share of queries whose partner is among the nearest of a small pool.
 
     Args:
-        text_embeds (`np.ndarray` of shape `(N, D)`), motion_embeds (`np.ndarray` of shape `(N, D)`):
-            embeddings of captions and of their motions; row `i` of one belongs to row `i` of the other.
-        pool_size (`int`, *optional*, defaults to 32):
-            items a pool; a remainder that fills no pool is dropped.
-        top_k (`int`, *optional*, defaults to 3):
-            how many precisions to give.
-        seed (`int`, *optional*):
-            shuffles the items before they are cut into pools. Unset, pools are cut in the order given, which is right
-            only where neighbours do not belong together.
-        direction (`str`, *optional*, defaults to `"t2m"`):
-            `"t2m"` ranks the motions of the pool for each text, as the code of Guo et al. does; `"m2t"` the texts for
-            each motion, as TM2T's evaluation of captions does.
-        ties (`str`, *optional*, defaults to `"average"`):
-            where a partner stands that is as far as others: tie rule of [`~evaluation.metrics.retrieval.ranks`].
-            A generator that always gives the same motion has precision 0 under `"average"`.
+        text_embeds, motion_embeds: embeddings of captions and of their motions (N, D), paired by row.
+        pool_size: items per pool; a remainder that fills no pool is dropped.
+        top_k: number of precisions to return.
+        seed: shuffles the items before they are cut into pools. If None, pools are cut in the given order, which is
+            right only if neighbours are unrelated.
+        direction: `"t2m"` ranks the motions of the pool for each text, as the code of Guo et al. does; `"m2t"` the
+            texts for each motion, as TM2T's evaluation of captions does.
+        ties: position of a partner among equally distant items, see [`~evaluation.metrics.retrieval.ranks`]. A
+            generator that always returns the same motion has precision 0 under `"average"`.
 
     Returns:
-        `np.ndarray` of shape `(top_k,)`: precision at 1, 2, ..., `top_k`, each from 0 to 1; chance is `k / pool_size`.
-
-    Raises:
-        ValueError: shapes do not fit, fewer items than one pool, a value is not finite, or an option is unknown.
+        Precision at 1, 2, ..., `top_k` (top_k,), each from 0 to 1; chance is `k / pool_size`.
 
     Example:
-
         >>> r_precision(np.eye(4), np.eye(4), pool_size=2, top_k=2)
         array([1., 1.])
     """
     texts, motions = _pairs(text_embeds, motion_embeds)
     if direction not in DIRECTIONS:
-        raise ValueError(f"Unknown direction {direction!r}: choose one of {', '.join(DIRECTIONS)}.")
+        raise ValueError(f"direction: got {direction!r}; choose one of {', '.join(DIRECTIONS)}")
     if not 1 <= top_k <= pool_size:
-        raise ValueError(f"`top_k` must be from 1 to the pool size {pool_size}, got {top_k}.")
+        raise ValueError(f"top_k: expected 1 to the pool size {pool_size}, got {top_k}; lower top_k")
     _check_pool(len(texts), pool_size)
     order = np.arange(len(texts)) if seed is None else np.random.default_rng(seed).permutation(len(texts))
     pools = order[: len(order) // pool_size * pool_size].reshape(-1, pool_size)
@@ -119,17 +106,8 @@ def r_precision(
 
 def multimodal_distance(text_embeds: Any, motion_embeds: Any) -> float:
     """
-    MM-Dist, also called matching score: mean Euclidean distance of each text to its motion.
-
-    Args:
-        text_embeds (`np.ndarray` of shape `(N, D)`), motion_embeds (`np.ndarray` of shape `(N, D)`):
-            embeddings of captions and of their motions, row by row.
-
-    Returns:
-        `float`: the distance; lower is better.
-
-    Raises:
-        ValueError: shapes do not fit or a value is not finite.
+    Compute MM-Dist (matching score): mean Euclidean distance of each text (N, D) to its motion (N, D); lower is
+    better.
     """
     texts, motions = _pairs(text_embeds, motion_embeds)
     return float(np.linalg.norm(texts - motions, axis=1).mean())
@@ -137,19 +115,15 @@ def multimodal_distance(text_embeds: Any, motion_embeds: Any) -> float:
 
 def diversity(embeds: Any, pairs: int = 300, seed: int = 0) -> float:
     """
-    Mean Euclidean distance between two random selections from all motions.
+    Compute the mean Euclidean distance between two random selections from all motions.
 
     Args:
-        embeds (`np.ndarray` of shape `(N, D)`): embeddings of motions.
-        pairs (`int`, *optional*, defaults to 300): items of each selection; an item comes once in each, and may meet
-            itself, as in the code of Guo et al.
-        seed (`int`, *optional*, defaults to 0): of the two selections.
+        embeds: embeddings of motions (N, D).
+        pairs: items per selection; an item occurs once in each and may meet itself, as in the code of Guo et al.
+        seed: seed of the two selections.
 
     Returns:
-        `float`: the distance; good is what recorded motions have.
-
-    Raises:
-        ValueError: fewer items than pairs, the shape does not fit, or a value is not finite.
+        The distance; it should be that of recorded motions.
     """
     embeds = _embeds(embeds, "embeds")
     first, second = _selections(len(embeds), pairs, seed, "pairs")
@@ -158,19 +132,16 @@ def diversity(embeds: Any, pairs: int = 300, seed: int = 0) -> float:
 
 def multimodality(embeds: Any, pairs: int = 10, seed: int = 0) -> float:
     """
-    Mean Euclidean distance between motions generated for one text.
+    Compute the mean Euclidean distance between motions generated for one text.
 
     Args:
-        embeds (`np.ndarray` of shape `(texts, samples, D)`): embeddings of several motions for each text; the field
-            uses 100 texts and 30 motions.
-        pairs (`int`, *optional*, defaults to 10): items of each of two selections from the samples of a text.
-        seed (`int`, *optional*, defaults to 0): of the two selections, which are the same for all texts.
+        embeds: embeddings of several motions for each text (texts, samples, D); the field uses 100 texts and 30
+            motions.
+        pairs: items in each of two selections from the samples of a text.
+        seed: seed of the two selections, which are the same for all texts.
 
     Returns:
-        `float`: the distance; 0 where a text always gives the same motion.
-
-    Raises:
-        ValueError: fewer samples than pairs, the shape does not fit, or a value is not finite.
+        The distance; 0 if a text always yields the same motion.
     """
     embeds = _embeds(embeds, "multimodality_embeds", "(texts, samples, dimensions)")
     first, second = _selections(embeds.shape[1], pairs, seed, "multimodality_pairs")
@@ -180,12 +151,12 @@ def multimodality(embeds: Any, pairs: int = 10, seed: int = 0) -> float:
 @dataclass(frozen=True)
 class GenerationProtocol:
     """
-    How the metrics of motion generation are measured.
+    Settings that the metrics of motion generation are measured with.
 
     Args:
         pool_size, top_k: of [`r_precision`].
         pairs, multimodality_pairs: of [`diversity`] and [`multimodality`].
-        replications: None: as many as there are generated sets, or 20 if there is one.
+        replications: if None, the number of generated sets, or 20 for a single set.
         seed: replication `r` shuffles and draws with `seed + r`.
         ties: tie rule of [`r_precision`].
     """
@@ -203,33 +174,26 @@ def evaluate_generation(
     text_embeds: Any, generated: Any, real: Any, multimodality_embeds: Any = None, **protocol: Any
 ) -> dict[str, Any]:
     """
-    All metrics of motion generation, each the mean over replications with its 95 % interval.
+    Compute all metrics of motion generation, each as the mean over replications with its 95 % interval.
 
     Args:
-        text_embeds (`np.ndarray` of shape `(N, D)`):
-            embeddings of the captions.
-        generated (`np.ndarray` of shape `(N, D)` or `(replications, N, D)`):
-            embeddings of the motion generated for each caption. The field generates anew in every replication, which
-            the second shape is for; with the first the intervals tell of pools and pairs alone, and FID has none.
-        real (`np.ndarray` of shape `(N, D)`):
-            embeddings of the recorded motion of each caption.
-        multimodality_embeds (`np.ndarray` of shape `(texts, samples, D)`, *optional*):
-            several motions for each of some texts, see [`multimodality`]. Unset, multimodality is left out.
-        protocol:
-            fields of [`GenerationProtocol`].
+        text_embeds: embeddings of the captions (N, D).
+        generated: embeddings of the motion generated for each caption, (N, D) or (replications, N, D). The field
+            generates new motions in every replication, hence the second shape; with the first, the intervals reflect
+            only pools and pairs, and FID has none.
+        real: embeddings of the recorded motion of each caption (N, D).
+        multimodality_embeds: several motions for each of some texts (texts, samples, D), see [`multimodality`], which
+            is skipped if None.
+        protocol: fields of [`GenerationProtocol`].
 
     Returns:
-        `dict`, JSON-safe: `FID`, `R_precision_top_1` to `R_precision_top_{top_k}` (from 0 to 1), `MM_Dist`,
-        `Diversity`, with multimodality_embeds `MultiModality`, the last but FID and MultiModality also for the
-        recorded motions under `real/`; half the width of the interval of each under `NAME/ci95`. Then the protocol:
-        `num_texts`, `pool_size`, `num_dropped`, `pairs`, `multimodality_texts`, `multimodality_samples`,
-        `multimodality_pairs`, `replications`, `generated_sets`, `seed`, `direction`, `ties`, `distance`.
-
-    Raises:
-        ValueError: shapes do not fit, too few items for a pool or for the pairs, or a value is not finite.
+        JSON-safe: `FID`, `R_precision_top_1` to `R_precision_top_{top_k}` (from 0 to 1), `MM_Dist`, `Diversity`, with
+        multimodality_embeds `MultiModality`, all but FID and MultiModality also for the recorded motions under
+        `real/`; half the width of the interval of each under `NAME/ci95`. Then the protocol: `num_texts`, `pool_size`,
+        `num_dropped`, `pairs`, `multimodality_texts`, `multimodality_samples`, `multimodality_pairs`, `replications`,
+        `generated_sets`, `seed`, `direction`, `ties`, `distance`.
 
     Example:
-
         >>> rng = np.random.default_rng(0)
         >>> texts = rng.normal(size=(64, 8))
         >>> evaluate_generation(texts, texts, texts, pairs=32)["R_precision_top_1"]
@@ -243,10 +207,7 @@ def evaluate_generation(
     _pairs(texts, sets[0], "generated")
     replications = (len(sets) if len(sets) > 1 else 20) if replications is None else replications
     if replications < 1 or len(sets) not in (1, replications):
-        raise ValueError(
-            f"{replications} replications of {len(sets)} generated sets: give one set or one for each replication."
-        )
-
+        raise ValueError(f"replications: got {replications} for {len(sets)} generated sets; pass one set or one each")
     _check_pool(len(texts), pool_size)
     distances = [frechet_distance(recorded, motions) for motions in sets]
 
@@ -288,28 +249,29 @@ def evaluate_generation(
 def _embeds(embeds: Any, name: str, axes: str = "(items, dimensions)") -> np.ndarray:
     embeds = np.asarray(embeds)
     if embeds.ndim != axes.count(",") + 1 or 0 in embeds.shape:
-        raise ValueError(f"`{name}` must have shape {axes}, not empty; got {embeds.shape}.")
+        raise ValueError(f"{name}: expected shape {axes}, none of them 0, got {embeds.shape}")
     if embeds.dtype.kind not in "fiub":
-        raise ValueError(f"`{name}` must hold real numbers, got dtype {embeds.dtype}.")
+        raise ValueError(f"{name}: got dtype {embeds.dtype}; pass real numbers")
     embeds = embeds.astype(np.float64, copy=False)
     if not np.isfinite(embeds).all():
         place = tuple(int(index) for index in np.argwhere(~np.isfinite(embeds))[0][:-1])
-        raise ValueError(f"`{name}` holds {'NaN' if np.isnan(embeds).any() else 'infinity'}, first in row {place}.")
+        found = "NaN" if np.isnan(embeds).any() else "infinity"
+        raise ValueError(f"{name}: got {found}, first in row {place}; pass finite embeddings")
     return embeds
 
 
 def _same_width(**embeds: np.ndarray) -> None:
     widths = {name: array.shape[-1] for name, array in embeds.items()}
     if len(set(widths.values())) > 1:
-        raise ValueError(f"The embeddings differ in width: {widths}. Embed all with one evaluator.")
+        raise ValueError(f"width of the embeddings: got {widths}; embed all with one evaluator")
 
 
 def _pairs(text_embeds: Any, motion_embeds: Any, name: str = "motion_embeds") -> tuple[np.ndarray, np.ndarray]:
     texts, motions = _embeds(text_embeds, "text_embeds"), _embeds(motion_embeds, name)
     if len(texts) != len(motions):
         raise ValueError(
-            f"{len(texts)} `text_embeds` and {len(motions)} `{name}`: row i of one belongs to row i of the other. "
-            "Sets of different size have a `frechet_distance` only."
+            f"rows: got {len(texts)} text_embeds and {len(motions)} {name}; pass pairs by row (`frechet_distance` "
+            "alone takes sets of different size)"
         )
     _same_width(text_embeds=texts, **{name: motions})
     return texts, motions
@@ -317,13 +279,13 @@ def _pairs(text_embeds: Any, motion_embeds: Any, name: str = "motion_embeds") ->
 
 def _check_pool(items: int, pool_size: int) -> None:
     if pool_size < 1:
-        raise ValueError(f"The pool size must be at least 1, got {pool_size}.")
+        raise ValueError(f"pool_size: got {pool_size}; pass at least 1")
     if items < pool_size:
-        raise ValueError(f"{items} items do not fill one pool of {pool_size}: lower `pool_size`.")
+        raise ValueError(f"items: {items} do not fill one pool of {pool_size}; lower pool_size")
 
 
 def _selections(items: int, count: int, seed: int, name: str) -> tuple[np.ndarray, np.ndarray]:
     if not 1 <= count <= items:
-        raise ValueError(f"{count} pairs cannot be drawn from {items} items: set `{name}` from 1 to {items}.")
+        raise ValueError(f"{count} pairs cannot be drawn from {items} items; set {name} from 1 to {items}")
     rng = np.random.default_rng(seed)
     return rng.choice(items, count, replace=False), rng.choice(items, count, replace=False)

@@ -1,8 +1,9 @@
-"""What a lexical vector says, measured on arrays: coverage of captions, sparsity, universal words, opposites.
+"""Measures of lexical vectors, computed on arrays: coverage of captions, sparsity, universal words, opposites.
 
-Vectors come as numpy arrays or scipy sparse matrices of shape `(N, V)`, weights at least zero; a word is active where
-its weight is above zero. Captions come as ids of their content words, one list an item, as `Lexicon.content_ids` gives
-them. Shares are fractions from 0 to 1.
+Vectors are numpy arrays or scipy sparse matrices of shape (N, V), weights at least zero; a word is active if its
+weight is above zero. Captions are given by the ids of their content words, one list per item, as `Lexicon.content_ids`
+returns them. Shares are fractions from 0 to 1. Functions raise ValueError if numbers of items differ, a weight is NaN,
+an id is outside of the vocabulary, or `k` is below 1.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from scipy import sparse
 
-# Opposites of side, height, direction, turn, pace and force; several forms of one word stand together.
+# Opposites of side, height, direction, turn, pace and force; forms of one word are grouped.
 ANTONYMS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("left",), ("right",)),
     (("up", "upward", "upwards"), ("down", "downward", "downwards")),
@@ -31,20 +32,20 @@ _BLOCK_CELLS = 1 << 22
 
 
 class LexiconLike(Protocol):
-    """What these reports ask of `lexmotion.processing.lexicon.Lexicon`."""
+    """What these reports use of `lexmotion.processing.lexicon.Lexicon`."""
 
     stop_word: np.ndarray
     active: np.ndarray
 
     def ids(self, text: str) -> list[int]:
-        """Ids of a text without special tokens."""
+        """Return the ids of a text without special tokens."""
 
 
 # ---------------------------------------------------------------- top words
 
 
 def _as_embeds(embeds: Any) -> Any:
-    """Canonical `csr_array` or a floating-point array; an error for other shapes and NaN."""
+    """Return a canonical `csr_array` or a floating-point array; raise for other shapes and NaN."""
     if sparse.issparse(embeds):
         embeds = sparse.csr_array(embeds)
         if not embeds.has_canonical_format:
@@ -55,45 +56,40 @@ def _as_embeds(embeds: Any) -> Any:
         embeds = np.asarray(embeds)
         embeds = values = embeds if embeds.dtype.kind == "f" else embeds.astype(np.float64)
     if embeds.ndim != 2:
-        raise ValueError(f"Lexical vectors must have shape (items, words), got {embeds.shape}.")
+        raise ValueError(f"shape of the lexical vectors: got {embeds.shape}; pass (items, words)")
     if np.isnan(values).any():
-        where = int(np.isnan(embeds.sum(axis=1)).argmax())
-        raise ValueError(f"The vector of item {where} holds NaN.")
+        row = int(np.isnan(embeds.sum(axis=1)).argmax())
+        raise ValueError(f"vector of item {row}: got NaN; pass finite weights")
     return embeds
 
 
 def _pick(embeds: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """One value for each (row, column), in float64."""
+    """Return one value for each (row, column), in float64."""
     if sparse.issparse(embeds):
-        embeds = sparse.csr_matrix(
-            embeds
-        )  # Indexing a csr_array this way returns a dense or a sparse vector by version.
+        # Whether indexing a csr_array this way returns a dense or a sparse vector depends on the version.
+        embeds = sparse.csr_matrix(embeds)
     return np.asarray(embeds[rows, columns], dtype=np.float64).ravel()
 
 
 def top_k(embeds: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    The `k` heaviest active words of every vector.
+    Return the `k` heaviest active words of every vector.
 
     Args:
-        embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): lexical vectors.
-        k (`int`): words a vector, at least 1.
+        embeds: lexical vectors (N, V).
+        k: words per vector, at least 1.
 
     Returns:
-        `tuple` of ids, int64 of shape `(N, k)`, heaviest first and ties by ascending id, -1 where fewer words are
-        active; and their weights, float64 of the same shape, 0 there.
-
-    Raises:
-        ValueError: `k` is below 1, the shape is another one, or a weight is NaN.
+        Ids, int64 (N, k), heaviest first and ties by ascending id, -1 if fewer words are active; and their weights,
+        float64 of the same shape, 0 there.
 
     Example:
-
         >>> top_k(np.array([[0.0, 2.0, 3.0], [1.0, 0.0, 0.0]]), 2)[0]
         array([[ 2,  1],
                [ 0, -1]])
     """
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}.")
+        raise ValueError(f"k: got {k}; pass at least 1")
     embeds = _as_embeds(embeds)
     num_items, vocab_size = embeds.shape
     ids = np.full((num_items, k), -1, dtype=np.int64)
@@ -106,7 +102,7 @@ def top_k(embeds: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
             rows, columns, values = block.row, block.col, block.data
         else:
             if k < vocab_size // 4:
-                # Only what is as heavy as the k-th needs sorting.
+                # Only words at least as heavy as the k-th need sorting.
                 least = -np.partition(-block, k - 1, axis=1)[:, k - 1 : k]
                 rows, columns = np.nonzero((block >= least) & (block > 0))
             else:
@@ -125,7 +121,7 @@ def top_k(embeds: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _flat(content: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """(item, word) of every content word of every item, each once an item."""
+    """Return (item, word) of every content word of every item, each once per item."""
     sizes = [len(words) for words in content]
     items = np.repeat(np.arange(len(content)), sizes)
     words = np.fromiter((word for row in content for word in row), dtype=np.int64, count=sum(sizes))
@@ -133,26 +129,26 @@ def _flat(content: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
         return items, words
     width = int(words.max()) + 1
     if words.min() < 0:
-        raise ValueError(f"A content word has the id {int(words.min())}: ids start at 0.")
+        raise ValueError(f"id of a content word: got {int(words.min())}; pass ids from 0")
     return np.divmod(np.unique(items * width + words), width)
 
 
 def _check_paired(embeds: Any, content: Sequence[Sequence[int]]) -> None:
     if embeds.shape[0] != len(content):
-        raise ValueError(f"{embeds.shape[0]} vectors, but content words of {len(content)} items: give one list each.")
+        raise ValueError(f"content: got {embeds.shape[0]} vectors but {len(content)} lists; pass one list per vector")
 
 
 def item_coverage(embeds: Any, content: Sequence[Sequence[int]], k: int = 20) -> np.ndarray:
     """
-    For every item the share of its content words that are among the top `k` words of its vector.
+    Compute for every item the share of its content words that are among the top `k` words of its vector.
 
     Args:
-        embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): lexical vectors.
-        content (`Sequence[Sequence[int]]` of length N): ids of each item's content words; repeated ids count once.
-        k (`int`, *optional*, defaults to 20): words a vector.
+        embeds: lexical vectors of motions or of captions (N, V).
+        content: ids of each item's content words (N); repeated ids count once.
+        k: words per vector.
 
     Returns:
-        `np.ndarray` of shape `(N,)`: shares; NaN for an item without content words.
+        Shares (N,); NaN for an item without content words.
     """
     embeds = _as_embeds(embeds)
     _check_paired(embeds, content)
@@ -162,7 +158,7 @@ def item_coverage(embeds: Any, content: Sequence[Sequence[int]], k: int = 20) ->
 def _covered(ids: np.ndarray, content: Sequence[Sequence[int]], vocab_size: int) -> np.ndarray:
     items, words = _flat(content)
     if len(words) and words.max() >= vocab_size:
-        raise ValueError(f"A content word has the id {int(words.max())}; the vectors have {vocab_size} dimensions.")
+        raise ValueError(f"id of a content word: got {int(words.max())}; pass ids below {vocab_size}, the vector size")
     rows, places = np.nonzero(ids >= 0)
     found = np.isin(items * vocab_size + words, rows * vocab_size + ids[rows, places])
     total = np.bincount(items, minlength=len(content))
@@ -171,29 +167,16 @@ def _covered(ids: np.ndarray, content: Sequence[Sequence[int]], vocab_size: int)
 
 
 def _mean(values: np.ndarray) -> float:
-    """Mean over the items that have a value; NaN when none has."""
+    """Average over the items that have a value; NaN if none has."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 
 
 def caption_coverage(embeds: Any, content: Sequence[Sequence[int]], k: int = 20) -> float:
     """
-    Mean share of an item's content words that are among the top `k` words of its vector.
-
-    Args:
-        embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): lexical vectors, of motions or of captions.
-        content (`Sequence[Sequence[int]]` of length N): ids of each item's content words; an item without any is left
-            out.
-        k (`int`, *optional*, defaults to 20): words a vector.
-
-    Returns:
-        `float`: from 0 to 1; NaN when no item has content words.
-
-    Raises:
-        ValueError: numbers of items differ, an id is outside of the vocabulary, `k` is below 1, a weight is NaN.
+    Average [`item_coverage`] over the items that have content words; NaN if none has.
 
     Example:
-
         >>> caption_coverage(np.array([[0.0, 2.0, 3.0, 0.1]]), [[0, 2]], k=2)
         0.5
     """
@@ -202,16 +185,15 @@ def caption_coverage(embeds: Any, content: Sequence[Sequence[int]], k: int = 20)
 
 def prior_words(document_frequency: Any, k: int = 20, content_mask: Any = None) -> np.ndarray:
     """
-    The corpus prior: the `k` content words that most training captions have.
+    Return the corpus prior: the `k` content words that occur in the most training captions.
 
     Args:
-        document_frequency (`np.ndarray` of shape `(V,)`): in how many training captions (or clips) each word occurs.
-        k (`int`, *optional*, defaults to 20): how many words.
-        content_mask (`np.ndarray` of shape `(V,)`, bool, *optional*): words to choose from, such as
-            `lexicon.active & ~lexicon.stop_word`.
+        document_frequency: number of training captions (or clips) that each word occurs in (V,).
+        k: number of words.
+        content_mask: words to choose from, bool (V,), such as `lexicon.active & ~lexicon.stop_word`.
 
     Returns:
-        `np.ndarray` of shape `(<= k,)`, int64: ids, most frequent first, ties by ascending id.
+        Ids, int64 (<= k,), most frequent first, ties by ascending id.
     """
     frequency = np.asarray(document_frequency, dtype=np.float64)
     if content_mask is not None:
@@ -224,14 +206,7 @@ def prior_coverage(
     document_frequency: Any, content: Sequence[Sequence[int]], k: int = 20, content_mask: Any = None
 ) -> float:
     """
-    The coverage reached by naming the corpus prior for every item: what [`caption_coverage`] must exceed.
-
-    Args:
-        document_frequency, k, content_mask: as in [`prior_words`].
-        content (`Sequence[Sequence[int]]` of length N): as in [`caption_coverage`].
-
-    Returns:
-        `float`: from 0 to 1; NaN when no item has content words.
+    Compute the coverage reached by naming the [`prior_words`] for every item: the floor for [`caption_coverage`].
     """
     words = prior_words(document_frequency, k, content_mask)
     ids = np.broadcast_to(words, (len(content), len(words)))
@@ -242,7 +217,7 @@ def prior_coverage(
 
 
 def item_counts(embeds: Any) -> np.ndarray:
-    """In how many of the N items each word is active: int64 of shape `(V,)`."""
+    """Count the items that each word is active in: int64 (V,)."""
     embeds = _as_embeds(embeds)
     if sparse.issparse(embeds):
         return np.bincount(embeds.indices[embeds.data > 0], minlength=embeds.shape[1])
@@ -250,7 +225,7 @@ def item_counts(embeds: Any) -> np.ndarray:
 
 
 def active_words(embeds: Any) -> np.ndarray:
-    """How many words are active in each item: int64 of shape `(N,)`."""
+    """Count the words that are active in each item: int64 (N,)."""
     embeds = _as_embeds(embeds)
     if sparse.issparse(embeds):
         rows = np.repeat(np.arange(embeds.shape[0]), np.diff(embeds.indptr))
@@ -260,22 +235,19 @@ def active_words(embeds: Any) -> np.ndarray:
 
 def dimension_usage(embeds: Any, universal_share: float = 0.5) -> dict[str, float]:
     """
-    Is the space sparse and alive?
+    Measure whether the space is sparse and uses its words.
 
     Args:
-        embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): lexical vectors.
-        universal_share (`float`, *optional*, defaults to 0.5): a word active in more of the items is universal.
+        embeds: lexical vectors (N, V), N at least 1.
+        universal_share: a word that is active in more than this share of the items is universal.
 
     Returns:
-        `dict`: `active_words`, the mean number of active words an item; `distinct_words`, words active in at least one
-        item; `universal`, words active in over `universal_share` of them; `empty`, items without any active word.
-
-    Raises:
-        ValueError: no items, the shape is another one, or a weight is NaN.
+        `active_words`, the mean number of active words per item; `distinct_words`, words active in at least one item;
+        `universal`, words active in over `universal_share` of them; `empty`, items without any active word.
     """
     embeds = _as_embeds(embeds)
     if not embeds.shape[0]:
-        raise ValueError("No vectors given.")
+        raise ValueError("vectors: got none; pass at least one item")
     counts, sizes = item_counts(embeds), active_words(embeds)
     return {
         "active_words": float(sizes.mean()),
@@ -286,7 +258,7 @@ def dimension_usage(embeds: Any, universal_share: float = 0.5) -> dict[str, floa
 
 
 def _top_indicator(embeds: Any, k: int) -> sparse.csr_array:
-    """(N, V) with 1 at each item's top words."""
+    """Return (N, V) with 1 at each item's top words."""
     ids, _ = top_k(embeds, k)
     rows, places = np.nonzero(ids >= 0)
     return sparse.csr_array((np.ones(len(rows)), (rows, ids[rows, places])), shape=embeds.shape)
@@ -294,22 +266,18 @@ def _top_indicator(embeds: Any, k: int) -> sparse.csr_array:
 
 def top_k_overlap(text_embeds: Any, motion_embeds: Any, k: int = 20) -> float:
     """
-    Mean share of a caption's top `k` words that are also among the top `k` of its motion.
+    Compute the mean share of a caption's top `k` words that are also among the top `k` of its motion.
 
     Args:
-        text_embeds, motion_embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): paired by row.
-        k (`int`, *optional*, defaults to 20): words a vector. The share is of `k`, or of the larger of the two lists
-            where both have fewer active words.
+        text_embeds, motion_embeds: lexical vectors (N, V), paired by row, N at least 1.
+        k: words per vector. The share is of `k`, or of the longer of the two lists if both have fewer active words.
 
     Returns:
-        `float`: from 0 to 1; a pair without any active word counts 0.
-
-    Raises:
-        ValueError: shapes differ or are empty, `k` is below 1, a weight is NaN.
+        From 0 to 1; a pair without any active word counts 0.
     """
     text_embeds, motion_embeds = _as_embeds(text_embeds), _as_embeds(motion_embeds)
     if text_embeds.shape != motion_embeds.shape or not text_embeds.shape[0]:
-        raise ValueError(f"Vectors must be paired: text {text_embeds.shape}, motion {motion_embeds.shape}.")
+        raise ValueError(f"vectors: got text {text_embeds.shape}, motion {motion_embeds.shape}; pass pairs by row")
     text, motion = _top_indicator(text_embeds, k), _top_indicator(motion_embeds, k)
     size = np.maximum(np.maximum(text.sum(axis=1), motion.sum(axis=1)), 1)
     return float((text.multiply(motion).sum(axis=1) / size).mean())
@@ -320,13 +288,15 @@ def top_k_overlap(text_embeds: Any, motion_embeds: Any, k: int = 20) -> float:
 
 def roc_auc(scores: Any, positive: Any) -> float:
     """
-    Area under the ROC curve: the chance that a positive item scores above a negative one, ties counting half.
+    Compute the area under the ROC curve: the chance that a positive item scores above a negative one, ties counting
+    half.
 
     Args:
-        scores (`np.ndarray` of shape `(N,)`), positive (`np.ndarray` of shape `(N,)`, bool).
+        scores: one score per item (N,).
+        positive: bool (N,).
 
     Returns:
-        `float`: 0.5 means not told apart; NaN when one side is empty.
+        0.5 means that the sides cannot be distinguished; NaN if one side is empty.
     """
     from scipy.stats import rankdata
 
@@ -339,13 +309,12 @@ def roc_auc(scores: Any, positive: Any) -> float:
 
 def antonym_ids(lexicon: LexiconLike) -> dict[str, tuple[list[int], list[int]]]:
     """
-    Ids of the opposites in a lexicon.
+    Look up the ids of the opposites in a lexicon.
 
-    Args:
-        lexicon (`Lexicon`): words that are not active, or that are split into pieces, are left out.
+    Words that are not active or that are split into pieces are skipped, and so are pairs with an empty side.
 
     Returns:
-        `dict`: name such as `"left/right"` -> ids of the forms of either word; pairs with an empty side are left out.
+        Name such as `"left/right"` -> ids of the forms of either word.
     """
     found = {}
     for pair in ANTONYMS:
@@ -365,22 +334,19 @@ def antonym_report(
     min_items: int = 1,
 ) -> dict[str, dict[str, float]]:
     """
-    How well vectors tell opposite words apart, pair by pair.
+    Measure how well vectors distinguish opposite words, pair by pair.
 
     Of the items whose captions name exactly one side, those that name the first are positive; an item's score is its
     weight of the first side (the heaviest of its forms) minus that of the second.
 
     Args:
-        embeds (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): lexical vectors of motions.
-        content (`Sequence[Sequence[int]]` of length N): ids of each item's content words.
-        pairs (`Mapping[str, tuple]`): name -> ids of either side, as [`antonym_ids`] gives them.
-        min_items (`int`, *optional*, defaults to 1): a pair with fewer items on a side is left out.
+        embeds: lexical vectors of motions (N, V).
+        content: ids of each item's content words (N).
+        pairs: name -> ids of either side, as [`antonym_ids`] returns them.
+        min_items: a pair with fewer items on a side is skipped.
 
     Returns:
-        `dict`: name -> `auc` (0.5 = not told apart), `first` and `second`, the number of items on either side.
-
-    Raises:
-        ValueError: numbers of items differ, or a weight is NaN.
+        Name -> `auc` (0.5 = not distinguished), `first` and `second`, the number of items on either side.
     """
     embeds = _as_embeds(embeds)
     _check_paired(embeds, content)
@@ -409,15 +375,8 @@ def antonym_auc(
     min_items: int = 3,
 ) -> float | None:
     """
-    Mean AUC with which vectors tell opposite words apart, over [`antonym_report`]'s pairs.
-
-    Args:
-        embeds, content, min_items: as in [`antonym_report`].
-        lexicon (`Lexicon`): gives the ids of left/right, up/down, forward/backward and the others of `ANTONYMS`.
-        pairs (`Mapping[str, tuple]`, *optional*): other pairs.
-
-    Returns:
-        `float`: 0.5 = not told apart; `None` when no pair has `min_items` items on both sides.
+    Compute the mean AUC over [`antonym_report`]'s pairs (default: the `ANTONYMS` that the lexicon has); None without
+    pairs.
     """
     pairs = antonym_ids(lexicon) if pairs is None else pairs
     report = antonym_report(embeds, content, pairs, min_items)
@@ -429,15 +388,15 @@ def antonym_auc(
 
 def stop_word_share(importance: Any, stop_word: Any, k: int = 10) -> float:
     """
-    Share of stop words among the top `k` words.
+    Compute the share of stop words among the top `k` words.
 
     Args:
-        importance (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): importance of each word for each caption.
-        stop_word (`np.ndarray` of shape `(V,)`, bool): `lexicon.stop_word`.
-        k (`int`, *optional*, defaults to 10): words a caption.
+        importance: importance of each word for each caption (N, V).
+        stop_word: `lexicon.stop_word`, bool (V,).
+        k: words per caption.
 
     Returns:
-        `float`: mean over captions, from 0 to 1; a caption without active words is left out, NaN when all are.
+        Mean over captions, from 0 to 1; a caption without active words is skipped, NaN if all are.
     """
     ids, _ = top_k(importance, k)
     listed = ids >= 0
@@ -450,30 +409,27 @@ def mass_by_class(
     importance: Any, content: Sequence[Sequence[int]], stop_word: Any, content_mask: Any
 ) -> dict[str, float]:
     """
-    Where the importance goes: the table beside the paper's Figure 5.
+    Compute the share of importance per class of words: the table beside the paper's Figure 5.
 
     Args:
-        importance (`np.ndarray` or `scipy.sparse` matrix of shape `(N, V)`): importance of each word for each caption.
-        content (`Sequence[Sequence[int]]` of length N): ids of each caption's content words.
-        stop_word (`np.ndarray` of shape `(V,)`, bool): `lexicon.stop_word`.
-        content_mask (`np.ndarray` of shape `(V,)`, bool): the words of the space, `lexicon.active`.
+        importance: importance of each word for each caption (N, V), not negative and not all zero.
+        content: ids of each caption's content words (N).
+        stop_word: `lexicon.stop_word`, bool (V,).
+        content_mask: the words of the space, `lexicon.active`, bool (V,).
 
     Returns:
-        `dict`: share of the total importance on `stop_word`; `caption_content`, content words the caption has;
-        `expansion`, content words it does not have; `other`, everything outside of the space. They sum to 1.
-
-    Raises:
-        ValueError: numbers of items differ, a weight is NaN or negative, or all importance is zero.
+        Share of the total importance on `stop_word`; `caption_content`, content words that the caption has;
+        `expansion`, content words that it does not have; `other`, everything outside of the space. They sum to 1.
     """
     importance = _as_embeds(importance)
     _check_paired(importance, content)
     values = importance.data if sparse.issparse(importance) else importance
     if values.size and values.min() < 0:
-        raise ValueError(f"Importance must not be negative, got {values.min()}.")
+        raise ValueError(f"importance: got {values.min()}; pass values of at least 0")
     column = np.asarray(importance.sum(axis=0, dtype=np.float64))
     total = column.sum()
     if not total > 0:
-        raise ValueError("All importance is zero.")
+        raise ValueError("importance: got only zeros; pass at least one positive value")
     stop = np.asarray(stop_word, dtype=bool)
     inside = np.asarray(content_mask, dtype=bool) & ~stop
     items, words = _flat(content)

@@ -1,15 +1,15 @@
 """Retrieval metrics on similarity matrices: ranks, recalls, median rank, and the protocols of the field.
 
 Everything here takes arrays; no model is ever called. A similarity matrix is always text x motion: row `i` scores
-caption `i` against every motion. Each result carries what it was measured with (protocol, tie rule, gallery size),
-since R@1 of one protocol says nothing about R@1 of another:
+caption `i` against every motion. Each result contains how it was measured (protocol, tie rule, gallery size), since
+R@1 of one protocol cannot be compared with R@1 of another:
 
 * `all-strict`: whole gallery, only the paired item is right ("normal" in TMR's code, Petrovich et al. 2023).
 * `all-duplicates`: whole gallery, every item with the identical caption is right, the best of them counts
   (MotionPatches, Yu et al. 2024; "DsPair" elsewhere).
-* `threshold`: whole gallery, every item whose caption is nearly the same is right: text similarity above 0.95 on TMR's
-  scale from 0 to 1, that is a cosine above 0.9.
-* `dissimilar`: strict, on a given list of motions whose captions differ clearly (TMR's 100 pairs).
+* `threshold`: whole gallery, every item with nearly the same caption is right: text similarity above 0.95 on TMR's
+  scale from 0 to 1, that is, a cosine above 0.9.
+* `dissimilar`: strict, on a given list of motions whose captions clearly differ (TMR's 100 pairs).
 * `small-batches`: strict, mean over shuffled pools of 32 (Guo et al. 2022); MedR is the mean of the pools' medians.
 """
 
@@ -28,7 +28,7 @@ TIE_RULES = ("average", "expected", "optimistic", "pessimistic")
 RECALL_AT = (1, 2, 3, 5, 10)
 DIRECTIONS = ("t2m", "m2t")
 
-# Cells of the similarity matrix looked at together; bounds the temporary memory to a few times 4 MiB.
+# Cells of the similarity matrix per block; bounds the temporary memory to a few times 4 MiB.
 _BLOCK_CELLS = 1 << 22
 
 # Rows [start, stop) of the boolean relevance matrix of one direction.
@@ -37,34 +37,32 @@ _RelevantRows = Callable[[int, int], np.ndarray]
 
 def cosine_similarity(a: Any, b: Any, eps: float = 1e-12) -> np.ndarray:
     """
-    Cosine of every row of `a` with every row of `b`; an empty (all-zero) row has cosine 0 with everything.
+    Compute the cosine of every row of `a` with every row of `b`; an all-zero row has cosine 0 with everything.
 
     Args:
-        a (`np.ndarray` or `scipy.sparse` matrix of shape `(N, D)`): vectors.
-        b (`np.ndarray` or `scipy.sparse` matrix of shape `(M, D)`): vectors.
-        eps (`float`, *optional*, defaults to 1e-12): the smallest length to divide by.
+        a, b: vectors, arrays or `scipy.sparse` matrices (N, D) and (M, D).
+        eps: the smallest length to divide by.
 
     Returns:
-        `np.ndarray` of shape `(N, M)`: cosines, in float32 unless an input is float64.
+        Cosines (N, M), float32 unless an input is float64.
 
     Raises:
-        ValueError: an input is not two-dimensional, or the widths differ.
+        ValueError: if an input is not two-dimensional or the widths differ.
 
     Example:
-
         >>> cosine_similarity(np.eye(2), np.array([[3.0, 0.0], [0.0, 0.0]]))
         array([[1., 0.],
                [0., 0.]])
     """
     a, b = unit_rows(a, eps), unit_rows(b, eps)
     if a.shape[1] != b.shape[1]:
-        raise ValueError(f"The vectors differ in width: {a.shape[1]} and {b.shape[1]}. Embed both in one space.")
+        raise ValueError(f"width of the vectors: got {a.shape[1]} and {b.shape[1]}; embed both in one space")
     product = a @ b.T
     return product.toarray() if hasattr(product, "toarray") else np.asarray(product)
 
 
 def unit_rows(vectors: Any, eps: float = 1e-12) -> Any:
-    """Rows of an array or a sparse matrix (N, D) over their lengths, or over `eps` where they are shorter."""
+    """Divide the rows of an array or sparse matrix (N, D) by their lengths, or by `eps` if they are shorter."""
     if hasattr(vectors, "tocsr"):
         from scipy import sparse
 
@@ -73,42 +71,38 @@ def unit_rows(vectors: Any, eps: float = 1e-12) -> Any:
         return sparse.csr_array(sparse.diags_array((1.0 / np.maximum(norms, eps)).astype(dtype)) @ vectors)
     vectors = np.asarray(vectors)
     if vectors.ndim != 2:
-        raise ValueError(f"Vectors must have shape (items, dimensions), got {vectors.shape}.")
+        raise ValueError(f"shape of the vectors: got {vectors.shape}; pass (items, dimensions)")
     vectors = vectors.astype(np.float64 if vectors.dtype == np.float64 else np.float32, copy=False)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), eps).astype(vectors.dtype)
 
 
 def ranks(similarity: Any, relevant: Any = None, ties: str = "average") -> np.ndarray:
     """
-    Rank of the best relevant item of each query, counted from 0.
+    Compute the rank of the best relevant item of each query, counted from 0.
 
-    Items with the same score as the best relevant one are tied with it; `ties` says where it then stands:
+    Items with the same score as the best relevant one are tied with it; `ties` sets its position among them:
 
-    * `"average"`: at the mean position of all tied items. TMR's rule: a two-way tie at the top has rank 0.5, which is
-      a hit for R@1, and a query that scores everything alike gets the middle rank.
-    * `"expected"`: at the mean position over random orders of the tied items. The same as `"average"` with one
-      relevant item; unlike it, relevant items that tie with each other do not push one another back.
+    * `"average"`: the mean position of all tied items. TMR's rule: a two-way tie at the top has rank 0.5, which is a
+      hit for R@1, and a query with equal scores everywhere gets the middle rank.
+    * `"expected"`: the mean position over random orders of the tied items. The same as `"average"` with one relevant
+      item; unlike there, relevant items that tie with each other do not push one another back.
     * `"optimistic"`: before the tied items that are not relevant.
     * `"pessimistic"`: after the tied items that are not relevant.
 
     Args:
-        similarity (`np.ndarray` of shape `(Q, G)`):
-            score of every gallery item for every query, higher is nearer.
-        relevant (`np.ndarray`, *optional*):
-            bool of shape `(Q, G)`, or integers of shape `(Q,)` with the one relevant item of each query. Unset, item
-            `i` is relevant to query `i`.
-        ties (`str`, *optional*, defaults to `"average"`):
-            tie rule.
+        similarity: score of every gallery item for every query (Q, G); higher is nearer.
+        relevant: bool (Q, G), or integers (Q,) with the one relevant item of each query. If None, item `i` is relevant
+            to query `i`.
+        ties: tie rule.
 
     Returns:
-        `np.ndarray` of shape `(Q,)`, float64: ranks from 0 to G - 1; halves where ties are averaged.
+        Ranks (Q,), float64, from 0 to G - 1; halves if ties are averaged.
 
     Raises:
-        ValueError: a score is NaN (the message gives the first row), a query has no relevant item, or shapes or the
+        ValueError: if a score is NaN (the message gives the first row), a query has no relevant item, or shapes or the
             tie rule do not fit.
 
     Example:
-
         >>> ranks([[0.9, 0.1, 0.5], [0.7, 0.7, 0.1], [0.8, 0.6, 0.2]])
         array([0. , 0.5, 2. ])
     """
@@ -119,44 +113,41 @@ def ranks(similarity: Any, relevant: Any = None, ties: str = "average") -> np.nd
 def _as_matrix(similarity: Any) -> np.ndarray:
     similarity = np.asarray(similarity)
     if similarity.ndim != 2 or 0 in similarity.shape:
-        raise ValueError(f"A similarity matrix must have shape (queries, gallery), not empty; got {similarity.shape}.")
+        raise ValueError(f"similarity matrix: got shape {similarity.shape}; pass (queries, gallery), neither 0")
     if similarity.dtype.kind not in "fiub":
-        raise ValueError(f"A similarity matrix must hold real numbers, got dtype {similarity.dtype}.")
+        raise ValueError(f"similarity matrix: got dtype {similarity.dtype}; pass real numbers")
     return similarity
 
 
 def _relevant_rows(relevant: Any, shape: tuple[int, int]) -> _RelevantRows:
-    """Blocks of rows of the relevance matrix, without building it where it need not be built."""
+    """Return a function for blocks of rows of the relevance matrix, which is not built as a whole."""
     num_queries, gallery_size = shape
     items = np.arange(gallery_size)
     if relevant is None:
         if num_queries != gallery_size:
-            raise ValueError(
-                f"{num_queries} queries and {gallery_size} items: pass `relevant` to say which item belongs to which "
-                "query."
-            )
+            raise ValueError(f"similarity matrix: got {num_queries} queries and {gallery_size} items; pass `relevant`")
         return lambda start, stop: items[start:stop, None] == items
     relevant = np.asarray(relevant)
     if relevant.dtype == bool:
         if relevant.shape != shape:
-            raise ValueError(f"`relevant` has shape {relevant.shape}, the similarity matrix {shape}: they must agree.")
+            raise ValueError(f"relevant: got shape {relevant.shape}; pass that of the similarity matrix, {shape}")
         return lambda start, stop: relevant[start:stop]
     if relevant.dtype.kind not in "iu" or relevant.shape != (num_queries,):
         raise ValueError(
-            f"`relevant` must be bool {shape} or integers ({num_queries},), got {relevant.dtype} {relevant.shape}."
+            f"relevant: expected bool {shape} or integers ({num_queries},), got {relevant.dtype} {relevant.shape}"
         )
     outside = np.flatnonzero((relevant < 0) | (relevant >= gallery_size))
     if outside.size:
         row = int(outside[0])
         raise ValueError(
-            f"Query {row} has item {relevant[row]} as relevant; the gallery has items 0 to {gallery_size - 1}."
+            f"relevant item of query {row}: got {relevant[row]}; pass an item from 0 to {gallery_size - 1}"
         )
     return lambda start, stop: relevant[start:stop, None] == items
 
 
 def _ranks(similarity: np.ndarray, relevant_rows: _RelevantRows, ties: str, query: str) -> np.ndarray:
     if ties not in TIE_RULES:
-        raise ValueError(f"Unknown tie rule {ties!r}: choose one of {', '.join(TIE_RULES)}.")
+        raise ValueError(f"ties: got {ties!r}; choose one of {', '.join(TIE_RULES)}")
     num_queries, gallery_size = similarity.shape
     result = np.empty(num_queries, dtype=np.float64)
     step = max(1, _BLOCK_CELLS // gallery_size)
@@ -170,13 +161,12 @@ def _ranks(similarity: np.ndarray, relevant_rows: _RelevantRows, ties: str, quer
         if invalid.any():
             row = start + int(invalid.argmax())
             raise ValueError(
-                f"The similarity of {query} {row} holds NaN. Look for a division by zero: empty vectors need an "
-                "epsilon, see `cosine_similarity`."
+                f"similarity of {query} {row}: got NaN; look for a division by zero: empty vectors need an epsilon, "
+                "see `cosine_similarity`"
             )
         alone = ~relevant.any(axis=1)
         if alone.any():
-            raise ValueError(f"No item is relevant to {query} {start + int(alone.argmax())}: drop it or add its item.")
-
+            raise ValueError(f"{query} {start + int(alone.argmax())}: no item is relevant; drop it or add its item")
         best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
         before = np.count_nonzero(scores > best, axis=1)
         tied_cells = scores == best
@@ -196,7 +186,7 @@ def _ranks(similarity: np.ndarray, relevant_rows: _RelevantRows, ties: str, quer
 
 
 def _direction_metrics(ranks: np.ndarray) -> dict[str, float]:
-    """Recalls and MedR of ranks `(pools, queries)`: computed in each pool, then averaged over the pools."""
+    """Compute recalls and MedR of ranks (pools, queries) in each pool, then average over the pools."""
     metrics = {f"R{k}": 100.0 * float(np.mean(ranks < k)) for k in RECALL_AT}
     metrics["MedR"] = float(np.mean(np.median(ranks, axis=1))) + 1.0
     return metrics
@@ -213,36 +203,24 @@ def _assemble(t2m: np.ndarray, m2t: np.ndarray) -> dict[str, Any]:
 
 
 def retrieval_metrics(
-    similarity: Any,
-    relevant: Any = None,
-    ties: str = "average",
-    protocol: str = "all-strict",
-    seed: int | None = None,
+    similarity: Any, relevant: Any = None, ties: str = "average", protocol: str = "all-strict", seed: int | None = None
 ) -> dict[str, Any]:
     """
-    Recalls and median rank of one gallery in both directions.
+    Compute recalls and median rank of one gallery in both directions.
 
     Args:
-        similarity (`np.ndarray` of shape `(num_captions, num_motions)`):
-            score of every caption with every motion.
-        relevant (`np.ndarray`, *optional*):
-            bool of the same shape, or for each caption the index of its motion (several captions may share one: from
-            motion to text the best of them counts). Unset, caption `i` belongs to motion `i`.
-        ties (`str`, *optional*, defaults to `"average"`):
-            tie rule of [`ranks`].
-        protocol (`str`, *optional*, defaults to `"all-strict"`), seed (`int`, *optional*):
-            written into the result, change nothing.
+        similarity: score of every caption with every motion (num_captions, num_motions).
+        relevant: bool of the same shape, or for each caption the index of its motion (if several captions share one,
+            the best of them counts from motion to text). If None, caption `i` belongs to motion `i`.
+        ties: tie rule of [`ranks`].
+        protocol, seed: copied into the result.
 
     Returns:
-        `dict`: `t2m/R1`, `t2m/R2`, `t2m/R3`, `t2m/R5`, `t2m/R10` (percent), `t2m/MedR`, the same under `m2t/`, `Rsum`
-        (sum of the ten recalls, at most 1000), then `protocol`, `ties`, `gallery_size` (motions), `num_captions` and
-        `seed`.
-
-    Raises:
-        ValueError: as [`ranks`].
+        `t2m/R1`, `t2m/R2`, `t2m/R3`, `t2m/R5`, `t2m/R10` (percent), `t2m/MedR`, the same under `m2t/`, `Rsum` (sum of
+        the ten recalls, at most 1000), then `protocol`, `ties`, `gallery_size` (motions), `num_captions` and `seed`.
+        Raises what [`ranks`] raises.
 
     Example:
-
         >>> retrieval_metrics([[0.9, 0.1], [0.2, 0.3]])["Rsum"]
         1000.0
     """
@@ -275,24 +253,25 @@ def _metrics(
 
 def small_batches(ids: Sequence[str], batch_size: int = 32, seed: int = 0) -> np.ndarray:
     """
-    Pools of the `small-batches` protocol: ids sorted, shuffled with a seeded generator, cut, the remainder dropped.
+    Return the pools of the `small-batches` protocol: ids sorted, shuffled with a seeded generator and cut; the rest
+    drops.
 
     Args:
-        ids (`Sequence[str]` of length N): ids of the gallery.
-        batch_size (`int`, *optional*, defaults to 32): items a pool.
-        seed (`int`, *optional*, defaults to 0): seed of numpy's legacy generator, as TMR's code uses it.
+        ids: ids of the gallery (N).
+        batch_size: items per pool.
+        seed: seed of numpy's legacy generator, as in TMR's code.
 
     Returns:
-        `np.ndarray` of shape `(N // batch_size, batch_size)`, int64: indices into `ids`. The pools depend on the set
-        of ids, not on their order.
+        Indices into `ids`, int64 (N // batch_size, batch_size). The pools depend on the set of ids, not on their
+        order.
 
     Raises:
-        ValueError: fewer ids than one pool, or a batch size below 1.
+        ValueError: if the ids do not fill one pool, or if the batch size is below 1.
     """
     if batch_size < 1:
-        raise ValueError(f"The batch size must be at least 1, got {batch_size}.")
+        raise ValueError(f"batch_size: got {batch_size}; pass at least 1")
     if len(ids) < batch_size:
-        raise ValueError(f"{len(ids)} items do not fill one pool of {batch_size}: lower `batch_size`.")
+        raise ValueError(f"gallery: {len(ids)} items do not fill one pool of {batch_size}; lower batch_size")
     order = np.asarray(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
     shuffled = np.arange(len(ids))
     np.random.RandomState(seed).shuffle(shuffled)
@@ -313,38 +292,28 @@ def evaluate_retrieval(
     ties: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """
-    Retrieval under named protocols, each in both directions.
+    Evaluate retrieval under named protocols, each in both directions.
 
     Args:
-        similarity (`np.ndarray` of shape `(N, N)`):
-            score of caption `i` (row) with motion `j` (column); caption `i` describes motion `i`. The field uses the
-            first caption of each motion.
-        ids (`Sequence[str]` of length N):
-            id of each motion.
-        captions (`Sequence[str]` of length N):
-            the captions; `all-duplicates` compares them letter by letter.
-        protocols (`str` or `Iterable[str]`, *optional*, defaults to `"all"`):
-            names from `PROTOCOLS`; `"all"` takes every one that the arguments allow and logs the others.
-        text_similarity (`np.ndarray` of shape `(N, N)`, *optional*):
-            cosine of every caption with every caption under a sentence encoder, for `threshold`.
-        dissimilar_ids (`Iterable[str]`, *optional*):
-            ids of the gallery of `dissimilar`.
-        batch_size (`int`, *optional*, defaults to 32), seed (`int`, *optional*, defaults to 0):
-            pools of `small-batches`, see [`small_batches`].
-        threshold (`float`, *optional*, defaults to 0.95):
-            text similarity of `threshold` on a scale from 0 to 1; the cosine must be above `2 * threshold - 1`.
-        ties (`str`, *optional*):
-            tie rule of [`ranks`]. Unset, `"expected"` for `all-duplicates` and TMR's `"average"` for the others.
+        similarity: score of caption `i` (row) with motion `j` (column), (N, N); caption `i` describes motion `i`. The
+            field uses the first caption of each motion.
+        ids: id of each motion (N).
+        captions: caption of each motion (N); `all-duplicates` compares them letter by letter.
+        protocols: names from `PROTOCOLS`; `"all"` runs every protocol that the arguments allow and logs the others.
+        text_similarity: cosine of every caption with every caption (N, N) under a sentence encoder, for `threshold`.
+        dissimilar_ids: ids of the gallery of `dissimilar`.
+        batch_size, seed: pools of `small-batches`, see [`small_batches`].
+        threshold: text similarity of `threshold` on a scale from 0 to 1; the cosine must be above `2 * threshold - 1`.
+        ties: tie rule of [`ranks`]; if None, `"expected"` for `all-duplicates` and TMR's `"average"` for the others.
 
     Returns:
-        `dict[str, dict]`: protocol -> result of [`retrieval_metrics`], in the order asked for, with `batch_size`,
-        `num_batches` and `num_dropped` (small-batches) or `threshold` (threshold) beside it. JSON-safe.
+        Protocol -> result of [`retrieval_metrics`], in the order of `protocols`, with `batch_size`, `num_batches` and
+        `num_dropped` added for small-batches and `threshold` for threshold. JSON-safe.
 
     Raises:
-        ValueError: a protocol is unknown or lacks what it needs, lengths differ, an id comes twice, a score is NaN.
+        ValueError: if a protocol is unknown or lacks an input, lengths differ, an id repeats, or a score is NaN.
 
     Example:
-
         >>> results = evaluate_retrieval(np.eye(2), ["a", "b"], ["a man walks", "a man runs"], ["all-strict"])
         >>> results["all-strict"]["t2m/R1"]
         100.0
@@ -353,24 +322,22 @@ def evaluate_retrieval(
     size = len(ids)
     if similarity.shape != (size, size) or len(captions) != size:
         raise ValueError(
-            f"{size} ids, {len(captions)} captions and a similarity matrix {similarity.shape}: give one caption a "
-            "motion."
+            f"inputs: got {size} ids, {len(captions)} captions and a similarity matrix {similarity.shape}; pass one "
+            "caption per motion"
         )
     place = {motion_id: index for index, motion_id in enumerate(ids)}
     if len(place) != size:
         twice = next(motion_id for index, motion_id in enumerate(ids) if place[motion_id] != index)
-        raise ValueError(f"Ids must be unique: {twice!r} comes twice.")
+        raise ValueError(f"ids: {twice!r} is given twice; pass unique ids")
     dissimilar = None if dissimilar_ids is None else list(dict.fromkeys(dissimilar_ids))
     absent = [motion_id for motion_id in dissimilar or () if motion_id not in place]
     lacking = {
-        "threshold": "" if text_similarity is not None else "it needs `text_similarity`",
-        "dissimilar": "it needs `dissimilar_ids`"
-        if not dissimilar
-        else f"{len(absent)} of its {len(dissimilar)} ids, such as {absent[0]!r}, are not in the gallery"
-        if absent
-        else "",
+        "threshold": "" if text_similarity is not None else "pass `text_similarity`",
+        "dissimilar": "" if dissimilar else "pass `dissimilar_ids`",
         "small-batches": "" if size >= batch_size else f"{size} items do not fill one pool of {batch_size}",
     }
+    if dissimilar and absent:
+        lacking["dissimilar"] = f"not in the gallery: {len(absent)} of {len(dissimilar)} ids, such as {absent[0]!r}"
     if isinstance(protocols, str):
         protocols = PROTOCOLS if protocols == "all" else (protocols,)
         wants_all = protocols is PROTOCOLS
@@ -378,15 +345,14 @@ def evaluate_retrieval(
         protocols, wants_all = tuple(protocols), False
         if "all" in protocols:
             protocols, wants_all = PROTOCOLS, True
-
     results: dict[str, dict[str, Any]] = {}
     for protocol in protocols:
         if protocol not in PROTOCOLS:
-            raise ValueError(f"Unknown protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}, or all.")
+            raise ValueError(f"protocol: got {protocol!r}; choose from {', '.join(PROTOCOLS)}, or all")
         if lacking.get(protocol):
             if not wants_all:
-                raise ValueError(f"Protocol {protocol!r} cannot run: {lacking[protocol]}.")
-            logger.info(f"Protocol {protocol!r} is left out: {lacking[protocol]}.")
+                raise ValueError(f"protocol {protocol!r} cannot run: {lacking[protocol]}")
+            logger.info(f"protocol {protocol!r} is skipped: {lacking[protocol]}")
             continue
         rule = ties or ("expected" if protocol == "all-duplicates" else "average")
         if protocol == "all-strict":
@@ -412,12 +378,12 @@ def _same_group(group: np.ndarray) -> _RelevantRows:
 def _threshold_metrics(similarity: np.ndarray, text_similarity: Any, threshold: float, ties: str) -> dict[str, Any]:
     near = np.asarray(text_similarity)
     if near.shape != similarity.shape:
-        raise ValueError(f"`text_similarity` has shape {near.shape}, the similarity matrix {similarity.shape}.")
+        raise ValueError(f"text_similarity: got shape {near.shape}; pass that of the similarity, {similarity.shape}")
     items = np.arange(len(near))
     cosine = round(2.0 * threshold - 1.0, 12)  # 0.9, not the 0.8999999999999999 of floating point
 
     def rows(start: int, stop: int) -> np.ndarray:
-        # A caption is always near itself, also when its sentence vector is empty.
+        # A caption is always near itself, even if its sentence vector is empty.
         return (near[start:stop] > cosine) | (items[start:stop, None] == items)
 
     result = _metrics(similarity, rows, rows, ties, "threshold", None)
@@ -434,13 +400,6 @@ def _small_batch_metrics(
         ranks(block.reshape(-1, batch_size), paired, ties).reshape(pools.shape)
         for block in (scores, scores.transpose(0, 2, 1))
     )
-    return _assemble(t2m, m2t) | {
-        "protocol": "small-batches",
-        "ties": ties,
-        "gallery_size": batch_size,
-        "num_captions": batch_size,
-        "seed": seed,
-        "batch_size": batch_size,
-        "num_batches": len(pools),
-        "num_dropped": len(ids) - pools.size,
-    }
+    result = _assemble(t2m, m2t)
+    result.update(protocol="small-batches", ties=ties, gallery_size=batch_size, num_captions=batch_size, seed=seed)
+    return result | {"batch_size": batch_size, "num_batches": len(pools), "num_dropped": len(ids) - pools.size}

@@ -1,5 +1,4 @@
-"""
-The score of a caption and a motion, from what it is blended of: words of the whole, words of segments, dense vectors.
+"""The score of a caption and a motion, a blend of the cosines of their words, their segments and their dense vectors.
 
 Captions and motions are encoded once, in parts; weights are chosen afterwards.
 """
@@ -16,13 +15,13 @@ from .retrieval import cosine_similarity, unit_rows
 @dataclass
 class ScoreParts:
     """
-    N captions, or N motions, as the parts of a score.
+    The parts of a score for N captions or N motions.
 
     Args:
-        words: (N, V) float32 CSR, what the inverted index holds; of a dense baseline an (N, D) array.
-        segments: (N, K A) float32 CSR, unit vectors of the K segments side by side, over the root of K: the product
-            with another's is the mean cosine. None: the model pools none.
-        dense: (N, d) float32 unit vectors. None: the model has none.
+        words: (N, V) float32 CSR, as in the inverted index; of a dense baseline an (N, D) array.
+        segments: (N, K A) float32 CSR, unit vectors of the K segments side by side, divided by the root of K: the
+            product with another's is the mean cosine. None if the model pools none.
+        dense: (N, d) float32 unit vectors; None if the model has none.
     """
 
     words: Any
@@ -32,12 +31,11 @@ class ScoreParts:
 
 def blend(texts: ScoreParts, motions: ScoreParts, segment_weight: float, hybrid_weight: float) -> np.ndarray:
     """
-    Scores of captions with motions, of one model: (1 - h) [(1 - w) cosine(words) + w cosine(segments)] + h cosine
-    (dense).
+    Compute the scores (1 - h) [(1 - w) cosine(words) + w cosine(segments)] + h cosine(dense) of one model.
 
     Args:
-        texts: N captions. motions: M motions. segment_weight: w, hybrid_weight: h; of parts the model does not have
-            they count nothing.
+        texts, motions: N captions and M motions.
+        segment_weight, hybrid_weight: w and h; the weight of a part that the model does not have is 0.
 
     Returns:
         (N, M) float32.
@@ -53,14 +51,15 @@ def blend(texts: ScoreParts, motions: ScoreParts, segment_weight: float, hybrid_
 
 def score_vectors(parts: ScoreParts, segment_weight: float, hybrid_weight: float) -> Any:
     """
-    Vectors whose products are the scores of [`blend`], for whoever takes one vector an item.
+    Build vectors whose products are the scores of [`blend`], for tools that take one vector per item.
 
     Args:
-        parts: N captions or N motions. segment_weight, hybrid_weight: as of `blend`.
+        parts: N captions or N motions.
+        segment_weight, hybrid_weight: see `blend`.
 
     Returns:
-        (N, S) float32, CSR where the words are: the unit vector of the words, then the segments', then the dense one,
-        each times the root of its weight.
+        (N, S) float32, CSR if the words are: the unit vectors of words, segments and dense part side by side, each
+        times the root of its weight.
     """
     w = 0.0 if parts.segments is None else segment_weight
     h = 0.0 if parts.dense is None else hybrid_weight

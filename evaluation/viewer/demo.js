@@ -1,4 +1,4 @@
-/* The page of the demo: a question, its hits, and the hit that is looked at. Answers come from `api/...`. */
+/* The page of the demo: a question, its hits, and the selected hit. Answers come from `api/...`. */
 (() => {
   "use strict";
 
@@ -27,7 +27,7 @@
     },
   );
 
-  /** Ask the server; an `error` in the answer is the user's to read, unless another question came since: `late`. */
+  /** Ask the server; show an `error` in the answer, unless a newer question was asked (`late`). */
   async function ask(path, content, { late = () => false, ...options } = {}) {
     let reply;
     try {
@@ -36,7 +36,7 @@
       if (answer.error && !answer.near && !late()) say(answer.error);
       return answer;
     } catch {
-      const error = reply ? `The server answered with an error (${reply.status}).` : "The server cannot be reached.";
+      const error = reply ? `The server returned an error (${reply.status}).` : "The server cannot be reached.";
       if (!late()) say(error);
       return { error };
     }
@@ -47,7 +47,7 @@
     $("message").classList.toggle("remark", remark);
     $("message").replaceChildren(text || "");
     if (near.length) {
-      $("message").append(" Take ", ...near.flatMap((word, place) => [place ? " or " : "", el("button", { type: "button", onclick: () => pick(word) }, word)]), "?");
+      $("message").append(" Did you mean ", ...near.flatMap((word, place) => [place ? " or " : "", el("button", { type: "button", onclick: () => pick(word) }, word)]), "?");
     }
   }
 
@@ -93,7 +93,7 @@
       $("example").replaceChildren(el("span", {}, `like ${example.name}`),
         el("button", { type: "button", "aria-label": "Remove the example", onclick: () => { question.example = null; search(); } }, "✕"));
     }
-    $("text").placeholder = example ? "searching by example; type to search by words" : "What happens in the motion?";
+    $("text").placeholder = example ? "searching by example; type to search by words" : "Describe the motion";
   }
 
   const asked = () => ({ ...question, example: question.example && { kind: question.example.kind, id: question.example.id } });
@@ -111,10 +111,10 @@
     if (number !== latest || answer.error) return;
     const { hits } = answer;
     $("status").textContent = hits.length
-      ? `${hits.length} best of ${info.items.toLocaleString("en")} motions in ${Math.max(answer.milliseconds, 1).toFixed(0)} ms`
-      : "No motion shares a word with this question under these conditions.";
+      ? `Best ${hits.length} of ${info.items.toLocaleString("en")} motions in ${Math.max(answer.milliseconds, 1).toFixed(0)} ms`
+      : "No motion that meets these conditions shares a word with this question.";
     $("hits").replaceChildren(...hits.map((hit, place) => hitRow(hit, place)));
-    // The upload itself is what the user wants to see first.
+    // Show the upload itself first.
     if (question.example?.kind === "upload") show({ kind: "upload", id: question.example.id, title: question.example.name }, play);
     else if (hits.length) show(hits[0], play);
   }
@@ -123,7 +123,7 @@
 
   function hitRow(hit, place) {
     const top = hit.words.length ? hit.words[0][1] : 1;
-    const tags = hit.words.slice(0, 6).map(([word, share]) => el("span.tag", { style: `--share:${Math.round(8 + (20 * share) / top)}%`, title: `adds ${share.toFixed(3)}` }, word));
+    const tags = hit.words.slice(0, 6).map(([word, share]) => el("span.tag", { style: `--share:${Math.round(8 + (20 * share) / top)}%`, title: `adds ${share.toFixed(3)} to the score` }, word));
     const picture = el(hit.preview ? "span.picture" : "span.none", {}, hit.preview ? null : "no positions");
     const row = el("button.hit", { type: "button", "data-id": hit.id, onclick: () => show(hit, true) }, picture,
       el("span", {}, el("span.line", {}, el("span", {}, `${place + 1} · ${hit.id}`), el("b", { title: "Cosine of query and motion" }, hit.score.toFixed(3))),
@@ -140,7 +140,7 @@
     if (shownHit !== hit) return;
     $("title").textContent = hit.title;
     const facts = [kind === "upload" ? "your motion" : `motion ${hit.id}`];
-    if (!view.error) facts.push(`${((view.motion.frames - 1) / view.motion.fps).toFixed(1)} s`, `${view.motion.fps} frames a second`);
+    if (!view.error) facts.push(`${((view.motion.frames - 1) / view.motion.fps).toFixed(1)} s`, `${view.motion.fps} frames per second`);
     if (view.score !== null && !view.error && kind === "item") facts.push(`score ${view.score.toFixed(3)}`);
     $("facts").textContent = facts.join(" · ");
     $("facts").title = (hit.captions || []).join("\n");
@@ -199,7 +199,7 @@
   $("brand").textContent = info.title;
   $("tagline").textContent = `Search ${info.items.toLocaleString("en")} motions by words, and see why`;
   $("file").accept = info.formats.join(",");
-  $("uploader").title = `Search by your own motion: ${info.formats.join(", ")}`;
+  $("uploader").title = `Search with your own motion: ${info.formats.join(", ")}`;
   $("vocabulary").append(...info.words.map((word) => el("option", { value: word })));
   if (info.examples.length) {
     $("examples").append("Try", ...info.examples.map((text) => el("button", { type: "button", onclick: () => { $("text").value = text; $("search").requestSubmit(); } }, text)));

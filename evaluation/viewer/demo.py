@@ -1,7 +1,7 @@
-"""The demo without its page: questions asked of an index, and answers as plain data for a browser.
+"""The demo without its page: questions about an index, and answers as plain data for a browser.
 
-`lexmotion demo` and the Space (`hub_cards/space/app.py`) put these answers on the web; everything here can be used,
-and is tested, without a browser and without gradio.
+`lexmotion demo` and the Space (`hub_cards/space/app.py`) serve these answers over HTTP; everything here works, and is
+tested, without a browser and without gradio.
 """
 
 import difflib
@@ -43,27 +43,29 @@ MODEL, INDEX = "model", "motions.index"  # folders of a Space, beside its motion
 SUGGESTED_WORDS = 4000
 EXAMPLES, EXAMPLE_LENGTHS = 3, (14, 44)  # letters
 HITS = 12
-UPLOADS = 32  # motions of visitors kept in memory; the oldest goes first
+UPLOADS = 32  # uploaded motions kept in memory; the oldest is dropped first
 UPLOAD_BYTES = 64 << 20
-TOO_LARGE = f"{{name}} is larger than {UPLOAD_BYTES >> 20} MB"
+TOO_LARGE = f"{{name}} is larger than {UPLOAD_BYTES >> 20} MB; upload a shorter motion"
 UPLOAD_SECONDS = 120.0
 EXPLAINED_WORDS, QUERY_WORDS = 256, 40
-KINDS = ("item", "upload")  # of motions that are looked at
+KINDS = ("item", "upload")  # of motions that can be viewed
 FACTORS = (0.0, 100.0)  # lowest and highest boost
 
 
 class MalformedError(ValueError):
-    """A question of a form that no page would send."""
+    """A question of a form that the page never sends."""
 
 
 @dataclass(frozen=True)
 class Question:
     """
-    What is looked for.
+    A query with its conditions.
 
     Args:
-        text: what happens. example: instead of a text, ("item", id) or ("upload", key): motions like this one.
-        must, must_not: words that every hit has, and that none has. boost: (word, factor) pairs.
+        text: description of the motion.
+        example: instead of a text, ("item", id) or ("upload", key) to find similar motions.
+        must, must_not: words that every hit has, and that no hit has.
+        boost: (word, factor) pairs.
     """
 
     text: str = ""
@@ -75,38 +77,34 @@ class Question:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Question":
         """
-        Of JSON, in which `example` is {"kind", "id"} and `boost` {word: factor}.
-
-        Raises:
-            MalformedError: a field of another kind.
+        Read JSON in which `example` is {"kind", "id"} and `boost` {word: factor}; MalformedError if a field is of
+        another type.
         """
         if not isinstance(content, Mapping):
-            raise MalformedError(f"a question must be a JSON object, got {type(content).__name__}")
+            raise MalformedError(f"question: expected a JSON object, got {type(content).__name__}")
         text, example = content.get("text") or "", content.get("example")
         lists = {name: content.get(name) or [] for name in ("must", "must_not")}
         boost = content.get("boost") or {}
         if not isinstance(text, str) or len(text) > 1000:
-            raise MalformedError("text must be a sentence of at most 1,000 letters")
+            raise MalformedError("text: expected a sentence of at most 1,000 letters")
         for name, words in lists.items():
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                raise MalformedError(f"{name} must be a list of words, got {words!r}")
+                raise MalformedError(f"{name}: expected a list of words, got {words!r}")
         numbers = isinstance(boost, dict) and all(isinstance(factor, int | float) for factor in boost.values())
         if not numbers or not all(FACTORS[0] <= factor <= FACTORS[1] for factor in boost.values()):
-            raise MalformedError(
-                f"boost must give words a factor from {FACTORS[0]:g} to {FACTORS[1]:g}, got {boost!r}"
-            )
+            raise MalformedError(f"boost: expected factors from {FACTORS[0]:g} to {FACTORS[1]:g}, got {boost!r}")
         if example is not None:
             if not isinstance(example, dict) or example.get("kind") not in KINDS:
-                raise MalformedError(f"example must be of kind {' or '.join(KINDS)}, got {example!r}")
+                raise MalformedError(f"example: expected kind {' or '.join(KINDS)}, got {example!r}")
             if not isinstance(example.get("id"), str | int):
-                raise MalformedError(f"the example's id must be a text or a number, got {example.get('id')!r}")
+                raise MalformedError(f"id of the example: expected a text or a number, got {example.get('id')!r}")
             example = (example["kind"], example["id"])
         return cls(text.strip(), example, tuple(lists["must"]), tuple(lists["must_not"]), tuple(boost.items()))
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A visitor's motion: its positions and frame rate, what the model gets, and its vector (1, V)."""
+    """An uploaded motion: its positions and frame rate, the model's input, and its vector (1, V)."""
 
     clip: Clip
     model_input: np.ndarray
@@ -115,36 +113,35 @@ class Upload:
 
 class Demo:
     """
-    Answers of one model and index.
+    Search with one model and index.
 
     Args:
-        index: with a model and its processor. sources: where positions of its items are found, asked in turn.
-        title: of the page.
+        index: an index with a model and its processor.
+        sources: where positions of its items are looked up, in this order.
+        title: title of the page.
 
     Raises:
-        ValueError: the index has no items, no model, a processor without lexicon, or another model's vectors.
+        ValueError: if the index has no items, no model, a processor without lexicon, or another model's vectors.
     """
 
     def __init__(self, index: LexMotionIndex, sources: Sequence[MotionSource] = (), title: str = "LexMotion"):
         if not len(index):
-            raise ValueError("the index is empty: there is nothing to search")
+            raise ValueError("the index is empty; add motions with `lexmotion index add`")
         if index.model is None:
-            raise ValueError("the index names no model: give one, `lexmotion demo MODEL --index INDEX`")
+            raise ValueError("the index names no model; pass one: `lexmotion demo MODEL --index INDEX`")
         if getattr(index.processor, "lexicon", None) is None:
-            raise ValueError("the index has no processor with a lexicon: build it with processor=...")
+            raise ValueError("the index has no processor with a lexicon; build it with processor=...")
         check_processor(index.model.config, index.processor)
         words = index.model.config.motion_config.vocab_size
         if index.vocab_size != words:
-            raise ValueError(
-                f"the index has {index.vocab_size} words, its model {words}: give the model that encoded the index"
-            )
+            raise ValueError(f"the index has {index.vocab_size} words, its model {words}; pass the index's own model")
         self.index, self.model, self.processor, self.title = index, index.model.eval(), index.processor, title
         self.extractor = self.processor.feature_extractor
         self.files = FileMotions(self.extractor.skeleton, self.extractor.fps)
-        self.sources = [self.files, *sources]  # a file is what its item was made of, whatever else has its id
+        self.sources = [self.files, *sources]  # the file an item was made from comes before a source with the same id
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
         self._computing = threading.Lock()  # one query at a time: two would only share the cores
-        self._reading = threading.Lock()  # one file at a time: a large one takes memory enough
+        self._reading = threading.Lock()  # one file at a time, to limit memory
         self._text_vector = functools.lru_cache(maxsize=512)(self._encode_text)
         self._preview = functools.lru_cache(maxsize=2048)(self._make_preview)
         self._explanation = functools.lru_cache(maxsize=128)(self._explain)
@@ -156,12 +153,12 @@ class Demo:
 
     @functools.cached_property
     def rows(self) -> dict[Any, int]:
-        """Ids of the items -> their rows."""
+        """Row of each item, by id."""
         return {id: row for row, id in enumerate(self.index.ids)}
 
     @functools.cached_property
     def words(self) -> list[str]:
-        """Words of the lexicon that items have, the most frequent first."""
+        """Words of the lexicon that items have, most frequent first."""
         lexicon = self.processor.lexicon
         counts = np.bincount(self.items.indices, minlength=self.index.vocab_size)
         ids = np.flatnonzero((counts > 0) & lexicon.active & ~lexicon.subword)
@@ -169,13 +166,13 @@ class Demo:
 
     @property
     def skeleton(self) -> dict[str, Any]:
-        """The body, see `skeleton_view`."""
+        """Layout of the body, see `skeleton_view`."""
         return skeleton_view(self.extractor.skeleton, len(self.model.config.motion_config.parts))
 
     # ---------------------------------------------------------------------------------------------------- the page
 
     def info(self) -> dict[str, Any]:
-        """What a page needs before any question: words to choose from, examples, the body."""
+        """Return what the page needs before any question: words to choose from, examples, the skeleton."""
         return {
             "title": self.title,
             "items": len(self.rows),
@@ -187,7 +184,7 @@ class Demo:
         }
 
     def examples(self, count: int = EXAMPLES) -> list[str]:
-        """Short captions of items far apart; words of the index where items have no captions."""
+        """Return short captions of items far apart, or words of the index if items have no captions."""
         found: dict[str, None] = {}
         ids = list(self.rows)
         for place in np.linspace(0, len(ids) - 1, min(8 * count, len(ids))).round().astype(int):
@@ -198,13 +195,13 @@ class Demo:
         return [texts[place] for place in np.linspace(0, len(texts) - 1, min(count, len(texts))).astype(int)]
 
     def page(self) -> str:
-        """The page, in one file; it asks `api/...` beside it."""
+        """Return the page as one file; it requests `api/...` from the same address."""
         return page("demo", f"{self.title} · search motion by words", self.info())
 
     # --------------------------------------------------------------------------------------------------- questions
 
     def word(self, text: str) -> dict[str, Any]:
-        """Whether a word can be used to search: `word`, and where not `error` and `near` ones."""
+        """Check a search word: return `word`, and if the index does not have it, also `error` and `near` words."""
         text = text.strip().lower()
         try:
             self.index.word_ids(text)
@@ -215,45 +212,41 @@ class Demo:
 
     def search(self, question: Question, k: int = HITS) -> dict[str, Any]:
         """
-        The best k items.
+        Find the best k items.
 
         Returns:
-            `hits` with `id`, `score`, `title`, `captions`, `words` (word, share of the score) and a `preview`; other
-            metadata stays here, as it can hold paths; `query` (its words and weights); `milliseconds` of the index.
+            `hits` with `id`, `score`, `title`, `captions`, `words` (word, share of the score) and a `preview`, without
+            other metadata, which can contain paths; `query` (its words and weights); `milliseconds` spent in the
+            index.
 
         Raises:
-            ValueError: there is no question, an unknown word, an unknown example.
+            ValueError: if the question is empty, or a word or the example is unknown.
         """
         vector = self.vector(question)
         conditions: dict[str, Any] = {"must": question.must, "must_not": question.must_not}
         started = time.perf_counter()
         found = self.index.search(vector, min(max(k, 1), 100), **conditions)[0]
         took = 1000 * (time.perf_counter() - started)
-        hits = []
-        for hit in found:
-            captions = captions_of(hit.metadata)
-            hits.append(
-                {
-                    "id": hit.id,
-                    "score": round(hit.score, 4),
-                    "title": captions[0] if captions else str(hit.id),
-                    "captions": captions,
-                    "words": [[word, round(share, 4)] for word, share in hit.words[:8]],
-                    "preview": self._preview(hit.id),
-                }
-            )
+        hits = [
+            {
+                "id": hit.id,
+                "score": round(hit.score, 4),
+                "title": next(iter(captions_of(hit.metadata)), str(hit.id)),
+                "captions": captions_of(hit.metadata),
+                "words": [[word, round(share, 4)] for word, share in hit.words[:8]],
+                "preview": self._preview(hit.id),
+            }
+            for hit in found
+        ]
         words = [[word, round(weight, 4)] for word, weight in self.index.words_of(vector, QUERY_WORDS)]
         return {"hits": hits, "query": words, "milliseconds": round(took, 1)}
 
     def vector(self, question: Question, query: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
         """
-        Words and weights that are searched, (1, V), boosts included.
+        Return the words and weights to search for, (1, V), boosts included; ValueError as in `search`.
 
         Args:
-            query: instead of what the question's text or example gives, before it is boosted.
-
-        Raises:
-            ValueError: see `search`.
+            query: vector before boosts, in place of that of the question's text or example.
         """
         wanted = [*question.must, *(word for word, _ in question.boost)]
         for word in (*wanted, *question.must_not):
@@ -269,7 +262,7 @@ class Demo:
             entries = (np.ones(len(ids), np.float32), (np.zeros(len(ids), np.int64), ids))
             vector = sparse.csr_matrix(entries, shape=(1, self.index.vocab_size))
         else:
-            raise ValueError("say what happens in the motion, add a word that must be there, or upload a motion")
+            raise ValueError("empty question: describe the motion, add a word it must have, or upload a motion")
         if question.boost:
             factors = np.ones(self.index.vocab_size, np.float32)
             for word, factor in question.boost:
@@ -282,7 +275,7 @@ class Demo:
         if kind == "upload":
             return self.upload_of(id).vector
         if id not in self.rows:
-            raise ValueError(f"there is no motion {id!r} in this index")
+            raise ValueError(f"no motion {id!r} in this index; use the id of a hit")
         return self.items[self.rows[id]]
 
     def _encode_text(self, text: str) -> sparse.csr_matrix:
@@ -293,19 +286,12 @@ class Demo:
 
     def clip(self, id: Any) -> Clip | None:
         """
-        Positions and frame rate of an item; None where no source has it.
-
-        Raises:
-            ValueError: there is no such item.
+        Return positions and frame rate of an item, None if no source has it; ValueError if the index has no such item.
         """
         if id not in self.index:
-            raise ValueError(f"there is no motion {id!r} in this index")
+            raise ValueError(f"no motion {id!r} in this index; use the id of a hit")
         metadata = self.index.metadata(id)
-        for source in self.sources:
-            clip = source.get(id, metadata)
-            if clip is not None:
-                return clip
-        return None
+        return next((clip for source in self.sources if (clip := source.get(id, metadata)) is not None), None)
 
     def _make_preview(self, id: Any) -> dict[str, Any] | None:
         clip = self.clip(id)
@@ -313,36 +299,37 @@ class Demo:
 
     def view(self, kind: str, id: Any, question: Question | None = None) -> dict[str, Any]:
         """
-        A motion with its words, and why it answers a question.
+        Return a motion with its words, and why it answers a question.
 
         Args:
-            kind, id: ("item", id) or ("upload", key). question: None shows the motion's words alone.
+            kind, id: ("item", id) or ("upload", key).
+            question: if None, only the motion's words.
 
         Returns:
             See `explained_view`; `score` is the cosine, None without a question.
 
         Raises:
-            MalformedError: another kind, or an id of another type. ValueError: an unknown motion, or its positions are
-                not at hand.
+            MalformedError: if the kind or the type of the id is another one.
+            ValueError: if the motion is unknown or its positions are not available.
         """
         if kind not in KINDS:
-            raise MalformedError(f"kind must be {' or '.join(KINDS)}, got {kind!r}")
+            raise MalformedError(f"kind: expected {' or '.join(KINDS)}, got {kind!r}")
         if not isinstance(id, str | int):
-            raise MalformedError(f"the id of a motion must be a text or a number, got {id!r}")
+            raise MalformedError(f"id of the motion: expected a text or a number, got {id!r}")
         query = None if question is None else self.vector(question)
         content = self.explained(kind, id, query)
         if content is None:
-            raise ValueError(f"the positions of {id!r} are not at hand: start the demo with --dataset")
+            raise ValueError(f"no positions of motion {id!r}; start the demo with --dataset")
         return content | {"kind": kind, "id": id}
 
     def explained(
         self, kind: str, id: Any, query: sparse.csr_matrix | None = None, hit: Hit | None = None
     ) -> dict[str, Any] | None:
         """
-        A motion beside a query (1, V), see `view`; None where its positions are not at hand.
+        Return a motion beside a query (1, V), see `view`; None if its positions are not available.
 
         Args:
-            hit: what a search with this query found, where the motion is one; it is compared anew without.
+            hit: result of a search with this query, if the motion is one; without it, the motion is compared again.
         """
         clip = self.upload_of(id).clip if kind == "upload" else self.clip(id)
         if clip is None:
@@ -379,17 +366,18 @@ class Demo:
 
     def upload(self, name: str, content: bytes, fps: float | None = None) -> dict[str, Any]:
         """
-        Take a visitor's motion file; it is kept in memory alone.
+        Read an uploaded motion file; it is kept only in memory.
 
         Args:
-            name: of the file, its ending says the format. content: its bytes. fps: frames a second; None: what the
-                file says, else the model's own.
+            name: file name, whose ending determines the format.
+            content: bytes of the file.
+            fps: frames per second; if None, that of the file, else the model's.
 
         Returns:
-            `key` (the motion's name in questions), `name`, `seconds`, `notes` (doubts while reading).
+            `key` (the motion's name in questions), `name`, `seconds`, `notes` (warnings of the reader).
 
         Raises:
-            ValueError: the file cannot be read as a motion of the model's skeleton; the message is one line.
+            ValueError: if the file cannot be read as a motion of the model's skeleton; the message is one line.
         """
         name = re.sub(r"[^\w .()+-]", "_", re.split(r"[\\/]", name)[-1])[-100:].lstrip(".") or "motion"
         if len(content) > UPLOAD_BYTES:
@@ -397,7 +385,7 @@ class Demo:
         with self._reading:
             motion, rate = self._read(name, content, fps)
         frames = max(int(UPLOAD_SECONDS * rate), 1)
-        # Copies, as a view would keep all of a long motion in memory.
+        # Copies: a view would keep all of a long motion in memory.
         positions, model_input = motion.positions[:frames].copy(), motion.model_input[:frames].copy()
         with self._computing:
             vector = self.index.encode(motion=model_input, fps=rate)
@@ -425,32 +413,29 @@ class Demo:
                 raise ValueError(" ".join(str(error).replace(str(path), name).split())) from error
 
     def upload_of(self, key: Any) -> Upload:
-        """
-        A visitor's motion.
-
-        Raises:
-            ValueError: it is not there any more.
-        """
+        """Return an uploaded motion; ValueError if it is no longer kept."""
         if key not in self._uploads:
-            raise ValueError("this upload is not kept any more: upload the file again")
+            raise ValueError("this upload is no longer in memory; upload the file again")
         return self._uploads[key]
 
     # ------------------------------------------------------------------------------------------------------- saving
 
     def clips(self, progress: bool = False) -> Iterator[tuple[Any, Clip]]:
-        """(id, positions and frame rate) of all items whose motion is at hand."""
+        """Yield (id, positions and frame rate) of all items whose motion is available."""
         for id in tqdm(self.rows, desc="motions", disable=not progress, leave=False):
             clip = self.clip(id)
             if clip is not None:
                 yield id, (facing_front(clip[0], self.extractor.skeleton), clip[1])
 
     def save_pretrained(self, folder: str | os.PathLike, progress: bool = False) -> int:
-        """Write model, index and motions to a folder that `open_demo` opens anywhere. Returns how many motions."""
+        """
+        Write model, index and motions to a folder that `open_demo` opens anywhere. Returns the number of motions.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder / MODEL)
         self.processor.save_pretrained(folder / MODEL)
-        # A folder of this machine would lead nowhere on another, and files can hold names that are nobody's business.
+        # Paths mean nothing on another machine, and file names can be private.
         metadata = [
             {name: value for name, value in self.index.metadata(id).items() if name not in (FILE, READ)}
             for id in self.rows
@@ -470,18 +455,19 @@ def open_demo(
     progress: bool = False,
 ) -> Demo:
     """
-    A demo of what is at hand.
+    Open a demo of the available model, index and corpus.
 
     Args:
-        source: output of `lexmotion quickstart` (its test motions are searched), a model (folder or Hub name), or a
-            folder written by `Demo.save_pretrained`. None: the index names its model.
-        index: folder or Hub name; None: motions of the dataset are encoded now.
-        dataset: prepared corpus, for positions, and for the index where there is none.
-        splits: of the dataset; None: test where an index is made, else all.
-        device: where to compute; None takes a GPU where there is one.
+        source: output of `lexmotion quickstart` (searches its test motions), a model (folder or Hub name), or a folder
+            written by `Demo.save_pretrained`. If None, the model is the one that the index names.
+        index: folder or Hub name; if None, motions of the dataset are encoded now.
+        dataset: prepared corpus, for positions, and for the index if none is given.
+        splits: of the dataset; if None, test if an index is built, else all.
+        device: device to compute on; None uses a GPU if available.
 
     Raises:
-        FileNotFoundError: `source` is no folder of these. ValueError: neither index nor dataset.
+        FileNotFoundError: if `source` is not such a folder.
+        ValueError: if neither an index nor a dataset is given.
     """
     sources: list[MotionSource] = []
     name: str | None = None if source is None else os.fspath(source)
@@ -496,13 +482,8 @@ def open_demo(
         sources = stored_beside(index)
     if index is None and dataset is None:
         if name is not None and not Path(name).is_dir() and not is_hub_name(name):
-            raise FileNotFoundError(
-                f"the folder {name!r} does not exist: give the output folder of `lexmotion quickstart`"
-            )
-        raise ValueError(
-            "there is nothing to search: give --index DIR or --dataset DIR, or the output folder of "
-            "`lexmotion quickstart`"
-        )
+            raise FileNotFoundError(f"no folder {name!r}; pass the output folder of `lexmotion quickstart`")
+        raise ValueError("no motions; pass --index DIR, --dataset DIR or the output folder of `lexmotion quickstart`")
     if index is None and splits is None:
         splits = ["test"]
     model, processor = load_model(name, device) if name is not None else (None, None)
@@ -512,12 +493,12 @@ def open_demo(
         opened = LexMotionIndex.from_pretrained(index, model=model, accelerate=False)
         if model is None:
             if (named := opened.info()["model"]) is None:
-                raise ValueError(f"the index {index} names no model: give one, `lexmotion demo MODEL --index {index}`")
+                raise ValueError(f"index {index} names no model; pass one: `lexmotion demo MODEL --index {index}`")
             model, _ = load_model(named, device)
             opened = LexMotionIndex.from_pretrained(index, model=model, verify=False, accelerate=False)
         return Demo(opened, sources)
     if model is None:
-        raise ValueError("--dataset needs a model, which encodes its motions: `lexmotion demo MODEL --dataset DIR`")
+        raise ValueError("--dataset needs a model to encode its motions; run `lexmotion demo MODEL --dataset DIR`")
     items = dataset_items(model, processor, str(dataset), splits, progress)
     made = LexMotionIndex.build(
         items.embeds, items.metadata, items.ids, processor=processor, model=model, accelerate=False
@@ -526,23 +507,20 @@ def open_demo(
 
 
 def stored_beside(index: str | os.PathLike) -> list[MotionSource]:
-    """The motions that lie beside an index's folder, if any do."""
+    """Return the motions stored beside an index's folder, if any."""
     file = Path(index).parent / STORED
     return [StoredMotions(file)] if Path(index).is_dir() and file.is_file() else []
 
 
 def write_search_page(
-    path: str | os.PathLike,
-    index: LexMotionIndex,
-    name: str,
-    answer: Answer,
-    dataset: str | os.PathLike | None = None,
+    path: str | os.PathLike, index: LexMotionIndex, name: str, answer: Answer, dataset: str | os.PathLike | None = None
 ) -> None:
     """
-    Write an answer as a page that needs no other file, with hits in motion if a model can explain them.
+    Write an answer as a self-contained page, with moving hits if the index has a model to explain them.
 
     Args:
-        name: folder or Hub name of the index. dataset: prepared corpus that the hits are in.
+        name: folder or Hub name of the index.
+        dataset: prepared corpus that contains the hits.
     """
     moving: dict[str, Any] = {}
     if answer.hits and index.model is not None and getattr(index.processor, "lexicon", None) is not None:

@@ -1,4 +1,4 @@
-"""Where the joint positions of an index's items come from: a prepared corpus, one compact file, or motion files."""
+"""Sources of the joint positions of an index's items: a prepared corpus, one compact file, or motion files."""
 
 import json
 import logging
@@ -22,22 +22,23 @@ logger = logging.getLogger(__name__)
 STORED = "motions.safetensors"
 FILE, READ = "file", "read"  # in the metadata of items that are motion files
 
-Clip = tuple[np.ndarray, float]  # positions (T, J, 3) float32 in metres, Y up; frames a second
+Clip = tuple[np.ndarray, float]  # positions (T, J, 3) float32 in metres, Y up; frames per second
 
 
 class MotionSource(Protocol):
-    """Anything that knows motions by the ids of an index."""
+    """An object that returns motions by the ids of an index."""
 
     def get(self, id: Any, metadata: Mapping[str, Any]) -> Clip | None:
-        """The motion of an item, None where this source does not have it."""
+        """Return the motion of an item, None if this source does not have it."""
 
 
 class DatasetMotions:
     """
-    Motions of a prepared corpus, read from its memory-mapped file when they are asked for.
+    Motions of a prepared corpus, read from its memory-mapped file on demand.
 
     Args:
-        dataset: folder written by `lexmotion prepare`. splits: whose motions; all by default.
+        dataset: folder written by `lexmotion prepare`.
+        splits: splits to read; None reads all.
     """
 
     def __init__(self, dataset: str | os.PathLike, splits: Sequence[str] | None = None):
@@ -56,36 +57,22 @@ class DatasetMotions:
 
 class StoredMotions:
     """
-    Motions of one file: roots in float32, the other joints from there in float16, which is good to a millimetre.
-
-    Args:
-        file: written by `save`.
-
-    Raises:
-        ValueError: another kind of file.
+    Motions of one file written by `save`: roots in float32, other joints relative to them in float16, to a millimetre.
     """
 
     def __init__(self, file: str | os.PathLike):
         self.file = safe_open(file, framework="np")
         facts = self.file.metadata() or {}
         if "lexmotion_motion_ids" not in facts:
-            raise ValueError(f"{file} holds no motions: make it with `lexmotion demo --export FOLDER`")
+            raise ValueError(f"{file} contains no motions; write it with `lexmotion demo --export FOLDER`")
         self.rows = {id: number for number, id in enumerate(json.loads(facts["lexmotion_motion_ids"]))}
         self.starts, self.fps = self.file.get_tensor("starts"), self.file.get_tensor("fps")
 
     @staticmethod
     def save(file: str | os.PathLike, clips: Iterable[tuple[Any, Clip]]) -> int:
         """
-        Write motions in one step.
-
-        Args:
-            clips: (id, (positions, fps)) of each, all of one skeleton.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            ValueError: there is none.
+        Write (id, (positions, fps)) of motions of one skeleton in one step; return their number, ValueError if it is
+        0.
         """
         ids, roots, joints, fps = [], [], [], []
         for id, (positions, rate) in clips:
@@ -94,7 +81,7 @@ class StoredMotions:
             roots.append(positions[:, 0].astype(np.float32))
             joints.append((positions - positions[:, :1]).astype(np.float16))
         if not ids:
-            raise ValueError("there are no motions to store: give the corpus of the index with --dataset")
+            raise ValueError("no motions to store; pass the corpus of the index with --dataset")
         tensors: dict[str, np.ndarray] = {
             "roots": np.concatenate(roots),
             "joints": np.concatenate(joints),
@@ -117,10 +104,11 @@ class StoredMotions:
 
 class FileMotions:
     """
-    Motions that `lexmotion index add` took from files, where these are still there, read as they were then.
+    Motions that `lexmotion index add` took from files, if these still exist, read with the same options.
 
     Args:
-        skeleton: of the model. fps: of files that name none.
+        skeleton: skeleton of the model.
+        fps: frame rate of files that contain none.
     """
 
     def __init__(self, skeleton: str, fps: float):
@@ -131,13 +119,13 @@ class FileMotions:
         return None if found is None else (found[0].positions, found[1])
 
     def read(self, metadata: Mapping[str, Any]) -> tuple[Motion, float] | None:
-        """The motion of an item's file and its frame rate; None, with a warning, where it cannot be read."""
-        file, told = metadata.get(FILE), metadata.get(READ) or {}
+        """Read the motion of an item's file and its frame rate; None, with a warning, if it cannot be read."""
+        file, saved = metadata.get(FILE), metadata.get(READ) or {}
         if not isinstance(file, str) or not Path(file).is_file():
             return None
         try:
-            known = {field.name: told[field.name] for field in fields(ReadingOptions) if field.name in told}
-            motion = load_motion(file, ReadingOptions(**known), self.skeleton)
+            options = {field.name: saved[field.name] for field in fields(ReadingOptions) if field.name in saved}
+            motion = load_motion(file, ReadingOptions(**options), self.skeleton)
         except (ValueError, OSError, ImportError) as error:
             logger.warning("%s cannot be shown: %s", file, error)
             return None
@@ -146,15 +134,15 @@ class FileMotions:
 
 def file_metadata(file: str | os.PathLike, options: ReadingOptions) -> dict[str, Any]:
     """
-    Of an item that is a motion file: what `FileMotions` needs to read it again, from any folder.
+    Return the metadata that `FileMotions` needs to read a motion file again, from any working directory.
 
     Args:
-        options: How the file was read; None is left out.
+        options: how the file was read; options that are None are omitted.
     """
-    told = {name: value for name, value in vars(options).items() if value is not None}
-    if "body_model" in told:
-        told["body_model"] = os.path.abspath(told["body_model"])
-    if os.path.isfile(told.get("mapping", "")):  # else the name of a built-in one
-        told["mapping"] = os.path.abspath(told["mapping"])
+    used = {name: value for name, value in vars(options).items() if value is not None}
+    if "body_model" in used:
+        used["body_model"] = os.path.abspath(used["body_model"])
+    if os.path.isfile(used.get("mapping", "")):  # else the name of a built-in one
+        used["mapping"] = os.path.abspath(used["mapping"])
     metadata: dict[str, Any] = {FILE: os.path.abspath(file)}
-    return metadata | ({READ: told} if told else {})
+    return metadata | ({READ: used} if used else {})

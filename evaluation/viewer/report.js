@@ -1,4 +1,4 @@
-/* Hits whose motions are at hand get a moving body, their words and a timeline in place of plain bars. */
+/* Hits whose motions are available get a moving body, their words and a timeline instead of plain bars. */
 for (const article of document.querySelectorAll("article[data-hit]")) {
   const view = LEXMOTION_DATA.views[Number(article.dataset.hit)];
   if (!view) continue;

@@ -1,19 +1,19 @@
 /*
- * A body in motion on a canvas, the words a model reads in it, and where it reads them.
+ * A body in motion on a canvas, and the words a model reads in it, over time and body parts.
  *
- * LexMotion.Viewer     an animated skeleton: play, scrub, speed, orbit, zoom; body parts that light up
- * LexMotion.Explained  a viewer, word bars and a timeline that belong together
+ * LexMotion.Viewer     an animated skeleton: play, scrub, speed, orbit, zoom; highlighted body parts
+ * LexMotion.Explained  a viewer with its word bars and timeline
  *
- * The data are those of views.py. Nothing is loaded from anywhere.
+ * The data come from views.py; nothing is loaded from elsewhere.
  */
 const LexMotion = (() => {
   "use strict";
 
   const SPEEDS = [0.25, 0.5, 1, 2];
   const HOME = { yaw: 0.55, pitch: 0.2, zoom: 1 };
-  const NEAR = 0.25; // metres before the eye
+  const NEAR = 0.25; // metres in front of the camera
   const GRID = { step: 0.5, reach: 3.5 };
-  const PAUSE = 0.6; // seconds at the end, before it starts again
+  const PAUSE = 0.6; // seconds at the end before the next loop
   const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
@@ -65,7 +65,7 @@ const LexMotion = (() => {
 
   class Viewer {
     /**
-     * @param {HTMLElement} root emptied and filled.
+     * @param {HTMLElement} root element to replace the content of.
      * @param {object} skeleton see `skeleton_view`.
      * @param {object} options `controls`: buttons and slider; `grid`: floor, path and mouse.
      */
@@ -79,7 +79,7 @@ const LexMotion = (() => {
       this.pen = this.canvas.getContext("2d");
       if (controls) this.addControls();
       if (grid) this.addMouse();
-      new ResizeObserver(() => { this.readColors(); this.resize(); }).observe(this.canvas); // once it is on the page
+      new ResizeObserver(() => { this.readColors(); this.resize(); }).observe(this.canvas); // once it is attached
       new IntersectionObserver((entries) => {
         this.visible = entries[entries.length - 1].isIntersecting;
         this.draw();
@@ -96,7 +96,7 @@ const LexMotion = (() => {
       this.clock = el("span.lm-clock", {}, "0.0 s");
       this.speeds = el("select.lm-speed", { "aria-label": "Speed", title: "Speed", onchange: () => { this.speed = Number(this.speeds.value); } });
       for (const speed of SPEEDS) this.speeds.append(el("option", { value: speed, selected: speed === 1 }, `${speed}×`));
-      const home = el("button.lm-home", { type: "button", title: "Turn back to the start view", "aria-label": "Reset view", onclick: () => this.resetView() });
+      const home = el("button.lm-home", { type: "button", title: "Reset the view", "aria-label": "Reset view", onclick: () => this.resetView() });
       home.append(icon(ICONS.home));
       this.root.append(el("div.lm-controls", {}, this.button, this.slider, this.clock, this.speeds, home));
     }
@@ -173,7 +173,7 @@ const LexMotion = (() => {
       this.draw();
     }
 
-    /** The eye follows the root, smoothed over a second, so that steps do not shake the picture. */
+    /** The camera follows the root, smoothed over a second, so that steps do not shake the picture. */
     smoothRoots() {
       const { frames, joints, fps, positions } = this.motion;
       const reach = Math.round(fps / 2), stride = 3 * joints;
@@ -244,7 +244,7 @@ const LexMotion = (() => {
       this.draw();
     }
 
-    /** Light parts up: `light(window, part)` from 0 to 1, in windows of so many seconds; null: the sides' colours. */
+    /** Highlight parts: `at(time)` returns a share from 0 to 1 per part; null restores the colours of the sides. */
     setHeat(heat) {
       this.heat = heat;
       this.draw();
@@ -280,7 +280,7 @@ const LexMotion = (() => {
       const [cy, sy, cp, sp] = [Math.cos(yaw), Math.sin(yaw), Math.cos(pitch), Math.sin(pitch)];
       const middle = this.height * 0.5, distance = this.height * 2.75;
       const scale = (Math.min(canvas.height, canvas.width * 1.1) * 0.78 * (distance / this.height) * zoom) / (this.grid ? 1.1 : 1);
-      // World to screen: turned about the vertical, tilted, seen from `distance` in perspective.
+      // World to screen: rotated about the vertical, tilted, in perspective from `distance`.
       const project = (x, y, z) => {
         x -= root[0]; y -= middle; z -= root[1];
         const right = x * cy - z * sy, back = x * sy + z * cy;
@@ -353,7 +353,7 @@ const LexMotion = (() => {
       pen.stroke();
     }
 
-    /** Colour of a bone: of its side, or of how strongly its part says the chosen word now. */
+    /** Colour of a bone: that of its side, or how strongly the selected word is read in its part now. */
     boneColor(bone, lights) {
       const { colors, skeleton } = this;
       if (!lights) return [colors[skeleton.sides[bone]], 0];
@@ -385,7 +385,7 @@ const LexMotion = (() => {
       for (const stroke of strokes) {
         if (stroke.from[2] < NEAR || stroke.to[2] < NEAR) continue;
         const width = (stroke.width * scale) / stroke.depth;
-        // Far limbs fade a little, and an edge in the colour of the stage keeps crossing limbs apart.
+        // Far limbs fade a little; an edge in the background colour separates crossing limbs.
         const faded = mix(stroke.color, colors.stage, clamp(((stroke.depth - distance) / this.height) * 0.35 + 0.06, 0, 0.3));
         const line = (color, extra, cap) => {
           pen.lineCap = cap;
@@ -412,13 +412,13 @@ const LexMotion = (() => {
     }
   }
 
-  /** Where words were read: light(word, window, part), 0 to 1, and its colour. */
+  /** Where words were read: light(word, window, part), 0 to 1. */
   class Maps {
     constructor(maps, count) {
       Object.assign(this, maps);
       this.values = bytes(maps.data);
       this.floors = [];
-      // A word is somewhat everywhere; what stands out of its lower half is shown.
+      // Every word has some score everywhere; show what exceeds its median.
       for (let word = 0; word < count; word++) {
         const own = [...this.values.subarray(word * this.windows * this.parts, (word + 1) * this.windows * this.parts)];
         own.sort((a, b) => a - b);
@@ -441,12 +441,12 @@ const LexMotion = (() => {
 
   const TIMELINE_WORDS = 8;
 
-  /** Viewer, words and timeline of one motion; a click on a word lights up where it was read. */
+  /** Viewer, words and timeline of one motion; a click on a word highlights where it was read. */
   class Explained {
     /**
-     * @param {object} places `viewer`, `words` and `timeline`: elements to fill; the last two may be missing.
+     * @param {object} places `viewer`, `words` and `timeline`: elements to fill; the last two are optional.
      * @param {object} options `skeleton`; `labels` {motion, query}; `actions` [{sign, title, run(word)}] beside words;
-     *   `onSelect(word)`, null when none is chosen any more.
+     *   `onSelect(word)`, null when the selection is cleared.
      */
     constructor(places, { skeleton, labels = {}, actions = [], onSelect = null }) {
       Object.assign(this, { places, skeleton, actions, onSelect, word: null, view: null });
@@ -541,7 +541,7 @@ const LexMotion = (() => {
           grid.append(this.timeRow(this.skeleton.parts[part], maps.row(number, part), "lm-part"));
         }
       }
-      // Windows reach to the end of what the model saw; the line is of the motion.
+      // Windows end where the model's input ends; the line follows the motion.
       this.head = el("div.lm-head");
       this.ticks = this.secondTicks();
       place.append(grid, this.ticks, this.head);
@@ -553,7 +553,7 @@ const LexMotion = (() => {
     get span() { return Math.max(this.viewer.duration, 1e-3); }
 
     timeRow(name, lights, kind, run) {
-      // Hard stops: a window is one value. What lies behind the motion's end is cut off.
+      // Hard stops: a window is one value. Anything after the motion's end is cut off.
       const { windowSeconds } = this.maps, stops = [];
       lights.forEach((light, window) => {
         const [from, to] = [window, window + 1].map((edge) => `${Math.min((100 * edge * windowSeconds) / this.span, 100).toFixed(2)}%`);
@@ -583,7 +583,7 @@ const LexMotion = (() => {
     }
   }
 
-  /** Colours follow the page: tell viewers when it changes. */
+  /** Colours follow the page's theme: redraw viewers when it changes. */
   const viewers = new Set();
   const readAgain = () => viewers.forEach((viewer) => {
     if (!viewer.root.isConnected) return viewers.delete(viewer);
@@ -597,7 +597,7 @@ const LexMotion = (() => {
     return viewer;
   };
 
-  /** A small moving picture: still until the pointer is over `hover`. */
+  /** A small picture that moves while the pointer is over `hover`. */
   function thumbnail(root, skeleton, packed, hover = root) {
     const viewer = make(root, skeleton, { controls: false, grid: false });
     viewer.show(packed, { time: (packed.frames - 1) / packed.fps / 2 });

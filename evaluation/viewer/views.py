@@ -1,6 +1,6 @@
-"""Motions and what a model reads in them as plain data, for the viewer in a browser (`viewer.js`).
+"""Motions and the words a model reads in them as plain data, for the viewer in a browser (`viewer.js`).
 
-Arrays travel as base64 of small integers: 40 kB for ten seconds of a body, words and their maps included.
+Arrays are sent as base64 of small integers: 40 kB for ten seconds of a body, words and their maps included.
 """
 
 import base64
@@ -23,36 +23,30 @@ WORDS_SHOWN = 24
 
 
 def encoded_bytes(array: np.ndarray) -> str:
-    """Little-endian bytes in base64."""
+    """Encode an array as little-endian bytes in base64."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
 
 
 def packed_motion(positions: np.ndarray, fps: float) -> dict[str, Any]:
     """
-    Positions (T, J, 3) in metres as 16-bit integers: a millimetre up to 32 m from the origin.
+    Pack positions (T, J, 3) in metres into 16-bit integers: a millimetre up to 32 m from the origin.
 
     Returns:
-        `frames`, `joints`, `fps`, `scale` (metres of 1) and `data`.
+        `frames`, `joints`, `fps`, `scale` (metres per unit) and `data`.
 
     Raises:
-        ValueError: the shape is no motion's, or a position is not finite.
+        ValueError: if the shape is not that of a motion, or a position is not finite.
     """
     if positions.ndim != 3 or positions.shape[-1] != 3 or not len(positions) or not np.isfinite(positions).all():
-        raise ValueError(f"expected finite positions (frames, joints, 3), got {positions.shape}")
+        raise ValueError(f"positions: expected finite numbers (frames, joints, 3), got {positions.shape}")
     scale = max(float(np.abs(positions).max()), 1.0) / 32767
     numbers = np.rint(positions / scale).astype("<i2")
     frames, joints = positions.shape[:2]
-    return {
-        "frames": frames,
-        "joints": joints,
-        "fps": float(fps),
-        "scale": scale,
-        "data": encoded_bytes(numbers),
-    }
+    return {"frames": frames, "joints": joints, "fps": float(fps), "scale": scale, "data": encoded_bytes(numbers)}
 
 
 def preview(positions: np.ndarray, fps: float) -> dict[str, Any]:
-    """A motion in at most `PREVIEW_FRAMES` frames, for a small picture that moves."""
+    """Pack at most `PREVIEW_FRAMES` frames of a motion, for a small moving picture."""
     frames = np.unique(np.linspace(0, len(positions) - 1, PREVIEW_FRAMES).round().astype(int))
     seconds = max(len(positions) - 1, 1) / fps
     return packed_motion(positions[frames], max(len(frames) - 1, 1) / seconds)
@@ -60,13 +54,14 @@ def preview(positions: np.ndarray, fps: float) -> dict[str, Any]:
 
 def skeleton_view(skeleton: str | Skeleton, num_parts: int) -> dict[str, Any]:
     """
-    What is needed to draw a body.
-
-    `bones` (parent, joint), the `sides` they are coloured by, the body part each belongs to (-1: none), names of the
-    parts, the `head` and the corners of the `trunk`.
+    Return the layout that a body is drawn by.
 
     Args:
-        num_parts: of the model's grid, 5 chains or 14 joint parts.
+        num_parts: body parts of the model's grid, 5 chains or 14 joint parts.
+
+    Returns:
+        `bones` (parent, joint), the `sides` they are coloured by, the body part each belongs to (-1: none), names of
+        the parts, the `head` and the corners of the `trunk`.
     """
     layout = get_skeleton(skeleton)
     left = {left for left, _ in layout.mirror_pairs}
@@ -84,7 +79,7 @@ def skeleton_view(skeleton: str | Skeleton, num_parts: int) -> dict[str, Any]:
 
 
 def bone_parts(skeleton: Skeleton, num_parts: int) -> list[int]:
-    """The body part of every bone; -1 in a grid whose parts are not those of the package."""
+    """Return the body part of every bone; -1 in a grid whose parts are not those of the package."""
     if num_parts == len(skeleton.parts):
         owner = {joint: number for number, chain in enumerate(skeleton.parts.values()) for joint in chain[1:]}
         return [owner[joint] for _, joint in skeleton.bones]
@@ -95,7 +90,7 @@ def bone_parts(skeleton: Skeleton, num_parts: int) -> list[int]:
 
 
 def _joint_part(parent: str, joint: str) -> str:
-    """The one of `JOINT_PARTS` whose angle moves the bone from `parent` to `joint`."""
+    """Return the one of `JOINT_PARTS` whose angle moves the bone from `parent` to `joint`."""
     side = joint.split("_")[0]
     parent = parent.removeprefix(f"{side}_")
     if side not in ("left", "right"):
@@ -119,13 +114,14 @@ def explained_view(
     num_words: int = WORDS_SHOWN,
 ) -> dict[str, Any]:
     """
-    A motion, its words and where each was read, beside the words of a query.
+    Return a motion, its words and where each was read, beside the words of a query.
 
     Args:
-        positions: (T, J, 3), ready to be shown. explanation: of the motion.
+        positions: (T, J, 3), as to be displayed.
+        explanation: explanation of the motion.
         query_words: (word, weight) of the query, heaviest first.
-        contributions: what each shared word adds to the score; unset, the explanation's own. num_words: how many of
-            the motion's words, besides all shared ones.
+        contributions: share of the score per shared word; None uses those of the explanation.
+        num_words: number of the motion's words, besides all shared ones.
 
     Returns:
         `motion`; `words`, each with `weight`, `query`, `contribution`, `part`, `start`, `end`; `onlyQuery`; `maps` of
@@ -144,6 +140,7 @@ def explained_view(
     tops = np.maximum(maps.max(axis=1, initial=0.0, keepdims=True), 1e-9)
     words = [explanation.words[number] for number in kept]
     here = {item.word for item in explanation.words}
+    data = encoded_bytes(np.rint(255 * np.clip(maps / tops, 0, 1)).astype(np.uint8))
     return {
         "motion": packed_motion(positions, fps),
         "words": [
@@ -159,26 +156,23 @@ def explained_view(
             for item in words
         ],
         "onlyQuery": [[word, round(weight, 4)] for word, weight in query_words if word not in here][:num_words],
-        "maps": {
-            "windows": windows,
-            "parts": parts,
-            "windowSeconds": explanation.window_seconds,
-            "data": encoded_bytes(np.rint(255 * np.clip(maps / tops, 0, 1)).astype(np.uint8)),
-        },
+        "maps": {"windows": windows, "parts": parts, "windowSeconds": explanation.window_seconds, "data": data},
     }
 
 
 def page(name: str, title: str, data: Mapping[str, Any], **fields: str) -> str:
     """
-    A page that needs no other file: `viewer/NAME.html` with its style, its program and the viewer's inside.
+    Return a self-contained page: `viewer/NAME.html` with its style, its program and the viewer's embedded.
 
     Args:
-        name: of the page. title: in words. data: what its program finds as `LEXMOTION_DATA`. fields: further places
-            of the template, HTML.
+        name: name of the page.
+        title: title in words.
+        data: content of `LEXMOTION_DATA` in its program.
+        fields: other placeholders of the template, HTML.
     """
     files = ("viewer.css", "viewer.js", f"{name}.html", f"{name}.css", f"{name}.js")
     text = {file: (FOLDER / file).read_text(encoding="utf-8") for file in files}
-    # "</" would end the script where it stands in a caption.
+    # "</" in a caption would end the script.
     content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     content = content.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return Template(text[f"{name}.html"]).substitute(

@@ -1,4 +1,4 @@
-"""Measuring and looking: `evaluate`, `explain`, `report`, `benchmark`."""
+"""Evaluation and inspection of models: `evaluate`, `explain`, `report`, `benchmark`."""
 
 import json
 from pathlib import Path
@@ -29,43 +29,39 @@ from .options import (
 ProtocolOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="all-strict, all-duplicates, threshold, dissimilar or small-batches, repeatable; all, the default, "
-        "runs every one that the data allow. Example: --protocol all-strict --protocol small-batches"
+        help="all-strict, all-duplicates, threshold, dissimilar or small-batches, repeatable; if unset, every "
+        "protocol that can run. Example: --protocol all-strict --protocol small-batches"
     ),
 ]
 SentenceModelOption = Annotated[
     str | None,
     typer.Option(
-        help="Sentence encoder (folder, Hub name or minilm) that says which captions mean the same, for the "
-        "protocol threshold. Example: --sentence-model sentence-transformers/all-mpnet-base-v2"
+        help="Sentence encoder (folder, Hub name or minilm) that compares captions for the protocol threshold. "
+        "Example: --sentence-model sentence-transformers/all-mpnet-base-v2"
     ),
 ]
 DissimilarIdsOption = Annotated[
     Path | None,
-    typer.Option(
-        help="File of ids, one a line: the gallery of the protocol dissimilar. Example: --dissimilar-ids ids.txt"
-    ),
+    typer.Option(help="File of one id per line, gallery of protocol dissimilar. Example: --dissimilar-ids ids.txt"),
 ]
 FigureOption = Annotated[
     Path | None, typer.Option(help="Picture to write (.png, .svg or .pdf). Example: --figure words.png")
 ]
 TimelineOption = Annotated[
     Path | None,
-    typer.Option(
-        help="Picture of the words over time, with the body part each was seen in. Example: --timeline time.png"
-    ),
+    typer.Option(help="Picture to write of the words over time and body parts. Example: --timeline time.png"),
 ]
 BeforeOption = Annotated[
     str | None,
     typer.Option(
-        help="Text model before any training (folder, Hub name or minilm); unset, the one the model remembers, "
-        "where its folder still is. Example: --before minilm"
+        help="Text model before any training (folder, Hub name or minilm); if unset, the one that the model was "
+        "built from, if its folder exists. Example: --before minilm"
     ),
 ]
 LexmlmOption = Annotated[
     str | None,
     typer.Option(
-        help="Folder of the finished phase i; unset, `lexmlm` beside the model. Example: --lexmlm runs/small/lexmlm"
+        help="Folder of finished phase i; if unset, `lexmlm` beside the model. Example: --lexmlm runs/small/lexmlm"
     ),
 ]
 DenseModelOption = Annotated[
@@ -74,12 +70,12 @@ DenseModelOption = Annotated[
 ]
 LatencyItemsOption = Annotated[
     int,
-    typer.Option(min=0, help="Motions of the index that searches are timed in, 0: none. Example: --latency-items 0"),
+    typer.Option(min=0, help="Motions in the index that searches are timed in; 0 skips. Example: --latency-items 0"),
 ]
 
 
 def write_results(path: Path | None, results: dict[str, Any]) -> None:
-    """Write results if a file is asked for, and say where they are."""
+    """Write results if a file is given, and print its path."""
     if path is not None:
         write_json(path, results)
         Console().print(f"results: {escape(str(path))}", highlight=False)
@@ -105,9 +101,9 @@ def evaluate_retrieval(
     device: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the protocols that draw. Example: --seed 1")] = 0,
 ) -> None:
-    """Retrieval in both directions: R@1,2,3,5,10, MedR and Rsum, each row under a named protocol.
+    """Measure retrieval in both directions: R@1,2,3,5,10, MedR and Rsum, each row under a named protocol.
 
-    The first caption of each motion is the query. Beside it: how many words are active, and how many of a caption's
+    The first caption of each motion is the query. Also prints how many words are active, and how many of a caption's
     words are among the top words of its motion.
 
     Example: [bold]lexmotion evaluate retrieval --model runs/small/model --dataset prepared/humanml3d --split val[/]
@@ -119,23 +115,14 @@ def evaluate_retrieval(
 
     ids = None if dissimilar_ids is None else dissimilar_ids.read_text(encoding="utf-8").split()
     loaded, processor = load_model(model, device)
-    results = run(
-        loaded,
-        dataset,
-        SPLIT_NAMES.get(split, split),
-        protocol or "all",
-        processor,
-        None if sentence_model is None else resolve_text_model(sentence_model),
-        ids,
-        batch_size,
-        seed,
-        progress=True,
-    )
+    encoder = None if sentence_model is None else resolve_text_model(sentence_model)
+    split, protocols = SPLIT_NAMES.get(split, split), protocol or "all"
+    results = run(loaded, dataset, split, protocols, processor, encoder, ids, batch_size, seed, progress=True)
     console = Console()
     title = f"Retrieval, split {escape(results['split'])}"
     console.print(retrieval_table(results["retrieval"], title), lexical_table(results["lexical"]))
     if "retrieval_words" in results:
-        console.print(retrieval_table(results["retrieval_words"], "The same by word vectors alone"))
+        console.print(retrieval_table(results["retrieval_words"], "By word vectors only"))
     write_results(output, results)
 
 
@@ -144,17 +131,17 @@ def evaluate_order(
     model: ModelOption,
     dataset: DatasetOption,
     split: SplitOption = "val",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON. Example: --json")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON. Example: --json")] = False,
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the results. Example: --output order.json")
     ] = None,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = None,
 ) -> None:
-    """Whether order is heard: how often a caption beats itself with its events exchanged, with its own motion.
+    """Measure whether a model reads order: how often a caption beats its version with events exchanged.
 
-    Over all captions that tell several events, ties counting half: 50 % is deaf. Beside it the same with the motions
-    of other captions, which is what knowing the usual order is worth.
+    Compares both with the caption's motion, for all captions that name several events; ties count half, so 50 % means
+    that order is ignored. Motions of other captions show how much the usual order alone explains.
 
     Example: [bold]lexmotion evaluate order --model runs/small/model --dataset prepared/humanml3d --split test[/]
     """
@@ -181,9 +168,9 @@ def evaluate_ridge_floor(
     ] = None,
     penalty: Annotated[float, typer.Option(help="Weight of the squared coefficients. Example: --penalty 100")] = 300.0,
 ) -> None:
-    """What ridge regression from motion statistics to TF-IDF words reaches: a learned model has to clear it.
+    """Measure ridge regression from motion statistics to TF-IDF words, a floor for learned models.
 
-    Fitted on the training split and its mirror image, measured under all-strict and all-duplicates.
+    It is fitted on the training split and its mirror image and measured under all-strict and all-duplicates.
 
     Example: [bold]lexmotion evaluate ridge-floor --dataset prepared/humanml3d --split val[/]
     """
@@ -203,7 +190,7 @@ def explain(
     motion: Annotated[
         Path,
         typer.Option(
-            help="Motion file: .npy, .npz, .bvh or .csv, as `lexmotion inspect` reads it. Example: --motion kick.bvh",
+            help="Motion file (.npy, .npz, .bvh or .csv), read as by `lexmotion inspect`. Example: --motion kick.bvh",
             show_default=False,
         ),
     ],
@@ -211,19 +198,19 @@ def explain(
         str | None, typer.Option(help='A caption to compare with. Example: --text "a person kicks with the left leg"')
     ] = None,
     reading: ReadingOptions = ReadingOptions(),
-    top_k: Annotated[int, typer.Option(min=1, help="How many words to show. Example: --top-k 20")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of words to show. Example: --top-k 20")] = 10,
     figure: FigureOption = None,
     timeline: TimelineOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Show the words a model sees in a motion; with a text, why the two match.
+    """Show the words that a model reads in a motion; with a text, why the two match.
 
-    Each shared word comes with its contribution to the score, the body part and the time window it was read from.
+    Each shared word is listed with its contribution to the score and the body part and time window it was read from.
 
     Example: [bold]lexmotion explain --model quickstart/model --motion quickstart/example.npy --text "someone jumps"[/]
     """
     if not motion.is_file():
-        raise FileNotFoundError(f"no motion file {str(motion)!r}; give a .npy, .npz, .bvh or .csv file")
+        raise FileNotFoundError(f"no motion file {str(motion)!r}; pass a .npy, .npz, .bvh or .csv file")
     begin()
     from lexmotion.evaluation.console import explanation_tables
     from lexmotion.evaluation.explain import explain as run
@@ -261,17 +248,17 @@ def report_figures(
     dense_model: DenseModelOption = None,
     count: Annotated[int, typer.Option(min=1, help="Motions to show. Example: --count 6")] = 4,
     seed: Annotated[
-        int, typer.Option(help="Seed of the motions to choose from and of the queries timed. Example: --seed 1")
+        int, typer.Option(help="Seed of the candidate motions and of the timed queries. Example: --seed 1")
     ] = 0,
     latency_items: LatencyItemsOption = 100_000,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = None,
 ) -> None:
-    """Draw the paper's figures of a model: PNG with 300 dots an inch, PDF, and one HTML page with all of them.
+    """Draw the paper's figures of a model: PNG with 300 dots per inch, PDF, and one HTML page with all of them.
 
     Words of motions and captions side by side (1, 4), principal components of the motion tokens (3), important words
     before and after LexMLM (5), accuracy and cost against the words kept (10), and words over time. The same input
-    makes the same files; times are measured once and kept in latency.json.
+    yields the same files; times are measured once and kept in latency.json.
 
     Example: [bold]lexmotion report figures --model runs/small/model --dataset prepared/kit --output-dir figures[/]
     """
@@ -293,26 +280,26 @@ def benchmark(
     stage: Annotated[
         str, typer.Argument(help="lexical-head, features, loader, encode, index or train-step.", show_default=False)
     ],
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: under 30 seconds. Example: --quick")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, under 30 seconds. Example: --quick")] = False,
     repeats: Annotated[
         int | None,
-        typer.Option(min=1, help="Timed pairs of ours and plain; unset, 5, or 3 of --quick. Example: --repeats 9"),
+        typer.Option(min=1, help="Timed pairs of calls; if unset, 5, or 3 with --quick. Example: --repeats 9"),
     ] = None,
     size: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=VALUE, repeatable: another size. Example: --size batch=512 --size width=768"),
+        typer.Option(help="NAME=VALUE, repeatable: change a size. Example: --size batch=512 --size width=768"),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--json", help="File for the figures. Example: --json head.json")
+        Path | None, typer.Option("--json", help="JSON file for the results. Example: --json head.json")
     ] = None,
     no_memory: Annotated[
-        bool, typer.Option("--no-memory", help="Leave peak memory out: no further processes. Example: --no-memory")
+        bool, typer.Option("--no-memory", help="Do not measure peak memory in further processes. Example: --no-memory")
     ] = False,
 ) -> None:
-    """Measure a hot path against a plain implementation, in the same run.
+    """Compare a hot path with a plain baseline in the same run.
 
-    First the results of both are compared: if they differ, nothing is timed. Then both run in turn. Shown are the
-    median of the ratios, the lowest and the highest, the rates, and the peak memory of one call.
+    First checks that both agree; nothing is timed if they differ. Then both run in turn. Ratios are baseline over
+    ours: median, lowest and highest, with rates and the peak memory of one call.
 
     Example: [bold]lexmotion benchmark lexical-head --quick[/]
     """
@@ -322,7 +309,7 @@ def benchmark(
     from lexmotion.evaluation.console import benchmark_table
 
     if stage not in harness.BENCHMARKS:
-        raise ValueError(f"there is no benchmark {stage!r}; there are {', '.join(harness.BENCHMARKS)}")
+        raise ValueError(f"no benchmark {stage!r}; choose one of {', '.join(harness.BENCHMARKS)}")
     module = harness.BENCHMARKS[stage]
     sizes = (harness.quick_sizes(module) if quick else {}) | harness.parse_sizes(module, given)
     pairs = repeats or (3 if quick else 5)
@@ -333,4 +320,4 @@ def benchmark(
     console.print(f"[dim]{escape(facts)}[/]", highlight=False)
     if output is not None:
         write_json(output, harness.to_json(results, sizes))
-        console.print(f"figures: {escape(str(output))}", highlight=False)
+        console.print(f"results: {escape(str(output))}", highlight=False)

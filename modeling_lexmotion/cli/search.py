@@ -35,34 +35,33 @@ AddressOption = Annotated[
     str | None,
     typer.Option(
         help="Address of the engine: postgresql://USER@HOST/DATABASE, http://HOST:19530, or a .db file of Milvus "
-        "Lite; unset, such a file in INDEX. Passwords are not stored. Example: --uri postgresql://me@db/motions"
+        "Lite; if unset, a .db file in INDEX. Passwords are not stored. Example: --uri postgresql://me@db/motions"
     ),
 ]
 OverwriteOption = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Replace an index that is there; the table of Milvus or Postgres that its folder names is dropped, which "
-        "a copy of an index shares with the original. Example: --overwrite",
+        help="Replace an existing index. Drops the Milvus or Postgres table that its folder names, which a copied "
+        "index shares with the original. Example: --overwrite",
     ),
 ]
-MustOption = Annotated[list[str] | None, typer.Option(help="Word every hit has, repeatable. Example: --must kick")]
+MustOption = Annotated[
+    list[str] | None, typer.Option(help="Word every hit must have, repeatable. Example: --must kick")
+]
 MustNotOption = Annotated[
-    list[str] | None, typer.Option("--not", help="Word no hit has, repeatable. Example: --not right")
+    list[str] | None, typer.Option("--not", help="Word no hit may have, repeatable. Example: --not right")
 ]
 BoostOption = Annotated[
     list[str] | None,
-    typer.Option(help="WORD=FACTOR, repeatable: weigh a word of the query more or less. Example: --boost left=2"),
+    typer.Option(help="WORD=FACTOR, repeatable: scale the weight of a query word. Example: --boost left=2"),
 ]
 OtherModelOption = Annotated[
-    str | None,
-    typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model"),
+    str | None, typer.Option(help="Model for the query instead of the index's own. Example: --model runs/small/model")
 ]
 HitsDatasetOption = Annotated[
     Path | None,
-    typer.Option(
-        help="Prepared dataset the hits are in: on the page they move then. Example: --dataset prepared/humanml3d"
-    ),
+    typer.Option(help="Prepared dataset with the hits, to show them moving. Example: --dataset prepared/humanml3d"),
 ]
 
 
@@ -75,17 +74,17 @@ def encode(
     ],
     split: SplitsOption = None,
     what: Annotated[
-        str, typer.Option(help="motion, text (every caption) or both, with a comma. Example: --what motion")
+        str, typer.Option(help="motion, text (every caption) or both, separated by a comma. Example: --what motion")
     ] = "motion,text",
-    shard_size: Annotated[int, typer.Option(min=1, help="Motions of a shard. Example: --shard-size 1024")] = 4096,
+    shard_size: Annotated[int, typer.Option(min=1, help="Motions per shard. Example: --shard-size 1024")] = 4096,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, help="Motions or captions a batch; unset, 64, on a GPU 512. Example: --batch-size 256"),
+        typer.Option(min=1, help="Items per batch; if unset, 64, or 512 on a GPU. Example: --batch-size 256"),
     ] = None,
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32, bf16 (twice as fast, vectors equal to about 1 %), or auto: bf16 where the processor has it. "
+            help="fp32, bf16 (twice as fast, vectors equal to about 1 %), or auto: bf16 if the hardware supports it. "
             "Example: --precision fp32"
         ),
     ] = "auto",
@@ -93,9 +92,9 @@ def encode(
 ) -> None:
     """Write the sparse vectors of a corpus as Parquet shards.
 
-    Stop it at any time and run the same command again: finished shards are kept. Many processes, on many machines that
-    share the output folder, divide the shards among them under `accelerate launch -m lexmotion encode ...`. Read the
-    result with `lexmotion.evaluation.encoding.shards.load_encoded`.
+    If stopped, run the same command again: finished shards are kept. Under `accelerate launch -m lexmotion encode`,
+    processes on machines that share the output folder divide the shards. Read the result with
+    `lexmotion.evaluation.encoding.shards.load_encoded`.
 
     Example: [bold]lexmotion encode --model runs/small/model --dataset prepared/humanml3d --output-dir vectors[/]
     """
@@ -105,18 +104,9 @@ def encode(
     state = shards.process_state(cpu=device == "cpu")
     loaded, processor = load_model(model, device or str(state.device))
     started = time.perf_counter()
-    report = shards.encode(
-        loaded,
-        dataset,
-        output_dir,
-        splits=split_names(split),
-        kinds=[kind.strip() for kind in what.split(",")],
-        shard_size=shard_size,
-        batch_size=batch_size,
-        precision=precision,
-        processor=processor,
-        progress=True,
-    )
+    splits, kinds = split_names(split), [kind.strip() for kind in what.split(",")]
+    settings = shard_size, batch_size, precision
+    report = shards.encode(loaded, dataset, output_dir, splits, kinds, *settings, processor, progress=True)
     if state.is_main_process:
         took = f"{time.perf_counter() - started:.0f} s, {state.num_processes} processes"
         console = Console(highlight=False)
@@ -128,7 +118,7 @@ def encode(
 
 @index_app.callback()
 def index() -> None:
-    """Make and change an index of motions, to search them by words."""
+    """Build and change an index of motions to search by words."""
 
 
 @index_app.command("build")
@@ -136,21 +126,20 @@ def index_build(
     index_dir: IndexArgument,
     vectors: VectorsOption = None,
     dataset: Annotated[
-        Path | None,
-        typer.Option(help="Or a prepared dataset, encoded now. Example: --dataset prepared/humanml3d"),
+        Path | None, typer.Option(help="Or a prepared dataset to encode now. Example: --dataset prepared/humanml3d")
     ] = None,
     other: Annotated[
         Path | None,
-        typer.Option("--index", help="Or another index, copied, whatever its engine. Example: --index motions.index"),
+        typer.Option("--index", help="Or another index of any engine to copy. Example: --index motions.index"),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="Where the rows are: embedded, milvus or postgres. Example: --engine postgres")
+        str, typer.Option(help="Engine that stores the rows: embedded, milvus or postgres. Example: --engine postgres")
     ] = "embedded",
     uri: AddressOption = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder or Hub name of the model that encodes queries; unset, the one of the vectors. "
+            help="Folder or Hub name of the model that encodes queries; if unset, that of the vectors. "
             "Example: --model runs/small/model"
         ),
     ] = None,
@@ -158,10 +147,10 @@ def index_build(
     overwrite: OverwriteOption = False,
     device: DeviceOption = None,
 ) -> None:
-    """Make an index of the motions of a corpus.
+    """Build an index of the motions of a corpus.
 
-    Takes the vectors of `lexmotion encode`, or encodes a prepared dataset. Captions are kept as metadata. `--index OLD
-    --engine postgres --uri ...` moves an index to another engine, or back.
+    Reads the vectors of `lexmotion encode`, or encodes a prepared dataset. Captions are kept as metadata. `--index OLD
+    --engine postgres --uri ...` copies an index to another engine, or back.
 
     Example: [bold]lexmotion index build INDEX --dataset prepared/humanml3d --model runs/small/model[/]
     """
@@ -169,18 +158,9 @@ def index_build(
     from lexmotion.evaluation.search import build_index
 
     started = time.perf_counter()
-    with build_index(
-        index_dir,
-        vectors=vectors,
-        dataset=dataset,
-        index=other,
-        model=model,
-        splits=split_names(split),
-        engine=engine,
-        uri=uri,
-        overwrite=overwrite,
-        device=device,
-    ) as made:
+    source: dict[str, Any] = {"vectors": vectors, "dataset": dataset, "index": other, "splits": split_names(split)}
+    options: dict[str, Any] = {"model": model, "engine": engine, "uri": uri, "overwrite": overwrite, "device": device}
+    with build_index(index_dir, **source, **options) as made:
         took = time.perf_counter() - started
         Console(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
 
@@ -190,26 +170,26 @@ def index_build(
 def index_add(
     index_dir: IndexArgument,
     motions: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MOTION]...", help="Motion files, named by their stems.")
+        list[Path] | None, typer.Argument(metavar="[MOTION]...", help="Motion files, whose stems become the ids.")
     ] = None,
     vectors: VectorsOption = None,
     split: SplitsOption = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace motions of the same id. Example: --replace")
+        bool, typer.Option("--replace", help="Replace motions with the same id. Example: --replace")
     ] = False,
     uri: UriOption = None,
     reading: ReadingOptions = ReadingOptions(),
     device: DeviceOption = None,
 ) -> None:
-    """Add motion files, or more vectors. What was added stays, whatever happens afterwards.
+    """Add motion files or vectors to an index; they are on disk when the command returns.
 
     Example: [bold]lexmotion index add INDEX kick.bvh jump.npy[/]
     """
     if bool(motions) == (vectors is not None):
-        raise ValueError("give motion files or --vectors DIR, one of the two: what is to be added")
+        raise ValueError("motions to add: pass either motion files or --vectors DIR")
     missing = [path for path in motions or () if not path.is_file()]
     if missing:
-        raise FileNotFoundError(f"no motion file {str(missing[0])!r}; give .npy, .npz, .bvh or .csv files")
+        raise FileNotFoundError(f"no motion file {str(missing[0])!r}; pass .npy, .npz, .bvh or .csv files")
     begin()
     from lexmotion.evaluation.search import add_files, encoded_items, open_index
 
@@ -228,7 +208,7 @@ def index_delete(
     index_dir: IndexArgument,
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Motions to delete.", show_default=False)],
     missing_ok: Annotated[
-        bool, typer.Option("--missing-ok", help="Pass over ids that are not there. Example: --missing-ok")
+        bool, typer.Option("--missing-ok", help="Ignore ids that do not exist. Example: --missing-ok")
     ] = False,
     uri: UriOption = None,
 ) -> None:
@@ -245,12 +225,8 @@ def index_delete(
 
 
 @index_app.command("info")
-def index_info(
-    index_dir: IndexArgument,
-    as_json: JsonOption = False,
-    uri: UriOption = None,
-) -> None:
-    """Check every file of an index against its checksum, and say what it holds and where.
+def index_info(index_dir: IndexArgument, as_json: JsonOption = False, uri: UriOption = None) -> None:
+    """Check the files of an index against their checksums, and show its content and location.
 
     Example: [bold]lexmotion index info INDEX[/]
     """
@@ -272,25 +248,25 @@ def search(
     index_dir: Annotated[
         str, typer.Argument(metavar="INDEX", help="Folder or Hub name of an index.", show_default=False)
     ],
-    text: Annotated[str | None, typer.Argument(help="What happens in the motion.", show_default=False)] = None,
+    text: Annotated[str | None, typer.Argument(help="Description of the motion.", show_default=False)] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Motions to find. Example: -k 20")] = 10,
     must: MustOption = None,
     must_not: MustNotOption = None,
     boost: BoostOption = None,
     motion: Annotated[
-        Path | None, typer.Option(help="Search by example: a motion file instead of text. Example: --motion kick.bvh")
+        Path | None, typer.Option(help="Motion file to search by, instead of text. Example: --motion kick.bvh")
     ] = None,
     reading: ReadingOptions = ReadingOptions(),
     model: OtherModelOption = None,
     as_json: JsonOption = False,
     html: Annotated[
-        Path | None, typer.Option(help="Page to write, which needs no other file. Example: --html report.html")
+        Path | None, typer.Option(help="Self-contained HTML page to write. Example: --html report.html")
     ] = None,
     dataset: HitsDatasetOption = None,
     uri: UriOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Find motions by words, or by a motion, and see which words matched.
+    """Find motions by text or by an example motion, and see which words matched.
 
     Without text and motion, the words of --must and --boost are the query.
 
@@ -298,11 +274,11 @@ def search(
     """
     factors = parse_factors(boost or [])
     if text is not None and motion is not None:
-        raise ValueError("give a text or --motion, and not both")
+        raise ValueError("query: got a text and --motion; pass one of them")
     if motion is not None and not motion.is_file():
-        raise FileNotFoundError(f"no motion file {str(motion)!r}; give a .npy, .npz, .bvh or .csv file")
+        raise FileNotFoundError(f"no motion file {str(motion)!r}; pass a .npy, .npz, .bvh or .csv file")
     if dataset is not None and not dataset.is_dir():
-        raise FileNotFoundError(f"no dataset {str(dataset)!r}; --dataset takes what `lexmotion prepare` wrote")
+        raise FileNotFoundError(f"no dataset {str(dataset)!r}; pass a folder written by `lexmotion prepare`")
     begin()
     from lexmotion.evaluation.search import ask, hits_table, open_index
 
@@ -330,38 +306,36 @@ def demo(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="Output of `lexmotion quickstart`, a model (folder or Hub name), or a folder of --export; unset, "
-            "./quickstart where there is one.",
+            help="Output of `lexmotion quickstart`, a model (folder or Hub name), or a folder of --export; if unset, "
+            "./quickstart if it exists.",
             show_default=False,
         ),
     ] = None,
     index: Annotated[
         str | None,
-        typer.Option(help="Index to search, folder or Hub name; unset, the dataset's. Example: --index motions.index"),
+        typer.Option(help="Index (folder or Hub name); if unset, that of the dataset. Example: --index motions.index"),
     ] = None,
     dataset: HitsDatasetOption = None,
     split: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Split of the dataset, repeatable; unset, test, with --index every one. Example: --split test"
-        ),
+        typer.Option(help="Dataset split, repeatable; if unset, test, or all with --index. Example: --split test"),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page. Example: --port 7860")] = 7860,
     host: Annotated[
-        str, typer.Option(help="Address to serve at; 0.0.0.0 lets other machines in. Example: --host 0.0.0.0")
+        str, typer.Option(help="Address to serve at; 0.0.0.0 accepts other machines. Example: --host 0.0.0.0")
     ] = "127.0.0.1",
     share: Annotated[
-        bool, typer.Option("--share/--no-share", help="Open a public address through gradio. Example: --share")
+        bool, typer.Option("--share/--no-share", help="Serve at a public gradio address too. Example: --share")
     ] = False,
     export: Annotated[
         Path | None,
-        typer.Option(help="Do not start, but write a folder that is a Space, or replace one. Example: --export space"),
+        typer.Option(help="Write or replace a folder with a Space instead of serving. Example: --export space"),
     ] = None,
     device: DeviceOption = None,
 ) -> None:
-    """Search motions in the browser, by words and by example, and see why each was found.
+    """Search motions in the browser, by text and by example, and see why each was found.
 
-    Needs `pip install lexmotion[demo]`. Nothing leaves this machine, and nothing is loaded from elsewhere.
+    Needs `pip install lexmotion[demo]`. Nothing leaves this machine without --share; the page loads no other site.
 
     Example: [bold]lexmotion demo quickstart --port 7860[/]
     """
@@ -374,7 +348,7 @@ def demo(
     if export is None:
         from lexmotion.hub_cards.space.app import gradio_server, serve
 
-        gradio_server()  # a package that is not there is told now, and not after a corpus was encoded
+        gradio_server()  # a missing package is reported before a corpus is encoded
     opened = open_demo(source, index, dataset, split_names(split), device, progress=True)
     if export is not None:
         from lexmotion.hub_cards.space_folder import write_space

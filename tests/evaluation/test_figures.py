@@ -299,8 +299,8 @@ def test_the_sweep_is_drawn_with_the_dense_model_across(vectors):
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     np.testing.assert_array_equal(lines["R@10, words"].get_ydata(), [row.retrieval["t2m/R10"] for row in rows])
     assert lines["R@1, dense Model"].get_ydata()[0] == dense.retrieval["t2m/R1"]
-    assert {"all", "dense, 60 numbers", "ms a query, 1,000 motions"} <= texts(figure)
-    assert "ms a query, 1,000 motions" not in texts(kept_figure(sweep(text, motion, ids, captions, (2, None)), 40))
+    assert {"all", "dense, 60 numbers", "ms per query, 1,000 motions"} <= texts(figure)
+    assert "ms per query, 1,000 motions" not in texts(kept_figure(sweep(text, motion, ids, captions, (2, None)), 40))
 
 
 # --------------------------------------------------------------------------------------------------- words over time

@@ -17,21 +17,21 @@ Chen, Xin and Liu, Wen and Yu, Jingyi and Yu, Gang and Chen, Tao}, booktitle={Ne
 
 _DESCRIPTION = """\
 BLEU-1 to 4, ROUGE-L and CIDEr of generated captions, as pycocoevalcap computes them but without its Java tokenizer,
-and BERTScore with a local model. Scores of two tokenisations cannot be compared, so the result names its own.
+and BERTScore with a local model. Scores of two tokenisations cannot be compared, so the result names its tokenizer.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list[str]`): the generated caption of each motion.
     references (`list[list[str]]`): the captions of each motion.
-    tokenizer (`str`, *optional*): `"whitespace"` takes texts as they stand, `"words"` lower-cases them and drops
+    tokenizer (`str`, *optional*): `"whitespace"` leaves texts unchanged, `"words"` lower-cases them and drops
         punctuation.
     bertscore_model (`str`, *optional*): local folder of the model for BERTScore.
-    bertscore_layers (`int`, *optional*): its layer whose states are compared.
+    bertscore_layers (`int`, *optional*): layer of that model whose states are compared.
 
 Returns:
-    `BLEU_1`, ..., `BLEU_4`, `ROUGE_L`, `CIDEr` (published tables print them times 100), `tokenizer`,
-    `implementation`, `num_captions`, `num_references`, `num_empty`; with a model, `BERTScore` and what it is of.
+    `BLEU_1`, ..., `BLEU_4`, `ROUGE_L`, `CIDEr` (published tables multiply them by 100), `tokenizer`,
+    `implementation`, `num_captions`, `num_references`, `num_empty`; with a model, `BERTScore` and its settings.
 
 Examples:
 
@@ -51,10 +51,7 @@ class MotionCaptioning(evaluate.Metric):
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features(
-                {
-                    "predictions": datasets.Value("string"),
-                    "references": datasets.Sequence(datasets.Value("string")),
-                }
+                {"predictions": datasets.Value("string"), "references": datasets.Sequence(datasets.Value("string"))}
             ),
         )
 

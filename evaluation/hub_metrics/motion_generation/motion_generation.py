@@ -19,21 +19,21 @@ Sepp}, booktitle={NeurIPS}, year={2017}}
 _DESCRIPTION = """\
 FID, R-precision, multimodal distance, diversity and multimodality of generated motion, each as the mean over
 replications with its 95 % interval. The inputs are embeddings of an evaluator of your own: figures of two evaluators
-cannot be compared, so say which one it was.
+cannot be compared, so report which one you used.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     text_embeds (`list[list[float]]`): the embedding of each caption.
     generated (`list[list[float]]` or `list[list[list[float]]]`): the embedding of the motion generated for each
-        caption, or a list of them, one for each replication.
+        caption, or a list of them, one per replication.
     real (`list[list[float]]`): the embedding of the recorded motion of each caption.
-    multimodality_embeds (`list`, *optional*): texts x samples x dimensions: several motions for each of some texts.
+    multimodality_embeds (`list`, *optional*): several motions for each of some texts (texts, samples, dimensions).
     pool_size (`int`, *optional*), top_k (`int`, *optional*): of the R-precision, 32 and 3.
     pairs (`int`, *optional*), multimodality_pairs (`int`, *optional*): 300 for diversity, 10 for multimodality.
-    replications (`int`, *optional*): as many as `generated` holds, or 20.
+    replications (`int`, *optional*): the number of sets in `generated`, or 20 for one.
     seed (`int`, *optional*): replication `r` draws with `seed + r`.
-    ties (`str`, *optional*): where a motion stands that is as far as others: `"average"`, `"expected"`,
+    ties (`str`, *optional*): position of a motion among equally distant ones: `"average"`, `"expected"`,
         `"optimistic"` or `"pessimistic"`.
 
 Returns:
@@ -67,10 +67,10 @@ class MotionGeneration(evaluate.Metric):
         )
 
     def add_batch(self, **inputs: Any) -> None:
-        """Adds rows of `text_embeds`, `generated` and `real`, all three at once."""
+        """Add rows of `text_embeds`, `generated` and `real`, all three at once."""
         absent = [name for name in self._feature_names() if inputs.get(name) is None]
         if absent:
-            raise ValueError(f"motion_generation needs {', '.join(self._feature_names())}; {absent} missing")
+            raise ValueError(f"inputs: expected {', '.join(self._feature_names())}; pass the missing {absent} too")
         super().add_batch(**inputs)
 
     def _compute(self, text_embeds: Any, generated: Any, real: Any, **protocol: Any) -> dict[str, Any]:
@@ -87,4 +87,4 @@ def _as_array(name: str, rows: Any) -> np.ndarray:
     try:
         return np.asarray(rows, dtype=np.float64)
     except ValueError as error:
-        raise ValueError(f"the rows of `{name}` differ in length: embed all with one evaluator") from error
+        raise ValueError(f"{name}: the rows differ in length; embed all with one evaluator") from error

@@ -17,20 +17,20 @@ author={Petrovich, Mathis and Black, Michael J. and Varol, G{\\"u}l}, booktitle=
 
 _DESCRIPTION = """\
 Recall at 1, 2, 3, 5 and 10 (percent) and median rank (from 1) of text-to-motion and motion-to-text retrieval, and the
-sum of the ten recalls. R@1 of one protocol says nothing about R@1 of another, so the result names its protocol, its
-tie rule and the size of its gallery.
+sum of the ten recalls. R@1 of two protocols cannot be compared, so the result contains its protocol, its tie rule
+and the size of its gallery.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list[list[float]]`): row i scores caption i against every motion; higher is nearer.
-    references (`list[int]`): for each caption the index of its motion; several captions may share one.
-    ties (`str`, *optional*): where an item stands that has the score of others: `"average"`, `"expected"`,
+    references (`list[int]`): index of each caption's motion; several captions may share one.
+    ties (`str`, *optional*): position of an item among those of equal score: `"average"`, `"expected"`,
         `"optimistic"` or `"pessimistic"`.
-    captions (`list[str]`, *optional*): the texts, one for each motion and in its order; what `protocols` needs.
+    captions (`list[str]`, *optional*): the texts, one per motion in the same order; `protocols` needs them.
     protocols (`str` or `list[str]`, *optional*): with captions, one or several of `"all-strict"` (only the pair is
         right), `"all-duplicates"` (every motion with the same caption is right) and `"small-batches"` (mean over
-        pools of 32), or `"all"` of them that the gallery allows.
+        pools of 32), or `"all"` that the gallery allows.
 
 Returns:
     `t2m/R1`, ..., `t2m/R10`, `t2m/MedR`, the same under `m2t/`, `Rsum`, and `protocol`, `ties`, `gallery_size`,
@@ -54,10 +54,7 @@ class MotionRetrieval(evaluate.Metric):
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float32")),
-                    "references": datasets.Value("int64"),
-                }
+                {"predictions": datasets.Sequence(datasets.Value("float32")), "references": datasets.Value("int64")}
             ),
         )
 
@@ -71,17 +68,17 @@ class MotionRetrieval(evaluate.Metric):
     ) -> dict[str, Any]:
         widths = {len(row) for row in predictions}
         if len(widths) != 1:
-            raise ValueError(f"every caption is scored against every motion, got rows of {sorted(widths)} scores")
+            raise ValueError(f"predictions: got rows of {sorted(widths)}; score every caption with every motion")
         similarity = np.asarray(predictions, dtype=np.float32)
         motions = np.asarray(references)
         if captions is None:
             if protocols != "all-strict":
-                raise ValueError(f"protocols={protocols!r} needs captions: pass captions=[...]")
+                raise ValueError(f"protocols={protocols!r} needs captions; pass captions=[...]")
             return retrieval_metrics(similarity, motions, ties or "average")
         if not np.array_equal(motions, np.arange(similarity.shape[1])):
             raise ValueError(
-                f"protocols are of one caption for each motion, in their order: references must be 0..n-1 for "
-                f"{similarity.shape[1]} motions, got {motions.tolist()[:5]}..."
+                f"references: expected 0..n-1 for {similarity.shape[1]} motions, got {motions.tolist()[:5]}...; with "
+                "captions, pass one caption per motion, in their order"
             )
         ids = [f"{place:09d}" for place in range(len(motions))]
         results = evaluate_retrieval(similarity, ids, captions, protocols, ties=ties)
