@@ -91,8 +91,8 @@ class LexicalHead(nn.Module):
         everything = self.active_ids.numel() == self.vocab_size
         left = self.active_ids[self.active_ids < vocab_size]
         if left.numel() == 0:
-            first = int(self.active_ids[0])
-            raise ValueError(f"vocab_size {vocab_size}: active words start at {first}; call set_active_words first")
+            count, first = self.active_ids.numel(), int(self.active_ids[0])
+            raise ValueError(f"vocab_size {vocab_size}: {count} active words start at {first}; call set_active_words")
 
         def resized(values: torch.Tensor) -> torch.Tensor:
             kept = values[:vocab_size]
