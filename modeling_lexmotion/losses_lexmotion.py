@@ -132,8 +132,8 @@ def paired_clip_ids(
     device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return the clips of the captions (Bt,) and motions (Bm,) of this process for `shape` (Bt, Bm), by default pairing row
-    i with row i; raises ValueError if neither is possible.
+    Return the clips of this process's captions and motions, (Bt,) and (Bm,), for `shape` (Bt, Bm); by default, row i is
+    paired with row i. Raises ValueError if neither is possible.
     """
     if text_clip_ids is not None and motion_clip_ids is not None:
         return text_clip_ids, motion_clip_ids
