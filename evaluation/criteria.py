@@ -1,4 +1,4 @@
-"""Did a task do what it is for? Acceptance figures judged against their own baselines, one criterion a line.
+"""Acceptance criteria: the figures of a task, judged against their own baselines.
 
 Only criteria that need no second training run; gains must exceed the half-width of their 95 % interval.
 """
@@ -11,13 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Criterion:
-    """One promise of a task and whether it is kept.
+    """
+    One acceptance criterion of a task and its verdict.
 
     Args:
-        text: What is promised, with both numbers.
-        value: The figure.
-        reference: What it is compared with.
-        met: Whether it is kept; a NaN keeps nothing.
+        text: the criterion with both numbers.
+        value: the figure.
+        reference: the number it is compared with.
+        met: whether the criterion is met; never for NaN.
     """
 
     text: str
@@ -26,7 +27,7 @@ class Criterion:
     met: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-safe form."""
+        """Return a dictionary that JSON can hold."""
         return asdict(self)
 
 
@@ -36,11 +37,12 @@ COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": oper
 
 
 def judge(rules: Sequence[Rule], figures: Mapping[str, float]) -> list[Criterion]:
-    """The criteria of a task, as far as `figures` hold what they need.
+    """
+    Judge the criteria of a task, as far as `figures` contain their numbers.
 
     Args:
-        rules: Of the task.
-        figures: What it was measured by, see `lexmotion.evaluation.acceptance`.
+        rules: of the task.
+        figures: its acceptance figures, see `lexmotion.evaluation.acceptance`.
 
     Example:
         >>> rules = [("coverage", ">", "prior", "{value:.0%} of the words, prior {reference:.0%}")]

@@ -1,4 +1,4 @@
-"""Configurations of the LexMotion towers and of the dual encoder: architecture only, shipped with the weights."""
+"""Configurations of the LexMotion towers and of the dual encoder: the architecture, saved with the weights."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 HEAD_KINDS = ("splade", "vdr")
 POSITION_INITS = ("normal", "sincos")
-# Options of a training that configurations held before; a checkpoint of then loads without them.
+# Training options in the configurations of old checkpoints, which are dropped on loading.
 TRAINING_OPTIONS = ("false_negative_threshold", "hard_negative_beta", "contrast_temperature")
 
 
@@ -18,29 +18,26 @@ def _without_training_options(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _check_head(head_kind: str, top_k: int | None, min_words: int = 0) -> None:
     if head_kind not in HEAD_KINDS:
-        raise ValueError(f"head_kind must be one of {HEAD_KINDS}, got {head_kind!r}")
+        raise ValueError(f"head_kind: got {head_kind!r}; pass one of {HEAD_KINDS}")
     if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be a positive number of words or None (keep all), got {top_k}")
+        raise ValueError(f"top_k: got {top_k}; pass at least 1, or None to keep all words")
     if min_words < 0 or (top_k is not None and min_words > top_k):
-        raise ValueError(f"min_words must lie in 0..top_k ({top_k}), got {min_words}")
+        raise ValueError(f"min_words: got {min_words}; pass a number in 0..top_k ({top_k})")
 
 
 @strict
 class LexMotionTextConfig(PreTrainedConfig):
     r"""
-    Configuration of [`LexMotionTextModel`]: a BERT-family encoder and a lexical head over its own vocabulary.
+    Configuration of [`LexMotionTextModel`]: a BERT-family encoder and a lexical head over its vocabulary.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`):
-            The encoder, of model type `bert` or `distilbert`; BERT-base sizes when left out.
-        num_active_words (`int`, *optional*):
-            How many vocabulary entries the head may activate; all of them when `None`. The ids travel with the
-            weights.
-        head_kind (`str`): `"splade"` (transform, max over tokens, log(1 + ReLU)) or `"vdr"` (LayerNorm, max, ELU + 1).
-        top_k (`int`, *optional*): keep only the k largest words of every embedding.
-        min_words (`int`): an embedding with fewer words above zero has its scores lifted until there are so many.
-        num_decoder_layers (`int`): depth of the weak decoder of LexMLM (2 in LexMAE and LexLIP).
-        lexicon_hash (`str`, *optional*): of the lexicon it was trained with; a processor with another one is refused.
+        encoder_config: the encoder, of model type `bert` or `distilbert`; by default with BERT-base sizes.
+        num_active_words: number of words the head may activate; None for all. Their ids are saved with the weights.
+        head_kind: `"splade"` (transform, max over tokens, log(1 + ReLU)) or `"vdr"` (LayerNorm, max, ELU + 1).
+        top_k: number of largest words to keep per vector; None for all.
+        min_words: minimum number of words above zero; the scores of vectors with fewer are raised until they have it.
+        num_decoder_layers: depth of the weak decoder of LexMLM (2 in LexMAE and LexLIP).
+        lexicon_hash: hash of the lexicon of the training; processors with another lexicon are refused.
     """
 
     model_type = "lexmotion_text"
@@ -74,7 +71,7 @@ class LexMotionTextConfig(PreTrainedConfig):
 
     @property
     def head_act(self) -> str:
-        """Activation of the lexical head, the encoder's own."""
+        """Activation of the lexical head, the same as the encoder's."""
         return getattr(self.encoder_config, "hidden_act", None) or self.encoder_config.activation
 
     @property
@@ -89,28 +86,25 @@ class LexMotionTextConfig(PreTrainedConfig):
 @strict
 class LexMotionMotionConfig(PreTrainedConfig):
     r"""
-    Configuration of [`LexMotionMotionModel`]: a ViT over a grid of body parts x time windows and a lexical head.
+    Configuration of [`LexMotionMotionModel`]: a ViT over a grid of body parts x time windows, and a lexical head.
 
     Args:
-        num_features (`int`): width F of `motion_values` (B, T, F): 66 for `positions` with 22 joints, 263 for
-            `humanml3d`.
-        parts (`list[list[int]]`, *optional*): the columns of `motion_values` that make each body part; one part when
-            `None`.
-        patch_frames (`int`): frames in one time window (16 in MotionPatches).
-        num_frames (`int`): longest motion in frames (224 = 14 windows of 16).
-        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the transformer, ViT-B sizes by
-            default.
-        hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation, training only.
-        vocab_size, word_embedding_size (`int`): shape of the word embeddings shared with the text tower.
+        num_features: width F of `motion_values` (B, T, F): 66 for `positions` with 22 joints, 263 for `humanml3d`.
+        parts: columns of `motion_values` of each body part; None for a single part.
+        patch_frames: frames per time window (16 in MotionPatches).
+        num_frames: length of the longest motion in frames (224 = 14 windows of 16).
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: of the transformer, by default a ViT-B.
+        hidden_dropout, attention_dropout, drop_path_rate: regularization, training only.
+        vocab_size, word_embedding_size: shape of the word embeddings shared with the text tower.
         num_active_words, head_kind, top_k, min_words: as in [`LexMotionTextConfig`].
-        word_share (`float`, *optional*): no word is active in more than this share of the motions of the training; the
-            head then holds a threshold for every word ([`LexMotionModel.limit_motion_words`] sets both).
-        decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers (`int`): decoders of CMMM and LexMMM.
-        position_init (`str`): where the learned grid embeddings start: `"normal"` with std `initializer_range`, or
-            `"sincos"`, sinusoids in time (Vaswani et al.) and unit normal parts, which short trainings gain by.
-        contrast_size, contrast_hidden_size (`int`): projector of the CMMM contrast (CMAE).
-        lexicon_hash, statistics_hash (`str`, *optional*): of the lexicon and of the feature statistics it was trained
-            with; a processor with others is refused.
+        word_share: maximum share of the training motions in which a word is active; the head then has a threshold per
+            word. [`LexMotionModel.limit_motion_words`] sets both.
+        decoder_hidden_size, num_decoder_layers, num_feature_decoder_layers: decoders of CMMM and LexMMM.
+        position_init: initial grid embeddings: `"normal"` with std `initializer_range`, or `"sincos"`, sinusoids in
+            time (Vaswani et al.) and unit normal parts, which improves short trainings.
+        contrast_size, contrast_hidden_size: projector of the CMMM contrast (CMAE).
+        lexicon_hash, statistics_hash: hashes of the lexicon and the feature statistics of the training; processors
+            with others are refused.
     """
 
     model_type = "lexmotion_motion"
@@ -152,28 +146,22 @@ class LexMotionMotionConfig(PreTrainedConfig):
         super().__post_init__(**_without_training_options(kwargs))
         _check_head(self.head_kind, self.top_k, self.min_words)
         if self.word_share is not None and not 0 < self.word_share < 1:
-            raise ValueError(f"word_share must lie in (0, 1), got {self.word_share}")
+            raise ValueError(f"word_share: got {self.word_share}; pass a number between 0 and 1")
         if self.parts is None:
             self.parts = [list(range(self.num_features))]
         self.parts = [[int(column) for column in part] for part in self.parts]
-        columns = [column for part in self.parts for column in part]
-        if (
-            not columns
-            or min(columns) < 0
-            or max(columns) >= self.num_features
-            or any(not part for part in self.parts)
-        ):
+        columns = {column for part in self.parts for column in part}
+        if not columns or not all(self.parts) or not columns <= set(range(self.num_features)):
+            got = f"{len(self.parts)} parts over columns {min(columns, default=None)}..{max(columns, default=None)}"
             raise ValueError(
-                f"parts must be non-empty lists of columns in 0..{self.num_features - 1} (num_features="
-                f"{self.num_features}), got {len(self.parts)} parts over columns "
-                f"{min(columns, default=None)}..{max(columns, default=None)}"
+                f"parts: got {got}; pass non-empty lists of columns in 0..{self.num_features - 1} (num_features="
+                f"{self.num_features})"
             )
         if self.position_init not in POSITION_INITS:
-            raise ValueError(f"position_init must be one of {POSITION_INITS}, got {self.position_init!r}")
+            raise ValueError(f"position_init: got {self.position_init!r}; pass one of {POSITION_INITS}")
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}"
-            )
+            heads = self.num_attention_heads
+            raise ValueError(f"hidden_size: got {self.hidden_size}; pass a multiple of num_attention_heads ({heads})")
 
     @property
     def num_windows(self) -> int:
@@ -188,18 +176,18 @@ class LexMotionMotionConfig(PreTrainedConfig):
 @strict
 class LexMotionConfig(PreTrainedConfig):
     r"""
-    Configuration of [`LexMotionModel`], the dual encoder, and of the phase heads that hold it.
+    Configuration of [`LexMotionModel`], the dual encoder, and of the models of its pretraining phases.
 
     Args:
-        text_config, motion_config: the towers. Both must speak of the same words: equal vocabulary and embedding
-            sizes.
-        temperature (`float`): divides the cosine of two lexical vectors in the contrast (0.05, as LexLIP).
-        num_segments (`int`): parts of the time that are also pooled apart, so that the order of events counts; 1: off.
-        segment_weight (`float`): w of the lexical score (1 - w) cosine(whole) + w mean_k cosine(segment k).
-        event_words (`list[int]`, *optional*):
-            Ids of the words that begin a new event of a caption ("then"); without, segments are parts of the text.
-        dense_size (`int`, *optional*): width of a dense vector beside the lexical one; none when `None`.
-        hybrid_weight (`float`): h of the score (1 - h) lexical + h dense cosine.
+        text_config, motion_config: the towers, with equal vocabulary and embedding sizes.
+        temperature: divisor of the cosine of two lexical vectors in the contrast (0.05, as in LexLIP).
+        num_segments: number of equal parts of the time that are also pooled separately, so that the order of events
+            counts; 1 disables them.
+        segment_weight: w of the lexical score (1 - w) cosine(whole) + w mean_k cosine(segment k).
+        event_words: ids of the words that begin a new event of a caption ("then"); None makes segments parts of the
+            text.
+        dense_size: width of an additional dense vector; None for none.
+        hybrid_weight: h of the score (1 - h) lexical + h dense cosine.
     """
 
     model_type = "lexmotion"
@@ -213,7 +201,7 @@ class LexMotionConfig(PreTrainedConfig):
     event_words: list | None = None
     dense_size: int | None = None
     hybrid_weight: float | int = 0.5
-    tie_word_embeddings: bool = True  # one matrix of words for both towers: what makes the dimensions the same words
+    tie_word_embeddings: bool = True  # one matrix of words for both towers, so that their dimensions are the same
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
@@ -221,16 +209,15 @@ class LexMotionConfig(PreTrainedConfig):
         text, motion = self.text_config, self.motion_config
         if (text.vocab_size, text.hidden_size) != (motion.vocab_size, motion.word_embedding_size):
             raise ValueError(
-                f"the towers do not share a vocabulary: the text tower has {text.vocab_size} words of size "
-                f"{text.hidden_size}, the motion tower expects {motion.vocab_size} of size "
-                f"{motion.word_embedding_size}; give motion_config the text tower's vocab_size and hidden_size"
+                f"motion_config: got {motion.vocab_size} words of size {motion.word_embedding_size} for a text tower "
+                f"with {text.vocab_size} of size {text.hidden_size}; pass its vocab_size and hidden_size"
             )
         if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+            raise ValueError(f"temperature: got {self.temperature}; pass a positive number")
         if self.num_segments < 1:
-            raise ValueError(f"num_segments must be at least 1 (off), got {self.num_segments}")
+            raise ValueError(f"num_segments: got {self.num_segments}; pass at least 1 (no segments)")
         if self.dense_size is not None and self.dense_size < 1:
-            raise ValueError(f"dense_size must be a positive width or None (no dense vector), got {self.dense_size}")
+            raise ValueError(f"dense_size: got {self.dense_size}; pass at least 1, or None for no dense vector")
         for name in ("segment_weight", "hybrid_weight"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}: the words always count")
+                raise ValueError(f"{name}: got {getattr(self, name)}; pass a number in [0, 1), so that words count")

@@ -1,9 +1,10 @@
 """
-Captions and motions -> sparse lexical vectors, at the speed of the matrix products.
+Fast encoding of captions and motions as sparse lexical vectors.
 
-What `forward` computes, without what only training needs: batches of like length, one tokenizer call for thousands of
-captions, scores of the active words alone, and from them the rows of a sparse matrix; no (B, V) tensor is built.
-Inputs are taken a window at a time, so that memory does not grow with the corpus, only with its sparse result.
+Computes what `forward` computes, without what only training needs: inputs of similar length are batched together, one
+tokenizer call reads thousands of captions, and only the scores of active words are computed, which become the rows of
+a sparse matrix; no (B, V) tensor is built. Inputs are read window by window, so only the sparse result grows with the
+corpus.
 """
 
 import contextlib
@@ -24,41 +25,39 @@ from .lexical_head import LexicalHead, max_pooled_projection, saturate
 
 try:
     from scipy import sparse
-except ImportError:  # a model that came as remote code is usable without, as long as it encodes nothing
+except ImportError:  # models loaded as remote code need it only for encoding
     sparse = None
 
 PRECISIONS = ("auto", "fp32", "bf16")
-CAPTION_WINDOW, MOTION_WINDOW = 1 << 14, 1 << 10  # inputs sorted by length together, and in memory at a time
+CAPTION_WINDOW, MOTION_WINDOW = 1 << 14, 1 << 10  # inputs that are in memory and sorted by length together
 CPU_BATCH, ACCELERATOR_BATCH = 64, 512
-
-
-# ------------------------------------------------------------------------------------------------------- the machine
 
 
 @functools.cache
 def _cpu() -> set[str]:
-    """Words with which Linux describes the processor, vendor and instruction sets among them; empty elsewhere."""
+    """
+    Return the words with which Linux describes the processor, such as vendor and instruction sets; empty elsewhere.
+    """
     try:
-        description = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
+        return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].split())
     except OSError:
         return set()
-    return set(description.split())
 
 
 def encoding_dtype(precision: str, device: torch.device) -> torch.dtype:
     """
-    What matrix products are computed in.
+    Return the dtype of matrix products.
 
     Args:
-        precision: `"fp32"`, `"bf16"`, or `"auto"`: bfloat16 where the processor multiplies it faster than float32
-            (AVX512-BF16, AMX, GPUs since Ampere), else float32.
-        device: where the model is.
+        precision: `"fp32"`, `"bf16"`, or `"auto"`: bfloat16 if the processor multiplies it faster than float32
+            (AVX512-BF16, AMX, GPUs since Ampere), otherwise float32.
+        device: device of the model.
 
     Raises:
-        ValueError: another precision.
+        ValueError: if the precision is unknown.
     """
     if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        raise ValueError(f"precision: got {precision!r}; pass one of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
     if device.type == "cuda":
@@ -70,7 +69,7 @@ def encoding_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 @contextlib.contextmanager
 def usable_threads() -> Iterator[None]:
-    """No more threads than the process may use cores, nor than it was told to use; as before afterwards."""
+    """Limit torch's threads to the cores that the process may use; restores the number afterwards."""
     before = torch.get_num_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else before
     if cores >= before:
@@ -100,27 +99,28 @@ def _onednn_is_better() -> bool:
         return False
     if not hasattr(getattr(torch.backends.mkldnn, "matmul", None), "fp32_precision"):  # torch < 2.9
         return False
-    numbers = torch.full((64, 64), 1.0 + 2.0**-12)  # bfloat16 would make ones of them
+    numbers = torch.full((64, 64), 1.0 + 2.0**-12)  # 1 in bfloat16
     with _onednn_products(), torch.no_grad():
         return torch.equal(numbers @ torch.eye(64), numbers)
 
 
 def exact_products() -> contextlib.AbstractContextManager:
     """
-    Float32 matrix products on AMD processors with AVX-512 at twice the speed, with float32's accuracy.
+    Return the context that doubles the speed of float32 matrix products on AMD processors with AVX-512, at full
+    accuracy.
 
-    torch gives them to MKL, which leaves AVX-512 unused there; oneDNN does not. torch's only switch to oneDNN permits
-    bfloat16 as well, which oneDNN takes up on AMX alone: that it does not is tried once, on numbers that would show.
+    On these, torch uses MKL, which ignores AVX-512, and oneDNN is faster. torch's only switch to oneDNN also permits
+    bfloat16, which oneDNN uses on AMX only; one test product makes sure that the results are exact.
     """
     return _onednn_products() if _onednn_is_better() else contextlib.nullcontext()
 
 
 class LinearMaps(TorchFunctionMode):
     """
-    Linear maps in `dtype`, and everything else as it comes.
+    Runs linear maps in `dtype` and leaves everything else unchanged.
 
-    Weights are cast once, not at every batch (autocast keeps a cast only of weights that train, and hands it on to an
-    autocast around it). Attention is left alone: its products are too small for oneDNN.
+    Weights are cast once, not per batch (autocast caches only casts of trainable weights, and passes its cache on to
+    an enclosing autocast). Attention is not cast: its products are too small for oneDNN.
     """
 
     def __init__(self, dtype: torch.dtype):
@@ -142,11 +142,10 @@ class LinearMaps(TorchFunctionMode):
             return function(*map(self._cast, args), **(kwargs or {}))
 
 
-# ------------------------------------------------------------------------------------- which processor a model is for
-
-
 def _hashes(processor: Any) -> dict[str, str | None]:
-    """Hashes of the lexicon and the statistics of a processor or a part of it; None where it has none."""
+    """
+    Return the hashes of the lexicon and the statistics of a processor or one of its parts; None for missing ones.
+    """
     extractor, lexicon = getattr(processor, "feature_extractor", processor), getattr(processor, "lexicon", None)
     return {
         "lexicon_hash": getattr(lexicon, "hash", None),
@@ -161,11 +160,10 @@ def _with_towers(config: Any) -> list[Any]:
 
 def bind_processor(model: nn.Module, processor: Any) -> None:
     """
-    Write into a model's configurations which lexicon and which statistics it is trained with, so that others are
-    refused by [`check_processor`].
+    Write the hashes of the processor's lexicon and statistics into a model's configurations, for [`check_processor`].
 
     Raises:
-        ValueError: the active words of the model are not those of the lexicon.
+        ValueError: if the active words of the model are not those of the lexicon.
     """
     hashes, lexicon = _hashes(processor), getattr(processor, "lexicon", None)
     if lexicon is not None:
@@ -173,8 +171,8 @@ def bind_processor(model: nn.Module, processor: Any) -> None:
         for head in (module for module in model.modules() if isinstance(module, LexicalHead)):
             if head.active_ids.tolist() != words:
                 raise ValueError(
-                    f"the model has {head.active_ids.numel()} active words, which are not the {len(words)} of the "
-                    "corpus's lexicon: start from a model trained with this corpus's processor"
+                    f"the model's {head.active_ids.numel()} active words are not the {len(words)} of the lexicon; "
+                    "start from a model trained with this corpus's processor"
                 )
     for module in model.modules():
         for config in _with_towers(getattr(module, "config", None)):
@@ -185,32 +183,29 @@ def bind_processor(model: nn.Module, processor: Any) -> None:
 
 def check_processor(config: Any, processor: Any) -> None:
     """
-    Refuse a processor whose words or whose normalisation are not those a model was trained with.
+    Check that a model was trained with the words and the normalization of a processor.
 
     Args:
-        config: of the model. Those saved before hashes were kept have none and accept every processor.
-        processor: a `LexMotionProcessor`, or its tokenizer or feature extractor, of which only what it has is checked.
+        config: configuration of the model; if it has no hashes, as in old checkpoints, every processor is accepted.
+        processor: a `LexMotionProcessor`, or only its tokenizer or feature extractor.
 
     Raises:
-        ValueError: another lexicon or other statistics.
+        ValueError: if the lexicon or the statistics differ.
     """
     for name, found in _hashes(processor).items():
         kept = (getattr(part, name, None) for part in _with_towers(config))
         expected = {value for value in kept if value is not None}
         if found is not None and expected and expected != {found}:
             what = name.removesuffix("_hash")
+            trained = " and ".join(sorted(value[:12] for value in expected))
             raise ValueError(
-                f"the processor's {what} (hash {found[:12]}) is not the one this model was trained with (hash "
-                f"{' and '.join(sorted(value[:12] for value in expected))}): its vectors would mean something else. "
-                "Load the processor saved beside the model"
+                f"the processor's {what}: got hash {found[:12]} for a model trained with {trained}, so its vectors "
+                "would be wrong; load the processor saved with the model"
             )
 
 
-# ---------------------------------------------------------------------------------------------------------- encoding
-
-
 def longest_first(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Places of `lengths` (N,) in batches of like length."""
+    """Yield the positions of `lengths` (N,) in batches of similar length, longest first."""
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
@@ -221,7 +216,8 @@ class _WordVectors:
     The lexical head at inference: token states -> the entries of a sparse matrix.
 
     Args:
-        head: of the tower. word_embeddings: (V, D), its output matrix; the active rows are taken and cast once.
+        head: lexical head of the tower.
+        word_embeddings: (V, D), its output matrix; the active rows are gathered and cast once.
     """
 
     def __init__(self, head: LexicalHead, word_embeddings: torch.Tensor, dtype: torch.dtype):
@@ -256,37 +252,34 @@ def _encode(
     inputs: Callable[[slice], tuple[np.ndarray, Callable[[np.ndarray], dict[str, torch.Tensor]]]],
     count: int,
     window: int,
+    description: str,
     batch_size: int | None,
     precision: str,
-    description: str,
     progress: bool,
 ) -> "sparse.csr_matrix":
     """
-    The loop of both towers.
+    Encode a corpus with one of the towers.
 
     Args:
         token_states: inputs of a batch -> token states (B, N, D) and their mask (B, N).
-        inputs: a slice of the corpus, at most `window` items, -> how long each of them is, and a function that takes
-            places in the slice to the inputs of a batch.
-        count: N, items of the corpus.
+        inputs: slice of at most `window` items -> their lengths, and a function from positions in it to a batch.
+        count: N, the number of items.
 
     Returns:
         (N, V) float32 CSR.
     """
     if sparse is None:
-        raise ImportError("encoding returns scipy matrices, and scipy is not installed: run `pip install scipy`")
+        raise ImportError("encoding returns scipy matrices, but scipy is not installed; run `pip install scipy`")
     device = tower.device
     dtype = encoding_dtype(precision, device)
-    if tower.dtype != torch.float32:  # weights that are rounded already, or finer than any choice
+    if tower.dtype != torch.float32:  # rounded or double-precision weights are used as they are
         if precision == "fp32":
-            raise ValueError(
-                f"the weights are {tower.dtype}: load the model with dtype=torch.float32 to encode in fp32"
-            )
+            raise ValueError(f"precision 'fp32': got {tower.dtype} weights; load the model with dtype=torch.float32")
         dtype = tower.dtype
     if batch_size is None:
         batch_size = CPU_BATCH if device.type == "cpu" else ACCELERATOR_BATCH
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        raise ValueError(f"batch_size: got {batch_size}; pass at least 1")
     words = _WordVectors(tower.lexical_head, word_embeddings, dtype)
     is_half = dtype in (torch.bfloat16, torch.float16)
     lowered = torch.autocast(device.type, dtype if is_half else None, enabled=is_half, cache_enabled=False)
@@ -309,8 +302,7 @@ def _encode(
                 rows, ids, weights = (np.concatenate(column) for column in zip(*found, strict=True))
                 order = np.argsort(rows, kind="stable")
                 ends = np.bincount(rows, minlength=len(lengths)).cumsum()
-                shape = (len(lengths), tower.config.vocab_size)
-                row_starts = np.concatenate([[0], ends])
+                shape, row_starts = (len(lengths), tower.config.vocab_size), np.concatenate([[0], ends])
                 parts.append(sparse.csr_matrix((weights[order], ids[order], row_starts), shape=shape))
     finally:
         tower.train(was_training)
@@ -324,7 +316,10 @@ class _WithProcessor:
     config: Any
 
     def _processor_part(self, processor: Any, name: str, auto_class: Any) -> Any:
-        """The tokenizer or feature extractor: given alone or in a processor, else the one saved beside the weights."""
+        """
+        Return the tokenizer or feature extractor: the given one, alone or in a processor, or the one saved with the
+        weights.
+        """
         if processor is not None:
             check_processor(self.config, processor)
             return getattr(processor, name, processor)
@@ -332,10 +327,10 @@ class _WithProcessor:
         if name not in parts:
             if not self.name_or_path:
                 raise ValueError(
-                    f"this {type(self).__name__} was not loaded from a folder or the Hub, so its processor is "
-                    "unknown: pass processor=LexMotionProcessor.from_pretrained(...)"
+                    f"this {type(self).__name__} was not loaded from a folder or the Hub and has no processor; pass "
+                    "processor=LexMotionProcessor.from_pretrained(...)"
                 )
-            # Whoever loaded the model's code from there trusted it.
+            # If the model's own code was loaded from there, the user trusts it.
             trusted = type(self).__module__.startswith("transformers_modules.")
             parts[name] = auto_class.from_pretrained(self.name_or_path, trust_remote_code=trusted or None)
             check_processor(self.config, parts[name])
@@ -343,7 +338,7 @@ class _WithProcessor:
 
 
 class TextEncodingMixin(_WithProcessor):
-    """`encode_text` of a model that is a text tower or has one as `text_model`."""
+    """Adds `encode_text` to a text tower, or to a model with one as `text_model`."""
 
     def encode_text(
         self,
@@ -355,45 +350,36 @@ class TextEncodingMixin(_WithProcessor):
         progress: bool = False,
     ) -> "sparse.csr_matrix":
         """
-        Word vectors of captions.
+        Encode captions as word vectors.
 
         Args:
-            texts: N captions. processor: the model's `LexMotionProcessor` or its tokenizer; None loads the one saved
-                beside the weights.
-            batch_size: captions at a time; None: 64 on a CPU, 512 elsewhere.
-            max_length: tokens read of a caption.
-            precision: of the matrix products: `"fp32"`, equal to `forward` but for the rounding of another batch;
-                `"bf16"`; `"auto"`: bf16 where the processor is faster at it.
-            progress: show a bar.
+            texts: N captions.
+            processor: the model's `LexMotionProcessor` or its tokenizer; None loads the one saved with the weights.
+            batch_size: captions per batch; None for 64 on a CPU, 512 elsewhere.
+            max_length: tokens read per caption.
+            precision: of the matrix products: `"fp32"`, equal to `forward` up to the rounding of another batch;
+                `"bf16"`; or `"auto"`, bf16 if the processor is faster at it.
+            progress: show a progress bar.
 
         Returns:
             (N, V) float32 CSR, in the order of `texts`.
 
         Raises:
-            ValueError: a caption is empty, the tokenizer is another model's, or there is no processor.
+            ValueError: if a caption is empty, the tokenizer belongs to another model, or no processor is found.
         """
         tower: Any = getattr(self, "text_model", self)
         tokenizer = self._processor_part(processor, "tokenizer", AutoTokenizer)
         if len(tokenizer) > tower.config.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {len(tokenizer)} words, the model reads {tower.config.vocab_size}: pass the "
-                "processor saved with this model"
-            )
+            sizes = f"got {len(tokenizer)} words for a model with {tower.config.vocab_size}"
+            raise ValueError(f"tokenizer: {sizes}; pass the processor saved with this model")
 
         def inputs(window: slice):
             captions = list(texts[window])
             for place, caption in enumerate(captions):
                 if not caption.strip():
-                    raise ValueError(
-                        f"caption {window.start + place} is empty; give every motion a caption or leave it out"
-                    )
-            ids = tokenizer(
-                captions,
-                truncation=True,
-                max_length=max_length,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-            )["input_ids"]
+                    raise ValueError(f"caption {window.start + place} is empty; pass a text, or leave it out")
+            only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
+            ids = tokenizer(captions, truncation=True, max_length=max_length, **only_ids)["input_ids"]
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
 
             def collate(places: np.ndarray) -> dict[str, torch.Tensor]:
@@ -407,22 +393,12 @@ class TextEncodingMixin(_WithProcessor):
         def token_states(input_ids: torch.Tensor, attention_mask: torch.Tensor):
             return tower.encoder(input_ids=input_ids, attention_mask=attention_mask)[0], attention_mask
 
-        return _encode(
-            tower,
-            tower.word_embeddings,
-            token_states,
-            inputs,
-            len(texts),
-            CAPTION_WINDOW,
-            batch_size,
-            precision,
-            "captions",
-            progress,
-        )
+        corpus = (inputs, len(texts), CAPTION_WINDOW, "captions")
+        return _encode(tower, tower.word_embeddings, token_states, *corpus, batch_size, precision, progress)
 
 
 class MotionEncodingMixin(_WithProcessor):
-    """`encode_motion` of a model that is a motion tower or has one as `motion_model`."""
+    """Adds `encode_motion` to a motion tower, or to a model with one as `motion_model`."""
 
     def encode_motion(
         self,
@@ -434,34 +410,35 @@ class MotionEncodingMixin(_WithProcessor):
         progress: bool = False,
     ) -> "sparse.csr_matrix":
         """
-        Word vectors of motions.
+        Encode motions as word vectors.
 
         Args:
             motions: N arrays (T, J, 3) in metres or (T, 263 | 251); or a split of a prepared corpus, a
-                `datasets.Dataset` with the columns `motion` and `fps`, of which no more than a thousand rows are in
-                memory at a time.
-            fps: of all arrays, or one for each; None: the processor's own. A split has its own.
-            processor: the model's `LexMotionProcessor` or its feature extractor; None loads the one saved beside the
+                `datasets.Dataset` with the columns `motion` and `fps`, of which at most a thousand rows are in memory
+                at a time.
+            fps: frame rate of all arrays, or one per array; None for the processor's own. Splits contain theirs.
+            processor: the model's `LexMotionProcessor` or its feature extractor; None loads the one saved with the
                 weights.
-            batch_size: motions at a time; None: 64 on a CPU, 512 elsewhere.
+            batch_size: motions per batch; None for 64 on a CPU, 512 elsewhere.
             precision, progress: as in `encode_text`.
 
         Returns:
             (N, V) float32 CSR, in the order of `motions`.
 
         Raises:
-            ValueError: a motion that the feature extractor refuses, `fps` beside a split, or there is no processor.
+            ValueError: if the feature extractor refuses a motion, `fps` is passed with a split, or no processor is
+                found.
         """
         tower: Any = getattr(self, "motion_model", self)
         extractor = self._processor_part(processor, "feature_extractor", AutoFeatureExtractor)
         is_split = hasattr(motions, "column_names")
         if is_split:
             if fps is not None:
-                raise ValueError("a split says its own fps: leave fps out, or pass a list of arrays")
+                raise ValueError(f"fps: got {fps} with a split, which contains its own; leave it out or pass arrays")
             motions = motions.select_columns(["motion", "fps"]).with_format("numpy")
         given = np.asarray(extractor.fps if fps is None else fps, dtype=np.float64)
         if given.ndim and len(given) != len(motions):
-            raise ValueError(f"got {len(given)} fps for {len(motions)} motions: pass one number, or one for each")
+            raise ValueError(f"got {len(given)} fps for {len(motions)} motions; pass one number, or one per motion")
 
         def inputs(window: slice):
             rows = motions[window]
@@ -480,15 +457,5 @@ class MotionEncodingMixin(_WithProcessor):
             states, seen, *_ = tower.encoder(motion_values, motion_attention_mask)
             return tower.projection_norm(tower.projection(states)), seen
 
-        return _encode(
-            tower,
-            tower.word_embeddings.weight,
-            token_states,
-            inputs,
-            len(motions),
-            MOTION_WINDOW,
-            batch_size,
-            precision,
-            "motions",
-            progress,
-        )
+        corpus = (inputs, len(motions), MOTION_WINDOW, "motions")
+        return _encode(tower, tower.word_embeddings.weight, token_states, *corpus, batch_size, precision, progress)

@@ -1,5 +1,6 @@
 """
-What the model families share: attention, transformer blocks, positions, batches run by length, outputs with losses.
+Building blocks of all model families: attention, transformer blocks, positions, batching by length, outputs with
+losses.
 
 Letters in shape comments are those of `modeling_lexmotion.py`.
 """
@@ -17,16 +18,16 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
-LIKE_LENGTH, MINIMUM_GROUP = 0.75, 256  # rows run together: at least this share of the longest; tokens of a group
+LIKE_LENGTH, MINIMUM_GROUP = 0.75, 256  # length of rows in a group, as share of the longest; tokens of a group
 
 
 @dataclass
 class WithLoss(ModelOutput):
     """
-    An output whose `*_loss` fields are parts of one loss.
+    Output whose `*_loss` fields are parts of one loss.
 
     Args:
-        loss (): the sum of the parts, unweighted, unless given; None without parts. The trainers weigh each part.
+        loss: scalar; unless given, the unweighted sum of the parts, or None without parts. Trainers weigh each part.
     """
 
     loss: torch.FloatTensor | None = None
@@ -72,31 +73,19 @@ class LexMotionAttention(nn.Module):
     def forward(self, hidden_states, attention_mask=None, **kwargs):
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         kind = hidden_states.device.type
-        if torch.is_autocast_enabled(kind):  # once, not in each of the three products
+        if torch.is_autocast_enabled(kind):  # cast once, not for each of the three products
             hidden_states = hidden_states.to(torch.get_autocast_dtype(kind))
-        query, key, value = (
-            projection(hidden_states).view(shape).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        output, weights = attention(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            is_causal=False,
-            scaling=self.scaling,
-            dropout=self.dropout if self.training else 0.0,
-            **kwargs,
-        )
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (project(hidden_states).view(shape).transpose(1, 2) for project in projections)
+        name, dropout = self.config._attn_implementation, self.dropout if self.training else 0.0
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+        options = {"is_causal": False, "scaling": self.scaling, "dropout": dropout}
+        output, weights = attention(self, query, key, value, attention_mask, **options, **kwargs)
         return self.out_proj(output.reshape(*hidden_states.shape[:-1], -1).contiguous()), weights
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drops a residual branch for whole samples while training."""
+    """Stochastic depth: drops a residual branch for complete samples in training."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -142,34 +131,20 @@ class LexMotionLayer(GradientCheckpointingLayer):
 
 
 def vit_layers(config: Any, drop_path_rates: Sequence[float]) -> nn.ModuleList:
-    """The blocks of a ViT with the sizes of its configuration, one for each rate of stochastic depth."""
-    return nn.ModuleList(
-        [
-            LexMotionLayer(
-                config,
-                config.hidden_size,
-                config.num_attention_heads,
-                config.intermediate_size,
-                config.hidden_act,
-                config.hidden_dropout,
-                config.attention_dropout,
-                rate,
-                config.layer_norm_eps,
-            )
-            for rate in drop_path_rates
-        ]
-    )
+    """Return the blocks of a ViT with the sizes of its configuration, one per rate of stochastic depth."""
+    sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size, config.hidden_act)
+    dropouts, eps = (config.hidden_dropout, config.attention_dropout), config.layer_norm_eps
+    return nn.ModuleList([LexMotionLayer(config, *sizes, *dropouts, rate, eps) for rate in drop_path_rates])
 
 
 class LexMotionDecoder(nn.Module):
-    """A short stack of blocks with a final LayerNorm; weak on purpose (method of LexMAE, MAE)."""
+    """A short stack of blocks with a final LayerNorm; weak by design (as in LexMAE and MAE)."""
 
     def __init__(self, config, hidden_size: int, num_heads: int, num_layers: int):
         super().__init__()
         self.config = config
-        self.layers = nn.ModuleList(
-            [LexMotionLayer(config, hidden_size, num_heads, 4 * hidden_size) for _ in range(num_layers)]
-        )
+        sizes = (hidden_size, num_heads, 4 * hidden_size)
+        self.layers = nn.ModuleList([LexMotionLayer(config, *sizes) for _ in range(num_layers)])
         self.norm = nn.LayerNorm(hidden_size, eps=1e-6)
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -181,17 +156,18 @@ class LexMotionDecoder(nn.Module):
 
 def by_length(run: Callable, mask: torch.Tensor, *inputs: torch.Tensor) -> torch.Tensor:
     """
-    Token states of a padded batch, rows of like length run together: on a CPU, padding is work.
+    Compute token states of a padded batch in groups of rows of similar length, because padding takes time on a CPU.
 
-    Captions drawn at random are a third of the longest on average, so this is most of a text tower's time. On other
-    devices, where launching is the cost, the batch runs as it is.
+    Randomly drawn captions are on average a third as long as the longest, so this saves most of a text tower's time.
+    On other devices, where kernel launches dominate, the batch runs as it is.
 
     Args:
-        run: (mask (G, n), *inputs (G, n, ...)) -> states (G, n, D). mask: (B, L), zero = padding, at the end.
+        run: (mask (G, n), *inputs (G, n, ...)) -> states (G, n, D).
+        mask: (B, L), zero for padding, which comes last.
         inputs: (B, L, ...) each.
 
     Returns:
-        (B, L, D); where a group is shorter than the batch, its padding is zero.
+        (B, L, D), with zeros beyond the longest row of each group.
     """
     if mask.device.type != "cpu" or torch.compiler.is_compiling():
         return run(mask, *inputs)
@@ -215,29 +191,29 @@ def by_length(run: Callable, mask: torch.Tensor, *inputs: torch.Tensor) -> torch
 
 
 def masked_mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the marked tokens: (B, N, D), (B, N) -> (B, D)."""
+    """Return the mean over the tokens in the mask: (B, N, D), (B, N) -> (B, D)."""
     weight = mask.to(states.dtype)[..., None]
     return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
-    """(positions, width) sines and cosines of falling frequency (Vaswani et al. 2017, section 3.5)."""
+    """Return (positions, width) sines and cosines of decreasing frequency (Vaswani et al. 2017, section 3.5)."""
     frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
     angles = torch.arange(positions)[:, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
 
 
 class GridPositions(nn.Module):
-    """Base of modules that hold learned embeddings of time windows and of body parts, added for every token."""
+    """Base of modules with learned embeddings of time windows and body parts, which are added per token."""
 
     def add_positions(self, config: Any, width: int) -> None:
-        """Register both, zero until they are initialised."""
+        """Register both embeddings, zero until they are initialized."""
         self.config = config
         self.time_embeddings = nn.Parameter(torch.zeros(config.num_windows, 1, width))
         self.part_embeddings = nn.Parameter(torch.zeros(1, config.num_parts, width))
 
     def reset_parameters(self) -> None:
-        """Start the embeddings as `position_init` of the configuration says."""
+        """Initialize the embeddings according to `position_init` of the configuration."""
         if self.config.position_init == "sincos":
             init.copy_(self.time_embeddings, sinusoids(*self.time_embeddings.shape[::2])[:, None])
             init.normal_(self.part_embeddings)
@@ -248,19 +224,21 @@ class GridPositions(nn.Module):
 
 def check_motion_values(motion_values: torch.Tensor, num_features: int, num_frames: int, longest: int) -> None:
     """
-    Refuse motions that a tower cannot read.
+    Raise ValueError if a tower cannot read these motions.
 
     Args:
-        motion_values: (B, T, F). num_features: F wanted. num_frames: longest motion of the configuration.
-        longest: frames that can be read, at least `num_frames`.
+        motion_values: (B, T, F).
+        num_features: the expected F.
+        num_frames: longest motion of the configuration, in frames.
+        longest: frames that the tower can read, at least `num_frames`.
     """
     if motion_values.ndim != 3 or motion_values.shape[-1] != num_features:
         raise ValueError(
-            f"motion_values must be (batch, frames, {num_features}), got {tuple(motion_values.shape)}; prepare "
+            f"motion_values: got shape {tuple(motion_values.shape)}, not (batch, frames, {num_features}); prepare "
             "motions with this model's processor"
         )
     if motion_values.shape[1] > longest:
         raise ValueError(
-            f"motion_values has {motion_values.shape[1]} frames, this model reads at most {num_frames}; let the "
-            "processor crop it, or cut it into clips"
+            f"motion_values: got {motion_values.shape[1]} frames; pass at most {num_frames} (the processor crops "
+            "them, or cut the motion into clips)"
         )

@@ -1,11 +1,12 @@
 """
-The product that dominates a lexical model, fused with its pooling: max over tokens of (hidden @ weight.T), kept as one
-score and one winning token for every word of a row.
+The vocabulary projection fused with its max pooling: max over tokens of (hidden @ weight.T), the dominant product of a
+lexical model, stored as one score and one winning token per row and word.
 
-The (B, N, A) logits exist one tile at a time. Rows of like length are multiplied together, so padding costs little; on
-CUDA a Triton kernel (`lexical_projection_triton.py`) does the same in registers. The gradient flows through the
-winning tokens only: two weighted sums of table rows over the (row, word) pairs that have one, so a sparse output has a
-cheap backward pass. Published relatives: Sparton (arXiv 2603.25011), FlashSPLADE; written here from the idea.
+Only one tile of the (B, N, A) logits exists at a time. Rows of similar length are multiplied together, so padding
+costs little; on CUDA a Triton kernel (`lexical_projection_triton.py`) does the same in registers. The gradient flows
+through the winning tokens only, as two weighted sums of table rows over the (row, word) pairs that have a gradient, so
+the backward pass is cheap if the output is sparse. Related work: Sparton (arXiv 2603.25011), FlashSPLADE; this is an
+independent implementation of the idea.
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from torch import nn
 from .lexical_projection_triton import max_over_tokens_triton, supports_triton
 
 TILE_TOKENS, TILE_WORDS = 4096, 512  # logits of one matrix product
-BLOCK_TOKENS = 1024  # tokens reduced at a time: their logits stay in the second-level cache of a core
-LIKE_LENGTH = 0.75  # rows at least this share of the longest of a block are padded to it
+BLOCK_TOKENS = 1024  # tokens reduced at a time, so that their logits stay in the L2 cache of a core
+LIKE_LENGTH = 0.75  # rows of at least this share of the longest in a block are padded to its length
 BACKWARD_PAIRS = 1 << 20  # (row, word) pairs at a time; bounds memory while the output is still dense
-PLACES = 0xFFFF  # free bits of a bfloat16 held in a float32
+PLACES = 0xFFFF  # the free bits of a bfloat16 stored as float32
 
 
 @dataclass
@@ -28,9 +29,10 @@ class _Tile:
     Rows whose tokens are multiplied together.
 
     Args:
-        begin, end: which rows, counted in the order of the tiles. tokens: (end - begin, n) int64, the valid tokens of
-            each, filled up by repeating the first one, which no maximum can see; n is the longest row's.
-        blocks: (first row, end row, first state, n) of rows of like length, with n tokens each.
+        begin, end: range of rows, in the order of the tiles.
+        tokens: (end - begin, n) int64, the valid tokens of each row, padded to the longest row by repeating the first,
+            which changes no maximum.
+        blocks: (first row, end row, first state, n) of rows of similar length, with n tokens each.
         states: (S, D), the tokens of all blocks.
     """
 
@@ -43,8 +45,8 @@ class _Tile:
 
 def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> tuple[list[_Tile], torch.Tensor]:
     """
-    Rows with a token, longest first, cut into blocks and the blocks into tiles of at most `tile_tokens` tokens; and
-    which rows they are, the empty ones last, (B,) int64.
+    Cut the nonempty rows, longest first, into blocks and the blocks into tiles of at most `tile_tokens` tokens.
+    Returns the tiles and the order of the rows, empty ones last, (B,) int64.
     """
     batch, size, width = hidden.shape
     if hidden.numel() == 0:
@@ -80,7 +82,9 @@ def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> tuple[
 def _views(
     tile: _Tile, width: int, logits_of: torch.Tensor, wide_of: torch.Tensor
 ) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor, torch.Tensor]]]:
-    """Where the logits of a tile go, (S, C), and for each block its rows, its logits (G, n, C) and these widened."""
+    """
+    Return the buffer for a tile's logits, (S, C), and per block its rows, its logits (G, n, C) and their widened copy.
+    """
     logits = logits_of[: tile.states.shape[0] * width].view(-1, width)
     grids = []
     for a, b, first, length in tile.blocks:
@@ -94,15 +98,16 @@ def _max_over_tokens_tiled(
     hidden: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, tile_tokens: int, tile_words: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    `torch.max` with indices is not vectorised over a middle axis; the passes below are, and cost a tenth of it.
+    Compute scores and winners on a CPU: `torch.max` with indices is not vectorized over a middle axis; these passes
+    are, and take a tenth of the time.
 
-    A bfloat16 is widened and its place written into the free bits, so that one maximum yields both. Wider numbers have
-    no free bits: the maximum first, then the first place that equals it.
+    A bfloat16 is widened and its position written into the free bits, so that one maximum yields both. Wider numbers
+    have no free bits: the maximum comes first, then the first position that equals it.
     """
     words = weight.shape[0]
     packed = hidden.dtype == torch.bfloat16 and hidden.shape[1] <= PLACES
     if not packed and hidden.dtype.itemsize < 4:
-        hidden = hidden.float()  # 16 bits cannot count the places; CPUs multiply float16 slower than float32 anyway
+        hidden = hidden.float()  # 16 bits cannot hold the positions, and float16 is slower than float32 on CPUs
     kind = torch.promote_types(hidden.dtype, torch.float32)
     code = PLACES - torch.arange(hidden.shape[1], dtype=torch.int32, device=hidden.device)[:, None]
     if not packed:
@@ -134,9 +139,9 @@ def _max_over_tokens_tiled(
     winner = torch.bitwise_xor(coded, PLACES).bitwise_and_(PLACES) if packed else (PLACES - coded).to(torch.int32)
     if packed:
         coded.bitwise_and_(~PLACES)
-    # A place past the end is a repetition of the first token; NaN has no place of its own.
+    # A position past the end is a repetition of the first token; NaN has no position.
     winner.mul_(winner < mask.sum(dim=1, dtype=torch.int32)[rows][:, None])
-    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):  # tokens are not where they are counted
+    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):  # with gaps in the mask, positions are not token numbers
         for tile in tiles:
             places = winner[tile.begin : tile.end]
             places.copy_(tile.tokens.gather(1, places.long()))
@@ -171,7 +176,9 @@ def _(hidden, weight, bias, mask, tile_tokens, tile_words):
 
 
 def _sum_rows(table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Weighted sums of table rows, the first over the first counts[0] of `rows`, and so on. -> (len(counts), D)."""
+    """
+    Return weighted sums of table rows, (len(counts), D): the first over the first counts[0] of `rows`, and so on.
+    """
     offsets = counts.cumsum(0) - counts
     return nn.functional.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
 
@@ -191,7 +198,7 @@ def _backward(
     grad_flat = torch.zeros_like(flat if wants_hidden else flat[:0])
     grad_weight = torch.zeros_like(weight if wants_weight else weight[:0])
     useful = (gradient != 0) & mask.any(dim=1)[:, None]
-    # Blocks of words with at most BACKWARD_PAIRS pairs; one block once the output is sparse.
+    # Words are cut into blocks of at most BACKWARD_PAIRS pairs; a sparse output makes a single block.
     pairs = useful.sum(dim=0).cumsum(0)
     blocks = torch.arange(1, int(pairs[-1]) // BACKWARD_PAIRS + 1, device=pairs.device) * BACKWARD_PAIRS
     edges = [0, *torch.searchsorted(pairs, blocks).tolist(), len(pairs)] if len(pairs) else [0]
@@ -230,10 +237,9 @@ def _setup_context(ctx, inputs, output):
 def _differentiate(ctx, gradient, _):
     hidden, weight, mask, winner = ctx.saved_tensors
     wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-    grad_bias = None
+    grad_hidden = grad_weight = grad_bias = None
     if wants_bias:
         grad_bias = (gradient * mask.any(dim=1)[:, None]).sum(dim=0).to(ctx.bias_dtype)
-    grad_hidden = grad_weight = None
     if wants_hidden or wants_weight:
         grad_hidden, grad_weight = _backward(gradient, hidden, weight, winner, mask, wants_hidden, wants_weight)
     return grad_hidden if wants_hidden else None, grad_weight if wants_weight else None, grad_bias, None, None, None
@@ -250,32 +256,27 @@ def max_pooled_projection(
     tile: tuple[int, int] = (TILE_TOKENS, TILE_WORDS),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    max over valid tokens of (hidden @ weight.T) + bias, without the (B, N, A) tensor.
+    Compute max over valid tokens of (hidden @ weight.T) + bias, without the (B, N, A) tensor.
 
-    Under autocast the product is computed in its dtype. `torch.compile` sees one opaque operator.
+    Under autocast the product uses autocast's dtype. For `torch.compile` this is one opaque operator.
 
     Args:
-        hidden: (B, N, D). weight: (A, D). bias: (A,). mask: (B, N), zero = not a token.
-        tile: tokens and words of the logits computed at a time on a CPU; bounds memory, changes no result.
+        hidden: (B, N, D).
+        weight, bias: (A, D) and (A,).
+        mask: (B, N), zero for padding.
+        tile: tokens and words of the logits computed at a time on a CPU; bounds memory without changing results.
 
     Returns:
-        scores (B, A), at least float32, zero in rows without any valid token; and the winning token (B, A) int32. Of
-        tied tokens one wins and takes the whole gradient: for positive scores the first.
+        scores (B, A), at least float32, zero in rows without valid tokens; and the winning tokens (B, A) int32. One of
+        several tied tokens wins and gets the complete gradient; for positive scores, the first.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError: if the shapes do not match.
     """
-    if (
-        hidden.ndim != 3
-        or weight.ndim != 2
-        or weight.shape[1] != hidden.shape[2]
-        or bias.shape != weight.shape[:1]
-        or mask.shape != hidden.shape[:2]
-    ):
-        raise ValueError(
-            "expected hidden (B, N, D), weight (A, D), bias (A,) and mask (B, N), got "
-            f"{tuple(hidden.shape)}, {tuple(weight.shape)}, {tuple(bias.shape)} and {tuple(mask.shape)}"
-        )
+    matching = hidden.ndim == 3 and weight.ndim == 2 and weight.shape[1] == hidden.shape[2]
+    if not matching or bias.shape != weight.shape[:1] or mask.shape != hidden.shape[:2]:
+        shapes = [tuple(tensor.shape) for tensor in (hidden, weight, bias, mask)]
+        raise ValueError(f"shapes: got {shapes}; pass hidden (B, N, D), weight (A, D), bias (A,) and mask (B, N)")
     kind = hidden.device.type
     if torch.is_autocast_enabled(kind):
         hidden = hidden.to(torch.get_autocast_dtype(kind))

@@ -1,4 +1,4 @@
-"""The losses of the four phases: functions of tensors, global over processes where a batch statistic is meant."""
+"""The losses of the four phases as functions of tensors; batch statistics cover all processes."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class _GatherWithGradient(torch.autograd.Function):
-    """Concatenate a tensor over processes; the gradient of every process's use of it flows back to its owner."""
+    """Concatenates a tensor over processes; gradients from all processes flow back to its owner."""
 
     @staticmethod
     def forward(ctx, tensor):
@@ -29,24 +29,22 @@ def _world_size() -> int:
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
-    """Rows of all processes, in rank order: (B, ...) -> (world * B, ...). Every process must hold the same B."""
+    """
+    Return the rows of all processes in rank order, (B, ...) -> (world * B, ...). B must be equal on all processes.
+    """
     return tensor if _world_size() == 1 else _GatherWithGradient.apply(tensor)
 
 
 def own_rows(count: int) -> slice:
-    """Where the `count` rows of this process stand among the rows of all, see `gather`."""
+    """Return the slice of this process's `count` rows among the rows of all, see `gather`."""
     start = dist.get_rank() * count if dist.is_available() and dist.is_initialized() else 0
     return slice(start, start + count)
 
 
 def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:
     """
-    Mean over the items of all processes, such that data-parallel averaging of gradients gives the big batch's
-    gradient.
-
-    Args:
-        total: this process's sum, a scalar.
-        count: how many items it sums over; processes may differ.
+    Return the mean over the items of all processes from this process's sum `total` and number of items `count`, such
+    that averaging gradients in data-parallel training gives the gradient of the complete batch.
     """
     count = torch.as_tensor(count, dtype=torch.float32, device=total.device).clone()
     world = _world_size()
@@ -57,16 +55,14 @@ def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tenso
 
 def flops(embeds: torch.Tensor) -> torch.Tensor:
     """
-    FLOPS regulariser, expected cost of one inverted-index lookup: large when a word fires for every item of the batch.
-
-    Args:
-        embeds: (B, V) non-negative, **unnormalised** lexical vectors (Paria et al. 2020; SPLADE).
+    FLOPS regularizer (Paria et al. 2020; SPLADE), the expected cost of one inverted-index lookup: large if a word is
+    active in all items of the batch. `embeds` (B, V) are non-negative and **not normalized**.
     """
     return gather(embeds).float().mean(dim=0).square().sum()
 
 
 def cosine(embeds: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
-    """Rows scaled to unit length; an empty (all-zero) vector stays zero instead of becoming NaN."""
+    """Scale rows to unit length; an empty (all-zero) vector stays zero instead of becoming NaN."""
     return embeds / embeds.norm(dim=-1, keepdim=True).clamp(min=eps)
 
 
@@ -77,14 +73,14 @@ def info_nce(
     hard_negative_beta: float | None = None,
 ) -> torch.Tensor:
     """
-    Multi-positive InfoNCE, one row a query: mean over its positives of -log softmax.
+    Multi-positive InfoNCE: mean over queries (rows) and their positives of -log softmax.
 
     Args:
         logits: (Q, K) similarities divided by the temperature.
-        positives: (Q, K) bool, or non-negative weights of the positives, scaled to sum to one in each row; rows
-            without a positive count nothing.
-        ignored: (Q, K) bool, neither positive nor negative (false negatives); positives win over it.
-        hard_negative_beta: reweight negatives by exp(beta * logit), normalised to mean one (MGA-CLAP, eq. 6).
+        positives: (Q, K) bool, or non-negative weights, which are scaled to sum to one per row; rows without positives
+            are not counted.
+        ignored: (Q, K) bool, neither positive nor negative (false negatives); positives take precedence.
+        hard_negative_beta: reweight negatives by exp(beta * logit), normalized to mean one (MGA-CLAP, eq. 6).
     """
     logits, weights = logits.float(), positives.float()
     positives = weights > 0
@@ -109,13 +105,14 @@ def symmetric_info_nce(
     hard_negative_beta: float | None = None,
 ) -> torch.Tensor:
     """
-    Mean of InfoNCE in both directions, the rows of this process against those of all; their sum over the processes is
-    the loss of the big batch.
+    Mean of InfoNCE in both directions between the rows of this process and those of all; summed over processes, this
+    is the loss of the complete batch.
 
     Args:
-        text: (Bt, D) and motion: (Bm, D), of this process; their products are the similarities.
-        targets: (all Bt, all Bm) bool or weights, how right a motion is for a caption. ignored: likewise, bool.
-        temperature: divides the similarities. hard_negative_beta: see [`info_nce`].
+        text, motion: (Bt, D) and (Bm, D), of this process; their products are the similarities.
+        targets: (all Bt, all Bm) bool or weights, how well a motion matches a caption.
+        ignored: (all Bt, all Bm) bool, see [`info_nce`], as `hard_negative_beta`.
+        temperature: divisor of the similarities.
     """
 
     def direction(queries, keys, positives, others):
@@ -135,39 +132,35 @@ def paired_clip_ids(
     device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Clips of the captions (Bt,) and of the motions (Bm,) of this process: as given, else row i belongs to row i.
-
-    Args:
-        shape: (Bt, Bm).
-
-    Raises:
-        ValueError: neither is possible.
+    Return the clips of this process's captions and motions, (Bt,) and (Bm,), for `shape` (Bt, Bm); by default, row i is
+    paired with row i. Raises ValueError if neither is possible.
     """
     if text_clip_ids is not None and motion_clip_ids is not None:
         return text_clip_ids, motion_clip_ids
     num_texts, num_motions = shape
     if num_texts != num_motions:
-        raise ValueError(
-            f"{num_texts} captions and {num_motions} motions cannot be paired row by row; give text_clip_ids and "
-            "motion_clip_ids"
-        )
+        got = f"got {num_texts} captions and {num_motions} motions, which cannot be paired row by row"
+        raise ValueError(f"{got}; pass text_clip_ids and motion_clip_ids")
     rows = own_rows(num_texts)
     ids = torch.arange(rows.start, rows.stop, device=device)
     return ids, ids
 
 
 def same_clip(text_clip_ids: torch.Tensor, motion_clip_ids: torch.Tensor) -> torch.Tensor:
-    """(all Bt, all Bm) bool: captions (Bt,) and motions (Bm,) of one clip, by the ids of their clips."""
+    """
+    Return (all Bt, all Bm) bool: pairs of captions and motions of one clip, by the ids of their clips (Bt,) and (Bm,).
+    """
     return gather(text_clip_ids)[:, None] == gather(motion_clip_ids)[None, :]
 
 
 def false_negatives(caption_features: torch.Tensor, targets: torch.Tensor, threshold: float) -> torch.Tensor:
     """
-    Motions that a caption near the caption describes (Petrovich et al. 2023, section 3.3): (all Bt, all Bm) bool.
+    Return (all Bt, all Bm) bool: motions with a caption similar to a caption (Petrovich et al. 2023, section 3.3).
 
     Args:
-        caption_features: (Bt, d) unit sentence vectors. targets: (all Bt, all Bm), see [`symmetric_info_nce`].
-        threshold: cosine above which two captions say the same.
+        caption_features: (Bt, d) unit sentence vectors.
+        targets: (all Bt, all Bm), see [`symmetric_info_nce`].
+        threshold: cosine above which two captions have the same meaning.
     """
     features = gather(caption_features)
     alike = (features @ features.T) > threshold  # (all Bt, all Bt)
@@ -178,10 +171,11 @@ def order_contrast(
     true: torch.Tensor, swapped: torch.Tensor, counted: torch.Tensor, temperature: float
 ) -> torch.Tensor:
     """
-    Of two captions that tell the same events in another order, a motion must prefer its own: InfoNCE between the two.
+    InfoNCE between each caption and a copy with its events in another order, for the caption's motion.
 
     Args:
-        true, swapped: (S,) scores of the captions with their motion. counted: (S,) bool, the other rows are filling.
+        true, swapped: (S,) scores of the captions with their motion.
+        counted: (S,) bool, False for padding rows.
     """
     per_caption = F.softplus((swapped - true).float() / temperature)
     return global_mean((per_caption * counted).sum(), counted.sum())
@@ -191,14 +185,12 @@ def caption_positives(
     text_clip_ids: torch.Tensor, motion_clip_ids: torch.Tensor, caption_ids: torch.Tensor
 ) -> torch.Tensor:
     """
-    Which motion each caption truly describes: (Bt, Bm) bool.
-
-    A motion is right for a caption when both come from one clip, or when the motion has an identical caption in the
-    batch.
+    Return (Bt, Bm) bool: motions that a caption truly describes, because both come from one clip or the motion has an
+    identical caption in the batch.
 
     Args:
-        text_clip_ids: (Bt,) clip of every caption. motion_clip_ids: (Bm,) clip of every motion.
-        caption_ids: (Bt,) equal for equal caption strings.
+        text_clip_ids, motion_clip_ids: (Bt,) and (Bm,), the clips of captions and motions.
+        caption_ids: (Bt,), equal for equal caption strings.
     """
     same_clip = text_clip_ids[:, None] == motion_clip_ids[None, :]
     same_caption = caption_ids[:, None] == caption_ids[None, :]
@@ -206,21 +198,19 @@ def caption_positives(
 
 
 def share_an_id(text_ids: torch.Tensor, motion_ids: torch.Tensor) -> torch.Tensor:
-    """(Bt, Bm) bool: pairs with an id in common. text_ids (Bt, Kt), motion_ids (Bm, Km), integers."""
+    """Return (Bt, Bm) bool: pairs with a common id, for integers (Bt, Kt) and (Bm, Km)."""
     return (text_ids[:, None, :, None] == motion_ids[None, :, None, :]).flatten(2).any(dim=2)
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the labelled tokens of all processes. logits (M, A), targets (M,)."""
+    """Return the mean cross-entropy over the labelled tokens of all processes, for logits (M, A) and targets (M,)."""
     return global_mean(F.cross_entropy(logits.float(), targets, reduction="sum"), targets.numel())
 
 
 def masked_mse(parts: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
     """
-    Mean squared error over the marked vectors of several tensors together.
-
-    Args:
-        parts: (prediction (..., C), target (..., C), marked (...)) each; C may differ.
+    Return the mean squared error over the marked vectors of several tensors together, for `parts` of prediction (...,
+    C), target (..., C) and mark (...); C may differ.
     """
     totals, counts = [], []
     for prediction, target, marked in parts:
@@ -231,11 +221,11 @@ def masked_mse(parts: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]])
 
 def bag_of_words(log_probability: torch.Tensor, bow_weights: torch.Tensor) -> torch.Tensor:
     """
-    Grounding of a motion's word distribution in the words of its captions: - sum_v w_v log p_v, mean over the clips.
+    Match a motion's word distribution with the words of its captions: - sum_v w_v log p_v, mean over clips.
 
     Args:
         log_probability: (B, V) log softmax of the pooled word scores.
-        bow_weights: (B, V) non-negative, rows sum to one, or to zero for a clip without content words (not counted).
+        bow_weights: (B, V) non-negative; rows sum to one, or to zero for clips without content words (not counted).
     """
     per_clip = -(bow_weights * log_probability.masked_fill(bow_weights == 0, 0.0)).sum(dim=-1)
     return global_mean(per_clip.sum(), (bow_weights.sum(dim=-1) > 0).sum())

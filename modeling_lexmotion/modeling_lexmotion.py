@@ -1,12 +1,12 @@
 """
 LexMotion: motion and text as sparse vectors over one word vocabulary.
 
-Two towers (`LexMotionTextModel`, `LexMotionMotionModel`) and the dual encoder (`LexMotionModel`). The head classes of
-the pre-training phases are in `pretraining_lexmotion.py` (Lyu et al., ICLR 2025; details the paper leaves open follow
-LexMAE, LexLIP, CMAE and MAMP, and are ours where none speaks).
+Two towers (`LexMotionTextModel`, `LexMotionMotionModel`) and the dual encoder (`LexMotionModel`). The models of the
+pretraining phases are in `pretraining_lexmotion.py` (Lyu et al., ICLR 2025; details that the paper leaves open follow
+LexMAE, LexLIP, CMAE and MAMP, or are our own).
 
-Letters in shape comments: B batch, L text tokens, T frames, F motion features, N = Nt x Np motion tokens (time
-windows x body parts, time-major), D hidden size, E word-embedding size, V vocabulary, A active words.
+Letters in shape comments: B batch, L text tokens, T frames, F motion features, N = Nt x Np motion tokens (time windows
+x body parts, time-major), D hidden size, E word-embedding size, V vocabulary, A active words.
 """
 
 import copy
@@ -39,25 +39,24 @@ from .segment_pooling import event_units, pool_segments, window_units
 
 logger = logging.get_logger(__name__)
 
-MINIMUM_REAL_FRAMES = 0.25  # a window with fewer real frames than this share is not a token
+MINIMUM_REAL_FRAMES = 0.25  # windows with a smaller share of real frames are not tokens
 IGNORED = -100
-
-
-# ------------------------------------------------------------------------------------------------------------- outputs
 
 
 @dataclass
 class LexMotionTextOutput(ModelOutput):
     """
+    Output of the text tower.
+
     Args:
-        text_embeds (B, V): word weights of the caption, non-negative.
-        last_hidden_state (B, L, E): token states.
-        text_scores (B, A): pooled word scores before saturation, in the order of the head's `active_ids`.
-        winning_tokens (B, A) int32: the token each pooled score came from.
-        segment_scores (B, K, A): as `text_scores`, of every segment, on request.
-        dense_embeds (B, d): the dense vector, of a `LexMotionModel` that has one.
-        token_logits (B, L, A): word scores of every token, on request.
-        hidden_states (layers + 1) x (B, L, E), attentions (layers) x (B, heads, L, L): on request.
+        text_embeds: (B, V) word weights of the captions, non-negative.
+        last_hidden_state: (B, L, E) token states.
+        text_scores: (B, A) pooled word scores before saturation, in the order of the head's `active_ids`.
+        winning_tokens: (B, A) int32, the token of each pooled score.
+        segment_scores: (B, K, A), as `text_scores`, per segment, on request.
+        dense_embeds: (B, d) dense vectors, of a `LexMotionModel` that has them.
+        token_logits: (B, L, A) word scores per token, on request.
+        hidden_states, attentions: (layers + 1) x (B, L, E) and (layers) x (B, heads, L, L), on request.
     """
 
     text_embeds: torch.FloatTensor | None = None
@@ -72,22 +71,24 @@ class LexMotionTextOutput(ModelOutput):
 
     @property
     def pooler_output(self) -> torch.FloatTensor | None:
-        """`text_embeds`, by the name that any tower's pooled vector has in transformers."""
+        """`text_embeds`, under transformers' name for pooled vectors."""
         return self.text_embeds
 
 
 @dataclass
 class LexMotionMotionOutput(ModelOutput):
     """
+    Output of the motion tower; the fields missing below are as in the text output.
+
     Args:
-        motion_embeds (B, V): word weights of the motion, non-negative.
-        last_hidden_state (B, N, D): token states, time-major; zero where the token was masked out or is padding.
-        token_attention_mask (B, N) bool: the tokens that were read.
-        grid (Nt, Np): time windows and body parts; token n is window n // Np, part n % Np.
-        motion_scores (B, A), winning_tokens (B, A), segment_scores (B, K, A), dense_embeds (B, d), token_logits
-        (B, N, A): as in the text output.
-        hidden_states (layers + 1) x (B, n, D), attentions (layers) x (B, heads, n, n): on request. With a `token_mask`
-            n counts the seen tokens of the fullest row, seen ones first; the last hidden state is `last_hidden_state`.
+        motion_embeds: (B, V) word weights of the motions, non-negative.
+        last_hidden_state: (B, N, D) token states, time-major; zero for masked tokens and padding.
+        token_attention_mask: (B, N) bool, the tokens that were encoded.
+        grid: (Nt, Np), time windows and body parts; token n is window n // Np, part n % Np.
+        token_logits: (B, N, A) word scores per token, on request.
+        hidden_states, attentions: (layers + 1) x (B, n, D) and (layers) x (B, heads, n, n), on request. With a
+            `token_mask`, n is the largest number of visible tokens in a row, which come first; the last hidden state
+            is `last_hidden_state`.
     """
 
     motion_embeds: torch.FloatTensor | None = None
@@ -104,18 +105,20 @@ class LexMotionMotionOutput(ModelOutput):
 
     @property
     def pooler_output(self) -> torch.FloatTensor | None:
-        """`motion_embeds`, by the name that any tower's pooled vector has in transformers."""
+        """`motion_embeds`, under transformers' name for pooled vectors."""
         return self.motion_embeds
 
 
 @dataclass
 class LexMotionOutput(ModelOutput):
     """
+    Output of the dual encoder.
+
     Args:
-        loss (): contrast of the batch, on request: symmetric multi-positive InfoNCE of the scores.
-        logits_per_text (Bt, Bm), logits_per_motion (Bm, Bt): score over temperature, this process's pairs.
-        text_embeds (Bt, V), motion_embeds (Bm, V): word weights.
-        text_model_output, motion_model_output: what the towers returned.
+        loss: symmetric multi-positive InfoNCE of the scores in the batch, on request.
+        logits_per_text, logits_per_motion: (Bt, Bm) and (Bm, Bt), score over temperature, of this process's pairs.
+        text_embeds, motion_embeds: (Bt, V) and (Bm, V) word weights.
+        text_model_output, motion_model_output: outputs of the towers.
     """
 
     loss: torch.FloatTensor | None = None
@@ -138,11 +141,11 @@ class LexMotionPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
-    accepts_loss_kwargs = False  # of transformers.Trainer: the loss is a mean over the batch, whatever it is told
+    accepts_loss_kwargs = False  # for transformers.Trainer: the loss is always a mean over the batch
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As in transformers, of safetensors alone: the other format can run code when it is read."""
+        """Load as in transformers, but only safetensors: the other format can run code when it is loaded."""
         kwargs.setdefault("use_safetensors", True)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
@@ -154,10 +157,9 @@ class LexMotionPreTrainedModel(PreTrainedModel):
 
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         """
-        As in transformers, for a tokenizer that gained or lost words; the lexical vectors follow.
+        Resize as in transformers, for a tokenizer that gained or lost words; the lexical vectors change with it.
 
-        New words can be active where all words are (else `set_active_words` says so); a word that is gone is active no
-        more.
+        New words are active only if all words are (otherwise call `set_active_words`); removed words become inactive.
         """
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         for tower in self.modules():
@@ -172,29 +174,24 @@ class LexMotionPreTrainedModel(PreTrainedModel):
     def _use_active_words(self, heads: Sequence[LexicalHead], configs: Sequence, active_ids) -> None:
         ids = torch.as_tensor(active_ids, dtype=torch.int64, device=self.device).unique()
         if ids.numel() == 0 or ids[0] < 0 or ids[-1] >= heads[0].vocab_size:
-            raise ValueError(
-                f"active_ids must be ids of the vocabulary of {heads[0].vocab_size} words, got {ids.numel()} ids"
-                + (f" in {int(ids[0])}..{int(ids[-1])}" if ids.numel() else "")
-            )
+            got = f"{ids.numel()} ids" + (f" in {int(ids[0])}..{int(ids[-1])}" if ids.numel() else "")
+            raise ValueError(f"active_ids: got {got}; pass ids of the vocabulary of {heads[0].vocab_size} words")
         for head, config in zip(heads, configs, strict=True):
             head.active_ids = ids.clone()
             config.num_active_words = ids.numel()
-
-
-# ---------------------------------------------------------------------------------------------------------- text tower
 
 
 class LexMotionTextPreTrainedModel(TextEncodingMixin, LexMotionPreTrainedModel):
     config: LexMotionTextConfig
     base_model_prefix = "text_model"
     input_modalities = ("text",)
-    # Loading a tower from a whole model leaves the rest behind on purpose.
+    # A tower loaded from the checkpoint of a complete model ignores the rest.
     _keys_to_ignore_on_load_unexpected = [r"^motion_model\.", r"^text_decoder\."]
 
 
 class LexMotionTextModel(LexMotionTextPreTrainedModel):
     """
-    A BERT-family encoder whose pooled output is a sparse vector over its own vocabulary.
+    A BERT-family encoder whose pooled output is a sparse vector over its vocabulary.
 
     Example:
 
@@ -213,9 +210,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         super().__init__(config)
         encoder_config = config.encoder_config
         if encoder_config.model_type not in ("bert", "distilbert"):
-            raise ValueError(
-                f"the text encoder must be of model type bert or distilbert, got {encoder_config.model_type!r}"
-            )
+            raise ValueError(f"text encoder: got model type {encoder_config.model_type!r}; pass bert or distilbert")
         pooler = {"add_pooling_layer": False} if encoder_config.model_type == "bert" else {}
         self.encoder = AutoModel.from_config(encoder_config, **pooler)
         self.lexical_head = LexicalHead(config, encoder_config.hidden_size)
@@ -223,7 +218,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
 
     @property
     def word_embeddings(self) -> torch.Tensor:
-        """(V, E), the matrix that reads words in and writes words out."""
+        """(V, E), the input and output matrix of words."""
         return self.encoder.get_input_embeddings().weight
 
     def get_input_embeddings(self) -> nn.Module:
@@ -239,15 +234,16 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
     @classmethod
     def from_text_pretrained(cls, path: str, active_ids=None, **config_fields) -> "LexMotionTextModel":
         """
-        Start from a published masked LM or sentence encoder of the BERT family.
+        Initialize from a published masked LM or sentence encoder of the BERT family.
 
         Args:
-            path: local folder or Hub name. A missing masked-LM head becomes the identity transform, not noise.
-            active_ids: vocabulary ids the head may activate.
-            config_fields: further fields of [`LexMotionTextConfig`].
+            path: local folder or Hub name. A missing masked-LM head becomes the identity transform, not random
+                weights.
+            active_ids: vocabulary ids that the head may activate.
+            config_fields: other fields of [`LexMotionTextConfig`].
         """
         verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # what is missing is said below, in one line
+        logging.set_verbosity_error()  # missing weights are reported below, in one line
         try:
             masked_lm, info = AutoModelForMaskedLM.from_pretrained(
                 path, output_loading_info=True, dtype=torch.float32, use_safetensors=True
@@ -256,14 +252,12 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             logging.set_verbosity(verbosity)
         encoder_config = copy.deepcopy(masked_lm.config)
         if encoder_config.model_type not in ("bert", "distilbert"):
-            raise ValueError(
-                f"{path} is of model type {encoder_config.model_type!r}; the text tower reads bert and distilbert"
-            )
+            raise ValueError(f"{path}: got model type {encoder_config.model_type!r}; pass a bert or distilbert")
         model = cls(LexMotionTextConfig(encoder_config=encoder_config, **config_fields))
         model.encoder.load_state_dict(getattr(masked_lm, masked_lm.base_model_prefix).state_dict(), strict=False)
         head = model.lexical_head
         if any("transform" in key or "vocab_transform" in key for key in info["missing_keys"]):
-            logger.info(f"{path} has no masked-LM head: the lexical head starts as the identity transform.")
+            logger.info(f"{path}: no masked-LM head; the lexical head is initialized as the identity transform")
             head.reset_to_identity()
         else:
             state = masked_lm.state_dict()
@@ -297,13 +291,15 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionTextOutput:
         """
+        Encode captions.
+
         Args:
-            input_ids: (B, L). attention_mask: (B, L), zero = padding.
-            num_segments, event_words: as in [`LexMotionConfig`]; segments are told from `input_ids`.
-            output_token_logits: also return the word scores of every token, (B, L, A).
+            input_ids, attention_mask: (B, L), the mask zero for padding.
+            num_segments, event_words: as in [`LexMotionConfig`]; segments are derived from `input_ids`.
+            output_token_logits: also return the word scores per token, (B, L, A).
         """
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids (B, L) and inputs_embeds (B, L, E)")
+            raise ValueError("inputs: got both or neither; pass one of input_ids (B, L) and inputs_embeds (B, L, E)")
         given = input_ids if input_ids is not None else inputs_embeds
         if attention_mask is None:
             attention_mask = torch.ones(given.shape[:2], dtype=torch.int64, device=given.device)
@@ -328,9 +324,8 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         head, segments = self.lexical_head, None
         if num_segments > 1 and input_ids is not None:
             units = event_units(input_ids, attention_mask, event_words)
-            scores, winners, segments = pool_segments(
-                head, hidden, attention_mask, self.word_embeddings, units, num_segments
-            )
+            words = self.word_embeddings
+            scores, winners, segments = pool_segments(head, hidden, attention_mask, words, units, num_segments)
         else:
             scores, winners = head.pool(hidden, attention_mask, self.word_embeddings)  # (B, A)
         return LexMotionTextOutput(
@@ -345,7 +340,7 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         )
 
     def encode(self, input_ids: torch.LongTensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(B, L), (B, L) -> the encoder's last states (B, L, E); those of padding mean nothing."""
+        """Return the encoder's last states (B, L, E) for (B, L) twice; those of padding are undefined."""
 
         def run(mask, ids):
             return self.encoder(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
@@ -354,77 +349,61 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
 
     def masked_lm_loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """
-        Cross-entropy over the active words at the labelled tokens only.
+        Compute the cross-entropy over the active words, at labelled tokens only.
 
         Args:
-            hidden: (B, L, E). labels: (B, L) vocabulary ids, -100 elsewhere; a word outside the active ones is an
-                error.
+            hidden: (B, L, E).
+            labels: (B, L) vocabulary ids, -100 elsewhere; other words than active ones raise ValueError.
         """
         where = labels != IGNORED
         position = torch.searchsorted(self.lexical_head.active_ids, labels[where])
         position = position.clamp(max=self.lexical_head.active_ids.numel() - 1)
         wrong = self.lexical_head.active_ids[position] != labels[where]
         if wrong.any():
-            raise ValueError(
-                f"label {int(labels[where][wrong][0])} is not an active word of the lexical head; mask active words "
-                "only"
-            )
+            raise ValueError(f"labels: {int(labels[where][wrong][0])} is not an active word; mask only active words")
         return cross_entropy(self.lexical_head.token_logits(hidden[where], self.word_embeddings), position)
 
 
-# -------------------------------------------------------------------------------------------------------- motion tower
-
-
 class LexMotionMotionEmbeddings(GridPositions):
-    """Motion values -> a grid of tokens: one linear map for each body part, separable time and part embeddings."""
+    """Motion values -> a grid of tokens: one linear map per body part, separable time and part embeddings."""
 
     def __init__(self, config: LexMotionMotionConfig):
         super().__init__()
         self.patch_frames = config.patch_frames
-        width = config.hidden_size
-        self.patch_embeddings = nn.ModuleList(
-            [nn.Linear(config.patch_frames * len(part), width) for part in config.parts]
-        )
+        width, frames = config.hidden_size, config.patch_frames
+        self.patch_embeddings = nn.ModuleList([nn.Linear(frames * len(part), width) for part in config.parts])
         self.add_positions(config, width)
 
     def windows(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Cut into time windows: (B, T, F), (B, T) -> values (B, Nt, P, F), zero padded, and real frames (B, Nt, P).
+        Cut (B, T, F) and (B, T) into time windows: values (B, Nt, P, F), zero padded, and real frames (B, Nt, P).
         """
         batch, frames, features = motion_values.shape
         missing = -frames % self.patch_frames
         real = nn.functional.pad(frame_mask.bool(), (0, missing))
         values = nn.functional.pad(motion_values, (0, 0, 0, missing)).masked_fill(~real[..., None], 0.0)
-        return (
-            values.view(batch, -1, self.patch_frames, features),
-            real.view(batch, -1, self.patch_frames),
-        )
+        return values.view(batch, -1, self.patch_frames, features), real.view(batch, -1, self.patch_frames)
 
     def forward(self, motion_values, frame_mask) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, F), (B, T) -> token embeddings (B, Nt, Np, D), which tokens are real (B, Nt, Np) bool."""
+        """
+        Return token embeddings (B, Nt, Np, D) and the mask of real tokens (B, Nt, Np) bool, for (B, T, F) and (B, T).
+        """
         config = self.config
-        check_motion_values(
-            motion_values, config.num_features, config.num_frames, config.num_windows * config.patch_frames
-        )
+        longest = config.num_windows * config.patch_frames
+        check_motion_values(motion_values, config.num_features, config.num_frames, longest)
         values, real = self.windows(motion_values, frame_mask)
-        dtype = self.time_embeddings.dtype
-        grid = torch.stack(
-            [
-                embed(values[..., part].flatten(2).to(dtype))
-                for embed, part in zip(self.patch_embeddings, self.config.parts, strict=True)
-            ],
-            dim=2,
-        )
+        dtype, maps = self.time_embeddings.dtype, zip(self.patch_embeddings, config.parts, strict=True)
+        grid = torch.stack([embed(values[..., part].flatten(2).to(dtype)) for embed, part in maps], dim=2)
         grid = grid + self.time_embeddings[: grid.shape[1]] + self.part_embeddings
         share = real.float().mean(dim=-1)  # (B, Nt)
         valid = share >= MINIMUM_REAL_FRAMES
-        # The first window of a motion shorter than a quarter window is all there is to see of it.
+        # Even a motion shorter than a quarter window has one token.
         valid[:, 0] |= share[:, 0] > 0
         return grid, valid[:, :, None].expand(-1, -1, grid.shape[2])
 
 
 class LexMotionMotionEncoder(nn.Module):
-    """Embeddings, ViT blocks and final LayerNorm; masked tokens are left out of the computation, not replaced."""
+    """Embeddings, ViT blocks and final LayerNorm; masked tokens are omitted from the computation, not replaced."""
 
     def __init__(self, config: LexMotionMotionConfig):
         super().__init__()
@@ -436,11 +415,11 @@ class LexMotionMotionEncoder(nn.Module):
 
     def forward(self, motion_values, frame_mask, token_mask=None):
         """
-        Args:
-            motion_values: (B, T, F). frame_mask: (B, T). token_mask: (B, N) bool, True = hidden from the encoder.
+        Encode (B, T, F) with the frame mask (B, T); tokens where `token_mask` (B, N) bool is True are hidden.
 
         Returns:
-            states (B, N, D), zero where unseen; seen (B, N) bool; valid (B, N) bool, seen or masked; (Nt, Np).
+            states (B, N, D), zero for hidden tokens and padding; seen (B, N) bool; valid (B, N) bool, seen or hidden;
+            (Nt, Np).
         """
         grid, valid = self.embeddings(motion_values, frame_mask)  # (B, Nt, Np, D), (B, Nt, Np)
         shape = (grid.shape[1], grid.shape[2])
@@ -448,7 +427,7 @@ class LexMotionMotionEncoder(nn.Module):
         seen = valid if token_mask is None else valid & ~token_mask
         order = None
         if token_mask is not None:
-            # Seen tokens first, in order; the batch keeps as many columns as its fullest row needs.
+            # Seen tokens come first, in order; the batch keeps as many columns as the row with most of them needs.
             order = seen.int().argsort(dim=1, descending=True, stable=True)[:, : max(int(seen.sum(1).max()), 1)]
             tokens = tokens.gather(1, order[..., None].expand(-1, -1, tokens.shape[-1]))
             read = seen.gather(1, order)
@@ -496,7 +475,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         self.encoder = LexMotionMotionEncoder(config)
         width = config.word_embedding_size
         self.word_embeddings = nn.Embedding(config.vocab_size, width)
-        # A text state leaves its encoder through a LayerNorm; the copied head expects the motion state to do so too.
+        # Text encoders end in a LayerNorm, and the head copied from the text tower expects its output.
         self.projection = nn.Linear(config.hidden_size, width)
         self.projection_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.lexical_head = LexicalHead(config, width)
@@ -504,7 +483,9 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As in transformers. In a whole model's checkpoint the shared word embeddings stand under the text tower."""
+        """
+        Load as in transformers. Checkpoints of complete models contain the shared word embeddings in the text tower.
+        """
         shared = {r"^text_model\.encoder\.embeddings\.word_embeddings\.": "motion_model.word_embeddings."}
         kwargs.setdefault("key_mapping", shared)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -531,12 +512,15 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionMotionOutput:
         """
+        Encode motions.
+
         Args:
-            motion_values: (B, T, F), normalised by the processor. motion_attention_mask: (B, T), zero = padding.
-            token_mask: (B, N) bool, True = hidden from the encoder (phases ii and iii).
-            freeze_words: no gradient reaches the word embeddings (phase iii: they belong to the text tower).
-            num_segments: parts of each motion's real time windows that are also pooled apart; 1: none.
-            output_token_logits: also return the word scores of every token, (B, N, A).
+            motion_values: (B, T, F), normalized by the processor.
+            motion_attention_mask: (B, T), zero for padding.
+            token_mask: (B, N) bool, True for tokens hidden from the encoder (phases ii and iii).
+            freeze_words: stop gradients to the word embeddings, which belong to the text tower (phase iii).
+            num_segments: parts of each motion's real time windows that are also pooled separately; 1 for none.
+            output_token_logits: also return the word scores per token, (B, N, A).
         """
         if motion_attention_mask is None:
             motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
@@ -563,15 +547,13 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
         )
 
 
-# -------------------------------------------------------------------------------------------------------- dual encoder
-
-
 class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrainedModel):
     """
-    The dual encoder: motions and their captions near each other in one space of words.
+    The dual encoder: motions and captions in one space of words, in which pairs are close.
 
-    z_t, z_m = lexical vectors;  y = z / |z|;  s = y_t y_m^T / tau;  L = multi-positive InfoNCE in both directions.
-    Phase iv trains it with more than that ([`LexMotionForContrastiveAlignment`]).
+        z_t, z_m = lexical vectors;  y = z / |z|;  s = y_t y_m^T / tau;  L = multi-positive InfoNCE in both directions
+
+    Phase iv trains it with additional losses ([`LexMotionForContrastiveAlignment`]).
 
     Example:
 
@@ -608,43 +590,38 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
 
     def set_active_words(self, active_ids) -> None:
         """Restrict both heads to these vocabulary ids."""
-        self._use_active_words(
-            [self.text_model.lexical_head, self.motion_model.lexical_head],
-            [self.config.text_config, self.config.motion_config],
-            active_ids,
-        )
+        heads = [self.text_model.lexical_head, self.motion_model.lexical_head]
+        self._use_active_words(heads, [self.config.text_config, self.config.motion_config], active_ids)
 
     def set_word_limits(
         self, text: tuple[int, int | None] | None = None, motion: tuple[int, int | None] | None = None
     ) -> None:
         """
-        From now on every vector has at least and at most so many words (VDR's sparsity at inference).
+        Limit the number of words of all vectors (VDR's sparsity at inference).
 
         Args:
-            text, motion: (least, most) of a side, `most` None for no limit; a side left out keeps its own.
+            text, motion: (minimum, maximum) per side, maximum None for no limit; a side set to None keeps its limits.
         """
-        sides = (
-            (text, self.config.text_config, self.text_model),
-            (motion, self.config.motion_config, self.motion_model),
-        )
-        for limits, config, tower in sides:
+        configs, towers = (self.config.text_config, self.config.motion_config), (self.text_model, self.motion_model)
+        for limits, config, tower in zip((text, motion), configs, towers, strict=True):
             if limits is None:
                 continue
             least, most = limits
             if least < 0 or (most is not None and most < max(least, 1)):
-                raise ValueError(f"expected (least, most) words with 0 <= least <= most, got {limits}")
+                raise ValueError(f"limits: got {limits}; pass (least, most) words with 0 <= least <= most")
             for holder in (config, tower.config, tower.lexical_head):
                 holder.min_words, holder.top_k = least, most
 
     def limit_motion_words(self, motion_scores: torch.Tensor, share: float) -> int:
         """
-        From now on no word is active in more than `share` of motions like these ([`LexicalHead.limit_frequency`]).
+        Limit each word to a `share` of motions like these ([`LexicalHead.limit_frequency`]).
 
         Args:
-            motion_scores: (B, A) `motion_scores` of a sample. share: in (0, 1).
+            motion_scores: (B, A) `motion_scores` of a sample.
+            share: in (0, 1).
 
         Returns:
-            How many words were limited.
+            The number of words with a threshold above zero.
         """
         head = self.motion_model.lexical_head
         limited = head.limit_frequency(motion_scores.to(head.bias.device), share)
@@ -661,22 +638,19 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         **config_fields,
     ) -> "LexMotionModel":
         """
-        Join a text tower and a motion tower (random when not given); the text head is copied to the motion.
+        Join a text tower and a motion tower (random by default); the text head is copied to the motion tower.
 
         Args:
-            text_model: phase i's result. motion_model: phase ii's result.
-            motion_config: sizes of the motion tower; its vocabulary fields are taken from the text tower.
-            config_fields: further fields of [`LexMotionConfig`].
+            text_model, motion_model: results of phases i and ii.
+            motion_config: sizes of the motion tower; its vocabulary fields are copied from the text tower.
+            config_fields: other fields of [`LexMotionConfig`].
         """
         text_config = copy.deepcopy(text_model.config)
         motion_config = copy.deepcopy(motion_config)
-        motion_config.vocab_size = text_config.vocab_size
+        for name in ("vocab_size", "num_active_words", "head_kind", "top_k", "head_act"):
+            setattr(motion_config, name, getattr(text_config, name))
         motion_config.word_embedding_size = text_config.hidden_size
-        motion_config.num_active_words = text_config.num_active_words
-        motion_config.head_kind = text_config.head_kind
-        motion_config.top_k = text_config.top_k
-        motion_config.word_share = None  # the copied head knows no thresholds for motions
-        motion_config.head_act = text_config.head_act
+        motion_config.word_share = None  # the copied head has no thresholds for motions
         model = cls(LexMotionConfig(text_config=text_config, motion_config=motion_config, **config_fields))
         model.text_model.load_state_dict(text_model.state_dict())
         if motion_model is not None:
@@ -689,7 +663,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
     def from_text_pretrained(
         cls, path: str, motion_config: LexMotionMotionConfig, active_ids=None, **config_fields
     ) -> "LexMotionModel":
-        """A dual encoder on published text weights (see [`LexMotionTextModel.from_text_pretrained`])."""
+        """Initialize a dual encoder from published text weights (see [`LexMotionTextModel.from_text_pretrained`])."""
         text_model = LexMotionTextModel.from_text_pretrained(
             path, active_ids, head_kind=motion_config.head_kind, top_k=motion_config.top_k
         )
@@ -699,13 +673,9 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
     def get_text_features(
         self, input_ids=None, attention_mask=None, **kwargs: Unpack[TransformersKwargs]
     ) -> LexMotionTextOutput:
-        """(B, L) -> `text_embeds` (B, V), the rest of the tower's output, segments and the dense vector."""
+        """Return the text tower's output for (B, L), with `text_embeds` (B, V), segments and the dense vector."""
         if self.config.num_segments > 1:
-            kwargs = {
-                "num_segments": self.config.num_segments,
-                "event_words": self.config.event_words,
-                **kwargs,
-            }
+            kwargs = {"num_segments": self.config.num_segments, "event_words": self.config.event_words, **kwargs}
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         if self.text_readout is not None:
             states = output.last_hidden_state  # (B, L, E)
@@ -717,7 +687,9 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
     def get_motion_features(
         self, motion_values=None, motion_attention_mask=None, **kwargs: Unpack[TransformersKwargs]
     ) -> LexMotionMotionOutput:
-        """(B, T, F) -> `motion_embeds` (B, V), the rest of the tower's output, segments and the dense vector."""
+        """
+        Return the motion tower's output for (B, T, F), with `motion_embeds` (B, V), segments and the dense vector.
+        """
         if self.config.num_segments > 1:
             kwargs = {"num_segments": self.config.num_segments, **kwargs}
         output = self.motion_model(
@@ -730,12 +702,12 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
 
     def score_vectors(self, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
         """
-        (B, S) vectors of captions or motions: the product of one of each is their score, in [0, 1] without the dense
-        part.
+        Return (B, S) vectors of captions or motions, whose dot product is the score, in [0, 1] without the dense part.
 
         Args:
             output: of `get_text_features` or `get_motion_features`. The first A columns are the active words of the
-                whole, then come the segments' and the dense vector, each scaled by the root of its weight.
+                complete input, followed by the segments' and the dense vector, each scaled by the square root of its
+                weight.
         """
         lexical = self.lexical_vectors(output)
         if output.dense_embeds is None:
@@ -744,7 +716,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         return torch.cat([(1 - weight) ** 0.5 * lexical, weight**0.5 * cosine(output.dense_embeds.float())], dim=1)
 
     def lexical_vectors(self, output: LexMotionTextOutput | LexMotionMotionOutput) -> torch.Tensor:
-        """(B, A) unit vectors of the whole; with segments (B, A + K A), whose product is the blend of the cosines."""
+        """Return (B, A) unit vectors; with segments (B, A + K A), whose dot product is the blend of the cosines."""
         if isinstance(output, LexMotionTextOutput):
             head, scores = self.text_model.lexical_head, output.text_scores
         else:
@@ -771,20 +743,23 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionOutput:
         """
+        Score captions and motions.
+
         Args:
-            input_ids, attention_mask: (Bt, L). motion_values, motion_attention_mask: (Bm, T, F), (Bm, T).
-            text_clip_ids: (Bt,) and motion_clip_ids: (Bm,) say which clip a row belongs to, for the loss; row i with
-                row i when left out.
-            token_mask: (Bm, N) bool, True = hidden from the motion tower.
+            input_ids, attention_mask: (Bt, L).
+            motion_values, motion_attention_mask: (Bm, T, F) and (Bm, T).
+            text_clip_ids, motion_clip_ids: (Bt,) and (Bm,), the clip of each row, for the loss; by default, row i is
+                paired with row i.
+            token_mask: (Bm, N) bool, True for tokens hidden from the motion tower.
             return_loss: also return the contrastive loss.
         """
         text = self.get_text_features(input_ids, attention_mask, return_dict=True, **kwargs)
         motion = self.get_motion_features(
             motion_values, motion_attention_mask, token_mask=token_mask, return_dict=True, **kwargs
         )
-        # The active words alone are compared: the others are zero in every vector.
+        # Only active words are compared; all others are zero in every vector.
         if not torch.equal(self.text_model.lexical_head.active_ids, self.motion_model.lexical_head.active_ids):
-            raise ValueError("the towers activate different words; call set_active_words on the whole model")
+            raise ValueError("active words differ between the towers; call set_active_words on the dual encoder")
         s_t, s_m = self.score_vectors(text), self.score_vectors(motion)  # (Bt, S), (Bm, S)
         logits = s_t @ s_m.T / self.config.temperature  # (Bt, Bm)
         loss = None

@@ -1,8 +1,8 @@
 """
-Pipelines of transformers for motion: `motion-feature-extraction` and `zero-shot-motion-classification`.
+The transformers pipelines `motion-feature-extraction` and `zero-shot-motion-classification`.
 
-`import lexmotion` registers both. A checkpoint that was pushed with its code names them in its configuration, so that
-`pipeline(..., trust_remote_code=True)` finds them where the package is not installed.
+`import lexmotion` registers both. A checkpoint that was pushed with its code names them in its configuration, so
+`pipeline(..., trust_remote_code=True)` finds them without the package.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from transformers.utils import ModelOutput
 
 
 class MotionPipeline(Pipeline):
-    """What the pipelines here share: a motion, or a list of motions, becomes the input of the motion tower."""
+    """Base of the pipelines here, which takes a motion or a list of motions."""
 
-    task_name: str  # what `pipeline(task)` and a configuration call it
+    task_name: str  # name of the task in `pipeline(task)` and in configurations
 
     _load_processor = True
     _load_tokenizer = _load_feature_extractor = _load_image_processor = False
@@ -28,21 +28,21 @@ class MotionPipeline(Pipeline):
         return self.processor(motion=np.asarray(motion), fps=fps, return_tensors="pt")
 
     def motion_features(self, inputs: dict[str, torch.Tensor]) -> ModelOutput:
-        """The motion tower's output for a batch, whether the model has a text tower or not."""
+        """Return the motion tower's output for a batch, for models with or without a text tower."""
         encode: Any = getattr(self.model, "get_motion_features", self.model)
         return encode(inputs["motion_values"], inputs["motion_attention_mask"])
 
 
 class MotionFeatureExtractionPipeline(MotionPipeline):
     """
-    Read a motion as a sparse vector over words.
+    Encodes a motion as a sparse vector over words.
 
     Example:
 
     ```python
     >>> from transformers import pipeline  # doctest: +SKIP
-    >>> read = pipeline("motion-feature-extraction", model="user/lexmotion-small")  # doctest: +SKIP
-    >>> read(positions, fps=20, top_k=3)  # doctest: +SKIP
+    >>> encode = pipeline("motion-feature-extraction", model="user/lexmotion-small")  # doctest: +SKIP
+    >>> encode(positions, fps=20, top_k=3)  # doctest: +SKIP
     [{'word': 'kicks', 'score': 2.1}, {'word': 'leg', 'score': 1.7}, {'word': 'left', 'score': 1.2}]
 
     ```
@@ -55,14 +55,14 @@ class MotionFeatureExtractionPipeline(MotionPipeline):
         Encode one motion or a list of motions.
 
         Args:
-            motions: joint positions (frames, joints, 3) in metres, Y up, or the features the model was trained on; a
-                list of such arrays; or `{"motion": array, "fps": number}` if motions differ in their frame rate.
-            fps: frames per second of the motions. None: the model's own rate.
-            top_k: number of words. None: the whole vector.
+            motions: joint positions (frames, joints, 3) in metres, Y up, or the features that the model was trained
+                on; a list of such arrays; or `{"motion": array, "fps": number}` if motions differ in frame rate.
+            fps: frame rate of the motions in Hz; None for the model's own.
+            top_k: number of words; None for the complete vector.
             batch_size: motions per forward pass.
 
         Returns:
-            Per motion (V,) float32 word weights or, with `top_k`, `[{"word": str, "score": float}]`, heaviest first.
+            Per motion, (V,) float32 word weights or, with `top_k`, `[{"word": str, "score": float}]`, heaviest first.
         """
         return super().__call__(motions, **kwargs)
 
@@ -81,7 +81,7 @@ class MotionFeatureExtractionPipeline(MotionPipeline):
 
 class ZeroShotMotionClassificationPipeline(MotionPipeline):
     """
-    Classify a motion with labels that are chosen when the pipeline is called.
+    Classifies motions with labels that are passed to each call.
 
     Example:
 
@@ -95,24 +95,22 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
     """
 
     task_name = "zero-shot-motion-classification"
-    labels: tuple[tuple[str, ...], torch.Tensor] | None = None  # the sentences of the last call and their vectors
+    labels: tuple[tuple[str, ...], torch.Tensor] | None = None  # sentences of the last call, and their vectors
 
     def __call__(self, motions: Any, candidate_labels: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """
         Score each label for one motion or a list of motions.
 
         Args:
-            motions: see [`MotionFeatureExtractionPipeline`].
+            motions, fps, batch_size: see [`MotionFeatureExtractionPipeline`].
             candidate_labels: the labels to choose from.
-            hypothesis_template: sentence with `{}` in place of the label. `"{}"` if the labels are sentences.
-            fps: frames per second of the motions. None: the model's own rate.
-            batch_size: motions per forward pass.
+            hypothesis_template: sentence with `{}` in place of the label; `"{}"` if the labels are sentences.
 
         Returns:
-            Per motion `[{"score": float, "label": str}]`, best first; scores are a softmax over the labels.
+            Per motion, `[{"score": float, "label": str}]`, best first; scores are a softmax over the labels.
 
         Raises:
-            ValueError: no labels, an empty or repeated label, or a template without `{}`.
+            ValueError: if there are no labels, a label is empty or repeated, or the template has no `{}`.
         """
         return super().__call__(motions, candidate_labels=candidate_labels, **kwargs)
 
@@ -133,15 +131,17 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
         names = tuple([labels] if isinstance(labels, str) else labels)
         for name in names:
             if not isinstance(name, str) or not name.strip() or names.count(name) > 1:
-                raise ValueError(f"candidate_labels: {name!r} is empty, repeated or no text; pass each label once")
+                raise ValueError(f"candidate_labels: {name!r} is empty, repeated or not a text; pass each label once")
         if not names:
             raise ValueError("candidate_labels: no label; pass at least one, such as ['walks', 'kicks']")
         if "{}" not in template:
-            raise ValueError(f"hypothesis_template: {template!r} has no {{}}, which each label replaces")
+            raise ValueError(f"hypothesis_template: {template!r} has no {{}}; put {{}} in place of the label")
         return names, tuple(template.replace("{}", name) for name in names)
 
     def label_vectors(self, sentences: tuple[str, ...]) -> torch.Tensor:
-        """(labels, D) unit vectors; computed once for all motions that are classified with these sentences."""
+        """
+        Return the labels' unit vectors, (labels, D), computed once for all motions classified with these sentences.
+        """
         if self.labels is None or self.labels[0] != sentences:
             inputs = self.processor(text=list(sentences), padding=True, return_tensors="pt").to(self.device)
             output = self.model.get_text_features(inputs["input_ids"], inputs["attention_mask"])

@@ -1,8 +1,8 @@
 """
-The head classes of the four pre-training phases: LexMLM, CMMM, LexMMM and LexCMLP (Lyu et al., ICLR 2025).
+The models of the four pretraining phases: LexMLM, CMMM, LexMMM and LexCMLP (Lyu et al., ICLR 2025).
 
-Each holds a tower or the dual encoder of `modeling_lexmotion.py`, adds what only training needs, and returns the parts
-of its loss by name. Letters in shape comments are those of `modeling_lexmotion.py`.
+Each contains a tower or the dual encoder of `modeling_lexmotion.py`, adds the parts that only training needs, and
+returns the parts of its loss by name. Letters in shape comments are those of `modeling_lexmotion.py`.
 """
 
 import copy
@@ -59,9 +59,12 @@ from .modeling_lexmotion import (
 @dataclass
 class LexMotionLexicalMaskedLMOutput(WithLoss):
     """
+    Output of phase i.
+
     Args:
-        encoder_loss, decoder_loss (): cross-entropy of the encoder and of the weak decoder at their masked words.
-        importance (B, V): p, the softmax of the pooled word scores. bottleneck (B, E): b, what the decoder is told.
+        encoder_loss, decoder_loss: cross-entropy of the encoder and the weak decoder at their masked words.
+        importance, bottleneck: p (B, V), the softmax of the pooled word scores, and b (B, E), the input of the
+            decoder.
         hidden_states, attentions: of the text tower, on request.
     """
 
@@ -76,13 +79,15 @@ class LexMotionLexicalMaskedLMOutput(WithLoss):
 @dataclass
 class LexMotionContrastiveMaskedMotionOutput(WithLoss):
     """
+    Output of phase ii; losses are means over processes.
+
     Args:
-        position_loss, velocity_loss (): squared error at the masked tokens, of values and of their frame differences.
-        contrastive_loss (): masked student against full teacher (CMAE). Both mean over processes.
-        reconstruction (B, T', F): predicted values at masked tokens, zero elsewhere; T' is a whole number of windows.
-            None while training.
-        pooled (B, C): the student's projected feature, unit length.
-        hidden_states, attentions: of the student's encoder, seen tokens first, on request.
+        position_loss, velocity_loss: squared error at masked tokens, of values and of their frame differences.
+        contrastive_loss: masked student against complete teacher (CMAE).
+        reconstruction: (B, T', F), predicted values at masked tokens, otherwise zero, in whole windows; None in
+            training.
+        pooled: (B, C), the student's projected feature, unit length.
+        hidden_states, attentions: of the student's encoder, visible tokens first, on request.
     """
 
     position_loss: torch.FloatTensor | None = None
@@ -97,10 +102,14 @@ class LexMotionContrastiveMaskedMotionOutput(WithLoss):
 @dataclass
 class LexMotionLexicalMaskedMotionOutput(WithLoss):
     """
+    Output of phase iii.
+
     Args:
-        caption_loss (): masked words of the caption, read through the motion's words (reading A).
-        motion_loss (): masked motion rebuilt through its words (reading B). bow_loss (): words of the captions.
-        mlm_loss (): the text encoder's own masked words, when asked for. importance (B, V): p of the motion.
+        caption_loss: masked words of the caption, predicted from the motion's words (reading A).
+        motion_loss: masked motion, reconstructed from its words (reading B).
+        bow_loss: words of the captions.
+        mlm_loss: the text encoder's own masked words, on request.
+        importance: (B, V), p of the motion.
         hidden_states, attentions: of the motion tower, on request.
     """
 
@@ -116,17 +125,17 @@ class LexMotionLexicalMaskedMotionOutput(WithLoss):
 @dataclass
 class LexMotionContrastiveAlignmentOutput(LexMotionOutput, WithLoss):
     """
-    Args:
-        contrastive_loss (): symmetric multi-positive InfoNCE between lexical vectors, segments blended in.
-        dense_contrastive_loss (): the same between dense vectors, of a model that has them.
-        text_flops_loss, motion_flops_loss (): FLOPS of the unnormalised vectors.
-        grounding_loss (): contrast between motion vectors and the bare words of the captions (VDR), on request.
-        order_loss (): captions against themselves with their events exchanged, on request.
-        bow_loss (): the motion's words are its captions' words, as in phase iii, on request.
-        mlm_loss (): masked words of the captions, on request.
-        text_active_words, motion_active_words (): mean number of non-zero words.
+    Output of phase iv; the other fields are those of [`LexMotionOutput`].
 
-    The other fields are those of [`LexMotionOutput`].
+    Args:
+        contrastive_loss: symmetric multi-positive InfoNCE between lexical vectors, including segments.
+        dense_contrastive_loss: the same between dense vectors, if the model has them.
+        text_flops_loss, motion_flops_loss: FLOPS of the vectors before normalization.
+        grounding_loss: contrast between motion vectors and the bags of words of the captions (VDR), on request.
+        order_loss: captions against copies with their events exchanged, on request.
+        bow_loss: words of the motion against words of its captions, as in phase iii, on request.
+        mlm_loss: masked words of the captions, on request.
+        text_active_words, motion_active_words: mean number of nonzero words.
     """
 
     contrastive_loss: torch.FloatTensor | None = None
@@ -143,9 +152,8 @@ class LexMotionContrastiveAlignmentOutput(LexMotionOutput, WithLoss):
 
 class BottleneckedTextDecoder(nn.Module):
     """
-    The weak decoder of LexMLM and LexMMM: fills a heavily masked caption from its remains and one vector, b.
-
-    Position 0 ([CLS]) is replaced by b (LexMAE); the output words are scored by the encoder's own lexical head.
+    The weak decoder of LexMLM and LexMMM, which fills a heavily masked caption from its remaining words and one
+    vector, b, in place of [CLS] (LexMAE). The encoder's own lexical head scores the output words.
     """
 
     def __init__(self, config: LexMotionTextConfig):
@@ -162,20 +170,20 @@ class BottleneckedTextDecoder(nn.Module):
         attention_mask: torch.Tensor,
         labels: torch.LongTensor,
     ) -> torch.Tensor:
-        """bottleneck (B, E); input_ids, attention_mask, labels (B, L) -> mean cross-entropy ()."""
+        """Return the mean cross-entropy for bottleneck (B, E) and input_ids, attention_mask and labels (B, L)."""
         words = text_model.encoder.embeddings(input_ids)  # (B, L, E)
-        told = self.bottleneck_norm(bottleneck.to(words.dtype))[:, None]  # (B, 1, E)
-        tokens = torch.cat([told, words[:, 1:]], dim=1)  # (B, L, E)
+        first = self.bottleneck_norm(bottleneck.to(words.dtype))[:, None]  # (B, 1, E)
+        tokens = torch.cat([first, words[:, 1:]], dim=1)  # (B, L, E)
         hidden = by_length(lambda mask, states: self.decoder(states, mask), attention_mask, tokens)
         return text_model.masked_lm_loss(hidden, labels)
 
 
 class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
     """
-    Phase i, LexMLM: what half a sentence cannot tell must come through a bottleneck made of words.
+    Phase i, LexMLM: information that a half-masked caption lacks must pass through a bottleneck made of words.
 
-    x_e, x_d = two maskings of one caption;  S = head(encoder(x_e));  L_enc = CE(S at masked words);
-    p = softmax(max_i S_i);  b = sg(E)^T p;  L_dec = CE(decoder([b; emb(x_d)]) at masked words).
+        x_e, x_d = two maskings of one caption;  S = head(encoder(x_e));  L_enc = CE(S at masked words)
+        p = softmax(max_i S_i);  b = sg(E)^T p;  L_dec = CE(decoder([b; emb(x_d)]) at masked words)
     """
 
     def __init__(self, config: LexMotionTextConfig):
@@ -187,7 +195,7 @@ class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
     def bottleneck(
         self, input_ids, attention_mask, **kwargs
     ) -> tuple[LexMotionTextOutput, torch.Tensor, torch.Tensor]:
-        """(B, L) -> the tower's output, p (B, V), b (B, E)."""
+        """Return the tower's output, p (B, V) and b (B, E) for (B, L)."""
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         head = self.text_model.lexical_head
         log_importance, bottleneck = head.bottleneck(output.text_scores, self.text_model.word_embeddings)
@@ -203,29 +211,25 @@ class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
         decoder_labels: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionLexicalMaskedLMOutput:
-        """All (B, L): x_e with its mask and labels, x_d with its labels (-100 = not asked). No labels, no loss."""
+        """
+        Compute the losses whose labels are given; x_e with its mask and labels, x_d with its labels (-100 for none),
+        all (B, L).
+        """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         encoded, importance, bottleneck = self.bottleneck(input_ids, attention_mask, **kwargs)
-        encoder_loss = decoder_loss = None
+        losses = {}
         if labels is not None:
-            encoder_loss = self.text_model.masked_lm_loss(encoded.last_hidden_state, labels)
+            losses["encoder_loss"] = self.text_model.masked_lm_loss(encoded.last_hidden_state, labels)
         if decoder_labels is not None:
-            decoder_loss = self.text_decoder(
-                self.text_model, bottleneck, decoder_input_ids, attention_mask, decoder_labels
-            )
-        return LexMotionLexicalMaskedLMOutput(
-            encoder_loss=encoder_loss,
-            decoder_loss=decoder_loss,
-            importance=importance,
-            bottleneck=bottleneck,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
+            target = (decoder_input_ids, attention_mask, decoder_labels)
+            losses["decoder_loss"] = self.text_decoder(self.text_model, bottleneck, *target)
+        layers = {"hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
+        return LexMotionLexicalMaskedLMOutput(**losses, importance=importance, bottleneck=bottleneck, **layers)
 
 
 class MotionTokenDecoder(GridPositions):
-    """Rebuilds hidden motion tokens from the seen ones: mask tokens, own positions, one output map a part."""
+    """Reconstructs hidden motion tokens from visible ones: mask tokens, own positions, one output map per part."""
 
     def __init__(self, config: LexMotionMotionConfig, num_layers: int, with_targets: bool = True):
         super().__init__()
@@ -236,17 +240,15 @@ class MotionTokenDecoder(GridPositions):
         self.add_positions(config, width)
         self.decoder = LexMotionDecoder(config, width, heads, num_layers)
         if with_targets:
-            # Twice the patch: positions and their temporal difference (MAMP).
-            self.output = nn.ModuleList(
-                [nn.Linear(width, 2 * config.patch_frames * len(part)) for part in config.parts]
-            )
+            size = 2 * config.patch_frames  # positions and their temporal difference (MAMP)
+            self.output = nn.ModuleList([nn.Linear(width, size * len(part)) for part in config.parts])
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
         init.normal_(self.mask_token, std=self.config.initializer_range)
 
     def decode(self, states, seen, valid, prefix: torch.Tensor | None = None) -> torch.Tensor:
-        """states (B, N, D), seen and valid (B, N), prefix (B, 1, W) or None -> (B, N, W)."""
+        """Decode states (B, N, D), seen and valid (B, N), and an optional prefix (B, 1, W) to (B, N, W)."""
         tokens = torch.where(seen[..., None], self.input(states), self.mask_token.to(states.dtype))
         windows = states.shape[1] // self.config.num_parts
         position = (self.time_embeddings[:windows] + self.part_embeddings).flatten(0, 1)  # (N, W)
@@ -257,7 +259,7 @@ class MotionTokenDecoder(GridPositions):
         return self.decoder(torch.cat([prefix.to(tokens.dtype), tokens], dim=1), mask)[:, 1:]
 
     def predict(self, decoded: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(B, N, W) -> for each part, values and frame differences, both (B, Nt, P, len(part))."""
+        """Return values and frame differences per part, both (B, Nt, P, len(part)), for (B, N, W)."""
         grid = decoded.unflatten(1, (-1, self.config.num_parts))  # (B, Nt, Np, W)
         predictions = []
         for number, (output, part) in enumerate(zip(self.output, self.config.parts, strict=True)):
@@ -274,14 +276,12 @@ def reconstruction_losses(
     hidden: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Squared errors of positions and velocities at the hidden tokens, real frames only.
+    Compute the squared errors of positions and velocities at hidden tokens, in real frames only: both scalars.
 
     Args:
-        predictions: for each part (values, differences), each (B, Nt, P, len(part)).
-        motion_values: (B, T, F) in normalised units. frame_mask: (B, T). hidden: (B, N) bool, tokens to rebuild.
-
-    Returns:
-        position loss () and velocity loss ().
+        predictions: (values, differences) per part, each (B, Nt, P, len(part)).
+        motion_values, frame_mask: (B, T, F), normalized, and (B, T).
+        hidden: (B, N) bool, tokens to reconstruct.
     """
     values, real = encoder.embeddings.windows(motion_values, frame_mask)  # (B, Nt, P, F), (B, Nt, P)
     asked = hidden.unflatten(1, (-1, len(predictions)))  # (B, Nt, Np)
@@ -302,7 +302,7 @@ def rebuilt_motion(
     num_features: int,
     hidden: torch.Tensor,
 ) -> torch.Tensor:
-    """Predicted values of the hidden tokens (B, N) laid out as (B, Nt * P, F), zero elsewhere."""
+    """Arrange the predicted values of hidden tokens (B, N) as (B, Nt * P, F), zero elsewhere."""
     asked = hidden.unflatten(1, (-1, len(parts)))
     batch, windows, frames = predictions[0][0].shape[:3]
     rebuilt = torch.zeros(batch, windows, frames, num_features, device=hidden.device)
@@ -313,18 +313,15 @@ def rebuilt_motion(
 
 class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
     """
-    Phase ii, CMMM: rebuild hidden body parts and windows, and know the motion again from what is left of it.
+    Phase ii, CMMM: reconstruct hidden body parts and windows, and recognize the motion from the visible ones.
 
-    f sees the masked grid, f' = EMA(f) the whole grid of another crop;
-    L_pos, L_vel = squared errors at hidden tokens;
-    q = predictor(projector(mean(feature decoder(f)))),  k = projector'(mean(f'));
-    L_con = 2 tau CE(q k / tau)  (CMAE).
-
-    Args:
-        contrast_temperature: tau.
+        f sees the masked grid, f' = EMA(f) the complete grid of another crop;  tau = contrast_temperature
+        q = predictor(projector(mean(feature decoder(f)))),  k = projector'(mean(f'));  L_con = 2 tau CE(q k / tau)
+        (CMAE)
+        L_pos, L_vel = squared errors at hidden tokens
     """
 
-    # The student's layers record themselves; the decoders' and the teacher's do not.
+    # Only the student's layers are recorded, not those of the decoders and the teacher.
     _can_record_outputs = {
         "hidden_states": OutputRecorder(LexMotionLayer, layer_name="motion_model"),
         "attentions": OutputRecorder(LexMotionAttention, index=1, layer_name="motion_model"),
@@ -334,14 +331,9 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
         super().__init__(config)
         self.contrast_temperature = contrast_temperature
         self.motion_model = LexMotionMotionModel(config)
-        # This phase has no words: the lexical part waits, untouched, for phase iii.
-        for module in (
-            self.motion_model.word_embeddings,
-            self.motion_model.projection,
-            self.motion_model.projection_norm,
-            self.motion_model.lexical_head,
-        ):
-            module.requires_grad_(False)
+        # This phase has no words; the lexical part is trained in phase iii.
+        for name in ("word_embeddings", "projection", "projection_norm", "lexical_head"):
+            getattr(self.motion_model, name).requires_grad_(False)
         self.motion_decoder = MotionTokenDecoder(config, config.num_decoder_layers)
         self.feature_decoder = MotionTokenDecoder(config, config.num_feature_decoder_layers, with_targets=False)
         self.feature_output = nn.Linear(config.decoder_hidden_size, config.hidden_size)
@@ -353,25 +345,25 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
         self.post_init()
 
     def teacher_parameters(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-        """Each parameter of the teacher with the student's."""
+        """Yield each parameter of the teacher with that of the student."""
         yield from zip(self.teacher_encoder.parameters(), self.motion_model.encoder.parameters(), strict=True)
         yield from zip(self.teacher_projector.parameters(), self.projector.parameters(), strict=True)
 
     def initialize_weights(self) -> None:
-        """As in transformers; what a checkpoint lacks of the teacher is the student's, so that it starts as a copy."""
+        """Initialize as in transformers; the teacher's missing weights are copied from the student."""
         super().initialize_weights()
         for teacher, student in self.teacher_parameters():
             init.copy_(teacher, student)
 
     @torch.no_grad()
     def reset_teacher(self) -> None:
-        """Make the teacher a copy of the student, as it starts; call after loading other student weights."""
+        """Copy the student to the teacher; call this after loading other student weights."""
         for teacher, student in self.teacher_parameters():
             teacher.copy_(student)
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """Teacher <- momentum x teacher + (1 - momentum) x student, after every optimiser step."""
+        """Set teacher = momentum x teacher + (1 - momentum) x student, after each optimizer step."""
         teachers, students = zip(*self.teacher_parameters(), strict=True)
         torch._foreach_lerp_(list(teachers), list(students), 1.0 - momentum)
 
@@ -387,22 +379,22 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionContrastiveMaskedMotionOutput:
         """
+        Compute the losses of the phase.
+
         Args:
-            motion_values, motion_attention_mask: (B, T, F), (B, T), the student's crop.
-            token_mask: (B, N) bool, True = hidden; nothing is to be rebuilt without.
-            teacher_motion_values, teacher_motion_attention_mask: the teacher's crop of the same clips; no contrast
-                without.
-            clip_ids: (B,) equal for crops and mirror twins of one clip: they are not each other's negatives.
+            motion_values, motion_attention_mask: (B, T, F) and (B, T), the student's crop.
+            token_mask: (B, N) bool, True for hidden tokens; if None, nothing is reconstructed.
+            teacher_motion_values, teacher_motion_attention_mask: its crop of the same clips; None for no contrast.
+            clip_ids: (B,), equal for crops and mirrored copies of one clip, which are not negatives of each other.
         """
         if motion_attention_mask is None:
             motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
         states, seen, valid, _ = self.motion_model.encoder(motion_values, motion_attention_mask, token_mask)
         predictions = self.motion_decoder.predict(self.motion_decoder.decode(states, seen, valid))
-        hidden = valid & ~seen
-        position_loss, velocity_loss = reconstruction_losses(
-            self.motion_model.encoder, predictions, motion_values, motion_attention_mask, hidden
-        )
-        contrastive_loss = pooled = None
+        targets = (motion_values, motion_attention_mask, valid & ~seen)
+        names = ("position_loss", "velocity_loss")
+        losses = dict(zip(names, reconstruction_losses(self.motion_model.encoder, predictions, *targets), strict=True))
+        rebuilt = pooled = None
         if teacher_motion_values is not None:
             features = self.feature_output(self.feature_decoder.decode(states, seen, valid))
             query = self.predictor(self.projector(masked_mean(features, valid)))  # (B, C)
@@ -414,25 +406,21 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
             everyone = torch.arange(key.shape[0], device=pooled.device)
             positives = everyone[own_rows(pooled.shape[0]), None] == everyone
             ignored = None if clip_ids is None else clip_ids[:, None] == gather(clip_ids)[None, :]
-            contrastive_loss = 2.0 * tau * info_nce(pooled @ key.T / tau, positives, ignored)
-        return LexMotionContrastiveMaskedMotionOutput(
-            position_loss=position_loss,
-            velocity_loss=velocity_loss,
-            contrastive_loss=contrastive_loss,
-            reconstruction=None
-            if self.training
-            else rebuilt_motion(predictions, self.config.parts, motion_values.shape[-1], hidden),
-            pooled=pooled,
-        )
+            losses["contrastive_loss"] = 2.0 * tau * info_nce(pooled @ key.T / tau, positives, ignored)
+        if not self.training:
+            rebuilt = rebuilt_motion(predictions, self.config.parts, motion_values.shape[-1], targets[-1])
+        return LexMotionContrastiveMaskedMotionOutput(**losses, reconstruction=rebuilt, pooled=pooled)
 
 
 class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
     """
-    Phase iii, LexMMM: half a motion must say in words what fills its caption and rebuilds its other half.
+    Phase iii, LexMMM: the words of a half-masked motion must suffice to fill its caption and reconstruct its other
+    half.
 
-    S = head(encoder(masked motion));  p_m = softmax(max_n S_n);  b_m = sg(E)^T p_m;
-    L_m2t: phase i's decoder fills the masked caption from b_m (reading A);  L_m2m: a weak motion decoder rebuilds the
-    motion from b_m and a quarter of the grid (reading B);  L_bow: p_m speaks the captions' words (STAIR).
+        S = head(encoder(masked motion));  p_m = softmax(max_n S_n);  b_m = sg(E)^T p_m
+
+    L_m2t: phase i's decoder fills the masked caption from b_m (reading A). L_m2m: a weak motion decoder reconstructs
+    the motion from b_m and a quarter of the grid (reading B). L_bow: p_m matches the captions' words (STAIR).
     """
 
     main_input_name = "motion_values"
@@ -444,11 +432,11 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
         motion = config.motion_config
         self.motion_decoder = MotionTokenDecoder(motion, motion.num_bottleneck_decoder_layers)
         self.bottleneck_projection = nn.Linear(motion.word_embedding_size, motion.decoder_hidden_size)
-        self.patch_states = LexMotionMotionEmbeddings(motion)  # the decoder's own eyes: no encoder context leaks in
+        self.patch_states = LexMotionMotionEmbeddings(motion)  # the decoder's own, without context from the encoder
         self.post_init()
 
     def bottleneck(self, motion_values, motion_attention_mask, token_mask=None, **kwargs):
-        """(B, T, F) -> the motion tower's output, log p (B, A), p (B, V), b (B, E); no gradient reaches E."""
+        """Return the tower's output, log p (B, A), p (B, V) and b (B, E) for (B, T, F), without gradients to E."""
         tower = self.model.motion_model
         output = tower(motion_values, motion_attention_mask, token_mask, freeze_words=True, return_dict=True, **kwargs)
         head = tower.lexical_head
@@ -472,37 +460,33 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionLexicalMaskedMotionOutput:
         """
+        Compute the losses whose targets are given.
+
         Args:
-            motion_values, motion_attention_mask: (B, T, F), (B, T). token_mask: (B, N) bool, hidden from the encoder.
-            decoder_token_mask: (B, N) bool, hidden from the motion decoder and asked of it; no motion loss without.
-            decoder_*: (B, L) a masked caption of each motion; no caption loss without labels.
-            bow_weights: (B, V) IDF weights of the content words of all captions; no bag-of-words loss without.
-            mlm_*: (Bx, L) masked captions for the text encoder's own loss.
+            motion_values, motion_attention_mask: (B, T, F) and (B, T).
+            token_mask: (B, N) bool, tokens hidden from the encoder.
+            decoder_token_mask: (B, N) bool, tokens hidden from the motion decoder and predicted by it (motion loss).
+            decoder_*: (B, L), a masked caption per motion with its labels (caption loss).
+            bow_weights: (B, V) IDF weights of the content words of all captions (bag-of-words loss).
+            mlm_*: (Bx, L), masked captions for the text encoder's own loss.
         """
         if motion_attention_mask is None:
             motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
-        output, log_importance, importance, bottleneck = self.bottleneck(
-            motion_values, motion_attention_mask, token_mask, **kwargs
-        )
+        motion = (motion_values, motion_attention_mask)
+        output, log_importance, importance, bottleneck = self.bottleneck(*motion, token_mask, **kwargs)
         losses = {}
         text_model = self.model.text_model
         if decoder_labels is not None:
-            losses["caption_loss"] = self.text_decoder(
-                text_model, bottleneck, decoder_input_ids, decoder_attention_mask, decoder_labels
-            )
+            target = (decoder_input_ids, decoder_attention_mask, decoder_labels)
+            losses["caption_loss"] = self.text_decoder(text_model, bottleneck, *target)
         if decoder_token_mask is not None:
-            grid, valid = self.patch_states(motion_values, motion_attention_mask)
+            grid, valid = self.patch_states(*motion)
             tokens, valid = grid.flatten(1, 2), valid.flatten(1)
             prefix = self.bottleneck_projection(bottleneck.to(tokens.dtype))[:, None]
             decoded = self.motion_decoder.decode(tokens, valid & ~decoder_token_mask, valid, prefix)
-            position_loss, velocity_loss = reconstruction_losses(
-                self.model.motion_model.encoder,
-                self.motion_decoder.predict(decoded),
-                motion_values,
-                motion_attention_mask,
-                valid & decoder_token_mask,
-            )
-            losses["motion_loss"] = position_loss + velocity_loss
+            predicted, encoder = self.motion_decoder.predict(decoded), self.model.motion_model.encoder
+            parts = reconstruction_losses(encoder, predicted, *motion, valid & decoder_token_mask)
+            losses["motion_loss"] = parts[0] + parts[1]
         if bow_weights is not None:
             active = self.model.motion_model.lexical_head.active_ids
             losses["bow_loss"] = bag_of_words(log_importance, bow_weights[:, active])
@@ -516,16 +500,17 @@ class LexMotionForLexicalMaskedMotion(LexMotionPreTrainedModel):
 
 class LexMotionForContrastiveAlignment(LexMotionPreTrainedModel):
     """
-    Phase iv, LexCMLP: captions and their motions near each other, in vectors of few words that stay words.
+    Phase iv, LexCMLP: captions and their motions close to each other, as sparse vectors over words.
 
-    z_t, z_m = lexical vectors;  y = z / |z|;  L_con = multi-positive InfoNCE of y_t y_m^T / tau in both directions;
-    L_flops = FLOPS(z_t), FLOPS(z_m);  L_mlm = phase i's masked LM, kept on. Which pairs of a batch are positives,
-    which are negatives and which are neither is the `pairing`.
+        z_t, z_m = lexical vectors;  y = z / |z|;  L_con = multi-positive InfoNCE of y_t y_m^T / tau in both directions
+        L_flops = FLOPS(z_t), FLOPS(z_m);  L_mlm = phase i's masked LM, continued
+
+    `pairing` decides which pairs of a batch are positives, negatives or neither.
 
     Args:
-        false_negative_threshold: a motion is no negative of a caption if the cosine of the sentence vectors of this
-            caption and of one of its own is above this (0.6 in TMR); `None` keeps all negatives.
-        hard_negative_beta: weight of hard-negative reweighting (0.15 in MGA-CLAP); off when `None`.
+        false_negative_threshold: a motion is not a negative of a caption if the cosine of the sentence vectors of this
+            caption and one of its own exceeds this (0.6 in TMR); None keeps all negatives.
+        hard_negative_beta: weight of hard-negative reweighting (0.15 in MGA-CLAP); None for none.
     """
 
     def __init__(
@@ -551,11 +536,8 @@ class LexMotionForContrastiveAlignment(LexMotionPreTrainedModel):
         mixed_shares: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        What is right for what in a batch, over all processes; arguments as in `forward`.
-
-        Returns:
-            targets (all Bt, all Bm) float, how right a motion is for a caption; ignored (all Bt, all Bm) bool, pairs
-            that are no negatives.
+        Return the pairs of a batch over all processes, for arguments as in `forward`: targets (all Bt, all Bm) float,
+        how well a motion matches a caption; and ignored (all Bt, all Bm) bool, pairs that are not negatives.
         """
         texts, motions = gather(text_clip_ids), gather(motion_clip_ids)
         captions = torch.arange(texts.shape[0], device=texts.device) if caption_ids is None else gather(caption_ids)
@@ -596,20 +578,21 @@ class LexMotionForContrastiveAlignment(LexMotionPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionContrastiveAlignmentOutput:
         """
+        Compute the losses of the phase.
+
         Args:
-            input_ids, attention_mask: (Bt, L). motion_values, motion_attention_mask: (Bm, T, F), (Bm, T).
-            text_clip_ids: (Bt,) and motion_clip_ids: (Bm,) say which clip a row belongs to; row i with row i when
-                left out.
-            caption_ids: (Bt,) equal for equal captions: a motion with an identical caption is right too.
-            caption_features: (Bt, d) unit sentence vectors; pairs above `false_negative_threshold` are no negatives.
-            text_relative_ids: (Bt, Kt) and motion_relative_ids: (Bm, Km); a pair with an id in common is no negative.
-            mixed_clip_ids: (Bm,) clip that a part of each motion was taken from, and mixed_shares: (Bm,) how much of
-                it, in [0, 1): the motion is right for the captions of both, in these proportions.
-            token_mask: (Bm, N) bool, True = hidden from the motion tower.
+            input_ids, attention_mask, motion_values, motion_attention_mask: (Bt, L) twice, (Bm, T, F) and (Bm, T).
+            text_clip_ids, motion_clip_ids: (Bt,) and (Bm,), the clip of each row; by default, row i is paired with i.
+            caption_ids: (Bt,), equal for equal captions; motions with an identical caption are positives too.
+            caption_features: (Bt, d) unit sentence vectors; pairs above `false_negative_threshold` are not negatives.
+            text_relative_ids, motion_relative_ids: (Bt, Kt) and (Bm, Km); pairs with a common id are not negatives.
+            mixed_clip_ids, mixed_shares: (Bm,), clip of the part that was mixed into each motion, and its share in
+                [0, 1); the motion matches the captions of both clips in these proportions.
+            token_mask: (Bm, N) bool, True for tokens hidden from the motion tower.
             bow_weights: (Bm, V) words of the captions of each motion, for the grounding and bag-of-words losses.
-            mlm_*: (Bx, L) a masked copy of captions, for the loss kept on from phase i.
-            swapped_*: (Bs, L) captions with their events exchanged, and (Bs,) the rows of the captions they were made
-                from, -1 for a row that only fills the batch.
+            mlm_*: (Bx, L), masked captions, for the loss continued from phase i.
+            swapped_*: (Bs, L) captions with their events exchanged, and (Bs,) the rows of the original captions, -1
+                for padding rows.
         """
         inputs = (input_ids, motion_values, attention_mask, motion_attention_mask)
         output = self.model(*inputs, token_mask=token_mask, return_dict=True, **kwargs)
@@ -619,9 +602,8 @@ class LexMotionForContrastiveAlignment(LexMotionPreTrainedModel):
         z_m = motion_head.weigh(motion.motion_scores).float()  # (Bm, A)
         y_t, y_m = self.model.lexical_vectors(text), self.model.lexical_vectors(motion)  # unit; longer with segments
         clips = paired_clip_ids(output.logits_per_text.shape, text_clip_ids, motion_clip_ids, z_t.device)
-        pairs = self.pairing(
-            *clips, caption_ids, caption_features, text_relative_ids, motion_relative_ids, mixed_clip_ids, mixed_shares
-        )
+        relatives, mixed = (text_relative_ids, motion_relative_ids), (mixed_clip_ids, mixed_shares)
+        pairs = self.pairing(*clips, caption_ids, caption_features, *relatives, *mixed)
         contrast = (self.config.temperature, self.hard_negative_beta)
         losses = {"contrastive_loss": symmetric_info_nce(y_t, y_m, *pairs, *contrast)}
         if text.dense_embeds is not None:
@@ -630,10 +612,9 @@ class LexMotionForContrastiveAlignment(LexMotionPreTrainedModel):
         losses |= {"text_flops_loss": flops(z_t), "motion_flops_loss": flops(z_m)}
         if bow_weights is not None:
             bow_weights = bow_weights[:, motion_head.active_ids]  # (Bm, A)
-            # Like captions stay negatives here: where their words differ, that difference is the lesson.
-            losses["grounding_loss"] = symmetric_info_nce(
-                cosine(bow_weights.float()), cosine(z_m), same_clip(clips[1], clips[1]), None, *contrast
-            )
+            # Similar captions stay negatives here, so that the loss learns from the words in which they differ.
+            bags, same = cosine(bow_weights.float()), same_clip(clips[1], clips[1])
+            losses["grounding_loss"] = symmetric_info_nce(bags, cosine(z_m), same, None, *contrast)
         if swapped_input_ids is not None:
             swapped = self.model.get_text_features(swapped_input_ids, swapped_attention_mask, return_dict=True)
             y_s = self.model.lexical_vectors(swapped)  # (Bs, A)

@@ -1,10 +1,10 @@
 """
-Word scores of parts of a sequence, so that "sits, then stands" and "stands, then sits" are not the same bag of words.
+Word scores of parts of a sequence, which distinguish "sits, then stands" from "stands, then sits".
 
-A sequence is made of units that are never divided: the time windows of a motion, the events of a caption. They are
-taken to last equally long, and each of K segments pools the units that fall into its K-th of the time. Units are first
-gathered into at most K rows without overlap, which are projected onto the vocabulary; the segments and the whole are
-maxima over rows, so the projection is computed once for every token.
+A sequence consists of indivisible units: the time windows of a motion, or the events of a caption. Units are assumed
+to last equally long, and each of K segments pools the units in its K-th of the time. Units are first grouped into at
+most K rows without overlap, which are projected onto the vocabulary; the segments and the complete sequence are maxima
+over rows, so each token is projected only once.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .lexical_head import LexicalHead
 
 
 def window_units(mask: torch.Tensor, num_parts: int) -> torch.Tensor:
-    """Units of a motion: (B, N) mask of a time-major grid -> (B, N) int64, the time window of every token."""
+    """Return the time window of each token of a motion, (B, N) int64, for the mask (B, N) of a time-major grid."""
     return (torch.arange(mask.shape[1], device=mask.device) // num_parts).expand(mask.shape)
 
 
@@ -23,15 +23,12 @@ def event_units(
     input_ids: torch.LongTensor, mask: torch.Tensor, event_words: Sequence[int] | None = None
 ) -> torch.Tensor:
     """
-    Units of a caption: every token says the number of its event.
+    Return the event number of each token of a caption, (B, L) int64, from 0 and without gaps over the valid tokens.
 
     Args:
         input_ids, mask: (B, L), the first token a special one.
-        event_words: ids of the words that begin a new event, such as "then"; of several in a row the first does. None:
-            every token is a unit, so that segments are parts of the text.
-
-    Returns:
-        (B, L) int64, from 0 and without gaps over the valid tokens.
+        event_words: ids of words that begin a new event, such as "then"; the first of several in a row does. If None,
+            each token is a unit, so segments are parts of the text.
     """
     valid = mask.bool()
     if event_words is None:
@@ -40,19 +37,19 @@ def event_units(
     repeated = torch.zeros_like(begins)
     repeated[:, 1:] = begins[:, :-1]
     begins = begins & ~repeated
-    begins[:, :2] = False  # what opens the caption ends no event
+    begins[:, :2] = False  # the first word of a caption does not end an event
     return begins.cumsum(dim=1)
 
 
 def rows_of_units(units: torch.Tensor, mask: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Units gathered into at most `num_rows` rows, in order and none of them empty.
+    Group units, in order, into at most `num_rows` nonempty rows.
 
     Args:
-        units: (B, N) int64, from 0 and without gaps over the valid tokens. mask: (B, N).
+        units: (B, N) int64, from 0 and without gaps over the valid tokens of `mask`, (B, N).
 
     Returns:
-        The row of every token (B, N), and how many rows there are (B,): zero for a sequence without tokens.
+        The row of each token (B, N) and the number of rows (B,), zero for a sequence without tokens.
     """
     counts = (units + 1).masked_fill(~mask.bool(), 0).amax(dim=1)
     rows = counts.clamp(max=num_rows)
@@ -61,17 +58,17 @@ def rows_of_units(units: torch.Tensor, mask: torch.Tensor, num_rows: int) -> tup
 
 def rows_of_segments(rows: torch.Tensor, num_segments: int) -> torch.Tensor:
     """
-    Which rows share time with which segment, both cut into equal parts.
+    Return which rows overlap in time with which segment, if both divide it into equal parts.
 
     Args:
-        rows: (B,) how many rows there are, at most K = num_segments.
+        rows: (B,) number of rows, at most K = num_segments.
 
     Returns:
-        (B, K segments, K rows) bool; the identity where there are K rows, every segment the same where there is one.
+        (B, K segments, K rows) bool: the identity for K rows; equal for all segments if there is one row.
     """
     row = torch.arange(num_segments, device=rows.device)
     segment, count = row[:, None], rows[:, None, None]
-    # [row / count, (row + 1) / count) meets [segment / K, (segment + 1) / K)
+    # [row / count, (row + 1) / count) overlaps [segment / K, (segment + 1) / K)
     return (row * num_segments < (segment + 1) * count) & (segment * count < (row + 1) * num_segments) & (row < count)
 
 
@@ -84,13 +81,15 @@ def pool_segments(
     num_segments: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
-    What `LexicalHead.pool` returns, and the pooled scores of every segment.
+    Pool scores as `LexicalHead.pool` does, for the complete sequence and for each segment.
 
     Args:
-        hidden: (B, N, D). mask: (B, N). units: (B, N) int64, see `event_units`. num_segments: K.
+        hidden, mask: (B, N, D) and (B, N).
+        units: (B, N) int64, see `event_units`.
+        num_segments: K.
 
     Returns:
-        scores (B, A) and winning tokens (B, A) of the whole, and segment scores (B, K, A).
+        scores (B, A) and winning tokens (B, A) of the complete sequence, and segment scores (B, K, A).
     """
     row_of, rows = rows_of_units(units, mask, num_segments)
     numbers = torch.arange(num_segments, device=mask.device)
@@ -99,17 +98,14 @@ def pool_segments(
     tokens = inside.int().argsort(dim=-1, descending=True, stable=True)[..., :longest]  # (B, K, M)
     batch, width = hidden.shape[0], hidden.shape[-1]
     states = hidden.gather(1, tokens.flatten(1)[..., None].expand(-1, -1, width))
-    scores, winners = head.pool(
-        states.view(batch * num_segments, longest, width),
-        inside.gather(-1, tokens).view(batch * num_segments, longest),
-        word_embeddings,
-    )
+    states = states.view(batch * num_segments, longest, width)
+    scores, winners = head.pool(states, inside.gather(-1, tokens).view(states.shape[:2]), word_embeddings)
     scores = scores.view(batch, num_segments, -1)  # (B, K rows, A)
     winners = tokens.gather(-1, winners.view_as(scores).long())
     filled = inside.any(dim=-1)  # (B, K rows)
-    filled = filled | ~filled.any(dim=1, keepdim=True)  # nothing to see anywhere: the zeros of empty rows
+    filled = filled | ~filled.any(dim=1, keepdim=True)  # without any token: the zeros of empty rows
     belongs = rows_of_segments(rows, num_segments) & filled[:, None]
-    belongs = belongs | (~belongs.any(dim=-1, keepdim=True) & filled[:, None])  # nothing to see here: the whole
+    belongs = belongs | (~belongs.any(dim=-1, keepdim=True) & filled[:, None])  # empty segments pool everything
     segments = torch.stack(
         [scores.masked_fill(~belongs[:, k, :, None], -torch.inf).amax(dim=1) for k in range(num_segments)], dim=1
     )

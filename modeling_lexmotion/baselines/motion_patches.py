@@ -1,10 +1,10 @@
 """
-MotionPatches: a motion as a picture of its body parts, read by a ViT (Yu et al., CVPR 2024).
+MotionPatches: a motion as a picture of its body parts, encoded by a ViT (Yu et al., CVPR 2024).
 
     picture = joints of each kinematic chain resampled to 16 columns;  tokens = ViT(16 x 16 patches of the picture)
     motion = head(mean tokens);  text = head([CLS]);  L = InfoNCE, both directions, learned temperature
 
-Differs from the paper: a window without a real frame is no token, where the paper's ViT reads zeros up to 224 frames.
+Unlike in the paper, windows without a real frame are not tokens; the paper's ViT reads zeros up to 224 frames.
 """
 
 import math
@@ -34,22 +34,20 @@ LOWEST_TEMPERATURE = 0.01  # as in CLIP
 @strict
 class MotionPatchesConfig(RetrieverConfig):
     r"""
-    Configuration of [`MotionPatchesModel`]; defaults are the paper's for HumanML3D, with a ViT-B.
+    Configuration of [`MotionPatchesModel`]; by default the paper's for HumanML3D, with a ViT-B.
 
     Args:
-        num_features (`int`): 3 coordinates of every joint, joint by joint: 66 for HumanML3D, 63 for KIT-ML. The
-            processor's representation is `positions`; it normalises every coordinate.
-        chains (`list[list[int]]`, *optional*):
-            Joints of each body part, from the body outwards; the five chains of HumanML3D when `None`.
-        patch_size (`int`): frames of one patch, and columns that a chain is resampled to.
-        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: the ViT.
-        hidden_act (`str`): activation of the ViT and of the projection heads.
-        hidden_dropout, attention_dropout, drop_path_rate (`float`): regularisation of the ViT, training only.
-        text_pooling (`str`):
-            What the dense representation reads of a caption: `"cls"`, as published, or `"mean"` of its tokens, which
-            sentence encoders were taught. A T5 has no [CLS]: its mean in any case.
-        projection_dropout (`float`): in the projection heads, training only; 0.5 for HumanML3D, 0 for KIT-ML.
-        temperature (`float`): where the learned temperature starts.
+        num_features: 3 coordinates per joint, joint by joint: 66 for HumanML3D, 63 for KIT-ML; the processor's
+            representation is `positions`, which normalizes each coordinate.
+        chains: joints of each body part, from the body outwards; None for the five chains of HumanML3D.
+        patch_size: frames per patch, and columns to which each chain is resampled.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: of the ViT.
+        hidden_act: activation of the ViT and of the projection heads.
+        hidden_dropout, attention_dropout, drop_path_rate: regularization of the ViT, training only.
+        text_pooling: caption state of the dense representation: `"cls"`, as published, or `"mean"` of the tokens, for
+            which sentence encoders are trained. T5 has no [CLS] and always uses the mean.
+        projection_dropout: dropout of the projection heads, training only; 0.5 for HumanML3D, 0 for KIT-ML.
+        temperature: initial value of the learned temperature.
     """
 
     model_type = "lexmotion_motion_patches"
@@ -74,23 +72,22 @@ class MotionPatchesConfig(RetrieverConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         if self.text_pooling not in TEXT_POOLINGS:
-            raise ValueError(f"text_pooling must be one of {TEXT_POOLINGS}, got {self.text_pooling!r}")
+            raise ValueError(f"text_pooling: got {self.text_pooling!r}; pass one of {TEXT_POOLINGS}")
         self.chains = [list(chain) for chain in (HUMANML3D_CHAINS if self.chains is None else self.chains)]
         if self.num_features % 3:
             raise ValueError(
-                f"num_features must be 3 coordinates a joint, got {self.num_features}; prepare motions with "
-                "representation positions"
+                f"num_features: got {self.num_features}, not a multiple of 3; prepare motions with representation "
+                "positions (3 coordinates per joint)"
             )
         joints = {joint for chain in self.chains for joint in chain}
         if not joints or not all(self.chains) or not joints <= set(range(self.num_joints)):
             raise ValueError(
-                f"chains must be non-empty lists of joints in 0..{self.num_joints - 1} (num_features="
-                f"{self.num_features}), got {self.chains}"
+                f"chains: got {self.chains}; pass non-empty lists of joints in 0..{self.num_joints - 1} (num_features="
+                f"{self.num_features})"
             )
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of num_attention_heads {self.num_attention_heads}"
-            )
+            heads = self.num_attention_heads
+            raise ValueError(f"hidden_size: got {self.hidden_size}; pass a multiple of num_attention_heads ({heads})")
 
     @property
     def num_joints(self) -> int:
@@ -104,10 +101,11 @@ class MotionPatchesConfig(RetrieverConfig):
 
 def chain_resampling(chains: list[list[int]], num_joints: int, columns: int) -> torch.Tensor:
     """
-    The linear interpolation along every chain as one matrix (chains * columns, J), from first joint to last.
+    Return the linear interpolation along each chain, from first to last joint, as one matrix (chains * columns, J).
 
     Args:
-        chains: joints of each chain, every joint 0..num_joints - 1. columns: points of one chain.
+        chains: joints of each chain, in 0..num_joints - 1.
+        columns: points per chain.
     """
     joints = torch.eye(num_joints)
     blocks = []
@@ -119,7 +117,7 @@ def chain_resampling(chains: list[list[int]], num_joints: int, columns: int) -> 
 
 
 class MotionPatchEmbeddings(nn.Module):
-    """Joint positions -> patches of the picture -> tokens: one map for all patches, a place for each, and [CLS]."""
+    """Joint positions -> patches of the picture -> tokens: one map for all patches, position embeddings, and [CLS]."""
 
     resampling: torch.Tensor
 
@@ -133,20 +131,19 @@ class MotionPatchEmbeddings(nn.Module):
         self.position_embeddings = nn.Parameter(torch.zeros(1, tokens + 1, config.hidden_size))
 
     def resampling_matrix(self) -> torch.Tensor:
-        """(Np * P, J), what the configuration's chains say."""
+        """Return the resampling of the configuration's chains, (Np * P, J)."""
         return chain_resampling(self.config.chains, self.config.num_joints, self.config.patch_size)
 
     def reset_parameters(self) -> None:
-        """Normal places and [CLS]; the resampling is no weight and follows from the configuration."""
+        """Draw normal positions and [CLS]; the resampling is no weight but follows from the configuration."""
         init.copy_(self.resampling, self.resampling_matrix())
         init.normal_(self.cls_token, std=self.config.initializer_range)
         init.normal_(self.position_embeddings, std=self.config.initializer_range)
 
     def patches(self, motion_values: torch.Tensor) -> torch.Tensor:
         """
-        (B, T, 3 J), T a whole number of patches -> (B, Nt, Np, 3 P P).
-
-        A patch is flattened as a convolution of a picture would read it: coordinate, frame, column.
+        Cut (B, T, 3 J), T a multiple of the patch size P, into patches (B, Nt, Np, 3 P P), flattened as by a
+        convolution over a picture: coordinate, frame, column.
         """
         rows, frames, _ = motion_values.shape
         size = self.config.patch_size
@@ -156,7 +153,9 @@ class MotionPatchEmbeddings(nn.Module):
         return windows.permute(0, 1, 3, 5, 2, 4).flatten(3)
 
     def forward(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, 3 J) zero in the padding, (B, T) -> tokens (B, 1 + Nt Np, D), time-major, and which are real."""
+        """
+        Return tokens (B, 1 + Nt Np, D), time-major, and their mask, for (B, T, 3 J) zero in the padding and (B, T).
+        """
         size = self.config.patch_size
         missing = -motion_values.shape[1] % size
         patches = self.patches(nn.functional.pad(motion_values, (0, 0, 0, missing)))  # (B, Nt, Np, 3 P P)
@@ -180,7 +179,7 @@ class MotionPatchesEncoder(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, 3 J), (B, T) -> states (B, 1 + N, D), [CLS] first, and which are real (B, 1 + N)."""
+        """Return states (B, 1 + N, D), [CLS] first, and their mask (B, 1 + N), for (B, T, 3 J) and (B, T)."""
         tokens, real = self.embeddings(motion_values, frame_mask)
         attention_mask = create_bidirectional_mask(self.config, inputs_embeds=tokens, attention_mask=real)
         for layer in self.layers:
@@ -189,7 +188,7 @@ class MotionPatchesEncoder(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """A tower's pooled state -> the shared space: y = W x, then LayerNorm(y + dropout(V act(y)))."""
+    """Pooled state of a tower -> shared space: y = W x, then LayerNorm(y + dropout(V act(y)))."""
 
     def __init__(self, config: MotionPatchesConfig, width: int):
         super().__init__()
@@ -209,8 +208,8 @@ class MotionPatchesModel(RetrieverModel):
     """
     A ViT over body-part patches and a text encoder, aligned as in CLIP.
 
-    Reads joint positions, (B, T, 3 J) in the order of the joints, normalised by the processor. In the lexical
-    representation all tokens vote for words, where the dense one averages the patches and reads the caption's [CLS] or
+    Reads joint positions, (B, T, 3 J) in the order of the joints, normalized by the processor. In the lexical
+    representation all tokens contribute words; the dense one uses the mean of the patches and the caption's [CLS] or
     mean.
 
     Example:
@@ -246,11 +245,11 @@ class MotionPatchesModel(RetrieverModel):
 
     @property
     def temperature(self) -> torch.Tensor:
-        """Learned, exp(-logit_scale), and not below 0.01."""
+        """The learned temperature, exp(-logit_scale), at least 0.01."""
         return torch.exp(-self.logit_scale).clamp(min=LOWEST_TEMPERATURE)
 
     def pooled_text(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(Bt, L, E), (Bt, L) -> (Bt, E), as `text_pooling` says."""
+        """Pool (Bt, L, E) to (Bt, E) according to `text_pooling`."""
         if self.config.text_pooling == "cls" and self.config.encoder_config.model_type in LEXICAL_ENCODERS:
             return states[:, 0]
         return masked_mean(states, attention_mask)
@@ -270,14 +269,9 @@ class MotionPatchesModel(RetrieverModel):
         return Encoding(self.motion_projection(masked_mean(states[:, 1:], real[:, 1:])).float())
 
     def losses(self, text: Encoding, motion: Encoding, pairs: Pairs, values: torch.Tensor, mask: torch.Tensor) -> dict:
-        """InfoNCE in both directions."""
-        loss = pair_contrast(
-            cosine(text.embeds),
-            cosine(motion.embeds),
-            pairs,
-            self.temperature,
-            self.config.false_negative_threshold,
-        )
+        """Compute InfoNCE in both directions."""
+        threshold = self.config.false_negative_threshold
+        loss = pair_contrast(cosine(text.embeds), cosine(motion.embeds), pairs, self.temperature, threshold)
         return {"contrastive_loss": loss}
 
 

@@ -1,10 +1,10 @@
 """
-What every baseline shares: a text encoder, motions, and vectors of both compared by their cosine.
+Base of the baselines: a text encoder, a motion encoder, and vectors of both compared by cosine.
 
-A baseline says how a caption and a motion become an `Encoding` and which losses it is trained with; this file does the
-rest, so that the rows of a table differ by their models alone. Each comes in two representations: `"dense"`, as
-published, and `"lexicon"` (the paper's dagger rows), where the same tower ends in LexMotion's lexical head over the
-text encoder's word embeddings and the lexical vector takes the place of the dense one.
+A baseline defines how captions and motions become an `Encoding` and which losses it is trained with; everything else
+is shared, so that the rows of a table differ only by their models. Each has two representations: `"dense"`, as
+published, and `"lexicon"` (the paper's dagger rows), in which the same tower ends in LexMotion's lexical head over the
+text encoder's word embeddings and the lexical vector replaces the dense one.
 
 Letters in shape comments: Bt captions and Bm motions of a batch, L text tokens, T frames, F motion features, D latent
 size, E word-embedding size, V vocabulary, A active words.
@@ -29,20 +29,22 @@ from ..losses_lexmotion import cosine, false_negatives, flops, paired_clip_ids, 
 from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel
 
 REPRESENTATIONS = ("dense", "lexicon")
-LEXICAL_ENCODERS = ("bert", "distilbert")  # WordPiece words and a masked-LM head that names them
+LEXICAL_ENCODERS = ("bert", "distilbert")  # with WordPiece words and a masked-LM head
 
 
 @dataclass
 class RetrieverOutput(ModelOutput):
     """
+    Output of a baseline.
+
     Args:
-        loss (): the parts below, weighted by the configuration's `loss_weights`.
-        contrastive_loss (): InfoNCE, both directions. margin_loss (): pairs near, strangers a margin apart.
-        text_reconstruction_loss, motion_reconstruction_loss (): motions decoded from captions and from motions.
-        kl_loss, latent_loss (): distance between the distributions and between the latents of a pair.
-        text_flops_loss, motion_flops_loss (): FLOPS of the lexical vectors; the trainer ramps their weight.
-        logits_per_text (Bt, Bm), logits_per_motion (Bm, Bt): cosine over temperature, this process's pairs.
-        text_embeds (Bt, D or V), motion_embeds (Bm, D or V): what retrieval compares, not normalised.
+        loss: sum of the parts below, weighted by `loss_weights` of the configuration.
+        contrastive_loss, margin_loss: InfoNCE in both directions, and a margin between non-pairs.
+        text_reconstruction_loss, motion_reconstruction_loss: motions decoded from captions and from motions.
+        kl_loss, latent_loss: distance between the distributions and between the latents of a pair.
+        text_flops_loss, motion_flops_loss: FLOPS of the lexical vectors, with a weight that the trainer increases.
+        logits_per_text, logits_per_motion: (Bt, Bm) and (Bm, Bt), cosine over temperature, of this process's pairs.
+        text_embeds, motion_embeds: (Bt, D or V) and (Bm, D or V), vectors for retrieval, not normalized.
     """
 
     loss: torch.FloatTensor | None = None
@@ -69,23 +71,19 @@ class RetrieverConfig(PreTrainedConfig):
     Fields that all baselines share.
 
     Args:
-        encoder_config (`dict` or `PreTrainedConfig`):
-            The text encoder, DistilBERT sizes when left out; any of `AutoModelForTextEncoding`, T5 encoders too, but
-            `bert` or `distilbert` where vectors are lexical.
-        train_text_encoder (`bool`): whether the text encoder is trained; a frozen one stays in evaluation mode.
-        num_features (`int`): width F of `motion_values` (B, T, F).
-        num_frames (`int`): longest motion in frames.
-        latent_size (`int`): width D of the dense embeddings.
-        representation (`str`): `"dense"`, or `"lexicon"`: a vector over the words of the text encoder.
+        encoder_config: the text encoder, any of `AutoModelForTextEncoding` including T5, but for lexical vectors
+            `bert` or `distilbert`; by default with DistilBERT sizes.
+        train_text_encoder: train the text encoder; otherwise it stays in evaluation mode.
+        num_features, num_frames: width F of `motion_values` (B, T, F), and length of the longest motion in frames.
+        latent_size: width D of the dense embeddings.
+        representation: `"dense"`, or `"lexicon"` for vectors over the words of the text encoder.
         num_active_words, head_kind, top_k: of the lexical heads, as in [`LexMotionTextConfig`].
-        tie_word_embeddings (`bool`):
-            Whether the lexical heads score words by the text encoder's embeddings; False: by random ones of their own,
-            which shows what it is worth that the words were near each other before any motion was seen.
-        temperature (`float`): divides the cosines.
-        false_negative_threshold (`float`, *optional*):
-            Pairs whose captions' sentence vectors have a cosine above it are no negatives; None keeps them all.
-        loss_weights (`dict[str, float]`, *optional*):
-            Weight of each named loss in `loss`; a loss without a weight counts nothing there.
+        tie_word_embeddings: score words by the text encoder's embeddings; False uses random ones, which shows the
+            benefit of embeddings that reflect the meaning of words before any motion was seen.
+        temperature: divisor of the cosines.
+        false_negative_threshold: pairs whose captions' sentence vectors have a higher cosine are not negatives; None
+            keeps all.
+        loss_weights: weight of each named loss in `loss`; losses without a weight are not part of it.
     """
 
     sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="distilbert")}
@@ -108,16 +106,16 @@ class RetrieverConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         if self.representation not in REPRESENTATIONS:
-            raise ValueError(f"representation must be one of {REPRESENTATIONS}, got {self.representation!r}")
+            raise ValueError(f"representation: got {self.representation!r}; pass one of {REPRESENTATIONS}")
         self.check_encoder()
         if self.head_kind not in HEAD_KINDS:
-            raise ValueError(f"head_kind must be one of {HEAD_KINDS}, got {self.head_kind!r}")
+            raise ValueError(f"head_kind: got {self.head_kind!r}; pass one of {HEAD_KINDS}")
         if self.temperature <= 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+            raise ValueError(f"temperature: got {self.temperature}; pass a positive number")
         self.loss_weights = dict(self.loss_weights or {"contrastive_loss": 1.0})
         unknown = sorted(set(self.loss_weights) - set(LOSSES))
         if unknown:
-            raise ValueError(f"loss_weights names no loss: {', '.join(unknown)}; known are {', '.join(LOSSES)}")
+            raise ValueError(f"loss_weights: unknown loss {', '.join(unknown)}; pass one of {', '.join(LOSSES)}")
 
     @property
     def vocab_size(self) -> int:
@@ -125,7 +123,7 @@ class RetrieverConfig(PreTrainedConfig):
 
     @property
     def head_act(self) -> str:
-        """Activation of the lexical heads, the text encoder's own."""
+        """Activation of the lexical heads, the same as the text encoder's."""
         return getattr(self.encoder_config, "hidden_act", None) or self.encoder_config.activation
 
     @property
@@ -133,20 +131,19 @@ class RetrieverConfig(PreTrainedConfig):
         return self.representation == "lexicon"
 
     def check_encoder(self) -> None:
-        """Raise ValueError where no baseline can be built on the text encoder."""
+        """Raise ValueError if no baseline can use the text encoder."""
         kind = self.encoder_config.model_type
         if self.is_lexical and kind not in LEXICAL_ENCODERS:
-            raise ValueError(
-                f"lexical vectors need a text encoder of model type {' or '.join(LEXICAL_ENCODERS)}, got {kind!r}"
-            )
+            wanted = " or ".join(LEXICAL_ENCODERS)
+            raise ValueError(f"text encoder: got model type {kind!r}; pass {wanted} for lexical vectors")
         if type(self.encoder_config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
-            raise ValueError(f"the text encoder must be one of AutoModelForTextEncoding's, got model type {kind!r}")
+            raise ValueError(f"text encoder: got model type {kind!r}; pass one of AutoModelForTextEncoding's")
 
 
 @dataclass
 class Encoding:
     """
-    What a tower says of its inputs; baselines add fields for their losses.
+    Output of a tower, to which baselines add fields for their losses.
 
     Args:
         embeds: (B, D), or (B, A) non-negative weights of the active words.
@@ -158,10 +155,11 @@ class Encoding:
 @dataclass
 class Pairs:
     """
-    Which caption describes which motion of a batch.
+    The pairs of captions and motions in a batch.
 
     Args:
-        text_ids: (Bt,) and motion_ids: (Bm,) clip of every row. caption_features: (Bt, d) unit sentence vectors.
+        text_ids, motion_ids: (Bt,) and (Bm,), the clip of each row.
+        caption_features: (Bt, d) unit sentence vectors.
     """
 
     text_ids: torch.Tensor
@@ -169,17 +167,12 @@ class Pairs:
     caption_features: torch.Tensor | None = None
 
     def motion_of_text(self) -> torch.Tensor:
-        """(Bt,) row of the motion that each caption describes.
-
-        Raises:
-            ValueError: a caption's clip is not among the motions.
-        """
+        """Return the row of the motion of each caption, (Bt,); raises ValueError if one is missing."""
         same = self.text_ids[:, None] == self.motion_ids[None, :]
         alone = ~same.any(dim=1)
         if alone.any():
-            raise ValueError(
-                f"the batch has no motion of clip {int(self.text_ids[alone][0])}; give the motion of every caption"
-            )
+            clip = int(self.text_ids[alone][0])
+            raise ValueError(f"motion_ids: no motion of clip {clip} in the batch; pass the motion of every caption")
         return same.int().argmax(dim=1)
 
 
@@ -191,11 +184,11 @@ def pair_contrast(
     false_negative_threshold: float | None = None,
 ) -> torch.Tensor:
     """
-    InfoNCE of the pairs in both directions, this process's rows against the rows of all.
+    Compute InfoNCE of the pairs in both directions, this process's rows against the rows of all processes.
 
     Args:
-        text: (Bt, D) and motion: (Bm, D), unit length.
-        false_negative_threshold: see [`false_negatives`]; with `None`, or without `caption_features`, there are none.
+        text, motion: (Bt, D) and (Bm, D), unit length.
+        false_negative_threshold: see [`false_negatives`]; ignores none if it is None or without `caption_features`.
     """
     targets, ignored = same_clip(pairs.text_ids, pairs.motion_ids), None
     if pairs.caption_features is not None and false_negative_threshold is not None:
@@ -205,37 +198,34 @@ def pair_contrast(
 
 class LexicalReadout(nn.Module):
     """
-    Token states -> weights of the active words, through LexMotion's head.
+    Weights of the active words from token states, through LexMotion's lexical head.
 
     Args:
-        width: of the states, which are mapped to the word-embedding size first; None: they are the text encoder's own,
-            which the head reads as they are.
+        width: size of the states, which are first mapped to the word-embedding size; None for states of the text
+            encoder, which the head reads directly.
     """
 
     def __init__(self, config: RetrieverConfig, width: int | None):
         super().__init__()
-        encoder = config.encoder_config
-        self.projection = None
+        size, self.projection = config.encoder_config.hidden_size, None
         if width is not None:
-            # A text state leaves its encoder through a LayerNorm; the copied head expects these to do so too.
-            self.projection = nn.Sequential(
-                nn.Linear(width, encoder.hidden_size), nn.LayerNorm(encoder.hidden_size, eps=1e-6)
-            )
-        self.head = LexicalHead(config, encoder.hidden_size)
+            # Text encoders end in a LayerNorm, and the head copied from one expects its output.
+            self.projection = nn.Sequential(nn.Linear(width, size), nn.LayerNorm(size, eps=1e-6))
+        self.head = LexicalHead(config, size)
 
     def scores(self, states: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor) -> torch.Tensor:
-        """(B, N, width), (B, N), (V, E) -> pooled word scores before saturation (B, A)."""
+        """Return pooled word scores before saturation (B, A), for (B, N, width), (B, N) and (V, E)."""
         if self.projection is not None:
             states = self.projection(states)
         return self.head.pool(states, mask, word_embeddings)[0]
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor) -> torch.Tensor:
-        """(B, N, width), (B, N), (V, E) -> word weights (B, A)."""
+        """Return word weights (B, A), for (B, N, width), (B, N) and (V, E)."""
         return self.head.weigh(self.scores(states, mask, word_embeddings)).float()
 
 
 def _no_pooler(config: RetrieverConfig) -> dict[str, bool]:
-    """Nobody reads BERT's pooled state, and weights without a gradient would worry DDP."""
+    """Omit BERT's pooler, which is not used; DDP rejects weights without gradients."""
     kind = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config.encoder_config)]
     pools = "add_pooling_layer" in inspect.signature(kind.__init__).parameters
     return {"add_pooling_layer": False} if pools else {}
@@ -246,8 +236,8 @@ class RetrieverModel(LexMotionPreTrainedModel):
     Base of the baselines. A subclass implements `encode_text`, `encode_motion` and `losses`, and calls `post_init`.
 
     Args:
-        text_width, motion_width: of the token states that the lexical readouts pool, see [`LexicalReadout`]; read by
-            `representation="lexicon"` alone.
+        text_width, motion_width: sizes of the states pooled by the lexical readouts, see [`LexicalReadout`]; only used
+            by `representation="lexicon"`.
     """
 
     config: RetrieverConfig
@@ -275,33 +265,34 @@ class RetrieverModel(LexMotionPreTrainedModel):
 
     @property
     def word_embeddings(self) -> torch.Tensor:
-        """(V, E), the text encoder's; (A, E), those of the active words alone, where they are not tied."""
+        """(V, E), the text encoder's; if they are not tied, (A, E) of the active words only."""
         return self.get_input_embeddings().weight if self.words is None else self.words.weight
 
     @property
     def temperature(self) -> float | torch.Tensor:
-        """What the cosines are divided by."""
+        """Divisor of the cosines."""
         return self.config.temperature
 
     def train(self, mode: bool = True) -> Self:
-        """As in torch, but a frozen text encoder stays frozen, its dropouts off."""
+        """Set the mode as in torch, but keep a frozen text encoder in evaluation mode, without dropout."""
         super().train(mode)
         if not self.config.train_text_encoder:
-            self.text_encoder.eval().requires_grad_(False)  # here too: `from_pretrained` makes all weights trainable
+            self.text_encoder.eval().requires_grad_(False)  # `from_pretrained` makes all trainable
         return self
 
     def set_active_words(self, active_ids) -> None:
-        """Restrict the lexical vectors to these vocabulary ids.
+        """
+        Restrict the lexical vectors to these vocabulary ids.
 
         Raises:
-            ValueError: ids outside the vocabulary, the representation is dense, or the words are not tied.
+            ValueError: if ids are outside the vocabulary, the representation is dense, or the words are not tied.
         """
         if not self.config.is_lexical:
-            raise ValueError('a dense representation has no words; build the model with representation="lexicon"')
+            raise ValueError("representation 'dense' has no words; build the model with representation=\"lexicon\"")
         if self.words is not None:
             raise ValueError(
-                f"this model has {self.words.out_features} word embeddings of its own, which belong to its active "
-                "words; give active_ids to from_text_pretrained"
+                f"active_ids: this model has {self.words.out_features} untied word embeddings, one per active word; "
+                "pass active_ids to from_text_pretrained"
             )
         heads = [self.text_readout.head, self.motion_readout.head]
         self._use_active_words(heads, [self.config, self.config], active_ids)
@@ -309,19 +300,18 @@ class RetrieverModel(LexMotionPreTrainedModel):
     @classmethod
     def from_text_pretrained(cls, path: str, config: RetrieverConfig, active_ids=None) -> Self:
         """
-        A baseline on published text weights; the rest is random.
+        Initialize a baseline from published text weights; all other weights are random.
 
         Args:
-            path: local folder or Hub name of a text encoder; where vectors are lexical, of a masked LM or sentence
-                encoder of the BERT family, whose masked-LM head starts both lexical heads.
+            path: local folder or Hub name of a text encoder; for lexical vectors, of a masked LM or sentence encoder
+                of the BERT family, whose masked-LM head initializes both lexical heads.
             config: of the baseline; its `encoder_config` and `num_active_words` are replaced.
-            active_ids: vocabulary ids of the lexical vectors, all when None; not read by a dense representation.
+            active_ids: vocabulary ids of the lexical vectors, None for all; ignored by dense representations.
         """
         config = copy.deepcopy(config)
         if config.is_lexical:
-            text = LexMotionTextModel.from_text_pretrained(
-                path, active_ids, head_kind=config.head_kind, top_k=config.top_k
-            )
+            head_fields = {"head_kind": config.head_kind, "top_k": config.top_k}
+            text = LexMotionTextModel.from_text_pretrained(path, active_ids, **head_fields)
             config.encoder_config = text.config.encoder_config
             config.num_active_words = text.config.num_active_words
             encoder, head = text.encoder, text.lexical_head.state_dict()
@@ -330,17 +320,17 @@ class RetrieverModel(LexMotionPreTrainedModel):
             config.num_active_words, head = None, None
             config.check_encoder()
             encoder = AutoModelForTextEncoding.from_pretrained(path, use_safetensors=True, **_no_pooler(config))
-        model = cls(config)  # type: ignore[call-arg]  # a baseline knows its widths
+        model = cls(config)  # type: ignore[call-arg]  # subclasses set the widths
         model.text_encoder.load_state_dict(encoder.state_dict())
         for readout in (model.text_readout, model.motion_readout):
             if readout is not None:
                 readout.head.load_state_dict(head)
-        if model.words is not None:  # as long as those they stand for: the heads' scores keep their scale
+        if model.words is not None:  # of the same scale as the encoder's, so that the heads' scores keep their scale
             nn.init.normal_(model.words.weight, std=float(model.get_input_embeddings().weight.detach().std()))
         return model
 
     def text_states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(Bt, L), (Bt, L) -> the text encoder's last states (Bt, L, E); those of padding mean nothing."""
+        """Return the text encoder's last states (Bt, L, E) for (Bt, L) twice; those of padding are undefined."""
 
         def run(mask, ids):
             return self.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
@@ -349,40 +339,38 @@ class RetrieverModel(LexMotionPreTrainedModel):
             return by_length(run, attention_mask, input_ids)
 
     def encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Encoding:
-        """(Bt, L), (Bt, L) -> the captions' encoding."""
+        """Encode captions (Bt, L) with their mask (Bt, L)."""
         raise NotImplementedError
 
     def encode_motion(self, motion_values: torch.Tensor, motion_attention_mask: torch.Tensor) -> Encoding:
-        """(Bm, T, F), (Bm, T) -> the motions' encoding. What stands in the padding is zero."""
+        """Encode motions (Bm, T, F), zero in the padding, with their mask (Bm, T)."""
         raise NotImplementedError
 
     def losses(self, text: Any, motion: Any, pairs: Pairs, values: torch.Tensor, mask: torch.Tensor) -> dict:
         """
-        The baseline's own losses by their names in [`RetrieverOutput`].
-
-        Args:
-            text, motion: what `encode_text` and `encode_motion` returned. values, mask: (Bm, T, F), (Bm, T).
+        Return the baseline's own losses by their names in [`RetrieverOutput`], for the results of `encode_text` and
+        `encode_motion` and the motions (Bm, T, F) and their mask (Bm, T).
         """
         raise NotImplementedError
 
     def _motion_inputs(self, values: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Checked, with a mask, and zero in the padding."""
+        """Check motions, and return them with zeros in the padding and with a mask."""
         check_motion_values(values, self.config.num_features, self.config.num_frames, self.config.num_frames)
         if mask is None:
             return values, torch.ones(values.shape[:2], dtype=torch.int64, device=values.device)
         return values.masked_fill(~mask.bool()[..., None], 0.0), mask
 
     def _spread(self, embeds: torch.Tensor) -> torch.Tensor:
-        """(B, A) -> (B, V) where the representation is lexical."""
+        """Return (B, V) for (B, A) if the representation is lexical; dense embeddings unchanged."""
         return self.text_readout.head.scatter(embeds) if self.config.is_lexical else embeds
 
     def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None):
-        """(Bt, L) -> embeds (Bt, D or V), to be compared by cosine."""
+        """Return embeds (Bt, D or V) for (Bt, L), to be compared by cosine."""
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return self._spread(self.encode_text(input_ids, attention_mask).embeds)
 
     def get_motion_features(self, motion_values: torch.Tensor, motion_attention_mask: torch.Tensor | None = None):
-        """(Bm, T, F) -> embeds (Bm, D or V), to be compared by cosine."""
+        """Return embeds (Bm, D or V) for (Bm, T, F), to be compared by cosine."""
         return self._spread(self.encode_motion(*self._motion_inputs(motion_values, motion_attention_mask)).embeds)
 
     def forward(
@@ -398,13 +386,16 @@ class RetrieverModel(LexMotionPreTrainedModel):
         **kwargs,
     ) -> RetrieverOutput:
         """
+        Score captions and motions.
+
         Args:
-            input_ids, attention_mask: (Bt, L). motion_values, motion_attention_mask: (Bm, T, F), (Bm, T).
-            text_clip_ids: (Bt,) and motion_clip_ids: (Bm,) say which clip a row belongs to; row i with row i when
-                left out.
-            caption_features: (Bt, d) unit sentence vectors; pairs above `false_negative_threshold` are no negatives.
+            input_ids, attention_mask: (Bt, L).
+            motion_values, motion_attention_mask: (Bm, T, F) and (Bm, T).
+            text_clip_ids, motion_clip_ids: (Bt,) and (Bm,), the clip of each row; by default, row i is paired with row
+                i.
+            caption_features: (Bt, d) unit sentence vectors; pairs above `false_negative_threshold` are not negatives.
             return_loss: also return the losses.
-            kwargs: what else LexMotion's batches hold; not read.
+            kwargs: other entries of LexMotion's batches, ignored.
         """
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         values, mask = self._motion_inputs(motion_values, motion_attention_mask)

@@ -2,10 +2,10 @@
 T2M: the joint embedding of text and motion that Guo et al. (CVPR 2022) train with a margin.
 
     snippets = conv(motion);  motion = BiGRU(snippets);  text = BiGRU(words)
-    L = d(pair)^2 + max(0, margin - d(stranger))^2
+    L = d(pair)^2 + max(0, margin - d(non-pair))^2
 
-Two things differ from the paper. The words are the states of a frozen text encoder, where it has GloVe vectors with
-part-of-speech tags. Embeddings are compared by cosine, as everywhere here, so the distance is that of unit vectors.
+This differs from the paper in two ways: words are the states of a frozen text encoder instead of GloVe vectors with
+part-of-speech tags, and d is the distance of unit vectors, as all models here compare embeddings by cosine.
 """
 
 import torch
@@ -23,15 +23,14 @@ SLOPE = 0.2  # of the leaky ReLUs
 @strict
 class T2MConfig(RetrieverConfig):
     r"""
-    Configuration of [`T2MModel`], with the sizes of the paper's supplement where they are not [`RetrieverConfig`]'s.
+    Configuration of [`T2MModel`]; sizes that are not in [`RetrieverConfig`] follow the paper's supplement.
 
     Args:
-        movement_size (`int`): width of a movement snippet.
-        motion_hidden_size, text_hidden_size (`int`): width of each direction of the recurrent encoders.
-        movement_dropout (`float`): after each convolution, training only.
-        margin (`float`):
-            Distance of unit vectors, 0 to 2, within which strangers repel each other; 1 is an angle of 60 degrees.
-            The paper's 10 is of vectors of any length.
+        movement_size: width of a movement snippet.
+        motion_hidden_size, text_hidden_size: width per direction of the recurrent encoders.
+        movement_dropout: dropout after each convolution, training only.
+        margin: distance of unit vectors, 0 to 2, below which non-pairs repel each other; 1 is an angle of 60 degrees.
+            The paper's 10 applies to vectors of any length.
     """
 
     model_type = "lexmotion_t2m"
@@ -48,22 +47,23 @@ class T2MConfig(RetrieverConfig):
         self.loss_weights = self.loss_weights or {"margin_loss": 1.0}
         super().__post_init__(**kwargs)
         if not 0 < self.margin <= 2:
-            raise ValueError(f"margin must be a distance of unit vectors, above 0 and at most 2, got {self.margin}")
+            raise ValueError(f"margin: got {self.margin}; pass a distance of unit vectors, above 0 and at most 2")
         if self.false_negative_threshold is not None:
             raise ValueError(
-                f"the margin loss has no filter of false negatives, got false_negative_threshold="
-                f"{self.false_negative_threshold}; leave it None"
+                f"false_negative_threshold: got {self.false_negative_threshold}, which the margin loss cannot use; "
+                "pass None"
             )
 
 
 def margin_loss(text: torch.Tensor, motion: torch.Tensor, pairs: Pairs, margin: float) -> torch.Tensor:
     """
-    Contrastive loss of Hadsell et al. (2006): mean of d^2 over pairs and of max(0, margin - d)^2 over strangers.
+    Contrastive loss of Hadsell et al. (2006): mean of d^2 over pairs and of max(0, margin - d)^2 over non-pairs.
 
-    The paper draws one stranger for each pair of the batch; the mean over all of them is what that draw expects.
+    The paper draws one non-pair for each pair of the batch; the mean over all non-pairs is the expectation of that.
 
     Args:
-        text: (Bt, D) and motion: (Bm, D), unit length; this process's captions meet the motions of all.
+        text: (Bt, D), unit length; captions of this process, compared with the motions of all processes.
+        motion: (Bm, D), unit length.
     """
     paired = pairs.text_ids[:, None] == gather(pairs.motion_ids)[None, :]  # (Bt, all Bm)
     squared = 2.0 - 2.0 * text @ gather(motion).T  # (Bt, all Bm)
@@ -74,7 +74,7 @@ def margin_loss(text: torch.Tensor, motion: torch.Tensor, pairs: Pairs, margin: 
 
 
 class MovementEncoder(nn.Module):
-    """Motion (B, T, F) -> snippets of movement (B, ceil(T / 4), M): two convolutions, each of half the frames."""
+    """Motion (B, T, F) -> movement snippets (B, ceil(T / 4), M): two convolutions, each of which halves the frames."""
 
     def __init__(self, config: T2MConfig):
         super().__init__()
@@ -92,7 +92,7 @@ class MovementEncoder(nn.Module):
         for convolution in self.convolutions:
             lengths = (lengths + 1) // 2
             states = self.activation(self.dropout(convolution(states)))
-            # A convolution has a bias: what it says of the padding would reach the next one's last real snippet.
+            # The bias makes the padding nonzero, which would reach the last real snippet in the next convolution.
             real = torch.arange(states.shape[-1], device=states.device) < lengths[:, None]
             states = states * real[:, None]
         return self.output(states.mT), lengths
@@ -100,10 +100,10 @@ class MovementEncoder(nn.Module):
 
 class RecurrentEncoder(nn.Module):
     """
-    A bidirectional GRU with a learned start.
+    A bidirectional GRU with a learned initial state.
 
     Args:
-        latent_size: of the embedding that its two last states make; None: there is none, only the token states.
+        latent_size: size of the embedding made of its two last states; None for token states only.
     """
 
     def __init__(self, input_size: int, hidden_size: int, latent_size: int | None):
@@ -121,28 +121,28 @@ class RecurrentEncoder(nn.Module):
             )
 
     def reset_parameters(self) -> None:
-        """A normal start, and gates as torch draws them."""
+        """Draw a normal initial state, and gates as torch does."""
         init.normal_(self.start)
         bound = self.gru.hidden_size**-0.5
         for parameter in self.gru.parameters():
             init.uniform_(parameter, -bound, bound)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, N, W), (B,) real tokens -> states (B, N, 2 H), zero in the padding, and embeddings (B, D)."""
+        """Encode (B, N, W) with (B,) real tokens as states (B, N, 2 H), zero in the padding, and embeddings (B, D)."""
         rows, size, _ = tokens.shape
         packed = pack_padded_sequence(self.input(tokens), lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, last = self.gru(packed, self.start.expand(-1, rows, -1).contiguous())
         states, _ = pad_packed_sequence(states, batch_first=True, total_length=size)
         if self.output is None:
             return states, None
-        return states, self.output(last.transpose(0, 1).flatten(1))  # forwards, then backwards: (B, 2 H) -> (B, D)
+        return states, self.output(last.transpose(0, 1).flatten(1))  # both directions: (B, 2 H) -> (B, D)
 
 
 class T2MModel(RetrieverModel):
     """
-    Convolutions and a bidirectional GRU over the motion, another over the words, trained with a margin.
+    Convolutions and a bidirectional GRU over the motion and a GRU over the words, trained with a margin.
 
-    In the lexical representation every state of the recurrent encoders votes for words, not the last ones alone.
+    In the lexical representation, all states of the recurrent encoders contribute words, not only the last ones.
 
     Example:
 
@@ -171,7 +171,7 @@ class T2MModel(RetrieverModel):
         if isinstance(module, RecurrentEncoder):
             module.reset_parameters()
         if isinstance(module, RecurrentEncoder | MovementEncoder):
-            # There is no normalisation on the way: a width-blind deviation would let the signal fade.
+            # These layers have no normalization, so weights that ignore the width would let the signal fade.
             for part in module.modules():
                 if isinstance(part, nn.Linear | nn.Conv1d):
                     init.xavier_normal_(part.weight)

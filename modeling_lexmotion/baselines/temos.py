@@ -1,14 +1,14 @@
 """
 TEMOS (Petrovich, Black and Varol, ECCV 2022): captions and motions as distributions in one latent space, from which
-one decoder rebuilds the motion. No contrast: a pair meets because both latents must decode to the same motion.
+one decoder reconstructs the motion. There is no contrast: pairs meet because both latents must decode to the same
+motion.
 
-Encoders and decoder follow ACTOR (Petrovich et al., ICCV 2021): learned tokens read the mean and the log-variance off
-a transformer; the decoder asks for every frame by its position alone. The caption arrives as the states of a frozen
-text encoder.
+Encoders and decoder follow ACTOR (Petrovich et al., ICCV 2021): learned tokens read mean and log-variance from a
+transformer, and the decoder queries each frame by its position. Captions are states of a frozen text encoder.
 
-With `representation="lexicon"` the encoders' states go to the lexical head instead of the two tokens. The lexical
-vector then takes the latent's place everywhere: the decoder sees the unit vector's mixture of word embeddings, and
-there is no distribution to sample or to measure a divergence of.
+With `representation="lexicon"` the encoders' states enter the lexical head instead of the two tokens. The lexical
+vector then replaces the latent: the decoder reads the unit vector's mixture of word embeddings, and there is no
+distribution to sample and no divergence.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class TemosConfig(RetrieverConfig):
     Configuration of [`TemosModel`]; the published sizes and loss weights by default.
 
     Args:
-        num_hidden_layers, num_attention_heads, intermediate_size, hidden_dropout: of each of the two encoders and of
-            the decoder, whose width is `latent_size`.
+        num_hidden_layers, num_attention_heads, intermediate_size, hidden_dropout: of each encoder and the decoder,
+            whose width is `latent_size`.
     """
 
     model_type = "lexmotion_temos"
@@ -53,17 +53,18 @@ class TemosConfig(RetrieverConfig):
         self.loss_weights = self.loss_weights or LOSS_WEIGHTS
         super().__post_init__(**kwargs)
         if self.latent_size % self.num_attention_heads:
-            raise ValueError(
-                f"latent_size {self.latent_size} must be a multiple of num_attention_heads {self.num_attention_heads}"
-            )
+            heads = self.num_attention_heads
+            raise ValueError(f"latent_size: got {self.latent_size}; pass a multiple of num_attention_heads ({heads})")
 
 
 @dataclass
 class LatentEncoding(Encoding):
     """
+    Encoding with a latent.
+
     Args:
-        latent: (B, D), what the decoder reads: a sample while training, else the mean.
-        mean, log_variance: (B, D) of the normal distribution; None where the latent is made of words.
+        latent: (B, D), input of the decoder: a sample in training, otherwise the mean.
+        mean, log_variance: (B, D) of the normal distribution; None in the lexical representation.
     """
 
     latent: torch.Tensor
@@ -72,7 +73,7 @@ class LatentEncoding(Encoding):
 
 
 def _layer_fields(config: TemosConfig) -> dict[str, Any]:
-    """What all transformer layers are built with."""
+    """Return the arguments of all transformer layers."""
     return {
         "d_model": config.latent_size,
         "nhead": config.num_attention_heads,
@@ -85,10 +86,11 @@ def _layer_fields(config: TemosConfig) -> dict[str, Any]:
 
 class ActorEncoder(nn.Module):
     """
-    A sequence, behind learned tokens -> the states of both.
+    A transformer over learned tokens and a sequence.
 
     Args:
-        num_inputs: width of the sequence. num_tokens: learned tokens; 2 to read a distribution, 0 for a lexical head.
+        num_inputs: width of the sequence.
+        num_tokens: learned tokens: 2 to read a distribution, 0 for a lexical head.
     """
 
     def __init__(self, config: TemosConfig, num_inputs: int, num_tokens: int):
@@ -100,7 +102,10 @@ class ActorEncoder(nn.Module):
         self.transformer = nn.TransformerEncoder(layer, config.num_hidden_layers, enable_nested_tensor=False)
 
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, N, num_inputs), (B, N) -> states of the tokens (B, num_tokens, D) and of the sequence (B, N, D)."""
+        """
+        Return states of the tokens (B, num_tokens, D) and of the sequence (B, N, D), for (B, N, num_inputs) and (B,
+        N).
+        """
         states, read = self.projection(inputs), mask.bool()
         count = 0
         if self.tokens is not None:
@@ -113,7 +118,7 @@ class ActorEncoder(nn.Module):
 
 
 class ActorDecoder(nn.Module):
-    """A latent -> motion: every frame is a query made of its position, and the latent is all there is to attend to."""
+    """Latent -> motion: each frame is a query made of its position, which attends only to the latent."""
 
     def __init__(self, config: TemosConfig):
         super().__init__()
@@ -123,33 +128,32 @@ class ActorDecoder(nn.Module):
         self.projection = nn.Linear(config.latent_size, config.num_features)
 
     def forward(self, latent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(B, D), frames to make (B, T) -> motion values (B, T, F)."""
+        """Decode (B, D) to motion values (B, T, F), for the mask of frames (B, T)."""
         positions = sinusoids(mask.shape[1], latent.shape[1]).to(latent).expand(len(latent), -1, -1)
-        states = self.transformer(
-            self.dropout(positions), latent[:, None], tgt_key_padding_mask=~mask.bool()
-        )  # (B, T, D)
-        return self.projection(states)
+        queries, padding = self.dropout(positions), ~mask.bool()
+        return self.projection(self.transformer(queries, latent[:, None], tgt_key_padding_mask=padding))  # (B, T, F)
 
 
 def kl_divergence(mean, log_variance, other_mean, other_log_variance) -> torch.Tensor:
-    """KL(N(mean, variance) || N(other)) of every dimension: tensors of one shape -> the same shape."""
+    """Return KL(N(mean, variance) || N(other)) per dimension, in the common shape of the tensors."""
     gap = log_variance - other_log_variance
     distance = (mean - other_mean).square() * (-other_log_variance).exp()
     return 0.5 * (gap.exp() + distance - 1.0 - gap)
 
 
 def masked_smooth_l1(values: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean smooth L1 distance over the features of the real frames: (B, T, F) twice, (B, T) -> ()."""
+    """Return the mean smooth L1 distance over the features of real frames, for (B, T, F) twice and (B, T)."""
     distance = nn.functional.smooth_l1_loss(values.float(), targets, reduction="none").sum(dim=-1)
     return global_mean((distance * mask).sum(), mask.sum() * targets.shape[-1])
 
 
 class TemosModel(RetrieverModel):
     """
-    mu, sigma = encoder(caption or motion);  z ~ N(mu, sigma);  motion' = decoder(z). Retrieval compares the means.
+    Variational encoders of caption and motion with a common motion decoder. Retrieval compares the means.
 
-    L = smoothL1(decoder(z_t)) + smoothL1(decoder(z_m)) + 1e-5 (KL(t|m) + KL(m|t) + KL(t|N) + KL(m|N))
-    + 1e-5 smoothL1(z_t, z_m).
+        mu, sigma = encoder(caption or motion);  z ~ N(mu, sigma);  motion' = decoder(z)
+        L = smoothL1(decoder(z_t)) + smoothL1(decoder(z_m)) + 1e-5 smoothL1(z_t, z_m)
+            + 1e-5 (KL(t|m) + KL(m|t) + KL(t|N) + KL(m|N))
 
     Example:
 
@@ -179,7 +183,7 @@ class TemosModel(RetrieverModel):
     @torch.no_grad()
     def _init_weights(self, module):
         if isinstance(module, nn.Linear):
-            module.reset_parameters()  # torch's, as published: from smaller weights all latents start as one
+            module.reset_parameters()  # torch's, as published; with smaller weights all latents start equal
             return
         super()._init_weights(module)
         if isinstance(module, ActorEncoder) and module.tokens is not None:
@@ -191,7 +195,7 @@ class TemosModel(RetrieverModel):
         tokens, states = encoder(inputs, mask)
         if readout is not None:
             weights = readout(states, mask, self.word_embeddings)  # (B, A)
-            # As in the lexicon bottleneck: choosing words is rewarded, moving them is not.
+            # As in the lexicon bottleneck, gradients change the choice of words, not their embeddings.
             rows = readout.head.active_rows(self.word_embeddings).detach()
             return LatentEncoding(weights, self.words_to_latent(cosine(weights).to(rows.dtype) @ rows))
         mean, log_variance = tokens.float().unbind(dim=1)
@@ -213,10 +217,9 @@ class TemosModel(RetrieverModel):
         own = pairs.motion_of_text()  # (Bt,)
         latent = motion.latent[own]
         distance = nn.functional.smooth_l1_loss(text.latent.float(), latent.float(), reduction="sum")
+        from_text = self.motion_decoder(text.latent, mask[own])
         parts = {
-            "text_reconstruction_loss": masked_smooth_l1(
-                self.motion_decoder(text.latent, mask[own]), values[own], mask[own]
-            ),
+            "text_reconstruction_loss": masked_smooth_l1(from_text, values[own], mask[own]),
             "motion_reconstruction_loss": masked_smooth_l1(self.motion_decoder(motion.latent, mask), values, mask),
             "latent_loss": global_mean(distance, latent.numel()),
         }

@@ -1,6 +1,6 @@
 """
-TMR (Petrovich, Black and Varol, ICCV 2023): TEMOS with a contrast between the latents of a batch, whose negatives
-leave out captions that say the same.
+TMR (Petrovich, Black and Varol, ICCV 2023): TEMOS with a contrast between the latents of a batch, which excludes
+captions of similar meaning from the negatives.
 """
 
 import torch
@@ -16,7 +16,7 @@ class TmrConfig(TemosConfig):
     r"""
     Configuration of [`TmrModel`]; the published temperature, filter and loss weights by default.
 
-    The paper's filter, similarity above 0.8, is on a scale where orthogonal sentence vectors have 0.5: a cosine of
+    The paper's filter, similarity above 0.8, uses a scale on which orthogonal sentence vectors have 0.5: a cosine of
     0.6.
     """
 
@@ -32,10 +32,10 @@ class TmrConfig(TemosConfig):
 
 class TmrModel(TemosModel):
     """
-    L = L_TEMOS + 0.1 InfoNCE(cosine(z_t, z_m) / 0.1), both directions.
+    TEMOS with a contrast: L = L_TEMOS + 0.1 InfoNCE(cosine(z_t, z_m) / 0.1), both directions.
 
-    A motion is no negative of a caption when one of its own captions is near the caption; without `caption_features`
-    every other motion is.
+    A motion is not a negative of a caption if one of its own captions is similar to that caption; without
+    `caption_features` all other motions are negatives.
 
     Example:
 
@@ -56,11 +56,6 @@ class TmrModel(TemosModel):
     def losses(
         self, text: LatentEncoding, motion: LatentEncoding, pairs: Pairs, values: torch.Tensor, mask: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        contrast = pair_contrast(
-            cosine(text.embeds),
-            cosine(motion.embeds),
-            pairs,
-            self.temperature,
-            self.config.false_negative_threshold,
-        )
+        threshold = self.config.false_negative_threshold
+        contrast = pair_contrast(cosine(text.embeds), cosine(motion.embeds), pairs, self.temperature, threshold)
         return super().losses(text, motion, pairs, values, mask) | {"contrastive_loss": contrast}

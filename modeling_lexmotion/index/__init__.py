@@ -1,8 +1,8 @@
 """
-Search by words: an exact index of lexical vectors, whose rows an engine keeps.
+Word search: an exact index over lexical vectors, whose rows are stored by an engine.
 
-An engine is imported when it is asked for, so that each but the embedded one is an extra: `pip install
-lexmotion[milvus]`, `pip install lexmotion[postgres]`.
+An engine is imported when it is requested; all but the embedded one are extras: `pip install lexmotion[milvus]`, `pip
+install lexmotion[postgres]`.
 """
 
 import importlib
@@ -18,26 +18,23 @@ ENGINES = {EMBEDDED: "EmbeddedEngine", "milvus": "MilvusEngine", "postgres": "Po
 
 def connect(entry: Mapping[str, Any], folder: IndexFolder) -> IndexEngine:
     """
-    The engine of an index.
+    Return the engine of an index.
 
     Args:
-        entry: `engine`, a name of `ENGINES`; `uri`, its address, None for the engine's own choice; `table`, where the
-            rows are, None for a new one; and `accelerate`, see `LexMotionIndex.build`.
-        folder: of the index, which a relative address starts from.
+        entry: `engine`, a key of `ENGINES`; `uri`, its address (None for the engine's default); `table` with the rows
+            (None for a new one); and `accelerate`, see `LexMotionIndex.build`.
+        folder: folder of the index, which relative addresses refer to.
 
-    Raises:
-        ValueError: no such engine, or no address for it. ImportError: its packages are not installed.
-        FileNotFoundError: no folder for its file. ConnectionError: nobody answers at the address.
+    Raises ValueError if the engine is unknown or lacks an address, ImportError if its packages are not installed,
+    FileNotFoundError if the folder of its file does not exist, ConnectionError if no server answers.
     """
     name = entry["engine"]
     if name not in ENGINES:
-        raise ValueError(f"there is no engine {name!r}; there are {', '.join(ENGINES)}")
+        raise ValueError(f"unknown engine {name!r}; pass one of {', '.join(ENGINES)}")
     try:
         module = importlib.import_module(f".{name}", __package__)
     except ImportError as error:
-        raise ImportError(
-            f"engine {name!r} needs more packages ({error}): run `pip install lexmotion[{name}]`"
-        ) from error
+        raise ImportError(f"engine {name!r}: {error}; run `pip install lexmotion[{name}]`") from error
     engine: IndexEngine = getattr(module, ENGINES[name])(entry, folder)
     engine.check()
     return engine

@@ -1,9 +1,9 @@
 """
-The engine that keeps the rows in the index's own folder, as segments, or in memory.
+The default engine, which keeps the rows as segments in the index's own folder or in memory.
 
-With a folder, a change is on the disk when it returns: its files are written first, then the manifest that names them
-replaces the one before. Small segments are merged in the background. Any number of processes may read the folder while
-one writes it, each the state it opened until `refresh`.
+With a folder, a change is on disk when it returns: its files are written first, then the manifest that names them
+replaces the previous one. Small segments are merged in the background. Any number of processes can read the folder
+while one writes it; each reads the state that it opened until `refresh`.
 """
 
 import contextlib
@@ -17,35 +17,28 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .engine import Books, IndexEngine, Query, Ranked, Rows
+from .engine import Books, IndexEngine, Metadata, Query, Ranked, Rows, WordPieces
 from .folder import IndexFolder
 from .scoring import Scorer
 from .segments import BLOCK, Segment, State, id_keys, make_segment, merge_segments
 
 logger = logging.getLogger(__name__)
 
-MERGE_FACTOR = 8  # so many segments of like size become one
+MERGE_FACTOR = 8  # segments of similar size that are merged into one
 
 
 class EmbeddedEngine(IndexEngine):
-    """
-    See `IndexEngine`.
-
-    Args:
-        entry: `accelerate`, see `Scorer`. folder: whose state names the segments.
-    """
+    """`IndexEngine` over the segments of `folder`; `entry["accelerate"]` is the argument of `Scorer`."""
 
     def __init__(self, entry: Mapping[str, Any], folder: IndexFolder):
         self._folder, self._uri = folder, entry.get("uri")
         self._scorer = Scorer(entry.get("accelerate"))
-        self._pending: State | None = None  # what a change puts in force when it ends
+        self._pending: State | None = None  # committed when the change ends
         self._merging: threading.Thread | None = None
 
     def check(self) -> None:
         if self._uri is not None:
-            raise ValueError(
-                f"uri={self._uri!r} is an engine's address: name it too, engine='milvus' or engine='postgres'"
-            )
+            raise ValueError(f"uri: got {self._uri!r} without its engine; pass engine='milvus' or engine='postgres'")
 
     def entry(self) -> dict[str, Any]:
         return {"engine": "embedded"}
@@ -53,11 +46,11 @@ class EmbeddedEngine(IndexEngine):
     @contextlib.contextmanager
     def creating(self, width: int, id_kind: str | None) -> Iterator[None]:
         with self.change():
-            self._pending = replace(self._folder.state)  # in force even if nothing is added
+            self._pending = replace(self._folder.state)  # committed even if nothing is added
             yield
 
     def open(self, width: int) -> None:
-        """The manifest names the rows, and has been read."""
+        """Do nothing: the manifest, which names the rows, has been read."""
 
     def books(self) -> Books:
         return _books(self._folder.state)
@@ -67,7 +60,7 @@ class EmbeddedEngine(IndexEngine):
     @contextlib.contextmanager
     def change(self) -> Iterator[Books]:
         with self._folder.writing():
-            if self._pending is not None:  # a part of another change
+            if self._pending is not None:  # part of another change
                 yield _books(self._pending)
                 return
             self._pending = before = self._folder.state
@@ -91,7 +84,7 @@ class EmbeddedEngine(IndexEngine):
         self._change(id_kind=books.id_kind, next_number=books.next_number)
 
     def locate(self, ids: Sequence[Any]) -> dict[Any, tuple[int, int]]:
-        """Of each id that is there, its segment's place and its row."""
+        """Return the index of the segment and the row of each id found."""
         keys, found = id_keys(ids), {}
         for place, segment in enumerate(self.segments()):
             rows = segment.find(ids, keys)
@@ -99,9 +92,7 @@ class EmbeddedEngine(IndexEngine):
                 found[ids[number]] = place, int(rows[number])
         return found
 
-    def put(
-        self, ids: Any, vectors: sparse.csr_matrix, metadata: Sequence[dict] | None, replaced: Mapping[Any, Any]
-    ) -> None:
+    def put(self, ids: Any, vectors: sparse.csr_matrix, metadata: Metadata, replaced: Mapping[Any, Any]) -> None:
         made = make_segment(vectors, ids, metadata)
         self.remove(replaced)
         self._change(segments=(*self._pending_segments(), *self._folder.store([made])))
@@ -123,10 +114,8 @@ class EmbeddedEngine(IndexEngine):
                 return segment.item_metadata(row)
         return None
 
-    def rank(
-        self, queries: Sequence[Query], k: int, must: Sequence[Sequence[int]], must_not: Sequence[Sequence[int]]
-    ) -> list[Ranked]:
-        # One state for all, whatever another thread changes.
+    def rank(self, queries: Sequence[Query], k: int, must: WordPieces, must_not: WordPieces) -> list[Ranked]:
+        # All queries see one state, even if another thread changes the index.
         return self._scorer.rank(self.segments(), queries, k, must, must_not)
 
     def rows(self, vectors: bool = True, metadata: bool = True) -> Iterator[Rows]:
@@ -143,14 +132,17 @@ class EmbeddedEngine(IndexEngine):
         return self._folder.state.segments
 
     def used(self) -> np.ndarray:
-        """(V,) bool: words that an item has, or had."""
+        """Return (V,) bool: words that an item has or, if it was deleted, had."""
         used = np.zeros(self._folder.state.vocab_size, bool)
         for segment in self.segments():
             used |= segment.counts > 0
         return used
 
     def info(self) -> dict[str, Any]:
-        """Deleted items not yet merged away, segments, entries, words in use, bytes."""
+        """
+        Return the numbers of deleted items not yet merged away, segments, entries and words in use, and sizes in
+        bytes.
+        """
         segments = self.segments()
         entries = sum(segment.entries for segment in segments)
         return {
@@ -167,7 +159,7 @@ class EmbeddedEngine(IndexEngine):
     # ------------------------------------------------------------------------------------------------------- upkeep
 
     def optimize(self) -> None:
-        """Make one segment of all, without the deleted items, and wait for it."""
+        """Merge all segments into one without the deleted items, and wait for it."""
         self.wait()
         with self._folder.writing():
             segments = self.segments()
@@ -205,14 +197,12 @@ class EmbeddedEngine(IndexEngine):
                         return
                 self._merge(group)
         except Exception:
-            logger.exception(
-                "merging segments of the index in %s failed; nothing is lost, and the next add tries again",
-                self._folder.path or "memory",
-            )
+            place = self._folder.path or "memory"
+            logger.exception("%s: merging segments failed; no items are lost, and the next `add` tries again", place)
             self._merging = None
 
     def _merge(self, group: Sequence[Segment]) -> None:
-        merged = merge_segments(group)  # segments never change, so others may add and delete meanwhile
+        merged = merge_segments(group)  # segments are immutable, so adding and deleting can go on meanwhile
         (merged,) = self._folder.store([merged])
         with self._folder.guard:
             state = self._folder.state
@@ -237,7 +227,7 @@ def _books(state: State) -> Books:
 
 
 def _to_merge(segments: Sequence[Segment]) -> list[Segment]:
-    """Segments to be made one: `MERGE_FACTOR` of like size, or one of which half is deleted."""
+    """Return the segments to merge next: `MERGE_FACTOR` of similar size, or one with over half of its rows deleted."""
     sizes: dict[int, list[Segment]] = {}
     for segment in segments:
         if 2 * len(segment.deleted) > segment.rows:

@@ -1,4 +1,4 @@
-"""The folder of an index: what its manifest says, and who may change it."""
+"""The folder of an index: the state given by its manifest, and the lock of its writer."""
 
 import contextlib
 import os
@@ -30,30 +30,24 @@ LOCK, WRITER = "writer.lock", "writer.pid"
 
 
 class IndexBusyError(OSError):
-    """Somebody else writes the index."""
+    """Raised if another process is writing the index."""
 
 
 def check_free(folder: Path) -> None:
-    """
-    Refuse a folder that must not be built in.
-
-    Raises:
-        ValueError: the folder holds an index.
-    """
+    """Raise ValueError if the folder contains an index."""
     if (folder / MANIFEST).exists():
-        raise ValueError(f"{folder} holds an index: open it with from_pretrained, give another folder, or overwrite")
+        raise ValueError(
+            f"{folder} contains an index; open it with from_pretrained, pass another folder, or overwrite"
+        )
 
 
 class IndexFolder:
     """
-    The state of an index, in a folder or in memory alone.
-
-    Args:
-        path: of the folder; None in memory. state: that is in force. writable: False for what was downloaded.
+    State of an index, in the folder `path` or (None) in memory; `writable` is False for a downloaded index.
 
     Attributes:
-        guard: of the state, among threads.
-        replaced: entry of the engine of an index that was in the folder, whose rows are to be dropped.
+        guard: lock of the state among threads.
+        replaced: engine entry of an index that was in the folder, whose rows are to be dropped.
     """
 
     def __init__(self, path: Path | None, state: State, writable: bool = True):
@@ -63,7 +57,7 @@ class IndexFolder:
         self._lock = None if path is None else FileLock(path / LOCK, thread_local=False)
 
     def refresh(self) -> bool:
-        """Read what another process has changed. Returns whether there was anything."""
+        """Read the changes of another process. Returns whether there were any."""
         if self.path is None:
             return False
         with self.guard:
@@ -71,23 +65,17 @@ class IndexFolder:
             self.state = open_state(self.path, known=self.state)
             return self.state.checksum != before
 
-    # ------------------------------------------------------------------------------------------------------ one writer
-
     @contextlib.contextmanager
     def writing(self, alone: bool = True) -> Iterator[None]:
         """
-        Around a change, alone among threads. The first one makes this the only writer of the folder, until `release`.
-
-        Args:
-            alone: among processes too; False if the engine sees to that.
+        Return the context of a change, exclusive among threads. The first one makes this object the only writer of the
+        folder until `release`; `alone=False` leaves that to the engine.
 
         Raises:
-            IndexBusyError: somebody else writes the index, or it was downloaded.
+            IndexBusyError: if another process is writing the index, or it was downloaded.
         """
         if not self.writable:
-            raise IndexBusyError(
-                f"{self.path} was downloaded and is not changed: save_pretrained(folder) makes an index of your own"
-            )
+            raise IndexBusyError(f"{self.path} was downloaded and is read-only; make a copy with save_pretrained")
         with self.guard:
             if alone and self.path is not None and self._acquire(self.path):
                 with self._released_on_error():
@@ -98,10 +86,8 @@ class IndexFolder:
     @contextlib.contextmanager
     def making(self, overwrite: bool = False) -> Iterator[None]:
         """
-        Around the making of an index in the folder, as its only writer.
-
-        Raises:
-            ValueError: the folder holds an index, and `overwrite` is False. IndexBusyError: somebody else writes it.
+        Return the context of creating an index in the folder, as its only writer. Raises ValueError if the folder
+        contains an index and `overwrite` is False, IndexBusyError if another process is writing it.
         """
         with self.guard:
             if self.path is not None:
@@ -110,14 +96,14 @@ class IndexFolder:
                 self._acquire(self.path)
             with self._released_on_error():
                 if self.path is not None and overwrite:
-                    with contextlib.suppress(FileNotFoundError, ValueError):  # none, or a damaged one
+                    with contextlib.suppress(FileNotFoundError, ValueError):  # no index, or a damaged one
                         self.replaced = read_manifest(self.path).get("engine")
                 elif self.path is not None:
                     check_free(self.path)
                 yield
 
     def _acquire(self, path: Path) -> bool:
-        """Become the writer of the folder. Returns False for the one who is it already."""
+        """Lock the folder for writing. Returns False if this object holds the lock already."""
         assert self._lock is not None
         if self._lock.is_locked:
             return False
@@ -128,8 +114,7 @@ class IndexFolder:
             with contextlib.suppress(OSError):
                 writer = f" (process {(path / WRITER).read_text()})"
             raise IndexBusyError(
-                f"{path} is open for writing elsewhere{writer}: an index has one writer at a time; close that one "
-                "first. Reading is always possible"
+                f"{path} is being written elsewhere{writer}; close that writer first (reading is always possible)"
             ) from error
         with self._released_on_error():
             (path / WRITER).write_text(f"{os.getpid()} on {socket.gethostname()}")
@@ -144,15 +129,15 @@ class IndexFolder:
             raise
 
     def release(self) -> None:
-        """Let others write."""
+        """Let other processes write."""
         with self.guard:
             if self._lock is not None and self._lock.is_locked:
                 self._lock.release()
 
-    # --------------------------------------------------------------------------------------------------------- content
-
     def store(self, segments: Iterable[Segment]) -> list[Segment]:
-        """The segments from files, which no manifest names yet; in memory, as they are."""
+        """
+        Write segments to files that no manifest names yet, and return them as read from there; in memory, unchanged.
+        """
         if self.path is None:
             return list(segments)
         stored = [segment.save(self.path / SEGMENTS) for segment in segments]
@@ -160,7 +145,7 @@ class IndexFolder:
         return stored
 
     def store_processor(self, processor: Any) -> None:
-        """Write the processor, if there is one, to a folder of its own, which the next `commit` names."""
+        """Write the processor, if given, to a new folder, which the next `commit` names."""
         if self.path is None or processor is None:
             return
         name = PROCESSOR + secrets.token_hex(4)
@@ -170,7 +155,7 @@ class IndexFolder:
         self.state = replace(self.state, processor=name, processor_files=files)
 
     def commit(self, state: State) -> None:
-        """Put a state in force, without segments of which nothing is left, and remove files it does not need."""
+        """Make a state current, without segments that have no items left, and remove files that it does not need."""
         before = self.state
         alive = tuple(segment for segment in state.segments if segment.alive)
         state = replace(state, segments=alive, generation=before.generation + 1)
@@ -182,7 +167,7 @@ class IndexFolder:
         for segment in before.segments:
             if segment.name not in named:
                 for file in segment.files:
-                    with contextlib.suppress(OSError):  # open elsewhere on a system that minds; swept later
+                    with contextlib.suppress(OSError):  # Windows keeps open files; they are swept later
                         (self.path / SEGMENTS / file).unlink()
 
     def sweep(self) -> None:

@@ -1,4 +1,4 @@
-"""Search by words: an exact index over lexical vectors, whose results say which words made them."""
+"""Word search: an exact index over lexical vectors that explains each score by the words behind it."""
 
 import contextlib
 import logging
@@ -14,12 +14,14 @@ import numpy as np
 from scipy import sparse
 
 from . import EMBEDDED, connect
-from .engine import Books, Found, IndexEngine, Query, Ranked, Rows
+from .engine import Books, Found, IndexEngine, Metadata, Query, Ranked, Rows
 from .folder import IndexFolder, check_free
 from .segments import PROCESSOR, SEGMENTS, State, open_state
 from .words import Words, canonical
 
 logger = logging.getLogger(__name__)
+
+Boost = Mapping[Any, float] | None
 
 CARD = """---
 library_name: lexmotion
@@ -44,8 +46,10 @@ class Hit:
     An item that was found.
 
     Args:
-        id: of the item. score: cosine of the query and the item. metadata: of the item.
-        words: the words they share, each with what it adds to the score, largest first; the score is their sum.
+        id: id of the item.
+        score: cosine of query and item.
+        metadata: metadata of the item.
+        words: the shared words, each with its contribution to the score, largest first; the score is their sum.
     """
 
     id: Any
@@ -54,28 +58,30 @@ class Hit:
     words: list[tuple[str, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The hit as JSON holds it."""
+        """Return the hit as a dictionary for JSON."""
         return asdict(self)
 
 
 class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
     """
-    Items found by their words.
+    Exact search over items by their words; made by `build` or `from_pretrained`.
 
-    The score is the cosine: rows and queries are divided by their lengths. It is summed in float32 word by word, in
-    the order of the vocabulary, and is the same whatever segments an item is or was in. Items that share no word with
-    the query are no hits; of equal scores, smaller ids come first. Made by `build` or `from_pretrained`.
+    The score is the cosine of query and item, summed in float32 word by word in the order of the vocabulary, so it
+    does not depend on how items are split into segments. Items that share no word with the query are not hits; of
+    equal scores, smaller ids come first.
 
-    An engine keeps the rows: the embedded one in the index's folder or in memory, others in Milvus or in Postgres,
-    where the folder says which; see `build`. Calls, results and errors are the same.
+    An engine stores the rows: the embedded one in the index's folder or in memory, others in Milvus or Postgres, see
+    `build`. Calls, results and errors are the same for all.
 
-    With a folder, `add` and `delete` are on the disk when they return. Any number of processes may read an index while
-    one writes it, each the state it opened until `refresh`. The first change makes an index object the only writer of
-    its folder, until `close`. Postgres takes any number of writers, in turns; of Milvus, which has no transactions,
-    writers through copies of the folder are not kept out.
+    With a folder, `add` and `delete` return once the change is on disk. Any number of processes can read an index
+    while one writes it; each reads the state that it opened until `refresh`. The first change makes an index object
+    the only writer of its folder, until `close`. Postgres takes any number of writers, one at a time; Milvus has no
+    transactions, and writers through copies of the folder are not excluded.
 
     Args:
-        folder: of the index. engine: connected. model, processor: as of `from_pretrained`.
+        folder: folder of the index.
+        engine: a connected engine.
+        model, processor: as in `from_pretrained`.
 
     Example:
 
@@ -89,8 +95,6 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
     def __init__(self, folder: IndexFolder, engine: IndexEngine, model: Any = None, processor: Any = None):
         self.folder, self.engine = folder.path, engine
         self.place, self._words = folder, Words(folder, engine, model, processor)
-
-    # ---------------------------------------------------------------------------------------------- made and saved
 
     @classmethod
     def build(
@@ -108,28 +112,29 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         uri: str | None = None,
     ) -> "LexMotionIndex":
         """
-        An index of vectors.
+        Build an index of vectors.
 
         Args:
-            embeddings: (N, V) weights of words, sparse or dense, at least zero. N may be 0.
-            metadata: N dictionaries that JSON can hold. ids: N different integers or N different texts; by default
-                0, 1, 2, ...
-            folder: where the index lives; in memory alone when None.
-            processor: the model's processor, or its tokenizer: with it words have names. It is saved with the index.
-            model: that encodes queries: a folder, a Hub name, or the model itself.
-            accelerate: by numba; None: where it is installed and an index is large.
-            overwrite: replace an index that is there.
-            engine: where the rows are: `"embedded"` in the folder; `"milvus"`, a file of Milvus Lite or a cluster;
-                `"postgres"`, any with pgvector of 0.7 or later. Each but the first is an extra of its name, and needs
-                a folder, which says where the rows are and holds the processor.
-            uri: of the engine. Milvus: a file that ends in .db, by default one in the folder, or
+            embeddings: (N, V) weights of words, sparse or dense, at least zero; N may be 0.
+            metadata: N dictionaries that can be written as JSON.
+            ids: N distinct integers or N distinct strings; 0, 1, 2, ... by default.
+            folder: folder of the index; None keeps it in memory.
+            processor: the model's processor or its tokenizer, which gives words their names; saved with the index.
+            model: model that encodes queries: a folder, a Hub name or a loaded model.
+            accelerate: use numba; None uses it if it is installed and the index is large.
+            overwrite: replace an existing index.
+            engine: where the rows are stored: `"embedded"` (in the folder), `"milvus"` (a file of Milvus Lite, or a
+                cluster) or `"postgres"` (with pgvector 0.7 or later). The last two are extras of that name and need a
+                folder, which holds the address and the processor.
+            uri: address of the engine. Milvus: a file that ends in .db (by default one in the folder) or
                 `http://HOST:19530`, with its token in LEXMOTION_MILVUS_TOKEN. Postgres: a connection string or
-                `postgresql://USER@HOST/DATABASE`. A password is used and not stored: later it is read from where
-                Postgres's clients do, PGPASSWORD or ~/.pgpass.
+                `postgresql://USER@HOST/DATABASE`. Passwords are used but never stored; later they are read from
+                PGPASSWORD or ~/.pgpass, as by other clients of Postgres.
 
         Raises:
-            ValueError: ids are repeated, lengths differ, the folder holds an index, or there is no such engine.
-            ImportError: the engine is not installed. ConnectionError: it cannot be reached.
+            ValueError: if ids are repeated, lengths differ, the folder contains an index, or the engine is unknown.
+            ImportError: if the engine is not installed.
+            ConnectionError: if it cannot be reached.
         """
         check_build(engine, uri, folder, overwrite)
         matrix = canonical(embeddings)
@@ -146,7 +151,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
                     kept.put(given, matrix, metadata, {})
             _clear(place)
             if engine != EMBEDDED:
-                place.release()  # taken again by the next change, if the engine needs it
+                place.release()  # the next change locks it again, if the engine needs that
         return cls(place, kept, model, processor)
 
     @classmethod
@@ -163,18 +168,22 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         uri: str | None = None,
     ) -> "LexMotionIndex":
         """
-        Open an index; its postings stay on the disk and are read when they are used.
+        Open an index; postings stay on disk and are read when used.
 
         Args:
-            name: folder, or Hub name. model, processor: instead of those named in the index and saved with it.
-            verify: compare checksums, which reads all files once; else sizes alone. accelerate: as in `build`.
-            revision, token: of the Hub. uri: address of its engine instead of the one it names; needed for an index
-                of the Hub that has one, as whoever uploaded it would choose where passwords are sent.
+            name: folder or Hub name.
+            model, processor: used instead of those named in the index and saved with it.
+            verify: compare checksums, which reads all files once; otherwise only sizes.
+            accelerate: as in `build`.
+            revision, token: of the Hub.
+            uri: address of the engine, instead of the one in the index; required for Hub indexes with an engine,
+                because otherwise their author would choose where your passwords are sent.
 
         Raises:
-            FileNotFoundError: no index there. IndexDamagedError: a file is not what was written.
-            ValueError: an index of the Hub has an engine, and no `uri` is given.
-            ConnectionError: its engine cannot be reached.
+            FileNotFoundError: if the folder contains no index.
+            IndexDamagedError: if a file differs from what was written.
+            ValueError: if an index of the Hub has an engine and `uri` is not given.
+            ConnectionError: if its engine cannot be reached.
         """
         folder, writable = Path(name), True
         if not folder.is_dir() and str(name).count("/") == 1 and not str(name).startswith((".", "/", "~")):
@@ -184,12 +193,11 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         state = open_state(folder, verify)
         entry = state.engine or {"engine": EMBEDDED}
         if state.engine is None and uri is not None:
-            raise ValueError(f"{folder} holds its rows itself, so uri={uri!r} says nothing: leave it out")
+            raise ValueError(f"uri: got {uri!r} for an embedded index ({folder}); leave it out")
         if state.engine is not None and not writable and uri is None:
             raise ValueError(
-                f"{str(name)!r} of the Hub keeps its rows in {entry.get('engine')!r} at {entry.get('uri')!r}, an "
-                "address that its author chose, which your passwords would be sent to: if you trust it, give it as "
-                "uri=... or --uri"
+                f"{str(name)!r} of the Hub stores its rows in {entry.get('engine')!r} at {entry.get('uri')!r}, where "
+                "your passwords would be sent; if you trust this address, pass it as uri=... or --uri"
             )
         place = IndexFolder(folder, state, writable)
         kept = connect(entry | ({} if uri is None else {"uri": uri}) | {"accelerate": accelerate}, place)
@@ -198,11 +206,10 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
         """
-        Write the index to another folder, replacing an index that is there in one step. This one stays where it is.
-        What an engine holds is copied into the folder, as an embedded index.
+        Write a copy to another folder as an embedded index, replacing an index there in one step.
 
         Raises:
-            IndexBusyError: somebody writes there.
+            IndexBusyError: if another process is writing there.
         """
         _save(self, Path(folder), self.place.state.model)
 
@@ -215,7 +222,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         commit_message: str = "Upload index",
         revision: str | None = None,
     ) -> Any:
-        """Upload the index in one commit, without the name of a model that is a folder here. Returns the commit."""
+        """Upload the index in one commit, without the model's name if that is a local folder. Returns the commit."""
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
@@ -234,8 +241,6 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
                 delete_patterns=[f"{SEGMENTS}/*", f"{PROCESSOR}*/*"],
             )
 
-    # -------------------------------------------------------------------------------------------------------- items
-
     def __len__(self) -> int:
         return self.engine.books().items
 
@@ -250,45 +255,40 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
 
     @property
     def vocab_size(self) -> int:
-        """V."""
+        """V, the number of words."""
         return self.place.state.vocab_size
 
     @property
     def ids(self) -> list[Any]:
-        """Of all items, in the order of `to_csr`."""
+        """Ids of all items, in the order of `to_csr`."""
         return [id for part in self.engine.rows(vectors=False, metadata=False) for id in part.ids]
 
     @property
     def id_kind(self) -> type | None:
-        """int or str; None as long as there are no items."""
+        """int or str; None while the index is empty."""
         return self.engine.books().id_type
 
     def __contains__(self, id: Any) -> bool:
         return isinstance(id, self.id_kind or ()) and bool(self.engine.locate([id]))
 
     def metadata(self, id: Any) -> dict[str, Any]:
-        """
-        Of an item.
-
-        Raises:
-            KeyError: there is none of this id.
-        """
+        """Return the metadata of an item; raises KeyError if no item has this id."""
         found = self.engine.metadata(id) if isinstance(id, self.id_kind or ()) else None
         if found is None:
             raise KeyError(id)
         return found
 
     def to_csr(self) -> sparse.csr_matrix:
-        """The rows that are searched, (N, V) of length 1, in the order of `ids`."""
+        """Return the rows that are searched, (N, V) of length 1, in the order of `ids`."""
         return Rows.join(self.engine.rows(metadata=False), self.vocab_size).vectors
 
     def items(self) -> tuple[list[Any], sparse.csr_matrix, list[dict[str, Any]]]:
-        """Ids, rows as `to_csr` and metadata of all items: what another `build` takes."""
+        """Return ids, rows as in `to_csr` and metadata of all items, for another `build`."""
         rows = Rows.join(self.engine.rows(), self.vocab_size)
         return rows.ids, rows.vectors, rows.metadata
 
     def info(self) -> dict[str, Any]:
-        """Figures of the index: its engine, items, and what the engine tells."""
+        """Return figures of the index: its engine, number of items and the engine's own figures."""
         books = self.engine.books()
         return {
             "folder": None if self.folder is None else str(self.folder),
@@ -301,8 +301,6 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             "score": "cosine",
         }
 
-    # ----------------------------------------------------------------------------------------------------- changes
-
     def add(
         self,
         embeddings: Any,
@@ -311,17 +309,16 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         replace: bool = False,
     ) -> list[Any]:
         """
-        Add items. With a folder, they are on the disk when this returns; merging goes on in the background.
+        Add items and return their ids; with a folder, returns once they are on disk. Merging continues in the
+        background.
 
         Args:
-            embeddings, metadata, ids: as in `build`; without ids, integers go on where they were. replace: ids that
-                are there already are replaced, in the same step.
-
-        Returns:
-            The ids.
+            embeddings, metadata, ids: as in `build`; by default, integer ids continue from the last.
+            replace: replace items whose ids exist already, in the same step.
 
         Raises:
-            ValueError: an id is there already, or is of another kind. IndexBusyError: somebody else writes the index.
+            ValueError: if an id exists already or is of another kind.
+            IndexBusyError: if another process is writing the index.
         """
         with self.engine.change() as books:
             matrix = canonical(embeddings, self.vocab_size)
@@ -330,7 +327,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             there = self.engine.locate(added) if added and books.id_kind else {}
             if there and not replace:
                 first = next(id for id in added if id in there)
-                raise ValueError(f"id {first!r} is in the index already: delete it first, or pass replace=True")
+                raise ValueError(f"id {first!r} is in the index already; delete it first or pass replace=True")
             if added:
                 self.engine.keep(books.after(given, len(there), next_number))
                 self.engine.put(given, matrix, metadata, there)
@@ -338,16 +335,15 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
 
     def delete(self, ids: Any, missing_ok: bool = False) -> int:
         """
-        Delete items. With a folder, they are gone from the disk's manifest when this returns.
+        Delete items and return their number; with a folder, returns once the change is on disk.
 
         Args:
-            ids: one or several. missing_ok: ids that are not there are no mistake.
-
-        Returns:
-            How many were deleted.
+            ids: one id or several.
+            missing_ok: ignore unknown ids.
 
         Raises:
-            ValueError: an id is not there; nothing is deleted then. IndexBusyError: somebody else writes the index.
+            ValueError: if an id is unknown; nothing is deleted then.
+            IndexBusyError: if another process is writing the index.
         """
         listed = [ids] if isinstance(ids, str | int | np.integer) else ids
         wanted = list(dict.fromkeys(int(id) if isinstance(id, int | np.integer) else id for id in listed))
@@ -355,72 +351,64 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             there = self.engine.locate([id for id in wanted if isinstance(id, books.id_type or ())])
             missing = [id for id in wanted if id not in there]
             if missing and not missing_ok:
-                raise ValueError(f"id {missing[0]!r} is not in the index; nothing was deleted")
+                raise ValueError(f"id {missing[0]!r} is not in the index, nothing was deleted; pass missing_ok=True")
             if there:
                 self.engine.keep(books.without(len(there)))
                 self.engine.remove(there)
         return len(there)
 
     def merge(self) -> None:
-        """Make one segment of all, without the deleted items, and wait for it; or what else keeps an engine fast."""
+        """Merge all segments into one without the deleted items and wait for it; engines clean up in their own way."""
         self.engine.optimize()
 
     def wait(self) -> None:
-        """Until no merge goes on in the background."""
+        """Wait until no merge is running in the background."""
         self.engine.wait()
 
     def close(self) -> None:
-        """Wait for merges, disconnect, and let others write. The index can still be searched, and changed again."""
+        """Wait for merges, disconnect and let others write. The index can still be searched, and changed again."""
         self.engine.close()
         self.place.release()
 
     def refresh(self) -> bool:
-        """Read what another process has changed. Returns whether there was anything; engines are always up to date."""
+        """Read the changes of other processes. Returns whether there were any; engines are always up to date."""
         return self.engine.refresh()
-
-    # -------------------------------------------------------------------------------------------------------- words
 
     @property
     def model(self) -> Any:
-        """The model that encodes queries, loaded when first asked for; None where none is named."""
+        """The model that encodes queries, loaded at first use; None if the index names none."""
         return self._words.model
 
     @property
     def processor(self) -> Any:
-        """The processor or tokenizer that words are read with, loaded when first asked for; None without."""
+        """The processor or tokenizer that reads words, loaded at first use; None if the index has none."""
         return self._words.processor
 
     def word_ids(self, text: str | int) -> list[int]:
         """
-        Dimensions of a word or of several: all its pieces.
-
-        Raises:
-            ValueError: the vocabulary does not have it, with the words that look like it.
+        Return the dimensions of all pieces of one word or several; raises ValueError with similar words if one is
+        unknown.
         """
         return self._words.ids_of(text)
 
     def words_of(self, vector: Any, k: int | None = None) -> list[tuple[str, float]]:
-        """Words and weights of a vector, heaviest first; the k heaviest."""
+        """Return the k heaviest words of a vector (all by default) with their weights, heaviest first."""
         row = canonical(vector, self.vocab_size)[0]
         order = np.argsort(-row.data, kind="stable")[:k]
         return list(zip(self._words.names(row.indices[order].tolist()), row.data[order].tolist(), strict=True))
 
     def encode(self, text: Any = None, motion: Any = None, fps: Any = None) -> sparse.csr_matrix:
         """
-        Vectors of queries, by the index's model.
+        Encode queries with the index's model. Returns (N, V) CSR.
 
         Args:
-            text: a text or several. motion: an array (T, J, 3) or (T, F), or several; fps: theirs.
-
-        Returns:
-            (N, V) CSR.
+            text: one text or several.
+            motion, fps: one array (T, J, 3) or (T, F) or several, and their frame rate in Hz.
 
         Raises:
-            ValueError: the index has no model, a text is empty, or neither or both are given.
+            ValueError: if the index has no model, a text is empty, or not exactly one of text and motion is given.
         """
         return self._words.encode(text, motion, fps)
-
-    # ------------------------------------------------------------------------------------------------------- search
 
     def search(
         self,
@@ -435,26 +423,26 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         boost: Mapping[Any, float] | None = None,
     ) -> list[Any]:
         """
-        The k items whose words are nearest.
+        Find the k items with the largest scores.
 
         Args:
-            query: a text; a vector (V,); or several: a list of texts, or a matrix (Q, V), sparse or dense. Without
-                any query, `must` and `boost` are the query, every word weighing 1.
-            k: hits at most.
+            query: a text or vector (V,), or several: a list of texts or a matrix (Q, V), sparse or dense. Without any
+                query, the words of `must` and `boost` are the query, each with weight 1.
+            k: maximum number of hits.
             text, motion, fps: instead of `query`, as in `encode`.
-            must: words every hit has; a word of several pieces is there when all pieces are. must_not: words no hit
-                has. Words are texts, or their numbers.
-            boost: words whose weight in the query is multiplied, before the query is divided by its length.
+            must, must_not: words (texts or their numbers) that every hit contains, or that no hit contains; a word is
+                contained if all its pieces are.
+            boost: factors by which words of the query are multiplied, before the query is normalized.
 
         Returns:
-            [`Hit`]s, best first; for several queries a list of them each.
+            [`Hit`]s, best first; for several queries, one list per query.
 
         Raises:
-            ValueError: an unknown word, a query that is none, or k below 1.
+            ValueError: if a word is unknown, the query is missing or invalid, or k is below 1.
         """
         given = [name for name, value in (("query", query), ("text", text), ("motion", motion)) if value is not None]
         if len(given) > 1:
-            raise ValueError(f"got {' and '.join(given)}: pass one query")
+            raise ValueError(f"query: got {' and '.join(given)}; pass one of them")
         if isinstance(query, str) or (isinstance(query, list | tuple) and query and isinstance(query[0], str)):
             query, text = None, query
         if text is not None or motion is not None:
@@ -478,22 +466,17 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         must_not: Iterable[str | int] = (),
         boost: Mapping[Any, float] | None = None,
     ) -> list[tuple[list[Any], np.ndarray]]:
-        """As `search` with vectors (Q, V), without metadata and words: ids and scores of each query."""
+        """Search with vectors (Q, V) as in `search`, but return only ids and scores of each query."""
         found = [hits for (hits, _), _ in self._rank(queries, k, must, must_not, boost)]
         return [([hit[1] for hit in hits], np.array([-hit[0] for hit in hits], np.float32)) for hits in found]
 
     def _rank(
-        self,
-        queries: Any,
-        k: int,
-        must: Iterable[str | int],
-        must_not: Iterable[str | int],
-        boost: Mapping[Any, float] | None,
+        self, queries: Any, k: int, must: Iterable[str | int], must_not: Iterable[str | int], boost: Boost
     ) -> list[tuple[Ranked, Query]]:
-        """The hits of each query, and the query as it was asked."""
+        """Return the hits of each query, and the query after boosting."""
         asked = self._words.queries(queries, boost)
         if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+            raise ValueError(f"k: got {k}; pass at least 1")
         wanted, unwanted = ([self.word_ids(word) for word in words] for words in (must, must_not))
         return list(zip(self.engine.rank(asked, k, wanted, unwanted), asked, strict=True))
 
@@ -501,17 +484,12 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
 def check_build(
     engine: str, uri: str | None = None, folder: str | os.PathLike | None = None, overwrite: bool = False
 ) -> None:
-    """
-    Whether `LexMotionIndex.build` can use an engine and a folder, asked before anything is encoded; makes nothing.
-
-    Raises:
-        As `LexMotionIndex.build`.
-    """
+    """Check, before encoding, that `LexMotionIndex.build` can use an engine and a folder; raises the same errors."""
     path = None if folder is None else Path(folder)
     if path is not None and not overwrite:
         check_free(path)
     if path is None and engine != EMBEDDED:
-        raise ValueError(f"engine={engine!r} needs folder=..., which keeps the address and the processor")
+        raise ValueError(f"engine={engine!r} without a folder; pass folder=... for the address and the processor")
     connect({"engine": engine, "uri": uri}, IndexFolder(path, State(vocab_size=0))).close()
 
 
@@ -524,7 +502,7 @@ def _model_name(model: Any) -> str | None:
 def _save(index: LexMotionIndex, folder: Path, model: str | None) -> None:
     """Write an index to a folder as an embedded one that names this model."""
     if index.folder is not None and folder.exists() and folder.samefile(index.folder):
-        return  # every change is there already
+        return  # every change has been written already
     segments, books, state = index.engine.segments(), index.engine.books(), index.place.state
     state = State(state.vocab_size, (), books.id_kind, books.next_number, model, generation=state.generation)
     other = IndexFolder(folder, state)
@@ -536,33 +514,28 @@ def _save(index: LexMotionIndex, folder: Path, model: str | None) -> None:
 
 
 def _clear(folder: IndexFolder) -> None:
-    """Remove what an index that was replaced has left, with its table if an engine kept it."""
+    """Remove the files of a replaced index, and its table if it had an engine."""
     if folder.replaced is not None:
         try:
             connect(folder.replaced, folder).drop()
         except (ImportError, OSError) as error:
-            logger.warning("table %s of the replaced index was left: %s", folder.replaced["table"], error)
+            logger.warning("table %s of the replaced index: %s; drop it yourself", folder.replaced["table"], error)
         folder.replaced = None
     folder.sweep()
 
 
-def _checked_items(count: int, metadata: Sequence[dict] | None, ids: Any, books: Books) -> tuple[Any, int]:
+def _checked_items(count: int, metadata: Metadata, ids: Any, books: Books) -> tuple[Any, int]:
     """
-    Ids of new items, (N,) int64 or a list of texts, and the number that is next after them.
-
-    Args:
-        count: of vectors. metadata, ids: as given. books: of the index so far.
-
-    Raises:
-        ValueError: lengths differ, or ids are repeated or of another kind.
+    Return the ids of new items, (N,) int64 or a list of strings, and the next number after them. Raises ValueError if
+    lengths differ, or ids are repeated or of another kind.
     """
     if metadata is not None and len(metadata) != count:
-        raise ValueError(f"got metadata of {len(metadata)} items for {count} vectors: pass one for each")
+        raise ValueError(f"metadata: got {len(metadata)} for {count} vectors; pass one per vector")
     next_number = books.next_number
     if ids is not None:
         ids = _checked_ids(ids, count, books.id_type)
     elif books.id_kind == "str":
-        raise ValueError("ids of this index are texts: pass ids of the new items too")
+        raise ValueError("ids: got None for an index whose ids are texts; pass ids of the new items")
     else:
         ids = np.arange(next_number, next_number + count)
     if count and isinstance(ids, np.ndarray):
@@ -571,25 +544,23 @@ def _checked_items(count: int, metadata: Sequence[dict] | None, ids: Any, books:
 
 
 def _checked_ids(ids: Any, count: int, kind: type | None) -> Any:
-    """(N,) int64, or a list of texts."""
+    """Return ids as (N,) int64, or as a list of strings."""
     found = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
     found = [int(id) if isinstance(id, np.integer) else id for id in found]
     if len(found) != count:
-        raise ValueError(f"got {len(found)} ids for {count} vectors: pass one for each")
+        raise ValueError(f"got {len(found)} ids for {count} vectors; pass one per vector")
     expected = kind or (type(found[0]) if found else int)
     for id in found:
         if type(id) is not expected or expected not in (int, str):
-            raise ValueError(f"ids must be all integers or all texts, as those of the index are; got {id!r}")
+            raise ValueError(f"ids: pass only integers or only texts, as in the index; got {id!r}")
     if len(set(found)) < count:
         twice = next(id for id, times in Counter(found).items() if times > 1)
-        raise ValueError(f"id {twice!r} is given twice: every item needs its own")
+        raise ValueError(f"id {twice!r} is given twice; pass a different id for every item")
     return np.array(found, np.int64) if expected is int else found
 
 
-def _hits(
-    found: Sequence[tuple[float, Any, int, int]], rows_of: Sequence[Found], query: Query, words: Words
-) -> list[Hit]:
-    """What was found, with metadata and the words that it shares with the query."""
+def _hits(found: Sequence[tuple], rows_of: Sequence[Found], query: Query, words: Words) -> list[Hit]:
+    """Add metadata and the words shared with the query to the hits of `Ranked`."""
     shared: list[list[tuple[float, int]]] = [[] for _ in found]
     for place in {hit[2] for hit in found}:
         numbers = [number for number, hit in enumerate(found) if hit[2] == place]

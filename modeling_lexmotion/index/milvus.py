@@ -1,11 +1,11 @@
 """
-Rows in Milvus: a file of Milvus Lite by default, or a server or cluster through the same client.
+The engine for Milvus: a file of Milvus Lite by default, or a server or cluster through the same client.
 
-A collection has id, vector (sparse, inner product, an exact inverted index), words (an array, for must and must_not)
-and metadata (JSON); the next number and the kind of ids are among its properties. Milvus has no transactions: a
-change that is killed half way may be there in part, one that has returned is whole. The lock of the index's folder
-keeps a second writer out, but not one that has a copy of the folder: do not write through two copies at once. Milvus
-Lite lets one process alone have its file open.
+A collection has the fields id, vector (sparse, inner product, an exact inverted index), words (an array, for must and
+must_not) and metadata (JSON); the next number and the kind of ids are properties of the collection. Milvus has no
+transactions: a change that is interrupted may be applied in part, one that has returned is complete. The lock of the
+index's folder excludes a second writer, but not one with a copy of the folder: do not write through two copies at
+once. Only one process at a time can open a file of Milvus Lite.
 """
 
 import contextlib
@@ -25,28 +25,29 @@ import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 from scipy import sparse
 
-from .engine import Books, Rows
+from .engine import Books, Metadata, Rows, WordPieces
 from .folder import IndexBusyError, IndexFolder
 from .segments import ENGINE_ROWS
 from .tables import TableEngine, unit_rows
 
 TOKEN = "LEXMOTION_MILVUS_TOKEN"
-TIMEOUT = 10.0  # seconds until a server is given up
-BATCH = 1000  # rows a message
-MOST_WORDS, LONGEST_ID = 4096, 1024  # an array's entries and a text's bytes: Milvus's limit, and ours
+TIMEOUT = 10.0  # seconds to wait for a server
+BATCH = 1000  # rows per message
+MOST_WORDS, LONGEST_ID = 4096, 1024  # entries of an array (limit of Milvus) and bytes of a string id (our limit)
 KIND, NEXT, WIDTH = "lexmotion.id_kind", "lexmotion.next_number", "lexmotion.words"  # properties of a collection
 
-_opened: Counter[str] = Counter()  # files of Milvus Lite that this process has open
+_opened: Counter[str] = Counter()  # number of clients in this process per file of Milvus Lite
 _guard = threading.Lock()
 
 
 class MilvusEngine(TableEngine):
     """
-    See `IndexEngine`.
+    `IndexEngine` in Milvus.
 
     Args:
-        entry: `uri` of a server, or a file that ends in .db; without it, a new file in the index's folder. `table`:
-            collection that `create` has made; without it, a new name. folder: of the index.
+        entry: `uri` of a server or a file that ends in .db (by default a new file in the index's folder), and `table`,
+            the collection (by default a new name).
+        folder: folder of the index.
     """
 
     most: ClassVar[int] = 16384  # Milvus's limit
@@ -67,45 +68,44 @@ class MilvusEngine(TableEngine):
             self._path = (folder.path or Path()) / uri if self._own else Path(uri).absolute()
             uri = uri if self._own else str(self._path)
         else:
-            raise ValueError(f"{uri!r} is no address of Milvus: give a file that ends in .db, or http://HOST:19530")
+            raise ValueError(f"uri: got {uri!r} for Milvus; pass a file that ends in .db, or http://HOST:19530")
         self.uri, self.table = uri, entry.get("table") or f"lexmotion_{secrets.token_hex(6)}"
         self._open: MilvusClient | None = None
         self._words: int | None = None  # width of the vectors
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it raises, with its own stack
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs every error it raises, with a traceback
 
     def check(self) -> None:
         if self._path is not None:
             try:
                 import milvus_lite  # noqa: F401
             except ImportError as error:
-                raise ImportError(
-                    f"the file {self._path} is opened by milvus-lite: run `pip install lexmotion[milvus]`"
-                ) from error
+                raise ImportError(f"{self._path} needs milvus-lite; run `pip install lexmotion[milvus]`") from error
             if not self._own and not self._path.parent.is_dir():
-                raise FileNotFoundError(f"there is no folder {str(self._path.parent)!r} for the file of Milvus Lite")
+                raise FileNotFoundError(f"no folder {str(self._path.parent)!r}; create it or pass another uri")
         if self._path is None or self._path.exists():
             self._client()
 
     def entry(self) -> dict[str, Any]:
         return {"engine": "milvus", "uri": self.uri, "table": self.table}
 
-    # ---------------------------------------------------------------------------------------------------- connection
-
     def _client(self) -> MilvusClient:
         if self._open is None:
             self._open = self._connect() if self._path is None else self._open_file(self._path)
             if self._open.has_collection(self.table):
-                self._open.load_collection(self.table)  # a file that was closed is not
+                self._open.load_collection(self.table)  # collections of a reopened file are not loaded
         return self._open
 
     def _connect(self) -> MilvusClient:
         try:
             return MilvusClient(self.uri, token=self._token, timeout=TIMEOUT)
         except MilvusException as error:
-            raise ConnectionError(
-                f"Milvus at {self.uri} cannot be reached: {error.message}. Start it, name another address with "
-                f"uri=... or --uri, or set {TOKEN}"
-            ) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: MilvusException) -> ConnectionError:
+        return ConnectionError(
+            f"Milvus at {self.uri} cannot be reached ({error.message}); start it, pass another address with uri=... "
+            f"or --uri, or set {TOKEN}"
+        )
 
     def _open_file(self, path: Path) -> MilvusClient:
         logging.getLogger("milvus_lite").setLevel(logging.CRITICAL)
@@ -114,27 +114,22 @@ class MilvusEngine(TableEngine):
                 client = MilvusClient(str(path))
             except MilvusException as error:
                 raise IndexBusyError(
-                    f"{path} cannot be opened ({error.message}); most likely another process has it open: Milvus Lite "
-                    "lets one at a time, a server or the embedded engine any number of readers"
+                    f"{path} cannot be opened ({error.message}), probably because another process has it open; close "
+                    "it there, or use a server or the embedded engine, which take any number of readers"
                 ) from error
             _opened[str(path)] += 1
         return client
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[MilvusClient]:
-        """The client; a lost server is told by its address."""
+        """Return the context of the client, which turns a lost connection into an error that names the address."""
         client = self._client()
         try:
             yield client
         except MilvusException as error:
-            if not any(told in error.message.lower() for told in ("unavailable", "connect", "deadline")):
+            if not any(word in error.message.lower() for word in ("unavailable", "connect", "deadline")):
                 raise
-            raise ConnectionError(
-                f"Milvus at {self.uri} cannot be reached: {error.message}. Start it, or name another address with "
-                "uri=... or --uri"
-            ) from error
-
-    # -------------------------------------------------------------------------------------------------------- tables
+            raise self._unreachable(error) from error
 
     def create(self, width: int, id_kind: str | None) -> None:
         with self._errors() as client:
@@ -164,11 +159,14 @@ class MilvusEngine(TableEngine):
         with self._errors() as client:
             if not client.has_collection(self.table):
                 raise FileNotFoundError(
-                    f"Milvus at {self.uri} has no collection {self.table}: it was dropped, or the address is another"
+                    f"no collection {self.table} in Milvus at {self.uri}; pass its address with uri=... or --uri, or "
+                    "build the index again"
                 )
             found = self._properties().get(WIDTH)
             if found != str(width):
-                raise ValueError(f"{self.table} at {self.uri} is of {found} words, the index's folder of {width}")
+                raise ValueError(
+                    f"{self.table} at {self.uri}: got {found} words for an index of {width}; pass another uri"
+                )
 
     def books(self) -> Books:
         properties = self._properties()
@@ -183,15 +181,13 @@ class MilvusEngine(TableEngine):
 
     def keep(self, books: Books) -> None:
         before = self._properties()
-        if not before[KIND] and books.id_kind == "str":  # an empty collection of numbers becomes one of texts
+        if not before[KIND] and books.id_kind == "str":  # recreate the empty collection with string ids
             with self._errors() as client:
                 client.drop_collection(self.table)
             self.create(int(before[WIDTH]), "str")
         after = {KIND: books.id_kind or "", NEXT: str(books.next_number)}
         if any(before[name] != value for name, value in after.items()):
             self._set(after)
-
-    # ---------------------------------------------------------------------------------------------------------- rows
 
     def locate(self, ids: Sequence[Any]) -> dict[Any, None]:
         found: dict[Any, None] = {}
@@ -201,23 +197,20 @@ class MilvusEngine(TableEngine):
                 found |= {row["id"]: None for row in some}
         return found
 
-    def put(
-        self, ids: Any, vectors: sparse.csr_matrix, metadata: Sequence[dict] | None, replaced: Mapping[Any, Any]
-    ) -> None:
+    def put(self, ids: Any, vectors: sparse.csr_matrix, metadata: Metadata, replaced: Mapping[Any, Any]) -> None:
         rows = unit_rows(ids, vectors, metadata)
-        width = rows.vectors.shape[1]
-        lengths = np.diff(rows.vectors.indptr)
+        width, lengths = rows.vectors.shape[1], np.diff(rows.vectors.indptr)
         if len(lengths) and lengths.max() > MOST_WORDS:
-            raise ValueError(f"Milvus keeps at most {MOST_WORDS} words an item, got {lengths.max()}")
+            raise ValueError(f"vectors: got {lengths.max()} words in an item; Milvus stores at most {MOST_WORDS}")
         long = next((id for id in rows.ids if isinstance(id, str) and len(id.encode()) > LONGEST_ID), None)
         if long is not None:
-            raise ValueError(f"ids are texts of at most {LONGEST_ID} bytes in Milvus, got {long[:40]!r}...")
+            raise ValueError(f"ids: got {long[:40]!r}...; pass texts of at most {LONGEST_ID} bytes to Milvus")
         json.dumps(rows.metadata, allow_nan=False)  # raises before anything is written
         batch: list[dict[str, Any]] = []
         with self._errors() as client:
             write = client.upsert if replaced else client.insert
             for id, words, weights, item in rows.each():
-                # Milvus has no empty vectors; the word after the last is asked for by nobody.
+                # Milvus has no empty vectors, so an empty one gets a word beyond the vocabulary.
                 vector = dict(zip(words, weights, strict=True)) or {width: 1.0}
                 batch.append({"id": id, "vector": vector, "words": words, "metadata": item})
                 if len(batch) == BATCH:
@@ -238,12 +231,7 @@ class MilvusEngine(TableEngine):
         return found[0]["metadata"] if found else None
 
     def nearest(
-        self,
-        words: np.ndarray,
-        weights: np.ndarray,
-        count: int,
-        must: Sequence[int],
-        must_not: Sequence[Sequence[int]],
+        self, words: np.ndarray, weights: np.ndarray, count: int, must: Sequence[int], must_not: WordPieces
     ) -> Rows:
         conditions = [f"ARRAY_CONTAINS_ALL(words, {list(must)})"] if must else []
         conditions += [f"not ARRAY_CONTAINS_ALL(words, {list(pieces)})" for pieces in must_not]
@@ -272,12 +260,10 @@ class MilvusEngine(TableEngine):
                 yield _rows([(row["id"], row) for row in page], width)
             pages.close()
 
-    # ----------------------------------------------------------------------------------------------------- upkeep
-
     def optimize(self) -> None:
         with self._errors() as client:
             client.flush(self.table)
-            client.release_collection(self.table)  # what was loaded before is searched without its index
+            client.release_collection(self.table)  # rows loaded earlier are searched without the index
             client.load_collection(self.table)
 
     def info(self) -> dict[str, Any]:
@@ -304,7 +290,7 @@ class MilvusEngine(TableEngine):
             with _guard:
                 _opened[str(self._path)] -= 1
                 if not _opened[str(self._path)]:
-                    server_manager_instance.release_server(str(self._path))  # else the file is locked until we end
+                    server_manager_instance.release_server(str(self._path))  # or the file stays locked until exit
 
 
 def _rows(found: Sequence[tuple[Any, dict[str, Any]]], width: int) -> Rows:

@@ -1,12 +1,12 @@
 """
-Rows in PostgreSQL, as `sparsevec` of pgvector.
+The engine for PostgreSQL with pgvector, which stores vectors as `sparsevec`.
 
     TABLE            id, vector sparsevec, words int[] with an index for must and must_not, metadata jsonb
     TABLE_books      one row: width of the vectors, kind of ids, next number, items
 
-Every change is one transaction, which the row of books is locked in: any number of processes may write, one at a time,
-and what was not acknowledged is undone. A search reads the whole table: pgvector's own index is approximate and takes
-at most 1,000 words, so it is not used.
+Every change is one transaction, which locks the row of TABLE_books: any number of processes can write, one at a time,
+and an unfinished change is rolled back. A search reads the whole table: pgvector's own index is approximate and
+limited to 1,000 words, so it is not used.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from psycopg import conninfo, errors, sql
 from psycopg.types.json import Jsonb
 from scipy import sparse
 
-from .engine import Books, Rows
+from .engine import Books, Metadata, Rows, WordPieces
 from .folder import IndexFolder
 from .tables import TableEngine, unit_rows
 
-TIMEOUT = 10  # seconds until a server is given up
-OLDEST = (0, 7)  # pgvector that has sparsevec
+TIMEOUT = 10  # seconds to wait for a server
+OLDEST = (0, 7)  # first version of pgvector with sparsevec
 BATCH = 2000  # rows in memory at once
 KINDS = {"int": sql.SQL("bigint"), "str": sql.SQL('text COLLATE "C"')}  # ordered as Python orders texts
 SECRETS = ("password", "sslpassword")
@@ -37,11 +37,12 @@ SECRETS = ("password", "sslpassword")
 
 class PostgresEngine(TableEngine):
     """
-    See `IndexEngine`.
+    `IndexEngine` in PostgreSQL.
 
     Args:
-        entry: `uri`, connection string or URI of libpq; what it leaves out is read from the environment, as by psql.
-            `table`: that `create` has made; without it, a new name. folder: of the index.
+        entry: `uri`, a connection string or URI of libpq, completed from the environment as by psql, and `table`, by
+            default a new name.
+        folder: folder of the index.
     """
 
     most: ClassVar[int] = 1 << 20
@@ -51,24 +52,20 @@ class PostgresEngine(TableEngine):
         uri = entry.get("uri")
         if not uri:
             raise ValueError(
-                "engine 'postgres' needs the address of a server: uri='postgresql://USER@HOST/DATABASE', or --uri"
+                "engine 'postgres' without an address; pass uri='postgresql://USER@HOST/DATABASE' or --uri"
             )
         try:
             self._settings: dict[str, Any] = dict(conninfo.conninfo_to_dict(uri))
         except psycopg.ProgrammingError:
-            # What libpq says may quote the password.
-            raise ValueError(
-                "the address is not one that Postgres's clients read: give postgresql://USER@HOST/DATABASE"
-            ) from None
+            # Neither the address nor libpq's message is shown, as both may contain the password.
+            raise ValueError("invalid address of Postgres; pass postgresql://USER@HOST/DATABASE") from None
         shown: dict[str, Any] = {name: value for name, value in self._settings.items() if name not in SECRETS}
         self.uri = conninfo.make_conninfo(**shown)
         self.table = entry.get("table") or f"lexmotion_{secrets.token_hex(6)}"
         self._open: psycopg.Connection | None = None
-        self._width: int | None = None  # known as soon as there is a table of rows
-        self._named: dict[str, Any] = {
-            "rows": sql.Identifier(self.table),
-            "books": sql.Identifier(f"{self.table}_books"),
-        }
+        self._width: int | None = None  # set once the table of rows exists
+        names = {"rows": self.table, "books": f"{self.table}_books"}
+        self._named: dict[str, Any] = {key: sql.Identifier(name) for key, name in names.items()}
 
     def check(self) -> None:
         with self._errors():
@@ -76,8 +73,6 @@ class PostgresEngine(TableEngine):
 
     def entry(self) -> dict[str, Any]:
         return {"engine": "postgres", "uri": self.uri, "table": self.table}
-
-    # ---------------------------------------------------------------------------------------------------- connection
 
     def _connection(self) -> psycopg.Connection:
         if self._open is None or self._open.closed:
@@ -92,7 +87,7 @@ class PostgresEngine(TableEngine):
                 connection = psycopg.connect(**settings, autocommit=True)
                 break
             except psycopg.OperationalError as error:
-                starting = "starting up" in str(error) or "recovery" in str(error)  # after a crash, for a moment
+                starting = "starting up" in str(error) or "recovery" in str(error)  # briefly, after a crash
                 if not starting or time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
@@ -111,44 +106,44 @@ class PostgresEngine(TableEngine):
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             except psycopg.Error as error:
                 raise ValueError(
-                    f"Postgres at {self.uri!r} has no pgvector ({_line(error)}): install pgvector 0.7 or later "
-                    "there, and have a superuser run CREATE EXTENSION vector in the database"
+                    f"no pgvector in Postgres at {self.uri!r} ({_line(error)}); install pgvector 0.7 or later there "
+                    "and have a superuser run CREATE EXTENSION vector in the database"
                 ) from error
             found = connection.execute(installed).fetchone()
         assert found is not None
         if tuple(int(part) for part in found[0].split(".")[:2]) < OLDEST:
             raise ValueError(
-                f"pgvector of Postgres at {self.uri!r} is {found[0]}, which has no sparse vectors: 0.7 or later is "
-                "needed, then ALTER EXTENSION vector UPDATE"
+                f"pgvector of Postgres at {self.uri!r}: got version {found[0]}, without sparse vectors; install 0.7 "
+                "or later, then run ALTER EXTENSION vector UPDATE"
             )
-        # Its plans cost much on paper, and compiling them takes longer than it saves.
-        connection.execute("SET jit = off")
+        connection.execute("SET jit = off")  # compiling these queries takes longer than it saves
         register_vector(connection)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """A lost or absent server is told by its address."""
+        """Return the context that turns a lost connection into an error that names the address."""
         try:
             yield
         except errors.InsufficientPrivilege as error:
             raise PermissionError(
-                f"Postgres at {self.uri!r} does not let this user do that: {_line(error)}"
+                f"Postgres at {self.uri!r}: {_line(error)}; grant this user the right, or connect as another"
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if isinstance(error, errors.QueryCanceled | errors.LockNotAvailable | errors.DiskFull):
                 raise
             raise ConnectionError(
-                f"Postgres at {self.uri!r} cannot be reached: {_line(error)}. Start it, name another address "
-                "with uri=... or --uri, or set PGPASSWORD"
+                f"Postgres at {self.uri!r} cannot be reached ({_line(error)}); start it, pass another address with "
+                "uri=... or --uri, or set PGPASSWORD"
             ) from error
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor:
-        """One statement; `{rows}` and `{books}` are the tables. A connection lost before it began is made again."""
+        """
+        Run one statement, in which `{rows}` and `{books}` are the tables; reconnects if the connection was lost
+        before.
+        """
         with self._errors():
             query = sql.SQL(statement).format(**self._named)
             return self._connection().cursor(binary=True).execute(query, values)
-
-    # -------------------------------------------------------------------------------------------------------- tables
 
     def create(self, width: int, id_kind: str | None) -> None:
         with self._errors(), self._connection().transaction():
@@ -159,7 +154,7 @@ class PostgresEngine(TableEngine):
             self._run("INSERT INTO {books} (width) VALUES (%s)", [width])
 
     def _known_width(self) -> int | None:
-        """Of the rows, which is what it stays; None where there is no table of them yet."""
+        """Return the width of the rows, which never changes; None before their table exists."""
         if self._width is None:
             found = self._run("SELECT width FROM {books} WHERE id_kind IS NOT NULL").fetchone()
             self._width = None if found is None else found[0]
@@ -172,17 +167,20 @@ class PostgresEngine(TableEngine):
             "CREATE TABLE {rows} (id {kind} PRIMARY KEY, vector sparsevec({width}) NOT NULL, words int[] NOT NULL, "
             "metadata jsonb NOT NULL)"
         )
-        # Built when the first rows are there, which is quicker than row by row.
+        # `put` creates the index on words after the first rows, which is faster than updating it row by row.
 
     def open(self, width: int) -> None:
         try:
             found = self._run("SELECT width FROM {books}").fetchone()
         except errors.UndefinedTable as error:
             raise FileNotFoundError(
-                f"Postgres at {self.uri!r} has no table {self.table}: it was dropped, or the address is another one's"
+                f"no table {self.table} in Postgres at {self.uri!r}; pass its address with uri=... or --uri, or build "
+                "the index again"
             ) from error
         if found is None or found[0] != width:
-            raise ValueError(f"table {self.table} at {self.uri!r} is of {found} words, the index's folder of {width}")
+            raise ValueError(
+                f"table {self.table} at {self.uri!r}: got {found} words for an index of {width}; pass another uri"
+            )
 
     def books(self) -> Books:
         found = self._run("SELECT id_kind, next_number, items FROM {books}").fetchone()
@@ -201,21 +199,15 @@ class PostgresEngine(TableEngine):
         assert before is not None
         if before[0] is None and books.id_kind is not None:
             self._create_rows(before[1], books.id_kind)
-        self._run(
-            "UPDATE {books} SET id_kind = %s, next_number = %s, items = %s",
-            [books.id_kind, books.next_number, books.items],
-        )
-
-    # ---------------------------------------------------------------------------------------------------------- rows
+        values = [books.id_kind, books.next_number, books.items]
+        self._run("UPDATE {books} SET id_kind = %s, next_number = %s, items = %s", values)
 
     def locate(self, ids: Sequence[Any]) -> dict[Any, None]:
         if not ids or self._known_width() is None:
             return {}
         return {row[0]: None for row in self._run("SELECT id FROM {rows} WHERE id = ANY(%s)", [list(ids)])}
 
-    def put(
-        self, ids: Any, vectors: sparse.csr_matrix, metadata: Sequence[dict] | None, replaced: Mapping[Any, Any]
-    ) -> None:
+    def put(self, ids: Any, vectors: sparse.csr_matrix, metadata: Metadata, replaced: Mapping[Any, Any]) -> None:
         rows = unit_rows(ids, vectors, metadata)
         if replaced:
             self.remove(replaced)
@@ -238,30 +230,17 @@ class PostgresEngine(TableEngine):
         return None if found is None else found[0]
 
     def nearest(
-        self,
-        words: np.ndarray,
-        weights: np.ndarray,
-        count: int,
-        must: Sequence[int],
-        must_not: Sequence[Sequence[int]],
+        self, words: np.ndarray, weights: np.ndarray, count: int, must: Sequence[int], must_not: WordPieces
     ) -> Rows:
         width = self._known_width()
         if width is None:
             return Rows.of([], int(words.max()) + 1)
-        conditions, values = [], []
-        if must:
-            conditions.append("words @> %s::int[]")
-            values.append(list(must))
-        for pieces in must_not:
-            conditions.append("NOT words @> %s::int[]")
-            values.append(list(pieces))
+        conditions = ["words @> %s::int[]"] * bool(must) + ["NOT words @> %s::int[]"] * len(must_not)
+        values = [list(must)] * bool(must) + [list(pieces) for pieces in must_not]
         query = SparseVector(dict(zip(words.tolist(), weights.tolist(), strict=True)), width)
         where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
-        found = self._run(
-            f"SELECT id, vector, metadata FROM {{rows}} {where}ORDER BY vector <#> %s, id LIMIT %s",
-            [*values, query, count],
-        )
-        return _rows(found.fetchall(), width)
+        statement = f"SELECT id, vector, metadata FROM {{rows}} {where}ORDER BY vector <#> %s, id LIMIT %s"
+        return _rows(self._run(statement, [*values, query, count]).fetchall(), width)
 
     def rows(self, vectors: bool = True, metadata: bool = True) -> Iterator[Rows]:
         width = self._known_width()
@@ -273,8 +252,6 @@ class PostgresEngine(TableEngine):
                 cursor.execute(query)
                 while found := cursor.fetchmany(BATCH):
                     yield _rows(found, width)
-
-    # ----------------------------------------------------------------------------------------------------- upkeep
 
     def optimize(self) -> None:
         if self._known_width() is not None:

@@ -1,9 +1,9 @@
 """
-Exact scores of the rows of segments, and the best of them.
+Exact scores of the rows of segments, and the k best.
 
-A vector of words is a list of postings, so the score of all items is a sum over the few words of a query: one pass
-over the postings of each, then the best of a thousand rows at a time, and a closer look at the best of these. Scores
-are summed in float32 word by word, in the order of the vocabulary, and are the same whatever segments a row is in.
+Postings are grouped by word, so scoring all items takes one pass over the postings of the query's few words; the best
+are then found in blocks of `BLOCK` rows, of which only the best are examined closely. Scores are summed in float32
+word by word, in the order of the vocabulary, and do not depend on the segment of a row.
 """
 
 import functools
@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Query, Ranked
+from .engine import Query, Ranked, WordPieces
 from .segments import BLOCK, Segment
 
-ACCELERATED_ENTRIES = 1 << 20  # below, compiling takes longer than it saves
+ACCELERATED_ENTRIES = 1 << 20  # with fewer, compiling takes longer than it saves
 
 
 @functools.cache
 def compiled() -> Callable | None:
-    """Scores of all rows, compiled by numba; None if it is not installed."""
+    """Return the scoring loop compiled by numba; None if numba is not installed."""
     try:
         import numba
     except ImportError:
@@ -48,25 +48,20 @@ class Scorer:
     Ranks the rows of segments.
 
     Args:
-        accelerate: by numba; None: if it is installed and a segment is large.
+        accelerate: use numba; None uses it if it is installed and a segment is large.
 
     Raises:
-        ImportError: `accelerate` is True, and numba is not installed.
+        ImportError: if `accelerate` is True and numba is not installed.
     """
 
     def __init__(self, accelerate: bool | None = None):
         if accelerate and compiled() is None:
-            raise ImportError("accelerate=True needs numba: run `pip install lexmotion[index]`, or leave it out")
+            raise ImportError("accelerate=True without numba; run `pip install lexmotion[index]` or pass None")
         self.accelerate = accelerate
         self._scratch = threading.local()
 
     def rank(
-        self,
-        segments: Sequence[Segment],
-        queries: Sequence[Query],
-        k: int,
-        must: Sequence[Sequence[int]],
-        must_not: Sequence[Sequence[int]],
+        self, segments: Sequence[Segment], queries: Sequence[Query], k: int, must: WordPieces, must_not: WordPieces
     ) -> list[Ranked]:
         """See `IndexEngine.rank`."""
         excluded = [_excluded(segment, must, must_not) for segment in segments]
@@ -84,7 +79,9 @@ class Scorer:
         return ranked
 
     def _scores(self, segment: Segment, words: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Scores of a segment's rows, rounded up to whole blocks; overwritten by the next call in this thread."""
+        """
+        Return the scores of a segment's rows, padded to full blocks; the next call in this thread overwrites them.
+        """
         rows = segment.columns.shape[1]
         scores, products = self._scratch_of(rows)
         slots = segment.slots(words)
@@ -104,7 +101,7 @@ class Scorer:
         return scores
 
     def _scratch_of(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Two arrays (rows,) float32 of this thread."""
+        """Return two float32 arrays (rows,) owned by this thread."""
         scratch = getattr(self._scratch, "arrays", None)
         if scratch is None or scratch.shape[1] < rows:
             scratch = self._scratch.arrays = np.empty((2, rows), np.float32)
@@ -113,14 +110,14 @@ class Scorer:
 
 def best_rows(scores: np.ndarray, k: int) -> np.ndarray:
     """
-    Rows of the k largest scores above zero, and of all that are equal to the k-th.
+    Return the rows of the k largest scores above zero, and all that tie with the k-th.
 
     Args:
-        scores: (rows,) float32, a multiple of `BLOCK`, at least zero.
+        scores: (rows,) float32, at least zero; rows is a multiple of `BLOCK`.
     """
     blocks = scores.reshape(-1, BLOCK)
     maxima = blocks.max(axis=1)
-    # The k-th largest of the blocks' best is no more than the k-th largest of all.
+    # The k-th largest block maximum is a lower bound of the k-th largest score.
     bound = np.partition(maxima, -k)[-k] if k < len(maxima) else np.float32(0)
     chosen = np.flatnonzero((maxima >= bound) & (maxima > 0))
     values = blocks[chosen].ravel()
@@ -132,8 +129,8 @@ def best_rows(scores: np.ndarray, k: int) -> np.ndarray:
     return rows[candidates]
 
 
-def _excluded(segment: Segment, must: Sequence[Sequence[int]], must_not: Sequence[Sequence[int]]) -> np.ndarray | None:
-    """Rows that are no hits, as numbers or (rows,) bool; None when all may be."""
+def _excluded(segment: Segment, must: WordPieces, must_not: WordPieces) -> np.ndarray | None:
+    """Return the rows that cannot be hits, as numbers or (rows,) bool; None if there are none."""
     if not must and not must_not:
         return segment.deleted if len(segment.deleted) else None
     out = ~segment.kept()
@@ -145,7 +142,7 @@ def _excluded(segment: Segment, must: Sequence[Sequence[int]], must_not: Sequenc
 
 
 def _having(segment: Segment, pieces: Sequence[int]) -> np.ndarray:
-    """(rows,) bool: items with all pieces of a word."""
+    """Return (rows,) bool: rows with all pieces of a word."""
     having = np.ones(segment.rows, bool)
     for piece in pieces:
         one = np.zeros(segment.rows, bool)
@@ -155,7 +152,7 @@ def _having(segment: Segment, pieces: Sequence[int]) -> np.ndarray:
 
 
 def _of_equals(segment: Segment, values: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and rows of hits; where ids ascend with rows, of those equal to the last only as many as are needed."""
+    """Return scores and rows of hits; if ids ascend with rows, only as many ties of the last as are needed."""
     if segment.ascending and len(rows) > k:
         last = values.min()
         ahead = values > last
@@ -168,7 +165,7 @@ def _of_equals(segment: Segment, values: np.ndarray, rows: np.ndarray, k: int) -
 def _best(
     parts: Sequence[tuple[np.ndarray, int, np.ndarray]], segments: Sequence[Segment], k: int
 ) -> list[tuple[float, Any, int, int]]:
-    """The k best of all segments, smaller ids first among equals."""
+    """Return the k best of all segments, smaller ids first among ties."""
     if not parts:
         return []
     values = np.concatenate([part[0] for part in parts])

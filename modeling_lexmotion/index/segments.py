@@ -1,15 +1,16 @@
 """
-What an index is made of, in memory and on the disk.
+The parts of an index, in memory and on disk.
 
-    manifest.json               what counts, with a checksum of every other file and of itself; replaced in one step
+    manifest.json               the current state, with a checksum of every other file and of itself; replaced in one
+    step
     segments/NAME.safetensors   postings and ids of some items, never changed once written
-    segments/NAME.jsonl         their metadata, a line an item
-    processor-NAME/             tokenizer, or the whole processor, that the words are of
-    writer.lock, writer.pid     who may write
-    rows-NAME.db                with an engine that keeps its rows in a file: these, in place of segments
+    segments/NAME.jsonl         their metadata, one line per item
+    processor-NAME/             the tokenizer, or the complete processor, that defines the words
+    writer.lock, writer.pid     lock of the writer
+    rows-NAME.db                file of an engine that stores the rows in a file, instead of segments
 
-A file is on the disk before a manifest names it, and the manifest is on the disk before a change is acknowledged. What
-no manifest names is left over from a process that was killed, and the next writer removes it.
+Files are on disk before a manifest names them, and the manifest is on disk before a change is acknowledged. Files that
+no manifest names are left over from a killed process; the next writer removes them.
 """
 
 import contextlib
@@ -30,24 +31,21 @@ from scipy import sparse
 
 FORMAT, FORMAT_VERSION = "lexmotion-index", 1
 MANIFEST, SEGMENTS, PROCESSOR, ENGINE_ROWS = "manifest.json", "segments", "processor-", "rows-"
-BLOCK = 1024  # rows of which the best score is looked up first
-COLUMN_SHARE, COLUMN_BYTES = 6, 0.02  # adding up a column is six times as fast as postings; at most 2 % more bytes
+BLOCK = 1024  # rows per block, the unit in which the best scores are found
+COLUMN_SHARE, COLUMN_BYTES = 6, 0.02  # adding a column is 6 times as fast as postings; at most 2 % more bytes
 MAX_ROWS = 2**31 - BLOCK
 NO_METADATA = b"{}\n"
-_CHUNK = 1 << 19  # entries in memory beside those of the segment
+_CHUNK = 1 << 19  # entries in memory in addition to those of the segment
 _TYPES = {"I64": np.int64, "U64": np.uint64, "I32": np.int32, "F32": np.float32, "U8": np.uint8}
 _TYPE_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
 
 
 class IndexDamagedError(ValueError):
-    """A file of the index is not what was written."""
-
-
-# ------------------------------------------------------------------------------------------------------------- files
+    """Raised if a file of the index differs from what was written."""
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system lets a folder be synchronised."""
+    """Flush the names in a folder to disk, if the system supports that."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -59,13 +57,8 @@ def sync_folder(folder: Path) -> None:
 
 def write_file(path: Path, parts: Iterable[Any]) -> dict[str, Any]:
     """
-    Write a file that is on the disk when this returns.
-
-    Args:
-        parts: bytes and the like, one after the other.
-
-    Returns:
-        `bytes` and `sha256`, as the manifest lists them.
+    Write bytes-like parts to a file that is on disk when this returns; returns its `bytes` and `sha256` for the
+    manifest.
     """
     digest, size = hashlib.sha256(), 0
     with open(path, "wb") as file:
@@ -79,7 +72,7 @@ def write_file(path: Path, parts: Iterable[Any]) -> dict[str, Any]:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """`bytes` and `sha256` of a file that is there, which is also brought to the disk."""
+    """Flush an existing file to disk and return its `bytes` and `sha256`."""
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         os.fsync(file.fileno())
@@ -88,28 +81,21 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 def check_file(path: Path, entry: dict[str, Any], content: bool) -> None:
     """
-    Compare a file with its entry in the manifest.
-
-    Args:
-        content: its checksum too; else its size alone.
-
-    Raises:
-        IndexDamagedError: they differ. FileNotFoundError: it is not there.
+    Compare the size of a file, and with `content` its checksum, with its entry in the manifest; raises
+    IndexDamagedError if they differ, FileNotFoundError if the file is missing.
     """
     size = path.stat().st_size
     if size != entry["bytes"]:
-        raise IndexDamagedError(
-            f"{path} is damaged: it has {size} bytes, {entry['bytes']} were written; restore it or build again"
-        )
+        raise IndexDamagedError(f"{path} is damaged: {size} bytes, not {entry['bytes']}; restore it or build again")
     if content:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != entry["sha256"]:
-            raise IndexDamagedError(f"{path} is damaged: its checksum has changed; restore it or build again")
+            raise IndexDamagedError(f"{path} is damaged: its checksum changed; restore it or build again")
 
 
 def tensor_parts(tensors: dict[str, np.ndarray]) -> Iterator[Any]:
-    """The bytes of a safetensors file, without a second copy of the arrays."""
+    """Yield the bytes of a safetensors file without copying the arrays."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))  # keeps every array aligned
     header: dict[str, Any] = {}
     end = 0
@@ -125,12 +111,7 @@ def tensor_parts(tensors: dict[str, np.ndarray]) -> Iterator[Any]:
 
 
 def map_tensors(path: Path) -> dict[str, Any]:
-    """
-    The arrays of a safetensors file, read from the disk when they are used.
-
-    Raises:
-        IndexDamagedError: it is no such file.
-    """
+    """Return the arrays of a safetensors file as memory maps; raises IndexDamagedError if it is not such a file."""
     whole = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     try:
         size = int.from_bytes(whole[:8].tobytes(), "little")
@@ -142,20 +123,12 @@ def map_tensors(path: Path) -> dict[str, Any]:
             found[name] = whole[start:end].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
         return found
     except (ValueError, KeyError, TypeError) as error:
-        raise IndexDamagedError(f"{path} is damaged: it is no safetensors file ({error}); build again") from error
-
-
-# ---------------------------------------------------------------------------------------------------- what is stored
+        raise IndexDamagedError(f"{path} is damaged: not a safetensors file ({error}); build again") from error
 
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """
-    N byte strings, end to end.
-
-    Args:
-        data: (bytes,) uint8. ends: (N,) int64, where each ends.
-    """
+    """N byte strings, end to end: `data` (bytes,) uint8, and `ends` (N,) int64, the end of each."""
 
     data: np.ndarray
     ends: np.ndarray
@@ -173,7 +146,7 @@ class Texts:
         return self.data[start : self.ends[row]].tobytes()
 
     def keep(self, kept: np.ndarray) -> "Texts":
-        """Those where `kept` (N,) bool."""
+        """Return the strings for which `kept`, (N,) bool, is True."""
         lengths = np.diff(self.ends, prepend=0)
         return Texts(self.data[np.repeat(kept, lengths)], np.cumsum(lengths[kept]))
 
@@ -185,7 +158,7 @@ class Texts:
 
 
 def id_keys(ids: Any) -> np.ndarray:
-    """Numbers by which ids are looked up, (N,) uint64: integers themselves, 64 bits of a hash of texts."""
+    """Return lookup keys of ids, (N,) uint64: integers themselves, a 64-bit hash of strings."""
     if isinstance(ids, np.ndarray) or (ids and isinstance(ids[0], int)):
         return np.asarray(ids, np.int64).view(np.uint64)
     hashes = (hashlib.blake2b(id.encode(), digest_size=8).digest() for id in ids)
@@ -195,19 +168,19 @@ def id_keys(ids: Any) -> np.ndarray:
 @dataclass(frozen=True, eq=False)
 class Segment:
     """
-    Some items of an index, row by row.
+    A subset of the items of an index, one row each.
 
     Args:
         starts (V + 1,) int64, documents (entries,) int32, weights (entries,) float32: the postings, word by word; the
-            rows of a word ascend.
-        common (C,) int32 ascending, columns (C, R) float32, R = N rounded up to whole blocks: words of so many items
-            that their weights are kept row by row, which is faster to add up; they have no postings.
-        counts (V,) int32: rows of every word.
+        rows of a word ascend.
+        common (C,) int32 ascending, columns (C, R) float32, R = N rounded up to full blocks: words so frequent that
+        their weights are stored as dense columns, which are faster to add; they have no postings.
+        counts (V,) int32: number of rows of each word.
         keys (N,) uint64 ascending, key_rows (N,) int32: rows by the key of their id.
-        ids: (N,) int64 or `Texts`. ascending: whether ids ascend with rows.
-        metadata: JSON lines, None where no item has any.
-        deleted: (D,) int32, rows that no longer count.
-        name, files: of the segment on the disk, and what the manifest says of its files.
+        ids: (N,) int64 or `Texts`; `ascending` is True if they ascend with the rows.
+        metadata: JSON lines; None if no item has any.
+        deleted: (D,) int32, deleted rows.
+        name, files: name of the segment on disk, and the entries of its files in the manifest.
     """
 
     starts: np.ndarray
@@ -227,7 +200,7 @@ class Segment:
 
     @property
     def rows(self) -> int:
-        """Items, deleted ones too."""
+        """Number of items, including deleted ones."""
         return len(self.key_rows)
 
     @property
@@ -236,7 +209,7 @@ class Segment:
 
     @property
     def entries(self) -> int:
-        """Pairs of an item and a word."""
+        """Number of pairs of an item and a word."""
         return int(self.counts.sum(dtype=np.int64))
 
     def id(self, row: int) -> Any:
@@ -246,14 +219,14 @@ class Segment:
         return {} if self.metadata is None else json.loads(self.metadata[row])
 
     def slots(self, words: np.ndarray) -> np.ndarray:
-        """Which of the columns each word is, (len(words),) int64; -1 for those that have postings."""
+        """Return the column of each word, (len(words),) int64; -1 for words with postings."""
         places = np.searchsorted(self.common, words)
         found = places < len(self.common)
         found[found] = self.common[places[found]] == words[found]
         return np.where(found, places, -1)
 
     def posting(self, word: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and weights of a word."""
+        """Return the rows and weights of a word."""
         slot = int(self.slots(np.array([word]))[0])
         if slot >= 0:
             rows = np.flatnonzero(self.columns[slot]).astype(np.int32)
@@ -262,7 +235,7 @@ class Segment:
         return self.documents[part], self.weights[part]
 
     def weights_of(self, words: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Of each word in each row, (len(words), len(rows)) float32; 0 where it is not."""
+        """Return the weight of each word in each row, (len(words), len(rows)) float32; 0 if a row lacks the word."""
         found = np.zeros((len(words), len(rows)), np.float32)
         for place, (word, slot) in enumerate(zip(words.tolist(), self.slots(words).tolist(), strict=True)):
             if slot >= 0:
@@ -275,13 +248,13 @@ class Segment:
         return found
 
     def kept(self) -> np.ndarray:
-        """(N,) bool: not deleted."""
+        """Return (N,) bool: rows that are not deleted."""
         kept = np.ones(self.rows, bool)
         kept[self.deleted] = False
         return kept
 
     def find(self, ids: Sequence[Any], keys: np.ndarray) -> np.ndarray:
-        """Rows (len(ids),) of items that count, -1 where there is none."""
+        """Return the rows (len(ids),) of items that are not deleted; -1 for unknown ids."""
         found = np.full(len(ids), -1, np.int32)
         first, last = (np.searchsorted(self.keys, keys, side) for side in ("left", "right"))
         for place in np.flatnonzero(first < last).tolist():
@@ -293,18 +266,18 @@ class Segment:
         return found
 
     def without(self, rows: np.ndarray) -> "Segment":
-        """The segment with these rows deleted besides; the arrays are shared."""
+        """Return the segment with these rows deleted too; the arrays are shared."""
         return replace(self, deleted=np.union1d(self.deleted, rows).astype(np.int32))
 
     def to_csr(self) -> sparse.csr_matrix:
-        """(N, V), deleted rows too."""
+        """Return all rows, including deleted ones, as (N, V)."""
         parts = [self.posting(word) for word in np.flatnonzero(self.counts).tolist()]
         words = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
         rows, weights = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else (words, words)
         return sparse.csr_matrix((weights, (rows, words)), shape=(self.rows, len(self.counts)), dtype=np.float32)
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """What the safetensors file holds."""
+        """Return the arrays of the safetensors file."""
         names = ("documents", "weights", "common", "columns", "keys", "key_rows")
         found = {name: getattr(self, name) for name in names}
         found["words"] = np.flatnonzero(self.counts).astype(np.int32)  # few, in a small segment
@@ -318,7 +291,7 @@ class Segment:
         return found
 
     def save(self, folder: Path) -> "Segment":
-        """Write the segment under a new name, and read it from there."""
+        """Write the segment under a new name, and return it as mapped from there."""
         name = secrets.token_hex(8)
         files = {f"{name}.safetensors": write_file(folder / f"{name}.safetensors", tensor_parts(self.tensors()))}
         if self.metadata is not None:
@@ -329,11 +302,8 @@ class Segment:
     @classmethod
     def load(cls, folder: Path, entry: dict[str, Any], vocab_size: int, verify: bool = True) -> "Segment":
         """
-        Map a segment.
-
-        Args:
-            entry: of the manifest. vocab_size: V.
-            verify: compare checksums, which reads the files once; else sizes alone.
+        Map the segment of a manifest's entry; `verify` compares checksums, which reads the files once, otherwise only
+        sizes.
         """
         for name, expected in entry["files"].items():
             check_file(folder / name, expected, verify)
@@ -351,13 +321,13 @@ class Segment:
         return cls(**tensors, ids=ids, metadata=metadata, deleted=from_ranges(entry["deleted"]), **own)
 
     def to_entry(self) -> dict[str, Any]:
-        """Its line of the manifest."""
+        """Return the entry in the manifest."""
         entry = {"name": self.name, "rows": self.rows, "entries": self.entries, "ascending": self.ascending}
         return entry | {"deleted": to_ranges(self.deleted), "files": self.files}
 
 
 def to_ranges(rows: np.ndarray) -> str:
-    """Ascending numbers as text, runs joined: `3-14 20`."""
+    """Format ascending numbers as ranges: `3-14 20`."""
     if not len(rows):
         return ""
     breaks = np.flatnonzero(np.diff(rows) != 1)
@@ -366,16 +336,13 @@ def to_ranges(rows: np.ndarray) -> str:
 
 
 def from_ranges(text: str) -> np.ndarray:
-    """Inverse of `to_ranges`, int32."""
+    """Parse the format of `to_ranges`, to int32."""
     bounds = [[int(bound) for bound in part.split("-")] for part in text.split()]
     return np.concatenate([np.zeros(0, np.int32), *(np.arange(b[0], b[-1] + 1, dtype=np.int32) for b in bounds)])
 
 
-# --------------------------------------------------------------------------------------------------- making segments
-
-
 def inverse_norms(matrix: sparse.csr_matrix) -> np.ndarray:
-    """1 / Euclidean length of every row, (N,) float64; 0 for an empty one."""
+    """Return 1 / Euclidean length of each row, (N,) float64; 0 for empty rows."""
     inverse = np.zeros(matrix.shape[0])
     filled = np.flatnonzero(np.diff(matrix.indptr))
     if len(filled):
@@ -386,11 +353,12 @@ def inverse_norms(matrix: sparse.csr_matrix) -> np.ndarray:
 
 def common_words(counts: np.ndarray, rows: int) -> np.ndarray:
     """
-    Words to keep as columns, ascending: the most frequent ones, as long as adding up a column of zeros and weights is
-    faster than adding up postings, and all together take hardly more bytes than postings alone.
+    Choose the words to store as columns, ascending: the most frequent ones, as long as adding a column of zeros and
+    weights is faster than adding postings, and the total size grows by at most `COLUMN_BYTES`.
 
     Args:
-        counts: (V,) rows of every word. rows: rounded up to whole blocks.
+        counts: (V,) number of rows of each word.
+        rows: number of rows, rounded up to full blocks.
     """
     order = np.argsort(-counts, kind="stable")[: COLUMN_SHARE * 1000]
     more_bytes = np.cumsum(4 * rows - 8 * counts[order].astype(np.int64))
@@ -399,7 +367,7 @@ def common_words(counts: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _starts(counts: np.ndarray, common: np.ndarray) -> np.ndarray:
-    """(V + 1,) int64: where the postings of each word begin, when those of common words are columns."""
+    """Return (V + 1,) int64: the start of each word's postings, if those of common words are columns."""
     own = counts.copy()
     own[common] = 0
     return np.concatenate([[0], np.cumsum(own, dtype=np.int64)])
@@ -407,7 +375,9 @@ def _starts(counts: np.ndarray, common: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """Postings that become part of a segment: `starts`, `rows`, `weights`, and those of some words apart."""
+    """
+    Postings that become part of a segment: `starts`, `rows`, `weights`, and separately those of the words in `apart`.
+    """
 
     starts: np.ndarray
     rows: np.ndarray
@@ -423,13 +393,11 @@ class _Part:
 
 def _assemble(parts: Iterable[_Part], counts: np.ndarray, rows: int) -> dict[str, Any]:
     """
-    Arrays of a segment, filled part by part so that nothing is there twice.
-
-    Args:
-        parts: in the order of their rows. counts: (V,) rows of every word in all of them. rows: N of the segment.
+    Build the arrays of a segment of `rows` items, part by part so that nothing is in memory twice. `counts` (V,) is
+    the number of rows of each word in all parts, which are in the order of their rows.
     """
     if rows > MAX_ROWS:
-        raise ValueError(f"a segment holds at most {MAX_ROWS} items, got {rows}: add them in several calls")
+        raise ValueError(f"items: got {rows} for a segment of at most {MAX_ROWS}; add them in several calls")
     padded = -(-rows // BLOCK) * BLOCK
     common = common_words(counts, padded)
     slots = {word: slot for slot, word in enumerate(common.tolist())}
@@ -448,7 +416,7 @@ def _assemble(parts: Iterable[_Part], counts: np.ndarray, rows: int) -> dict[str
                 place = slice(free[word], free[word] + len(found))
                 documents[place], weights[place] = found, values
                 free[word] += len(found)
-        # The words between them, some entries at a time, as each needs a place of 64 bits.
+        # All other words, in chunks of entries, as each entry needs a 64-bit position.
         steps = np.searchsorted(part.starts, np.arange(0, len(part.rows), _CHUNK))
         edges = np.unique([0, len(free), *steps.tolist(), *singles, *(word + 1 for word in singles)])
         known = set(singles)
@@ -467,11 +435,12 @@ def _assemble(parts: Iterable[_Part], counts: np.ndarray, rows: int) -> dict[str
 
 def make_segment(matrix: sparse.csr_matrix, ids: Any, metadata: Sequence[dict] | None) -> Segment:
     """
-    Vectors as postings of rows of length 1.
+    Build a segment from vectors, normalized to length 1.
 
     Args:
-        matrix: (N, V) canonical float32 CSR, entries above zero, N > 0. ids: (N,) int64, or N texts.
-        metadata: N dictionaries that JSON can hold.
+        matrix: (N, V) canonical float32 CSR, entries above zero, N > 0.
+        ids: (N,) int64, or N strings.
+        metadata: N dictionaries that can be written as JSON.
     """
     keys = id_keys(ids)
     order = np.argsort(keys, kind="stable").astype(np.int32)
@@ -479,14 +448,13 @@ def make_segment(matrix: sparse.csr_matrix, ids: Any, metadata: Sequence[dict] |
     if metadata is not None and any(metadata):
         lines = Texts.of([json.dumps(item, ensure_ascii=False).encode() + b"\n" for item in metadata])
     numbers = isinstance(ids, np.ndarray)
+    ascending = (np.diff(ids) > 0).all() if numbers else all(map(operator.lt, ids, itertools.islice(ids, 1, None)))
     return Segment(
         **_assemble(_row_parts(matrix), _word_counts(matrix), matrix.shape[0]),
         keys=keys[order],
         key_rows=order,
         ids=ids if numbers else Texts.of([id.encode() for id in ids]),
-        ascending=bool((np.diff(ids) > 0).all())
-        if numbers
-        else all(map(operator.lt, ids, itertools.islice(ids, 1, None))),
+        ascending=bool(ascending),
         metadata=lines,
     )
 
@@ -512,7 +480,9 @@ def _row_parts(matrix: sparse.csr_matrix) -> Iterator[_Part]:
 
 
 def merge_segments(segments: Sequence[Segment]) -> Segment:
-    """One segment of the items that count of several, in their order. Nothing is rounded: weights are copied."""
+    """
+    Merge the items of several segments that are not deleted, in their order; weights are copied without rounding.
+    """
     kept = [segment.kept() for segment in segments]
     bases = np.cumsum([0, *(int(mask.sum()) for mask in kept)])
     row_numbers = [
@@ -543,7 +513,7 @@ def merge_segments(segments: Sequence[Segment]) -> Segment:
 
 
 def _surviving(segment: Segment, row_numbers: np.ndarray) -> _Part:
-    """The postings of rows whose number is not -1."""
+    """Return the postings of rows whose new number is not -1."""
     apart = {}
     for word in segment.common.tolist():
         rows, values = segment.posting(word)
@@ -563,21 +533,21 @@ def _join(parts: Sequence[Any], kept: Sequence[np.ndarray]) -> Any:
     return np.concatenate([part[mask] for part, mask in zip(parts, kept, strict=True)])
 
 
-# ---------------------------------------------------------------------------------------------------------- manifest
-
-
 @dataclass(frozen=True, eq=False)
 class State:
     """
-    What an index holds at one moment.
+    The content of an index at one moment.
 
     Args:
-        vocab_size: V. segments: of at least one item that counts each.
-        id_kind: `"int"` or `"str"`, None before the first item. next_number: the id given next where none are.
+        vocab_size: V.
+        segments: segments with at least one item that is not deleted.
+        id_kind: `"int"` or `"str"`; None before the first item.
+        next_number: the next id to assign if none are passed.
         model: folder or Hub name of the model that encodes queries.
-        processor: name of its folder, None without. processor_files: what the manifest says of its files.
-        generation: changes since the index was built. checksum: of the manifest, "" where it is on no disk.
-        engine: what keeps the rows, when it is not these segments: its name, address and table.
+        processor, processor_files: name of its folder (None without), and the entries of its files in the manifest.
+        generation: number of changes since the index was built.
+        checksum: checksum of the manifest; "" in memory.
+        engine: name, address and table of an engine that stores the rows instead of segments.
     """
 
     vocab_size: int
@@ -598,7 +568,7 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def write_manifest(folder: Path, state: State) -> State:
-    """Put a state in force; it is on the disk when this returns. Its files must be there already."""
+    """Make a state current, on disk when this returns. Its files must have been written before."""
     names = ("vocab_size", "id_kind", "next_number", "model", "processor", "processor_files", "generation")
     content: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION, "score": "cosine"}
     content |= {name: getattr(state, name) for name in names}
@@ -615,38 +585,36 @@ def write_manifest(folder: Path, state: State) -> State:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """
-    The manifest of an index.
+    Return the manifest of an index.
 
     Raises:
-        FileNotFoundError: there is none. IndexDamagedError: it was changed. ValueError: another format.
+        FileNotFoundError: if it does not exist.
+        IndexDamagedError: if it was changed.
+        ValueError: if its format is another.
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"{str(folder)!r} holds no index (no {MANIFEST}): `lexmotion index build` makes one")
+        raise FileNotFoundError(f"no index in {str(folder)!r} (no {MANIFEST}); build one with `lexmotion index build`")
     try:
         content = json.loads(path.read_bytes())
         expected = content.pop("sha256")
         intact = expected == _checksum(content)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise IndexDamagedError(
-            f"{path} is damaged: it cannot be read ({error}); restore it or build again"
-        ) from error
+        raise IndexDamagedError(f"{path} is damaged: unreadable ({error}); restore it or build again") from error
     if not intact:
-        raise IndexDamagedError(f"{path} is damaged: its checksum has changed; restore it or build again")
+        raise IndexDamagedError(f"{path} is damaged: its checksum changed; restore it or build again")
     if (content.get("format"), content.get("version")) != (FORMAT, FORMAT_VERSION):
-        raise ValueError(
-            f"{path} is {content.get('format')} version {content.get('version')}, this reads {FORMAT} version "
-            f"{FORMAT_VERSION}: build the index again"
-        )
+        found = f"{content.get('format')} version {content.get('version')}"
+        raise ValueError(f"{path}: got {found}, not {FORMAT} version {FORMAT_VERSION}; build the index again")
     return content | {"checksum": expected}
 
 
 def open_state(folder: Path, verify: bool = True, known: State | None = None) -> State:
     """
-    The state in force.
+    Return the current state.
 
     Args:
-        verify: compare the checksums of all files; else their sizes.
+        verify: compare the checksums of all files; otherwise only their sizes.
         known: an earlier state, whose segments are not opened again.
     """
     content = read_manifest(folder)
@@ -654,7 +622,7 @@ def open_state(folder: Path, verify: bool = True, known: State | None = None) ->
         try:
             return _open(folder, content, verify, known)
         except FileNotFoundError as error:
-            # A merge may have removed a file since the manifest was read; then there is another manifest.
+            # A merge may have removed a file since the manifest was read; then a newer manifest exists.
             newer = read_manifest(folder)
             if newer["checksum"] == content["checksum"]:
                 name = error.filename or error
@@ -681,9 +649,9 @@ def _open(folder: Path, content: dict[str, Any], verify: bool, known: State | No
 
 
 def sweep(folder: Path, state: State) -> None:
-    """Remove what the state does not name. Files that the system still holds open stay for the next time."""
+    """Remove files that the state does not name; those that the system keeps open are removed next time."""
     named = {file for segment in state.segments for file in segment.files}
-    for path in (folder / SEGMENTS).glob("*"):  # a copy may have left out an empty folder
+    for path in (folder / SEGMENTS).glob("*"):  # the folder may be missing in a copy
         if path.name not in named:
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -1,10 +1,9 @@
 """
-What engines share that keep the rows in a table of another system.
+Base of the engines that keep the rows in a table of another system.
 
-The system says which rows may be the best, and how these score is computed here, as the embedded engine does: the
-scores are the same to the last bit, and of equal scores smaller ids come first, as long as no more than `most` rows
-are as good as the last hit to rounding. The index's folder stays as it was built, so copies of it work elsewhere. The
-index is always as the table has it.
+The system returns candidates, which are scored here as the embedded engine does: scores are equal to the last bit, and
+of equal scores smaller ids come first, unless more than `most` rows tie with the last hit up to rounding. The index's
+folder stays as it was built, so copies of it work elsewhere; the index always shows the table's current rows.
 """
 
 import contextlib
@@ -15,24 +14,16 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from .engine import IndexEngine, Query, Ranked, Rows
+from .engine import IndexEngine, Metadata, Query, Ranked, Rows, WordPieces
 from .folder import IndexFolder
 from .segments import Segment, inverse_norms, make_segment
 
-MARGIN = 16  # rows asked for beyond k, among which equals are put in order
-ROUNDING = 1e-5  # engines sum in other orders; scores are at most 1
+MARGIN = 16  # rows requested beyond k, so that ties can be put in order
+ROUNDING = 1e-5  # engines sum in another order; scores are at most 1
 
 
 class TableEngine(IndexEngine):
-    """
-    See `IndexEngine`.
-
-    Args:
-        folder: of the index.
-
-    Attributes:
-        most: rows that `nearest` can return.
-    """
+    """`IndexEngine` over a table; `most` is the number of rows that `nearest` can return."""
 
     most: ClassVar[int]
 
@@ -40,23 +31,19 @@ class TableEngine(IndexEngine):
         self._folder = folder
 
     def create(self, width: int, id_kind: str | None) -> None:
-        """Make the table, for vectors of `width` words."""
+        """Create the table, for vectors of `width` words."""
         raise NotImplementedError
 
     def nearest(
-        self,
-        words: np.ndarray,
-        weights: np.ndarray,
-        count: int,
-        must: Sequence[int],
-        must_not: Sequence[Sequence[int]],
+        self, words: np.ndarray, weights: np.ndarray, count: int, must: Sequence[int], must_not: WordPieces
     ) -> Rows:
         """
-        At most `count` rows of the largest inner products, best first to the engine's rounding.
+        Return at most `count` rows of the largest inner products, best first up to the engine's rounding.
 
         Args:
-            words, weights: of the query, at least one. must: words every row has. must_not: none of these are all in
-                a row.
+            words, weights: of the query, at least one.
+            must: pieces that every row contains.
+            must_not: words of which no row contains all pieces.
         """
         raise NotImplementedError
 
@@ -71,11 +58,9 @@ class TableEngine(IndexEngine):
             self.drop()
             raise
 
-    def rank(
-        self, queries: Sequence[Query], k: int, must: Sequence[Sequence[int]], must_not: Sequence[Sequence[int]]
-    ) -> list[Ranked]:
+    def rank(self, queries: Sequence[Query], k: int, must: WordPieces, must_not: WordPieces) -> list[Ranked]:
         if k > self.most:
-            raise ValueError(f"this engine finds at most {self.most} items at once, got k={k}")
+            raise ValueError(f"k: got {k}; pass at most {self.most}, the limit of this engine")
         pieces = sorted({piece for word in must for piece in word})
         ranked: list[Ranked] = []
         for words, weights in queries:
@@ -85,9 +70,9 @@ class TableEngine(IndexEngine):
         return ranked
 
     def _candidates(
-        self, words: np.ndarray, weights: np.ndarray, k: int, must: Sequence[int], must_not: Sequence[Sequence[int]]
+        self, words: np.ndarray, weights: np.ndarray, k: int, must: Sequence[int], must_not: WordPieces
     ) -> tuple[Rows, np.ndarray]:
-        """Rows among which the k best are, and their scores summed as the embedded engine does."""
+        """Return rows that include the k best, and their scores summed as the embedded engine does."""
         count = k + MARGIN if len(words) else 0
         while True:
             count = min(count, self.most)
@@ -101,7 +86,7 @@ class TableEngine(IndexEngine):
                 return rows, scores
             last = scores.min()
             if last == 0 or last < np.partition(scores, -k)[-k] - ROUNDING:
-                return rows, scores  # the others are worse than the k-th, however they were rounded
+                return rows, scores  # all others are worse than the k-th, whatever their rounding
             count *= 4
 
     def segments(self) -> list[Segment]:
@@ -112,18 +97,18 @@ class TableEngine(IndexEngine):
         return [make_segment(rows.vectors, ids, rows.metadata)]
 
     def used(self) -> np.ndarray:
-        """(V,) bool: all words; which ones an item has, an engine cannot tell quickly."""
+        """Return (V,) bool, all True: an engine cannot quickly tell which words its items have."""
         return np.ones(self._folder.state.vocab_size, bool)
 
     def wait(self) -> None:
-        """There is nothing to wait for."""
+        """Return at once: there is no background work."""
 
     def refresh(self) -> bool:
         return False
 
 
-def unit_rows(ids: Any, vectors: sparse.csr_matrix, metadata: Sequence[dict] | None) -> Rows:
-    """Items as `IndexEngine.put` gets them, with vectors of length 1, rounded once as in a segment."""
+def unit_rows(ids: Any, vectors: sparse.csr_matrix, metadata: Metadata) -> Rows:
+    """Convert the arguments of `IndexEngine.put` to rows of length 1, rounded once as in a segment."""
     lengths = np.repeat(inverse_norms(vectors), np.diff(vectors.indptr))
     unit = (vectors.data * lengths).astype(np.float32)
     matrix = sparse.csr_matrix((unit, vectors.indices, vectors.indptr), shape=vectors.shape)

@@ -1,4 +1,4 @@
-"""Words of an index: which dimensions they are, and the vectors of queries."""
+"""Words of an index: their dimensions, and the vectors of queries."""
 
 import difflib
 import logging
@@ -18,13 +18,15 @@ logger = logging.getLogger(__name__)
 
 def canonical(vectors: Any, vocab_size: int | None = None) -> sparse.csr_matrix:
     """
-    Vectors of words as CSR with ascending words, each once, weights above zero; a copy where they are not yet.
+    Return word vectors as CSR with ascending words, each once, and weights above zero; copied only if they are not
+    canonical yet.
 
     Args:
-        vectors: scipy matrix, array or tensor (N, V) or (V,). vocab_size: V that is expected.
+        vectors: scipy matrix, array or tensor, (N, V) or (V,).
+        vocab_size: the expected V.
 
     Raises:
-        ValueError: another V, or weights below zero or not finite.
+        ValueError: if V differs, or weights are negative or not finite.
     """
     if hasattr(vectors, "detach"):
         dense = vectors.detach().cpu()
@@ -33,28 +35,26 @@ def canonical(vectors: Any, vocab_size: int | None = None) -> sparse.csr_matrix:
         vectors = np.atleast_2d(np.asarray(vectors, np.float32))
     matrix = sparse.csr_matrix(vectors, dtype=np.float32)
     if vocab_size is not None and matrix.shape[1] != vocab_size:
-        raise ValueError(
-            f"vectors have {matrix.shape[1]} dimensions, the index has {vocab_size} words: encode with its model"
-        )
+        raise ValueError(f"vectors: got {matrix.shape[1]} words for an index of {vocab_size}; encode with its model")
     if matrix.nnz and not (matrix.has_canonical_format and matrix.data.min() > 0):
         matrix = matrix.copy()
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
+    if matrix.nnz and not (matrix.data.min() > 0 and math.isfinite(matrix.data.max())):
         wrong = matrix.data[~((matrix.data > 0) & np.isfinite(matrix.data))]
-        if len(wrong):
-            raise ValueError(f"weights of words must be finite and at least zero, got {wrong[0]}")
-    if matrix.nnz and not math.isfinite(matrix.data.max()):
-        raise ValueError("weights of words must be finite and at least zero, got inf")
+        raise ValueError(f"vectors: got a weight of {wrong[0]}; pass finite weights of at least 0")
     return matrix
 
 
 class Words:
     """
-    What reads words and encodes queries: the model and the processor of an index.
+    The vocabulary and query encoder of an index: its processor and its model.
 
     Args:
-        folder: of the index, whose state names both. engine: of the index. model: a folder, a Hub name, or the model
-            itself, instead of the one that is named. processor: instead of the one that is saved.
+        folder: folder of the index, whose state names both.
+        engine: engine of the index.
+        model: a folder, a Hub name or a loaded model, used instead of the named one.
+        processor: used instead of the saved one.
     """
 
     def __init__(self, folder: IndexFolder, engine: IndexEngine, model: Any = None, processor: Any = None):
@@ -72,7 +72,7 @@ class Words:
             try:
                 self._model = AutoModel.from_pretrained(name).eval()
             except OSError as error:
-                raise OSError(f"the index names the model {str(name)!r}: {error}; pass model=... instead") from error
+                raise OSError(f"model {str(name)!r} of the index: {error}; pass model=... instead") from error
         return self._model
 
     @property
@@ -91,10 +91,10 @@ class Words:
         vocab_size = self._folder.state.vocab_size
         if not isinstance(text, str):
             if not 0 <= text < vocab_size:
-                raise ValueError(f"word {text} is outside of the vocabulary of {vocab_size}")
+                raise ValueError(f"word: got number {text}; pass one below {vocab_size}, the size of the vocabulary")
             return [int(text)]
         if self.processor is None:
-            raise ValueError(f"this index has no tokenizer to read {text!r} with: build it with processor=...")
+            raise ValueError(f"no tokenizer in this index to read {text!r}; build the index with processor=...")
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
         lexicon = getattr(self.processor, "lexicon", None)
         ids = list(dict.fromkeys(tokenizer(text, add_special_tokens=False)["input_ids"]))
@@ -104,12 +104,12 @@ class Words:
             candidates = np.flatnonzero(self._engine.used())
             words = self.names((candidates if active is None else candidates[active[candidates]]).tolist())
             near = difflib.get_close_matches(text.lower(), words, n=3, cutoff=0.6)
-            hint = f"; near it are {', '.join(near)}" if near else ""
-            raise ValueError(f"the vocabulary of this index does not have the word {text!r}{hint}")
+            hint = f"one of {', '.join(near)}" if near else "a word of its vocabulary"
+            raise ValueError(f"word {text!r} is not in the vocabulary of this index; use {hint}")
         return ids
 
     def names(self, ids: Sequence[int]) -> list[str]:
-        """Words of dimensions; their numbers without a processor."""
+        """Return the words of dimensions; without a processor, their numbers."""
         if self.processor is None:
             return [str(id) for id in ids]
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
@@ -119,35 +119,35 @@ class Words:
     def encode(self, text: Any = None, motion: Any = None, fps: Any = None) -> sparse.csr_matrix:
         """See `LexMotionIndex.encode`."""
         if (text is None) == (motion is None):
-            raise ValueError("pass a text or a motion, and not both")
+            raise ValueError("query: got both or neither of text and motion; pass exactly one")
         if any(not one.strip() for one in ([text] if isinstance(text, str) else text or ())):
-            raise ValueError("the query is empty: say what happens in the motion, or give words that must be there")
+            raise ValueError("query: got an empty text; describe the motion, or pass words with must=... or --must")
         if self.model is None:
-            raise ValueError("this index names no model: pass model=... when it is built or loaded, or search vectors")
+            raise ValueError("no model in this index; pass model=... when building or loading it, or search vectors")
         if text is not None:
             return self.model.encode_text([text] if isinstance(text, str) else list(text), self.processor)
         motions = [motion] if hasattr(motion, "ndim") else list(motion)
         return self.model.encode_motion(motions, fps, self.processor)
 
     def query_of(self, words: Sequence[str | int]) -> sparse.csr_matrix:
-        """A query (1, V) of words alone, every one weighing 1."""
+        """Return a query (1, V) with weight 1 for each word."""
         if not words:
-            raise ValueError("there is no query: pass a text, a motion, a vector, or words that must be there")
+            raise ValueError("query: got nothing; pass a text, a motion, a vector, or words with must=... or --must")
         ids = sorted({id for word in words for id in self.ids_of(word)})
         row = (np.ones(len(ids), np.float32), (np.zeros(len(ids), np.int64), ids))
         return sparse.csr_matrix(row, shape=(1, self._folder.state.vocab_size))
 
     def queries(self, vectors: Any, boost: Mapping[Any, float] | None) -> list[Query]:
-        """Words and weights of each query, boosted, of length 1; see `LexMotionIndex.search`."""
+        """Return the words and weights of each query, boosted and of length 1; see `LexMotionIndex.search`."""
         matrix = canonical(vectors, self._folder.state.vocab_size)
         factors: dict[int, float] = {}
         for word, factor in (boost or {}).items():
             if not (math.isfinite(factor) and factor >= 0):
-                raise ValueError(f"boost of {word!r} must be a number of at least 0, got {factor}")
+                raise ValueError(f"boost of {word!r}: got {factor}; pass a finite number of at least 0")
             ids = self.ids_of(word)
             factors |= dict.fromkeys(ids, factor)
             if not np.isin(ids, matrix.indices).any():
-                logger.warning("boosting %r changes nothing: no query has it", word)
+                logger.warning("boost of %r has no effect: no query contains it; boost words of the query", word)
         prepared = []
         for start, stop in zip(matrix.indptr, matrix.indptr[1:], strict=False):
             words, weights = matrix.indices[start:stop], matrix.data[start:stop].astype(np.float64)

@@ -64,7 +64,7 @@ def model(**fields) -> MeanRetriever:
         ({"temperature": 0.0}, r"temperature\b.*\b0\.0\b"),
         ({"loss_weights": {"contrast": 1.0}}, r"loss_weights.*\bcontrast\b.*contrastive_loss"),
         ({"encoder_config": {"model_type": "gpt2"}}, "'gpt2'"),
-        ({"encoder_config": {"model_type": "t5"}, "representation": "lexicon"}, "bert.*distilbert.*'t5'"),
+        ({"encoder_config": {"model_type": "t5"}, "representation": "lexicon"}, "'t5'.*bert.*distilbert"),
     ],
 )
 def test_a_wrong_field_is_named(fields, message):

@@ -109,7 +109,7 @@ def test_a_share_of_none_or_all_is_refused(share):
 
 
 def test_a_head_that_is_never_zero_has_no_words_to_limit():
-    with pytest.raises(ValueError, match="'vdr'.*motion_word_share"):
+    with pytest.raises(ValueError, match="motion_word_share.*'vdr'"):
         head("vdr").limit_frequency(torch.randn(4, 11), 0.5)
 
 
@@ -141,5 +141,5 @@ def test_calibration_sets_the_mean_number_of_active_words():
 
 
 def test_calibration_refuses_more_words_than_there_are():
-    with pytest.raises(ValueError, match=r"active_words.*1\.\.11\b.*\b12\b"):
+    with pytest.raises(ValueError, match=r"active_words.*\b12\b.*1\.\.11\b"):
         head().calibrate(torch.zeros(2, 11), 12)

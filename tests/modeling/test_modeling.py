@@ -141,9 +141,9 @@ def test_a_one_frame_motion_still_has_a_token(model):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((2, 8, 5), r"motion_values.*frames, 12\).*\(2, 8, 5\)"),
+        ((2, 8, 5), r"motion_values.*\(2, 8, 5\).*frames, 12\)"),
         ((2, 40, 12), r"motion_values.*\b40\b.*\b24\b"),
-        ((8, 12), r"motion_values.*frames, 12\).*\(8, 12\)"),
+        ((8, 12), r"motion_values.*\(8, 12\).*frames, 12\)"),
     ],
 )
 def test_wrong_motion_shapes_are_refused(model, shape, message):
@@ -152,12 +152,12 @@ def test_wrong_motion_shapes_are_refused(model, shape, message):
 
 
 def test_towers_without_a_common_vocabulary_are_refused():
-    with pytest.raises(ValueError, match=r"\b99\b.*\b7\b.*motion_config.*vocab_size"):
+    with pytest.raises(ValueError, match=r"motion_config.*\b7\b.*\b99\b.*vocab_size"):
         type(tiny.dual_config())(text_config=tiny.text_config(), motion_config=tiny.motion_config(vocab_size=7))
 
 
 def test_unknown_words_are_refused(model):
-    with pytest.raises(ValueError, match=r"active_ids.*\b99\b.*5\.\.99\b"):
+    with pytest.raises(ValueError, match=r"active_ids.*5\.\.99\b.*\b99\b"):
         model.set_active_words([5, 99])
 
 
@@ -342,7 +342,7 @@ def test_sinusoidal_start_of_the_time_embeddings():
 
 
 def test_an_unknown_position_init_is_refused():
-    with pytest.raises(ValueError, match="position_init.*'sincos'.*'random'"):
+    with pytest.raises(ValueError, match="position_init.*'random'.*'sincos'"):
         tiny.motion_config(position_init="random")
 
 
