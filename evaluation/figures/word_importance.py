@@ -201,8 +201,8 @@ def words_figure(models: Mapping[str, WordImportance], lexicon: Any, k: int = 12
             left = 0.1 + number * WIDTH / len(models)
             figure.text(left / WIDTH, 1 - 0.2 / height, escape_text(name), fontsize=8.5, color=DARK, weight="bold")
             for text, size, kind, x, y in words:
-                place, style = ((left + x) / WIDTH, 1 - (0.35 + y) / height), {"fontsize": size, "va": "baseline"}
-                figure.text(*place, escape_text(text), color=TEXT_COLORS[kind], **style)
+                place, color = ((left + x) / WIDTH, 1 - (0.35 + y) / height), TEXT_COLORS[kind]
+                figure.text(*place, escape_text(text), fontsize=size, color=color, va="baseline")
         kinds = sorted({word[2] for words, _ in blocks for word in words}, key=MASS_CLASSES.index)
         handles = [Patch(color=TEXT_COLORS[kind], label=CLASS_NAMES[kind]) for kind in kinds]
         figure.legend(handles=handles, loc="lower center", ncols=4, frameon=False, fontsize=7.5, handlelength=1)

@@ -113,8 +113,8 @@ def word_maps(
     stressed = set(highlight)
     for number, (ax, title) in enumerate(zip(axes, titles, strict=True)):
         extent = (0.0, windows * seconds, len(words) - 0.5, -0.5)
-        style = {"cmap": "cividis", "vmin": 0.0, "vmax": top, "aspect": "auto", "interpolation": "nearest"}
-        ax.imshow(scores[:, :, number], extent=extent, **style)
+        style: dict[str, Any] = {"cmap": "cividis", "vmin": 0.0, "vmax": top, "interpolation": "nearest"}
+        ax.imshow(scores[:, :, number], extent=extent, aspect="auto", **style)
         ax.set_title(title, color=DARK, fontsize=8)
         ax.tick_params(length=0, labelsize=7, colors="#777777")
         ax.set_yticks(np.arange(len(words)), [escape_text(word) for word in words])

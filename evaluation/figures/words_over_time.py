@@ -76,7 +76,8 @@ def words_over_time(
     if len(words) != len(scores) or len(parts) != np.shape(maps)[2]:
         names = f"{len(words)} words and {len(parts)} body parts"
         raise ValueError(f"names: got {names} for maps of {np.shape(maps)}; pass one name per word and part")
-    windows, layout = scores.shape[1], {"margins": (1.05, 0.55 if products else 0.18), "row_height": 0.19}
+    windows = scores.shape[1]
+    layout: dict[str, Any] = {"margins": (1.05, 0.55 if products else 0.18), "row_height": 0.19}
     figure, (ax,) = timeline(positions, windows, window_seconds, [len(words)], fps, skeleton, title, **layout)
     top = float(scores.max()) or 1.0
     shades = colormaps["cividis"](scores / top)[..., :3]
@@ -85,8 +86,9 @@ def words_over_time(
     for row, column in np.argwhere((scores >= NAMED * scores.max(axis=1, keepdims=True)) & (scores > 0)):
         weight = "bold" if scores[row].argmax() == column else "normal"
         color = "black" if scores[row, column] > 0.45 * top else "white"
-        name, style = short_part(parts[best[row, column]]), {"ha": "center", "va": "center", "fontsize": size}
-        ax.text(column + 0.5, row + 0.52, name, fontweight=weight, color=color, **style)
+        name = short_part(parts[best[row, column]])
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "fontweight": weight}
+        ax.text(column + 0.5, row + 0.52, name, color=color, **style)
     for label, word in zip(ax.get_yticklabels(), words, strict=True):
         label.set(color=BLUE if word in highlight else DARK, fontsize=8)
         label.set_fontweight("bold" if word in highlight else "normal")
