@@ -35,9 +35,7 @@ CPU_BATCH, ACCELERATOR_BATCH = 64, 512
 
 @functools.cache
 def _cpu() -> set[str]:
-    """
-    Return the words with which Linux describes the processor, such as vendor and instruction sets; empty elsewhere.
-    """
+    """Return the words with which Linux describes the processor, such as instruction sets; empty elsewhere."""
     try:
         return set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].split())
     except OSError:
@@ -143,9 +141,7 @@ class LinearMaps(TorchFunctionMode):
 
 
 def _hashes(processor: Any) -> dict[str, str | None]:
-    """
-    Return the hashes of the lexicon and the statistics of a processor or one of its parts; None for missing ones.
-    """
+    """Return the hashes of the lexicon and statistics of a processor or one of its parts; None for missing ones."""
     extractor, lexicon = getattr(processor, "feature_extractor", processor), getattr(processor, "lexicon", None)
     return {
         "lexicon_hash": getattr(lexicon, "hash", None),
@@ -316,10 +312,7 @@ class _WithProcessor:
     config: Any
 
     def _processor_part(self, processor: Any, name: str, auto_class: Any) -> Any:
-        """
-        Return the tokenizer or feature extractor: the given one, alone or in a processor, or the one saved with the
-        weights.
-        """
+        """Return the tokenizer or feature extractor: from `processor`, or the one saved with the weights."""
         if processor is not None:
             check_processor(self.config, processor)
             return getattr(processor, name, processor)

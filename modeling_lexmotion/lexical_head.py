@@ -166,9 +166,7 @@ class LexicalHead(nn.Module):
         return int((level > 0).sum())
 
     def gate(self, scores: torch.Tensor) -> torch.Tensor:
-        """
-        Return scores (..., A) unchanged if they exceed the word's threshold; otherwise at most zero, nearest first.
-        """
+        """Return scores (..., A) unchanged if above the word's threshold, otherwise at most zero, nearest first."""
         if self.word_share is None:
             return scores
         below = scores - self.thresholds[self.active_ids]
@@ -198,9 +196,7 @@ class LexicalHead(nn.Module):
     def pool(
         self, hidden: torch.Tensor, mask: torch.Tensor, word_embeddings: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Return the maxima of the active words' scores over valid tokens and the winning tokens, (B, A), for (B, N, D).
-        """
+        """Return (B, A) maxima of the active words' scores over valid tokens (B, N, D), and the winning tokens."""
         weight, bias = self.active_rows(word_embeddings), self.bias[self.active_ids]
         return max_pooled_projection(self.transform(hidden), weight, bias, mask)
 
@@ -213,9 +209,7 @@ class LexicalHead(nn.Module):
         return weights if self.top_k is None else keep_top_k(weights, self.top_k)
 
     def embed(self, scores: torch.Tensor) -> torch.Tensor:
-        """
-        Return lexical vectors (B, V) for pooled scores (B, A): non-negative, and zero for words that are not active.
-        """
+        """Return lexical vectors (B, V) for pooled scores (B, A): non-negative, zero except for active words."""
         return self.scatter(self.weigh(scores))
 
     def scatter(self, values: torch.Tensor) -> torch.Tensor:

@@ -82,9 +82,7 @@ def _tiles(hidden: torch.Tensor, mask: torch.Tensor, tile_tokens: int) -> tuple[
 def _views(
     tile: _Tile, width: int, logits_of: torch.Tensor, wide_of: torch.Tensor
 ) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor, torch.Tensor]]]:
-    """
-    Return the buffer for a tile's logits, (S, C), and per block its rows, its logits (G, n, C) and their widened copy.
-    """
+    """Return the buffer for a tile's logits, (S, C), and per block its rows, logits (G, n, C) and widened copy."""
     logits = logits_of[: tile.states.shape[0] * width].view(-1, width)
     grids = []
     for a, b, first, length in tile.blocks:
@@ -176,9 +174,7 @@ def _(hidden, weight, bias, mask, tile_tokens, tile_words):
 
 
 def _sum_rows(table: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """
-    Return weighted sums of table rows, (len(counts), D): the first over the first counts[0] of `rows`, and so on.
-    """
+    """Return weighted sums of table rows, (len(counts), D): first over the first counts[0] of `rows`, and so on."""
     offsets = counts.cumsum(0) - counts
     return nn.functional.embedding_bag(rows, table, offsets, mode="sum", per_sample_weights=weights)
 

@@ -29,9 +29,7 @@ def _world_size() -> int:
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
-    """
-    Return the rows of all processes in rank order, (B, ...) -> (world * B, ...). B must be equal on all processes.
-    """
+    """Return the rows of all processes in rank order, (B, ...) -> (world * B, ...); B must be equal on all."""
     return tensor if _world_size() == 1 else _GatherWithGradient.apply(tensor)
 
 
@@ -132,8 +130,8 @@ def paired_clip_ids(
     device: torch.device | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Return the clips of this process's captions and motions, (Bt,) and (Bm,), for `shape` (Bt, Bm); by default, row i is
-    paired with row i. Raises ValueError if neither is possible.
+    Return the clips of this process's captions and motions, (Bt,) and (Bm,), for `shape` (Bt, Bm): by default, row i
+    with row i. Raises ValueError if neither is possible.
     """
     if text_clip_ids is not None and motion_clip_ids is not None:
         return text_clip_ids, motion_clip_ids
@@ -147,9 +145,7 @@ def paired_clip_ids(
 
 
 def same_clip(text_clip_ids: torch.Tensor, motion_clip_ids: torch.Tensor) -> torch.Tensor:
-    """
-    Return (all Bt, all Bm) bool: pairs of captions and motions of one clip, by the ids of their clips (Bt,) and (Bm,).
-    """
+    """Return (all Bt, all Bm) bool: captions and motions of one clip, for their clip ids (Bt,) and (Bm,)."""
     return gather(text_clip_ids)[:, None] == gather(motion_clip_ids)[None, :]
 
 

@@ -375,9 +375,7 @@ class LexMotionMotionEmbeddings(GridPositions):
         self.add_positions(config, width)
 
     def windows(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Cut (B, T, F) and (B, T) into time windows: values (B, Nt, P, F), zero padded, and real frames (B, Nt, P).
-        """
+        """Cut (B, T, F) and (B, T) into windows: values (B, Nt, P, F), zero padded, and real frames (B, Nt, P)."""
         batch, frames, features = motion_values.shape
         missing = -frames % self.patch_frames
         real = nn.functional.pad(frame_mask.bool(), (0, missing))
@@ -385,9 +383,7 @@ class LexMotionMotionEmbeddings(GridPositions):
         return values.view(batch, -1, self.patch_frames, features), real.view(batch, -1, self.patch_frames)
 
     def forward(self, motion_values, frame_mask) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Return token embeddings (B, Nt, Np, D) and the mask of real tokens (B, Nt, Np) bool, for (B, T, F) and (B, T).
-        """
+        """Return token embeddings (B, Nt, Np, D) and real tokens (B, Nt, Np) bool, for (B, T, F) and (B, T)."""
         config = self.config
         longest = config.num_windows * config.patch_frames
         check_motion_values(motion_values, config.num_features, config.num_frames, longest)
@@ -483,9 +479,7 @@ class LexMotionMotionModel(LexMotionMotionPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """
-        Load as in transformers. Checkpoints of complete models contain the shared word embeddings in the text tower.
-        """
+        """Load as in transformers; complete models contain the shared word embeddings in the text tower."""
         shared = {r"^text_model\.encoder\.embeddings\.word_embeddings\.": "motion_model.word_embeddings."}
         kwargs.setdefault("key_mapping", shared)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
@@ -673,7 +667,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
     def get_text_features(
         self, input_ids=None, attention_mask=None, **kwargs: Unpack[TransformersKwargs]
     ) -> LexMotionTextOutput:
-        """Return the text tower's output for (B, L), with `text_embeds` (B, V), segments and the dense vector."""
+        """Return the text tower's output for (B, L): `text_embeds` (B, V), segments and dense vector."""
         if self.config.num_segments > 1:
             kwargs = {"num_segments": self.config.num_segments, "event_words": self.config.event_words, **kwargs}
         output = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
@@ -687,9 +681,7 @@ class LexMotionModel(TextEncodingMixin, MotionEncodingMixin, LexMotionPreTrained
     def get_motion_features(
         self, motion_values=None, motion_attention_mask=None, **kwargs: Unpack[TransformersKwargs]
     ) -> LexMotionMotionOutput:
-        """
-        Return the motion tower's output for (B, T, F), with `motion_embeds` (B, V), segments and the dense vector.
-        """
+        """Return the motion tower's output for (B, T, F): `motion_embeds` (B, V), segments and dense vector."""
         if self.config.num_segments > 1:
             kwargs = {"num_segments": self.config.num_segments, **kwargs}
         output = self.motion_model(

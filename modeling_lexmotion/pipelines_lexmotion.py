@@ -139,9 +139,7 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
         return names, tuple(template.replace("{}", name) for name in names)
 
     def label_vectors(self, sentences: tuple[str, ...]) -> torch.Tensor:
-        """
-        Return the labels' unit vectors, (labels, D), computed once for all motions classified with these sentences.
-        """
+        """Return the labels' unit vectors, (labels, D), computed once for all motions with these sentences."""
         if self.labels is None or self.labels[0] != sentences:
             inputs = self.processor(text=list(sentences), padding=True, return_tensors="pt").to(self.device)
             output = self.model.get_text_features(inputs["input_ids"], inputs["attention_mask"])

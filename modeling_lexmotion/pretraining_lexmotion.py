@@ -211,10 +211,7 @@ class LexMotionForLexicalMaskedLM(LexMotionTextPreTrainedModel):
         decoder_labels: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionLexicalMaskedLMOutput:
-        """
-        Compute the losses whose labels are given; x_e with its mask and labels, x_d with its labels (-100 for none),
-        all (B, L).
-        """
+        """Compute the losses of x_e and x_d, all (B, L), whose labels are given (-100 for none)."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         encoded, importance, bottleneck = self.bottleneck(input_ids, attention_mask, **kwargs)

@@ -153,9 +153,7 @@ class MotionPatchEmbeddings(nn.Module):
         return windows.permute(0, 1, 3, 5, 2, 4).flatten(3)
 
     def forward(self, motion_values: torch.Tensor, frame_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Return tokens (B, 1 + Nt Np, D), time-major, and their mask, for (B, T, 3 J) zero in the padding and (B, T).
-        """
+        """Return tokens (B, 1 + Nt Np, D), time-major, and their mask, for zero-padded (B, T, 3 J) and (B, T)."""
         size = self.config.patch_size
         missing = -motion_values.shape[1] % size
         patches = self.patches(nn.functional.pad(motion_values, (0, 0, 0, missing)))  # (B, Nt, Np, 3 P P)

@@ -102,10 +102,7 @@ class ActorEncoder(nn.Module):
         self.transformer = nn.TransformerEncoder(layer, config.num_hidden_layers, enable_nested_tensor=False)
 
     def forward(self, inputs: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Return states of the tokens (B, num_tokens, D) and of the sequence (B, N, D), for (B, N, num_inputs) and (B,
-        N).
-        """
+        """Encode (B, N, num_inputs) with mask (B, N): states of tokens (B, num_tokens, D) and sequence (B, N, D)."""
         states, read = self.projection(inputs), mask.bool()
         count = 0
         if self.tokens is not None:

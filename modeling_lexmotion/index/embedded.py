@@ -139,10 +139,7 @@ class EmbeddedEngine(IndexEngine):
         return used
 
     def info(self) -> dict[str, Any]:
-        """
-        Return the numbers of deleted items not yet merged away, segments, entries and words in use, and sizes in
-        bytes.
-        """
+        """Return counts of unmerged deleted items, segments, entries and words in use, and sizes in bytes."""
         segments = self.segments()
         entries = sum(segment.entries for segment in segments)
         return {

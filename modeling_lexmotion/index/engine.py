@@ -29,10 +29,7 @@ Ranked = tuple[list[tuple[float, Any, int, int]], Sequence[Found]]
 
 @dataclass
 class Rows:
-    """
-    N items of an index: ids (integers or strings), (N, V) float32 CSR vectors of length 1 with ascending words,
-    metadata.
-    """
+    """N items: ids (integers or strings), (N, V) float32 CSR of length 1 with ascending words, and metadata."""
 
     ids: list[Any]
     vectors: sparse.csr_matrix
@@ -106,10 +103,7 @@ class IndexEngine(Protocol):
     """
 
     def check(self) -> None:
-        """
-        Check that the address can be used; creates nothing, and neither its file nor the index's folder need exist
-        yet.
-        """
+        """Check that the address can be used, without creating anything; neither file nor folder need exist yet."""
 
     def entry(self) -> dict[str, Any]:
         """Return the entry of the manifest that `connect` takes; it never contains a password."""
@@ -127,9 +121,7 @@ class IndexEngine(Protocol):
     def books(self) -> Books: ...
 
     def change(self) -> AbstractContextManager[Books]:
-        """
-        Return the context of a change: one at a time, applied as a whole at its end if the engine has transactions.
-        """
+        """Return the context of a change: one at a time, applied as a whole if the engine has transactions."""
 
     def keep(self, books: Books) -> None:
         """Store the books, in a change and before their rows."""

@@ -135,9 +135,7 @@ class IndexFolder:
                 self._lock.release()
 
     def store(self, segments: Iterable[Segment]) -> list[Segment]:
-        """
-        Write segments to files that no manifest names yet, and return them as read from there; in memory, unchanged.
-        """
+        """Write segments to files that no manifest names yet and return these; in memory, return them unchanged."""
         if self.path is None:
             return list(segments)
         stored = [segment.save(self.path / SEGMENTS) for segment in segments]

@@ -385,10 +385,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         return self._words.processor
 
     def word_ids(self, text: str | int) -> list[int]:
-        """
-        Return the dimensions of all pieces of one word or several; raises ValueError with similar words if one is
-        unknown.
-        """
+        """Return the dimensions of all pieces of one word or several; raises ValueError for unknown words."""
         return self._words.ids_of(text)
 
     def words_of(self, vector: Any, k: int | None = None) -> list[tuple[str, float]]:

@@ -137,10 +137,7 @@ class PostgresEngine(TableEngine):
             ) from error
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor:
-        """
-        Run one statement, in which `{rows}` and `{books}` are the tables; reconnects if the connection was lost
-        before.
-        """
+        """Run one statement, in which `{rows}` and `{books}` are the tables; reconnects after a lost connection."""
         with self._errors():
             query = sql.SQL(statement).format(**self._named)
             return self._connection().cursor(binary=True).execute(query, values)

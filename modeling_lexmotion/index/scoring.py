@@ -79,9 +79,7 @@ class Scorer:
         return ranked
 
     def _scores(self, segment: Segment, words: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """
-        Return the scores of a segment's rows, padded to full blocks; the next call in this thread overwrites them.
-        """
+        """Return the scores of a segment's rows, padded to full blocks; overwritten by the thread's next call."""
         rows = segment.columns.shape[1]
         scores, products = self._scratch_of(rows)
         slots = segment.slots(words)

@@ -56,10 +56,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_file(path: Path, parts: Iterable[Any]) -> dict[str, Any]:
-    """
-    Write bytes-like parts to a file that is on disk when this returns; returns its `bytes` and `sha256` for the
-    manifest.
-    """
+    """Write bytes-like parts to a file and flush it to disk; returns `bytes` and `sha256` for the manifest."""
     digest, size = hashlib.sha256(), 0
     with open(path, "wb") as file:
         for part in parts:
@@ -301,10 +298,7 @@ class Segment:
 
     @classmethod
     def load(cls, folder: Path, entry: dict[str, Any], vocab_size: int, verify: bool = True) -> "Segment":
-        """
-        Map the segment of a manifest's entry; `verify` compares checksums, which reads the files once, otherwise only
-        sizes.
-        """
+        """Map the segment of a manifest's entry, after comparing sizes and, with `verify`, checksums of its files."""
         for name, expected in entry["files"].items():
             check_file(folder / name, expected, verify)
         tensors = map_tensors(folder / f"{entry['name']}.safetensors")
@@ -375,9 +369,7 @@ def _starts(counts: np.ndarray, common: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """
-    Postings that become part of a segment: `starts`, `rows`, `weights`, and separately those of the words in `apart`.
-    """
+    """Postings that become part of a segment: `starts`, `rows`, `weights`, and those of single words in `apart`."""
 
     starts: np.ndarray
     rows: np.ndarray
@@ -480,9 +472,7 @@ def _row_parts(matrix: sparse.csr_matrix) -> Iterator[_Part]:
 
 
 def merge_segments(segments: Sequence[Segment]) -> Segment:
-    """
-    Merge the items of several segments that are not deleted, in their order; weights are copied without rounding.
-    """
+    """Merge the items of several segments that are not deleted, in order; weights are copied without rounding."""
     kept = [segment.kept() for segment in segments]
     bases = np.cumsum([0, *(int(mask.sum()) for mask in kept)])
     row_numbers = [
