@@ -1,6 +1,5 @@
 """
-Building blocks of all model families: attention, transformer blocks, positions, batching by length, outputs with
-losses.
+Building blocks of all model families: attention, transformer blocks, positions, batching by length, losses in outputs.
 
 Letters in shape comments are those of `modeling_lexmotion.py`.
 """

@@ -110,7 +110,7 @@ def max_over_tokens_triton(
         return scores, winner
     lengths = mask.sum(dim=1, dtype=torch.int32)
     valid_first = mask.int().argsort(dim=1, descending=True, stable=True).to(torch.int32)
-    # Padding a row of 70 tokens to blocks of 64 costs more than smaller products lose.
+    # Padding 70 tokens to blocks of 64 costs more than smaller products lose.
     block = 64 if tokens > 96 else 16 if tokens <= 16 else 32
     exact = hidden.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
 

@@ -63,8 +63,7 @@ class LexMotionLexicalMaskedLMOutput(WithLoss):
 
     Args:
         encoder_loss, decoder_loss: cross-entropy of the encoder and the weak decoder at their masked words.
-        importance, bottleneck: p (B, V), the softmax of the pooled word scores, and b (B, E), the input of the
-            decoder.
+        importance, bottleneck: p (B, V), the softmax of the pooled word scores, and b (B, E), the decoder's input.
         hidden_states, attentions: of the text tower, on request.
     """
 
@@ -310,11 +309,10 @@ def rebuilt_motion(
 
 class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
     """
-    Phase ii, CMMM: reconstruct hidden body parts and windows, and recognize the motion from the visible ones.
+    Phase ii, CMMM: reconstruct hidden body parts and windows, and recognize the motion from the visible ones (CMAE).
 
         f sees the masked grid, f' = EMA(f) the complete grid of another crop;  tau = contrast_temperature
         q = predictor(projector(mean(feature decoder(f)))),  k = projector'(mean(f'));  L_con = 2 tau CE(q k / tau)
-        (CMAE)
         L_pos, L_vel = squared errors at hidden tokens
     """
 
