@@ -16,8 +16,8 @@ WORKERS     ?= 2
 ARGS        ?=
 
 BIN     := $(VENV)/bin
-ROOMS   := modeling_lexmotion processing training evaluation hub_cards
-CHECKED := $(ROOMS) tests examples setup.py
+FOLDERS   := modeling_lexmotion processing training evaluation hub_cards
+CHECKED := $(FOLDERS) tests examples setup.py
 PINNED  := $(if $(strip $(CONSTRAINTS)),-c $(CONSTRAINTS),)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED)
 INPUTS  := setup.py pyproject.toml $(CONSTRAINTS)
@@ -66,7 +66,7 @@ style: $(VENV)/.installed-quality
 # The folders are sub-packages of lexmotion only once installed; links show mypy and mkdocstrings the same tree.
 tree:
 	@rm -rf $(VENV)/tree && mkdir -p $(VENV)/tree/lexmotion
-	@ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$(wildcard modeling_lexmotion/*)) $(filter-out modeling_lexmotion,$(ROOMS))) $(VENV)/tree/lexmotion/
+	@ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$(wildcard modeling_lexmotion/*)) $(filter-out modeling_lexmotion,$(FOLDERS))) $(VENV)/tree/lexmotion/
 
 quality: $(VENV)/.installed-quality tree
 	$(BIN)/ruff check $(CHECKED)

@@ -1,6 +1,6 @@
 """Package layout and metadata of LexMotion.
 
-The rooms of the repository (``processing``, ``training``, ``evaluation``, ``hub_cards``) become sub-packages of
+The source folders of the repository (``processing``, ``training``, ``evaluation``, ``hub_cards``) become sub-packages of
 ``lexmotion``; the folder ``modeling_lexmotion`` is the package ``lexmotion`` itself. Only ``lexmotion`` is installed
 at the top level.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-ROOMS = ("processing", "training", "evaluation", "hub_cards")
+FOLDERS = ("processing", "training", "evaluation", "hub_cards")
 
 install_requires = [
     "accelerate>=1.10",
@@ -81,12 +81,12 @@ setup(
     author="The LexMotion authors",
     keywords="motion retrieval, motion captioning, mocap, sparse retrieval, lexical representation, transformers",
     python_requires=">=3.11",
-    package_dir={"lexmotion": "modeling_lexmotion", **{f"lexmotion.{room}": room for room in ROOMS}},
+    package_dir={"lexmotion": "modeling_lexmotion", **{f"lexmotion.{folder}": folder for folder in FOLDERS}},
     packages=["lexmotion"]
     + [
         f"lexmotion.{name}"
         for name in find_packages("modeling_lexmotion")
-        + find_packages(include=[pattern for room in ROOMS for pattern in (room, f"{room}.*")])
+        + find_packages(include=[pattern for folder in FOLDERS for pattern in (folder, f"{folder}.*")])
     ],
     package_data={
         "lexmotion": ["py.typed"],

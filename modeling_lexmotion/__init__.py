@@ -71,7 +71,7 @@ def register() -> None:
 
 moved.install()
 
-# The command answers `--help` in under a second, which torch and transformers alone would take four of: there the
-# registration is left to the rooms. `-m` is what sys.argv holds while `python -m lexmotion...` imports its package.
+# `lexmotion --help` answers in under a second; importing torch and transformers alone would take four. So the command
+# registers the classes later. While `python -m lexmotion...` imports its package, sys.argv[0] is "-m".
 if Path(sys.argv[0]).name not in ("lexmotion", "-m"):
     register()

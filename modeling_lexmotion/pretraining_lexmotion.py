@@ -351,12 +351,6 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
             init.copy_(teacher, student)
 
     @torch.no_grad()
-    def reset_teacher(self) -> None:
-        """Copy the student to the teacher; call this after loading other student weights."""
-        for teacher, student in self.teacher_parameters():
-            teacher.copy_(student)
-
-    @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
         """Set teacher = momentum x teacher + (1 - momentum) x student, after each optimizer step."""
         teachers, students = zip(*self.teacher_parameters(), strict=True)
