@@ -1,6 +1,6 @@
 """Package layout and metadata of LexMotion.
 
-The source folders of the repository (``processing``, ``training``, ``evaluation``, ``hub_cards``) become sub-packages of
+The source folders (``processing``, ``training``, ``evaluation``, ``hub_cards``) become sub-packages of
 ``lexmotion``; the folder ``modeling_lexmotion`` is the package ``lexmotion`` itself. Only ``lexmotion`` is installed
 at the top level.
 """

@@ -251,9 +251,7 @@ def hits_table(hits: Sequence[Hit], title: str) -> Table:
         table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for number, hit in enumerate(hits, 1):
         words = ", ".join(f"[green]{escape(word)}[/] {share:.2f}" for word, share in hit.words[:SHOWN_WORDS])
-        table.add_row(
-            str(number), escape(str(hit.id)), f"{hit.score:.3f}", words, escape(description_of(hit.metadata))
-        )
+        table.add_row(str(number), escape(str(hit.id)), f"{hit.score:.3f}", words, escape(summary_of(hit.metadata)))
     return table
 
 
@@ -263,7 +261,7 @@ def captions_of(metadata: Mapping[str, Any]) -> list[str]:
     return [found] if isinstance(found, str) else [str(caption) for caption in found]
 
 
-def description_of(metadata: dict[str, Any]) -> str:
+def summary_of(metadata: dict[str, Any]) -> str:
     """Describe an item in one line: its first caption, else its file, else all metadata."""
     for first in (captions_of(metadata)[:1], [metadata.get("file")]):
         if any(first):
@@ -293,7 +291,7 @@ def search_page(
     """
     articles = []
     for number, hit in enumerate(hits):
-        captions = captions_of(hit.metadata) or [description_of(hit.metadata)]
+        captions = captions_of(hit.metadata) or [summary_of(hit.metadata)]
         lines = "".join(f"<li>{quoted(caption)}</li>" for caption in captions if caption)
         articles.append(
             f'<article class="card" data-hit="{number}"><h2><span class="score">{hit.score:.3f}</span>{number + 1}. '
