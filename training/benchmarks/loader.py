@@ -18,7 +18,7 @@ from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.processing.motion_features import mirror_positions
 
 from ..batches.corpus import caption_hash
-from ..batches.order import BatchOrder, BatchRandom, derive_seed
+from ..batches.order import Batch, BatchOrder, BatchRandom, derive_seed
 from ..data import PreparedData
 from ..recipe import load_recipe, run_arguments, task_values
 from ..tasks import PHASES, TASKS
@@ -28,8 +28,6 @@ DESCRIPTION = "loader: rows of a prepared corpus to the batches of each phase, w
 QUICK = {"batches": 1, "batch_size": 16, "clips": 48}
 
 SORTED_BATCHES = 16  # bucket_batches whose padding is reported
-
-Batch = dict[str, torch.Tensor]
 
 
 def cases(dataset: str = "", recipe: str = "", batches: int = 4, batch_size: int = 64, clips: int = 256) -> list[Case]:
