@@ -306,10 +306,7 @@ class Comparison:
         return list(seeds) if row.tasks else list(seeds)[:1]
 
     def run(
-        self,
-        rows: Sequence[Row],
-        seeds: Sequence[int],
-        on_result: Callable[[dict[str, Any]], Any] | None = None,
+        self, rows: Sequence[Row], seeds: Sequence[int], on_result: Callable[[dict[str, Any]], Any] | None = None
     ) -> list[dict[str, Any]]:
         """
         Train and score what is missing, all rows of a seed before the next seed; stopped at any time, it goes on
