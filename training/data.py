@@ -103,10 +103,11 @@ class PreparedData:
         if split is None:
             return None
         if split not in self.splits:
-            raise ValueError(
-                f"{self.folder}: no split {split!r}, only {', '.join(self.splits)}; prepare it, or set train_split "
-                "and eval_split (null: no evaluation)"
+            known, remedy = (
+                ", ".join(self.splits),
+                "prepare it, or set train_split and eval_split (null: no evaluation)",
             )
+            raise ValueError(f"{self.folder}: no split {split!r}, only {known}; {remedy}")
         key = (split, max_text_length)
         if key not in self.corpora:
             files = self.splits[split]
@@ -138,10 +139,8 @@ class PreparedData:
             return self.processor
         if representation not in self.processors:
             if "train" not in self.splits:
-                raise ValueError(
-                    f"{self.folder}: no split 'train' to fit {representation!r} to; set representation to null, or "
-                    "prepare the folder with that split"
-                )
+                remedy = "prepare it, or set representation to null"
+                raise ValueError(f"{self.folder}: no split 'train' to fit {representation!r} to; {remedy}")
             clips = self.clips("train")
             motions = packed_frames(clips).split(pc.list_value_length(clips["motion"]).to_pylist())
             self.processors[representation] = self.processor.with_representation(

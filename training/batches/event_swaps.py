@@ -27,10 +27,8 @@ class SwappedCaptions:
         swapped = [swap_events(text) for text in captions.texts]
         texts = [text for text in swapped if text is not None]
         if not texts:
-            raise ValueError(
-                f"captions: none of {len(captions)} has several events in order ('sits down, then stands up'); set "
-                "order_loss_weight to 0"
-            )
+            example = "'sits down, then stands up'"
+            raise ValueError(f"captions: {len(captions)} without two events ({example}); set order_loss_weight to 0")
         self.table = CaptionTable.build(texts, [mirror_caption(text) for text in texts], tokenizer, max_length)
         has_one = torch.tensor([text is not None for text in swapped])
         self.place = (has_one.cumsum(0) - 1).masked_fill(~has_one, -1)  # (C,) row of `table`

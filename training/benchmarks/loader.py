@@ -46,12 +46,8 @@ def cases(dataset: str = "", recipe: str = "", batches: int = 4, batch_size: int
     found = []
     for phase in PHASES:
         values = task_values(content, phase) or {}
-        values |= {
-            "eval_split": None,
-            "batch_size": batch_size,
-            "output_dir": str(scratch() / phase),
-            "position_jitter": 0.0,
-        }
+        values |= {"eval_split": None, "batch_size": batch_size, "position_jitter": 0.0}
+        values["output_dir"] = str(scratch() / phase)
         if phase == "lexcmlp":
             values["caption_features"] = False  # computed once, then looked up
         arguments = run_arguments(phase, values)
@@ -253,7 +249,7 @@ class PlainLoader:
         texts_share, motions_share = [], []
         for row, turned, chosen in zip(rows, mirrored, captions, strict=True):
             item = self.rows[row]
-            sides = self.told(row, False), self.told(row, True)
+            sides = self.captions_of(row, False), self.captions_of(row, True)
             source = 3 * self.bases[str(item["base_id"])]
             facing = source + 1 + (turned != str(item["id"]).startswith("M"))
             for text in chosen:
@@ -338,13 +334,13 @@ class PlainLoader:
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, truncation=True, max_length=self.data.max_text_length)["input_ids"]
 
-    def told(self, row: int, turned: bool) -> list[str]:
+    def captions_of(self, row: int, turned: bool) -> list[str]:
         return [str(text) for text in self.rows[row]["mirrored_captions" if turned else "captions"]]
 
     def captions(self, rows: list[int], mirrored: list[bool], per_clip: int, random: BatchRandom) -> list[list[str]]:
         found = []
         for row, turned, draw in zip(rows, mirrored, random.uniform().tolist(), strict=True):
-            texts = self.told(row, turned)
+            texts = self.captions_of(row, turned)
             first = min(int(draw * len(texts)), len(texts) - 1)
             found.append([texts[(first + number) % len(texts)] for number in range(per_clip)])
         return found
@@ -352,7 +348,7 @@ class PlainLoader:
     def bags(self, rows: list[int], mirrored: list[bool]) -> torch.Tensor:
         bags = torch.zeros(len(rows), len(self.idf))
         for number, (row, turned) in enumerate(zip(rows, mirrored, strict=True)):
-            texts = self.told(row, turned)
+            texts = self.captions_of(row, turned)
             counts = Counter(word for text in texts for word in self.content_words.intersection(self.tokens(text)))
             weights = {word: count / len(texts) * max(self.idf[word], 1e-6) for word, count in counts.items()}
             total = sum(weights.values())

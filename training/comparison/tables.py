@@ -147,12 +147,14 @@ def escape_latex(text: str) -> str:
 
 def latex_table(header: Sequence[str], blocks: Sequence[Sequence[Sequence[str]]], caption: str) -> str:
     """Return a booktabs table over both columns, with a rule between blocks of lines of cells."""
-    body = "\n\\midrule\n".join(
-        "\n".join(" & ".join(map(escape_latex, line)) + r" \\" for line in block) for block in blocks if block
-    )
+
+    def row(cells: Sequence[str]) -> str:
+        return " & ".join(map(escape_latex, cells)) + r" \\"
+
     top = (r"\begin{table*}", r"\centering", rf"\caption{{{escape_latex(caption)}}}")
     columns = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
-    head = (columns, r"\toprule", " & ".join(map(escape_latex, header)) + r" \\", r"\midrule")
+    body = "\n\\midrule\n".join("\n".join(map(row, block)) for block in blocks if block)
+    head = (columns, r"\toprule", row(header), r"\midrule")
     return "\n".join((*top, *head, body, r"\bottomrule", r"\end{tabular}", r"\end{table*}"))
 
 
