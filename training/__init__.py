@@ -1,1 +1,1 @@
-"""Training: four phases, one loop, recipes. `pipeline.train` runs a recipe; each phase module is also a command."""
+"""Training: tasks, one loop, recipes. `pipeline.train` runs a recipe, `python -m lexmotion.training` a single task."""

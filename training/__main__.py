@@ -14,18 +14,15 @@ from .recipe import parse_arguments
 from .tasks import TASKS
 
 EXAMPLE = "example: accelerate launch -m lexmotion.training lexcmlp --config small --dataset DIR --output_dir DIR"
-REQUIRED = ("dataset", "output_dir")  # of those arguments that a task has
+REQUIRED = ("dataset", "output_dir")  # if the task has them
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """
-    Train the task that the command line names.
+    Train the task named on the command line, and return its result (see `run_task`).
 
     Args:
-        argv: words after the program; None reads them from the shell.
-
-    Returns:
-        The result, see `run_task`.
+        argv: command-line arguments; None: those of the process.
     """
     words = sys.argv[1:] if argv is None else argv
     wrap = textwrap.TextWrapper(100, initial_indent="  ", subsequent_indent="    ")
@@ -33,7 +30,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         prog="python -m lexmotion.training",
         usage="%(prog)s TASK [--config RECIPE] [--ARGUMENT VALUE ...]",
-        description="Train one task, from its checkpoints if it was begun. TASK --help shows its arguments.",
+        description="Train one task, resuming from its checkpoints if any. TASK --help lists its arguments.",
         epilog="\n".join(["tasks:", *lines, "", EXAMPLE]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,7 +39,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arguments = parse_arguments(name, words[1:])
     for key, value in arguments.to_dict().items():
         if key in REQUIRED and value is None:
-            raise SystemExit(f"--{key} is required: set it on the command line or in the recipe")
+            raise SystemExit(f"--{key}: no value; pass --{key} or set {key} in the recipe")
     return run_task(arguments, TASKS[name].read(arguments))
 
 

@@ -1,9 +1,9 @@
 """
-Checkpoints that survive a crash at any moment: written aside, sealed with a manifest of hashes, then renamed.
+Crash-safe checkpoints: written to a temporary folder with a manifest of hashes, then renamed.
 
-`checkpoint-<step>/` holds `model.safetensors`, `optimizer.safetensors`, `ema.safetensors` when weights are averaged,
-`trainer_state.json` and `manifest.json`. A folder whose manifest does not match its files is passed over with a
-warning and the one before it is used.
+`checkpoint-<step>/` contains `model.safetensors`, `optimizer.safetensors`, `ema.safetensors` if weights are averaged,
+`trainer_state.json` and `manifest.json`. A folder whose files do not match its manifest is skipped with a warning in
+favour of the previous one.
 """
 
 import json
@@ -27,16 +27,16 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def phase_model_folder(folder: str | os.PathLike) -> Path:
-    """The model inside a task's output folder (`<task>/model`), or the folder itself."""
+    """Return the model folder of a task's output folder (`<task>/model`), or the folder itself if it has a model."""
     folder = Path(folder)
     for candidate in (folder / "model", folder):
         if (candidate / "config.json").is_file():
             return candidate
-    raise FileNotFoundError(f"{folder} holds no model (no config.json, no model/config.json); is that task finished?")
+    raise FileNotFoundError(f"{folder}: no config.json or model/config.json; finish the task or pass another folder")
 
 
 def unique_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict with every tied tensor once, on the CPU."""
+    """Return the state dict on the CPU, with every tied tensor once."""
     state: dict[str, torch.Tensor] = {}
     seen: set[tuple] = set()
     for name, tensor in model.state_dict().items():
@@ -50,22 +50,17 @@ def unique_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def load_unique_state(model: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """
-    Inverse of `unique_state`, in place, so that ties hold.
-
-    Raises:
-        ValueError: the model has other weights than the state.
+    Load the result of `unique_state` in place, which keeps ties; raise a ValueError if the names of weights differ.
     """
     expected = set(unique_state(model))
     if expected != set(state):
-        raise ValueError(
-            f"the checkpoint is of another model: {sorted(expected ^ set(state))[:5]} are in only one of them; choose "
-            "another output_dir"
-        )
+        differing = sorted(expected ^ set(state))[:5]
+        raise ValueError(f"checkpoint: {differing} differ from the model's weights; pass another output_dir")
     model.load_state_dict(state, strict=False)
 
 
 def commit_folder(aside: Path, target: Path) -> None:
-    """Move a finished folder into place, whatever stood there before."""
+    """Move a finished folder into place, replacing an existing one."""
     if target.exists():
         old = target.with_name(f".{target.name}.{os.getpid()}.old")
         os.replace(target, old)
@@ -80,15 +75,15 @@ class CheckpointFolder:
     The checkpoints of one run.
 
     Args:
-        root: the run's output folder.
-        limit: newest checkpoints kept.
+        root: output folder of the run.
+        limit: number of newest checkpoints to keep.
     """
 
     def __init__(self, root: str | os.PathLike, limit: int = 2):
         self.root, self.limit = Path(root), limit
 
     def steps(self) -> list[int]:
-        """Steps with a checkpoint, sound or not, oldest first."""
+        """Return the steps with a checkpoint, intact or not, oldest first."""
         if not self.root.is_dir():
             return []
         matches = (_NAME.fullmatch(entry.name) for entry in self.root.iterdir() if entry.is_dir())
@@ -105,7 +100,7 @@ class CheckpointFolder:
         optimizer: dict[str, Any] | None = None,
         average: dict[str, torch.Tensor] | None = None,
     ) -> Path:
-        """Write the checkpoint of a step and drop the oldest ones."""
+        """Write the checkpoint of a step and delete the oldest ones."""
         self.root.mkdir(parents=True, exist_ok=True)
         aside = self.root / f".checkpoint-{step}.{os.getpid()}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
@@ -114,10 +109,8 @@ class CheckpointFolder:
         if optimizer is not None:
             save_optimizer(optimizer, aside)
         if average is not None:
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in average.items()},
-                aside / "ema.safetensors",
-            )
+            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in average.items()}
+            save_file(tensors, aside / "ema.safetensors")
         write_json(aside / "trainer_state.json", state)
         for file in aside.iterdir():
             with open(file, "rb") as handle:
@@ -129,14 +122,14 @@ class CheckpointFolder:
         return self.path(step)
 
     def fault(self, step: int) -> str | None:
-        """Why a checkpoint cannot be used; None when it is sound."""
+        """Return why a checkpoint cannot be used, or None if it is intact."""
         folder = self.path(step)
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             return f"no readable {MANIFEST} ({error})"
         if "optimizer.pt" in manifest:
-            return "its optimizer.pt is a pickle of an earlier version, which is no longer read"
+            return "optimizer.pt is a pickle of an earlier version, which is no longer supported"
         for name, digest in manifest.items():
             if not (folder / name).is_file():
                 return f"{name} is missing"
@@ -145,22 +138,22 @@ class CheckpointFolder:
         return None if "trainer_state.json" in manifest else "trainer_state.json is missing"
 
     def latest(self) -> Path | None:
-        """The newest sound checkpoint."""
+        """Return the newest intact checkpoint, or None."""
         for step in reversed(self.steps()):
             fault = self.fault(step)
             if fault is None:
                 return self.path(step)
-            logger.warning(f"{self.path(step)} is damaged: {fault}; trying the one before it")
+            logger.warning(f"{self.path(step)}: {fault}; trying the previous checkpoint")
         return None
 
     def discard_after(self, step: int) -> None:
-        """Remove the checkpoints of later steps."""
+        """Delete the checkpoints of later steps."""
         for later in self.steps():
             if later > step:
                 shutil.rmtree(self.path(later))
 
     def clean(self) -> None:
-        """Remove what an interrupted write left behind."""
+        """Delete the temporary files of interrupted writes."""
         if self.root.is_dir():
             for entry in self.root.glob(".*"):
                 if entry.name.endswith((".tmp", ".old")) or ".partial" in entry.name:
@@ -177,10 +170,9 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
 
 def save_optimizer(state: dict[str, Any], folder: Path) -> None:
     """
-    An optimizer's state dict as safetensors: tensors as `<parameter>.<name>`, everything else as JSON in the header.
+    Write `torch.optim.Optimizer.state_dict()` to `optimizer.safetensors` in a folder.
 
-    Args:
-        state: of `torch.optim.Optimizer.state_dict`. folder: where `optimizer.safetensors` is written.
+    Tensors are named `<parameter>.<name>`; everything else is JSON in the header.
     """
     tensors, plain = {}, {}
     for parameter, values in state["state"].items():
@@ -194,7 +186,7 @@ def save_optimizer(state: dict[str, Any], folder: Path) -> None:
 
 
 def read_optimizer(folder: Path) -> dict[str, Any]:
-    """Inverse of `save_optimizer`, on the CPU."""
+    """Read the state dict written by `save_optimizer`, on the CPU."""
     with safe_open(folder / "optimizer.safetensors", framework="pt") as file:
         header = file.metadata()
         values = json.loads(header["plain"]) | {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

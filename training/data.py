@@ -1,4 +1,4 @@
-"""What is trained on: a prepared corpus on the disk, or splits in memory."""
+"""Training data: a prepared corpus on disk, or splits in memory."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -26,18 +26,18 @@ from .batches.corpus import (
 from .batches.packing import cached_batch, pack_clips, read_captions
 from .provenance import digest
 
-CORPUS_FACTS = ("source", "layout", "fingerprint", "skeleton", "fps", "options")  # of the report, kept in the record
+CORPUS_FACTS = ("source", "layout", "fingerprint", "skeleton", "fps", "options")  # copied from report to run record
 
 
 @dataclass(frozen=True)
 class Splits:
     """
-    What a trainer reads; as it is, the data of a task that needs no prepared corpus.
+    Data of a trainer. A task without a prepared corpus can return it from its `read`.
 
     Args:
-        train, evaluation: anything with a length, whose rows the trainer's `collate` takes.
-        processor: what makes tensors of raw inputs; saved with the model.
-        fingerprint: of the content; a run resumes only under an equal one.
+        train, evaluation: objects with a length, whose rows are read by the trainer's `collate`.
+        processor: converts raw inputs to tensors; saved with the model.
+        fingerprint: hash of the content; a run resumes only if it is equal.
     """
 
     train: Any
@@ -46,11 +46,11 @@ class Splits:
     fingerprint: str = ""
 
     def load(self, arguments: RunArguments) -> "Splits":
-        """These splits, whatever the arguments."""
+        """Return these splits, whatever the arguments."""
         return self
 
     def facts(self) -> dict[str, Any]:
-        """What a run record says of the data."""
+        """Return the description of the data in a run record."""
         splits = {"train": self.train, "evaluation": self.evaluation}
         rows = {name: len(split) for name, split in splits.items() if split is not None}
         return {"folder": None, "fingerprint": self.fingerprint, "report": None, "rows": rows}
@@ -62,8 +62,9 @@ class PreparedData:
     A prepared folder, shared by the tasks of a run.
 
     Args:
-        splits: the Parquet files of each split.
-        hashes: of every file, see `corpus_hashes`. fingerprint: of them all.
+        folder, processor: the folder and its processor.
+        splits: Parquet files of each split.
+        hashes, fingerprint: hash of every file (see `corpus_hashes`), and of them all.
     """
 
     folder: Path
@@ -76,7 +77,7 @@ class PreparedData:
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "PreparedData":
-        """Read what is in the folder; splits are opened when they are asked for."""
+        """Open a folder; its splits are read on demand."""
         folder = Path(folder)
         hashes = corpus_hashes(folder)
         processor = LexMotionProcessor.from_pretrained(folder / "processor")
@@ -85,32 +86,28 @@ class PreparedData:
         return cls(folder, processor, splits, hashes, corpus_fingerprint(hashes))
 
     def load(self, arguments: RunArguments) -> Splits:
-        """The splits and the processor that the arguments ask for."""
+        """Return the splits and the processor given by the arguments."""
         data = arguments.data
         train, evaluation = (self.corpus(split, data.max_text_length) for split in (data.train_split, data.eval_split))
         return Splits(train, evaluation, self.processor_for(data.representation), self.fingerprint)
 
     def facts(self) -> dict[str, Any]:
-        """What a run record says of the data."""
+        """Return the description of the data in a run record."""
         report = PrepareReport.load(self.folder)
-        return {
-            "folder": str(self.folder),
-            "fingerprint": self.fingerprint,
-            "report": {name: getattr(report, name) for name in CORPUS_FACTS},
-            "rows": {
-                split: sum(pq.read_metadata(file).num_rows for file in files) for split, files in self.splits.items()
-            },
-        }
+        facts = {name: getattr(report, name) for name in CORPUS_FACTS}
+        rows = {name: sum(pq.read_metadata(file).num_rows for file in files) for name, files in self.splits.items()}
+        return {"folder": str(self.folder), "fingerprint": self.fingerprint, "report": facts, "rows": rows}
 
     def corpus(self, split: str | None, max_text_length: int) -> Any:
-        """A split, memory-mapped; None when no split is asked for."""
+        """Return a memory-mapped split, or None for None."""
         if split is None:
             return None
         if split not in self.splits:
-            raise ValueError(
-                f"{self.folder} has no split {split!r}, only {', '.join(self.splits)}; prepare it, or set train_split "
-                "and eval_split (null: no evaluation)"
+            known, remedy = (
+                ", ".join(self.splits),
+                "prepare it, or set train_split and eval_split (null: no evaluation)",
             )
+            raise ValueError(f"{self.folder}: no split {split!r}, only {known}; {remedy}")
         key = (split, max_text_length)
         if key not in self.corpora:
             files = self.splits[split]
@@ -121,37 +118,29 @@ class PreparedData:
         return self.corpora[key]
 
     def split_hashes(self, split: str) -> list[str]:
-        """Hashes of a split's files."""
+        """Return the hashes of a split's files."""
         return [self.hashes[file.relative_to(self.folder).as_posix()] for file in self.splits[split]]
 
     def clips(self, split: str) -> pa.RecordBatch:
-        """The clips of a split without their captions, memory-mapped; see `pack_clips`."""
-        return cached_batch(
-            self.folder,
-            f"{split}-clips",
-            digest(self.split_hashes(split)),
-            lambda scratch: pack_clips(self.splits[split], scratch),
-        )
+        """Return the clips of a split without their captions, memory-mapped; see `pack_clips`."""
+        key, files = digest(self.split_hashes(split)), self.splits[split]
+        return cached_batch(self.folder, f"{split}-clips", key, lambda scratch: pack_clips(files, scratch))
 
     def processor_for(self, representation: str | None) -> LexMotionProcessor:
         """
-        The processor that makes `representation` of a motion: the folder's own, or it with a feature extractor fitted
-        anew on the motions of the split `train` and their mirror images, as `prepare` fits it.
+        Return the folder's processor, with its feature extractor refitted if `representation` differs from its own.
 
-        Args:
-            representation: see `LexMotionFeatureExtractor`; None for the own one.
+        As in `prepare`, it is fitted to the motions of the split `train` and their mirror images.
 
         Raises:
-            ValueError: an unknown representation, or there is no split `train` to fit on.
+            ValueError: if the representation is unknown, or the folder has no split `train`.
         """
         if representation in (None, self.processor.feature_extractor.representation):
             return self.processor
         if representation not in self.processors:
             if "train" not in self.splits:
-                raise ValueError(
-                    f"{self.folder} has no split 'train' to fit {representation!r} on; set representation to null, or "
-                    "prepare the folder with the training split"
-                )
+                remedy = "prepare it, or set representation to null"
+                raise ValueError(f"{self.folder}: no split 'train' to fit {representation!r} to; {remedy}")
             clips = self.clips("train")
             motions = packed_frames(clips).split(pc.list_value_length(clips["motion"]).to_pylist())
             self.processors[representation] = self.processor.with_representation(
@@ -160,9 +149,9 @@ class PreparedData:
         return self.processors[representation]
 
     def captions(self, arguments: RunArguments) -> CaptionTable:
-        """What phase i reads: the folder's text corpus, else the training captions, and `extra_captions`."""
+        """Return the captions of phase i: the text corpus, else the training captions, and `extra_captions`."""
         data = arguments.data
-        text = self.folder / "text" / "train.parquet"  # held-out motions were left out when it was written
+        text = self.folder / "text" / "train.parquet"  # written without held-out motions
         extra = None
         if data.extra_captions is not None:
             extra = read_extra_captions(data.extra_captions, self.held_out_ids(data.train_split))
@@ -183,19 +172,15 @@ class PreparedData:
         read: Callable[[], tuple[Sequence[str], Sequence[str]]],
         max_text_length: int,
     ) -> CaptionTable:
-        """Captions, tokenised once: memory-mapped, kept for this `source`, processor and length."""
+        """Return memory-mapped tokenized captions, cached for this `source`, processor and length."""
         tokenizer = self.processor.tokenizer
         processor = {file: value for file, value in self.hashes.items() if file.startswith("processor/")}
-        batch = cached_batch(
-            self.folder,
-            name,
-            digest([source, processor, max_text_length]),
-            lambda _: CaptionTable.pack(*read(), tokenizer, max_text_length),
-        )
+        key = digest([source, processor, max_text_length])
+        batch = cached_batch(self.folder, name, key, lambda _: CaptionTable.pack(*read(), tokenizer, max_text_length))
         return CaptionTable.from_batch(batch, tokenizer)
 
     def held_out_ids(self, train_split: str) -> set[str]:
-        """Ids and base ids of every split but the one trained on."""
+        """Return the ids and base ids of all splits but the training split."""
         others = [str(file) for split, files in self.splits.items() if split != train_split for file in files]
         if not others:
             return set()

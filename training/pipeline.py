@@ -1,9 +1,9 @@
 """
-A recipe from data to model: its tasks in order, each from where the one before ended, restarted where it stopped.
+Run a recipe: train its tasks in order, each from the results of earlier ones, and resume after an interruption.
 
 ```
 output_dir/
-  lexmlm/ cmmm/ lexmmm/ lexcmlp/    checkpoints, log.jsonl, best weights, model/, result.json when finished
+  lexmlm/ cmmm/ lexmmm/ lexcmlp/    checkpoints, log.jsonl, best weights, model/, result.json once finished
   model/                            the trained model and its processor
   run.json                          the run record
 ```
@@ -34,19 +34,19 @@ logger = logging.get_logger(__name__)
 
 def run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathLike] = ()) -> dict[str, Any]:
     """
-    Train one task, or return the result it already has.
+    Train one task, or return its result if it is finished.
 
     Args:
-        arguments: what to train.
-        data: what it is trained on, as the task's `read` gives it.
-        reuse: output folders of tasks; one that finished the same training is copied instead of trained again.
+        arguments: all arguments of the task.
+        data: training data as returned by the task's `read`.
+        reuse: output folders of tasks; a finished, identical training found there is copied instead of repeated.
 
     Returns:
         The content of `<output_dir>/result.json`: `phase`, `fingerprint`, `arguments`, `training`, `acceptance`, and
         the `title`, `card` and `criteria` of the task.
 
     Raises:
-        ValueError: output_dir holds the finished task of another run.
+        ValueError: if output_dir contains the finished task of another run.
     """
     name, task = arguments.name, TASKS[arguments.name]
     output_dir = Path(str(arguments.task.output_dir))
@@ -63,8 +63,8 @@ def run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathLi
                 logger.info(f"{name} is finished already")
                 return {**task.facts(result["acceptance"]), **result}
             raise ValueError(
-                f"{output_dir} holds {name} finished under other arguments, data or initial weights. Delete the "
-                "folder to train it again, or choose another output_dir."
+                f"{output_dir}: contains {name} of other arguments, data or initial weights; delete the folder to "
+                "train it again, or pass another output_dir"
             )
         if (twin := finished_twin(reuse, fingerprint)) is not None:
             logger.info(f"{name} is finished already in {twin}")
@@ -97,14 +97,14 @@ def run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathLi
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:
-    """Write a model and, if it has one, its processor."""
+    """Write a model and its processor, if any."""
     model.save_pretrained(folder)
     if processor is not None:
         processor.save_pretrained(folder)
 
 
 def finished_twin(folders: Sequence[str | os.PathLike], fingerprint: str) -> Path | None:
-    """The first of these output folders of tasks whose training was the same and whose model is still there."""
+    """Return the first of these task folders with the same training and with its model, or None."""
     for folder in map(Path, folders):
         result = folder / "result.json"
         if not result.is_file() or not (folder / "model").is_dir():
@@ -115,9 +115,9 @@ def finished_twin(folders: Sequence[str | os.PathLike], fingerprint: str) -> Pat
 
 
 def copy_task(finished: Path, output_dir: Path) -> dict[str, Any]:
-    """Copy a finished task, its result last: a copy that was cut off is no finished task. Returns the result."""
+    """Copy a finished task and return its result, which is written last so that a partial copy is not taken for it."""
     state = PartialState()
-    state.wait_for_everyone()  # every process has looked before there is a result to be found
+    state.wait_for_everyone()  # no process may find the copied result before all have looked for one
     result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
     if state.is_main_process:
         shutil.copytree(finished / "model", output_dir / "model", dirs_exist_ok=True)
@@ -137,23 +137,23 @@ def train(
     reuse: Sequence[str | os.PathLike] = (),
 ) -> dict[str, Any]:
     """
-    Run all tasks of a recipe in order; finished ones are kept, an interrupted one goes on at its last checkpoint.
+    Run all tasks of a recipe in order; finished ones are kept, an interrupted one resumes from its last checkpoint.
 
     Args:
-        recipe: `tiny`, `small`, `base`, a YAML file, or its content.
+        recipe: `tiny`, `small`, `base`, a YAML file, or a mapping.
         dataset: folder written by `prepare`; None for tasks that need no prepared corpus.
         output_dir: see the module's docstring.
         overrides: see `apply_overrides`.
-        on_task: called with each task's name and result, finished earlier or now.
-        reuse: other output_dirs; a task that one of them finished, the same to its seed and to the weights it began
-            with, is copied instead of trained again.
+        on_task: called with each task's name and result, whether finished earlier or now.
+        reuse: other output_dirs; a finished task with the same arguments, seed, data and initial weights is copied
+            from there instead of trained.
 
     Returns:
-        The run record, also in `output_dir/run.json`.
+        The run record, as written to `output_dir/run.json`.
 
     Raises:
-        ValueError: an unknown argument, or an output_dir of another run.
-        NonFiniteLossError: a loss became NaN or infinite.
+        ValueError: if an argument is unknown or output_dir belongs to another run.
+        NonFiniteLossError: if a loss becomes NaN or infinite.
     """
     output_dir = Path(output_dir)
     content = apply_overrides(load_recipe(recipe), overrides)
@@ -201,13 +201,13 @@ def plan_tasks(
     content: dict[str, Any], dataset: str | os.PathLike | None, output_dir: Path
 ) -> dict[str, RunArguments]:
     """
-    The arguments of every task of a recipe, in order; all are checked before the first one runs.
+    Return the arguments of every task of a recipe in order, all checked before the first one runs.
 
     Raises:
-        ValueError: an unknown argument, or a recipe without a task.
+        ValueError: if an argument is unknown or the recipe has no task.
     """
     if "phases" not in content:
-        raise ValueError("the recipe has no section `phases`; see the recipes in lexmotion/training/recipes")
+        raise ValueError(f"recipe {content['name']!r}: no section `phases`; add one as in lexmotion/training/recipes")
     planned: dict[str, RunArguments] = {}
     for name in TASKS:
         values = task_values(content, name)
@@ -215,14 +215,14 @@ def plan_tasks(
             place = {"output_dir": str(output_dir / name)} | ({} if dataset is None else {"dataset": str(dataset)})
             planned[name] = run_arguments(name, {**values, **place})
     if not planned:
-        raise ValueError(f"the recipe {content['name']!r} skips every phase")
+        raise ValueError(f"recipe {content['name']!r}: all `phases` are skipped; keep one of {', '.join(TASKS)}")
     return planned
 
 
 def finish(
     done: Mapping[str, str], arguments: Mapping[str, RunArguments], sources: Mapping[Any, Any], folder: Path
 ) -> None:
-    """Write the model of a run into its folder: what the last task makes of the finished ones, or its own model."""
+    """Write the final model of a run: as built by the last task's `finish`, else the last task's model."""
     last = list(done)[-1]
     task = TASKS[last]
     if task.finish is None:
@@ -235,5 +235,5 @@ def finish(
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

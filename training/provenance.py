@@ -1,4 +1,4 @@
-"""Where a result came from: machine, versions, commit, and digests of what decides it."""
+"""Provenance of a result: machine, versions, commit, and digests of its inputs."""
 
 import hashlib
 import importlib.metadata
@@ -18,12 +18,12 @@ RECORDED_PACKAGES = ("lexmotion", "torch", "transformers", "accelerate", "datase
 
 
 def provenance() -> dict[str, Any]:
-    """`versions`, `commit` and `machine` of this process."""
+    """Return `versions`, `commit` and `machine` of this process."""
     return {"versions": versions(), "commit": commit(), "machine": machine()}
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a run."""
+    """Return the versions of Python and of the packages that affect results."""
     found = {"python": platform.python_version()}
     for package in RECORDED_PACKAGES:
         try:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Commit of the code, `-dirty` appended when files differ from it; None outside a checkout."""
+    """Return the commit of the code, with `-dirty` appended if files differ from it; None outside a checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -49,12 +49,12 @@ def commit() -> str | None:
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of JSON-safe content, hexadecimal; the order of keys does not matter."""
+    """Return the SHA-256 of JSON-safe content as hexadecimal, independent of the order of keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def folder_fingerprint(folder: str | os.PathLike) -> str:
-    """The fingerprint of a finished task: that of its result, else of its weights."""
+    """Return the fingerprint of a finished task, from its result if it has one, else from its weights."""
     result = Path(folder) / "result.json"
     if result.is_file():
         return json.loads(result.read_text(encoding="utf-8"))["fingerprint"]

@@ -1,5 +1,5 @@
 """
-The whole pipeline on a synthetic corpus, in minutes: what `lexmotion quickstart` runs.
+The implementation of `lexmotion quickstart`: the whole pipeline on a synthetic corpus, in minutes.
 
 ```
 output_dir/
@@ -8,8 +8,8 @@ output_dir/
   run/             the four phases and the run record
   model/           the trained model and its processor
   example.npy      one held-out motion
-  words.png        held-out motions beside the words the model reads in them
-  results.json     everything that is printed, and more
+  words.png        held-out motions and their words in the model
+  results.json     all printed figures and more
 ```
 """
 
@@ -48,24 +48,24 @@ def quickstart(
     console: Console | None = None,
 ) -> dict[str, Any]:
     """
-    Generate, prepare, train, evaluate, save, reload and show.
+    Generate, prepare, train, evaluate, save, reload and print.
 
     Args:
-        output_dir: see the top of this file. Continues there when it holds the same, unfinished quickstart.
-        seed: of the corpus and of the training.
-        num_motions: size of the corpus, see `generate_corpus`; None for the size the figures are promised for.
+        output_dir: see the module's docstring; an unfinished quickstart with the same settings is resumed.
+        seed: seed of the corpus and of the training.
+        num_motions: size of the corpus, see `generate_corpus`; None: the tested size.
         overrides: changes to the recipe `tiny`, see `lexmotion.training.recipe.apply_overrides`.
-        console: where to print; None for the standard output.
+        console: console to print to; None: standard output.
 
     Returns:
         The content of `results.json`: `settings`, `phases` (acceptance figures, criteria and seconds), `retrieval` and
         `lexical` figures on the test split, `checks`, `examples`, `seconds`, and the run record's versions and commit.
 
     Raises:
-        FileExistsError: output_dir holds a quickstart with other settings, or something else.
+        FileExistsError: if output_dir contains a quickstart with other settings, or other files.
     """
     threads = torch.get_num_threads()
-    # Models this small gain nothing from a second thread, and on a busy machine waiting for it costs minutes.
+    # Models this small do not benefit from a second thread, and on a busy machine waiting for it costs minutes.
     torch.set_num_threads(1)
     try:
         return _quickstart(Path(output_dir), seed, num_motions, overrides, console or Console())
@@ -111,25 +111,14 @@ def _quickstart(
     examples = read_words(processor, encoded, spread(len(encoded.ids), SHOWN_MOTIONS), SHOWN_WORDS)
     drawn = [np.load(corpus / "new_joints" / f"{example['id']}.npy", allow_pickle=False) for example in examples]
     np.save(output_dir / "example.npy", drawn[0])
-    readme_picture(
-        [
-            {
-                "positions": positions,
-                "caption": example["caption"],
-                "words": example["words"],
-                "highlight": example["shared"],
-            }
-            for positions, example in zip(drawn[:DRAWN_MOTIONS], examples, strict=False)
-        ],
-        output_dir / "words.png",
-    )
+    pictures = [
+        {"positions": positions, "caption": one["caption"], "words": one["words"], "highlight": one["shared"]}
+        for positions, one in zip(drawn[:DRAWN_MOTIONS], examples, strict=False)
+    ]
+    readme_picture(pictures, output_dir / "words.png")
     phases = {
-        phase: {
-            "seconds": result["training"]["seconds"],
-            "acceptance": result["acceptance"],
-            "criteria": result["criteria"],
-        }
-        for phase, result in record["phases"].items()
+        name: {"seconds": phase["training"]["seconds"], **{part: phase[part] for part in ("acceptance", "criteria")}}
+        for name, phase in record["phases"].items()
     }
     checks = promises(record, report)
     results = {
@@ -147,14 +136,9 @@ def _quickstart(
     console.print(phase_table(record["phases"].values(), "Phases"))
     console.print(retrieval_table(report["retrieval"], f"Retrieval, {len(encoded.ids)} held-out motions"))
     console.print(lexical_table(report["lexical"]))
-    console.print(
-        words_table(
-            [example["caption"] for example in examples],
-            [example["words"] for example in examples],
-            [set(example["shared"]) for example in examples],
-            "What the model reads in motions it has not seen",
-        )
-    )
+    captions, words = ([example[name] for example in examples] for name in ("caption", "words"))
+    shared = [set(example["shared"]) for example in examples]
+    console.print(words_table(captions, words, shared, "Words of held-out motions"))
     for check in checks:
         console.print(f"{'[green]ok[/]' if check.met else '[red]no[/]'}  {escape(check.text)}", highlight=False)
     say(f"done; everything is in {escape(str(output_dir))}, the figures in results.json")
@@ -162,43 +146,32 @@ def _quickstart(
 
 
 def claim(output_dir: Path, settings: dict[str, Any]) -> None:
-    """Take `output_dir` for a quickstart with these settings, new or to be continued."""
+    """Reserve `output_dir` for a quickstart with these settings, new or resumed."""
     path = output_dir / "settings.json"
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         if found != json.loads(json.dumps(settings)):
-            raise FileExistsError(
-                f"{output_dir} holds a quickstart with {found}, not {settings}; choose another --output-dir or "
-                "delete it"
-            )
+            other = f"contains a quickstart with {found}, not {settings}"
+            raise FileExistsError(f"{output_dir}: {other}; delete it or pass another --output-dir")
         return
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir} is no quickstart folder and not empty; choose another --output-dir")
+        raise FileExistsError(f"{output_dir}: not empty and not a quickstart folder; pass another --output-dir")
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
 
 
 def promises(record: dict[str, Any], report: dict[str, Any]) -> list[Criterion]:
-    """What the quickstart as a whole must show."""
+    """Return the criteria of the quickstart as a whole."""
     criteria = [criterion for result in record["phases"].values() for criterion in result["criteria"]]
     met = sum(criterion["met"] for criterion in criteria)
     strict = report["retrieval"]["all-strict"]
     chance = 100.0 / strict["gallery_size"]
     times = strict["t2m/R1"] / chance
     coverage = report["lexical"]["caption_coverage_top10"]
+    recall = f"R@1 {strict['t2m/R1']:.1f} among {strict['gallery_size']} motions"
+    words = f"{coverage:.0%} of its caption's content words"
     return [
         Criterion(f"{met} of {len(criteria)} acceptance criteria met", met, len(criteria), met == len(criteria)),
-        Criterion(
-            f"text-to-motion R@1 {strict['t2m/R1']:.1f} among {strict['gallery_size']} motions: {times:.0f} times "
-            "chance (20 wanted)",
-            times,
-            20.0,
-            times >= 20.0,
-        ),
-        Criterion(
-            f"the top 10 words of a motion cover {coverage:.0%} of its caption's content words (half wanted)",
-            coverage,
-            0.5,
-            coverage > 0.5,
-        ),
+        Criterion(f"text-to-motion {recall}: {times:.0f} times chance (goal: 20)", times, 20.0, times >= 20.0),
+        Criterion(f"the top 10 words of a motion cover {words} (goal: over half)", coverage, 0.5, coverage > 0.5),
     ]

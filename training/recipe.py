@@ -1,7 +1,7 @@
 """
-Recipes: the numbers of one result as YAML, overridden by dotted keys, handed down from the top level to each task.
+Recipes: the arguments behind one result as YAML, with overrides by dotted keys.
 
-A recipe has top-level keys shared by all tasks and one section for each task:
+Top-level keys apply to all tasks; each task has a section of its own:
 
 ```yaml
 seed: 0
@@ -28,15 +28,15 @@ from .arguments import RunArguments, build, convert, plain_type
 from .tasks import TASKS, find_task
 
 RECIPES = Path(__file__).parent / "recipes"
-RECIPE_KEYS = ("name", "description", "phases", "baselines", "compare")  # a recipe's own; all else are arguments
+RECIPE_KEYS = ("name", "description", "phases", "baselines", "compare")  # all other top-level keys are arguments
 
 
 def run_arguments(name: str, values: dict[str, Any]) -> RunArguments:
     """
-    The arguments of one task from a flat mapping.
+    Build the arguments of one task from a flat mapping.
 
     Raises:
-        ValueError: an unknown task, an unknown key (with the nearest known one), or a value of the wrong type.
+        ValueError: if the task or a key is unknown (the message suggests a near one), or a value has the wrong type.
     """
     task = find_task(name)
     values = with_moved_options(name, values)
@@ -44,17 +44,17 @@ def run_arguments(name: str, values: dict[str, Any]) -> RunArguments:
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name} has no argument {key!r}{hint}")
+            help_command = f"see `python -m lexmotion.training {name} --help`"
+            remedy = f"did you mean {near[0]!r}?" if near else help_command
+            raise ValueError(f"{name}: unknown argument {key!r}; {remedy}")
     return RunArguments(name, *(build(part, values) for part in task.parts))
 
 
 def with_moved_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """
-    The values of a recipe or of a finished run, with training options of earlier versions where they are today.
+    Move training options of earlier versions, in the values of a recipe or a finished run, to their current place.
 
-    Some options of a task were fields of the model configurations, see `Task.moved`; a task takes those that are its
-    own and leaves the others out.
+    Some task arguments used to be fields of the model configurations (`Task.moved`); those of other tasks are dropped.
     """
     values = dict(values)
     for section in ("model_config", "motion_config"):
@@ -68,11 +68,11 @@ def with_moved_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_recipe(recipe: str | os.PathLike | dict) -> dict[str, Any]:
     """
-    A recipe as a mapping: by name (`tiny`, `small`, `base`), by path of a YAML file, or as it is.
+    Load a recipe by name (`tiny`, `small`, `base`) or from a YAML file, or copy one given as a mapping.
 
     Raises:
-        FileNotFoundError: neither a known name nor a file.
-        ValueError: not a mapping, or a section of an unknown task.
+        FileNotFoundError: if it is neither a known name nor a file.
+        ValueError: if it is not a mapping or has a section for an unknown task.
     """
     if isinstance(recipe, dict):
         content = json.loads(json.dumps(recipe))
@@ -82,34 +82,34 @@ def load_recipe(recipe: str | os.PathLike | dict) -> dict[str, Any]:
             path = RECIPES / f"{recipe}.yaml"
         if not path.is_file():
             known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-            raise FileNotFoundError(f"no recipe {str(recipe)!r}: neither a YAML file nor one of {known}")
+            raise FileNotFoundError(f"no recipe {str(recipe)!r}; pass one of {known} or the path of a YAML file")
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         content.setdefault("name", path.stem)
     if not isinstance(content, dict):
-        raise ValueError(f"a recipe is a mapping, got {type(content).__name__}")
+        raise ValueError(f"recipe: got {type(content).__name__}; write it as a mapping of keys to values")
     unknown = set(content.get("phases") or {}) - set(TASKS)
     if unknown:
-        raise ValueError(f"unknown tasks {sorted(unknown)} in the recipe; the tasks are {', '.join(TASKS)}")
+        raise ValueError(f"recipe: unknown tasks {sorted(unknown)} in `phases`; use {', '.join(TASKS)}")
     return content
 
 
 def apply_overrides(recipe: dict[str, Any], overrides: dict[str, Any] | list[str] | None) -> dict[str, Any]:
     """
-    A copy of the recipe with dotted keys replaced.
+    Return a copy of the recipe with dotted keys replaced.
 
     Args:
-        overrides: `{"phases.lexcmlp.num_steps": 100}` or `["lexcmlp.num_steps=100"]`; `phases.` may be left out, and
-            strings are read as YAML. A task set to `false` is skipped.
+        overrides: `{"phases.lexcmlp.num_steps": 100}` or `["lexcmlp.num_steps=100"]`; `phases.` is optional, and
+            strings are parsed as YAML. A task set to `false` is skipped.
 
     Raises:
-        ValueError: an override without `=`, or a path through something that is not a mapping.
+        ValueError: if an override has no `=`, or its key leads through a value that is not a section.
     """
     recipe = json.loads(json.dumps(recipe))
     if isinstance(overrides, list | tuple):
         pairs = [item.partition("=") for item in overrides]
         for key, separator, _ in pairs:
             if not separator:
-                raise ValueError(f"an override is key=value, got {key!r}")
+                raise ValueError(f"override: got {key!r}; write it as key=value")
         overrides = {key: value for key, _, value in pairs}
     for key, value in (overrides or {}).items():
         *path, last = key.split(".")
@@ -122,53 +122,50 @@ def apply_overrides(recipe: dict[str, Any], overrides: dict[str, Any] | list[str
                 node[name] = {}
             node = node[name]
             if not isinstance(node, dict):
-                raise ValueError(f"cannot set {key}: {'.'.join(path[: depth + 1])} is {node!r}, not a section")
+                parent = ".".join(path[: depth + 1])
+                raise ValueError(f"override {key}: {parent} is {node!r}, not a section; override {parent} instead")
         node[last] = value
     return recipe
 
 
 def task_values(recipe: dict[str, Any], name: str) -> dict[str, Any] | None:
     """
-    The flat values of one task: top-level keys under the task's own. None when the recipe skips the task.
+    Return the flat values of one task, its own section over the top-level keys; None if the recipe skips the task.
 
-    A top-level key that only other tasks know is left out; `RECIPE_KEYS` are the recipe's own.
+    Top-level keys that only other tasks have are left out.
     """
     if "phases" not in recipe:
         return {key: value for key, value in recipe.items() if key not in RECIPE_KEYS}
     section = (recipe["phases"] or {}).get(name, False)
     if section is False:
         return None
-    if section is None:
-        section = {}
-    if section.get("skip"):
-        return None
-    own = {key: value for key, value in section.items() if key != "skip"}
-    return {**_shared_values(recipe, name), **own}
+    section = dict(section or {})
+    return None if section.pop("skip", None) else {**_shared_values(recipe, name), **section}
 
 
 def baseline_values(recipe: dict[str, Any], system: str, vectors: str = "dense") -> dict[str, Any]:
     """
-    The flat values of a baseline: the recipe's top-level keys under those of its section `baselines`.
+    Return the flat values of a baseline, its entry in the section `baselines` over the top-level keys.
 
     Args:
-        system: `temos`, `t2m`, `tmr` or `motion_patches`. vectors: `dense` or `lexicon`.
+        system: `temos`, `t2m`, `tmr` or `motion_patches`.
+        vectors: `dense` or `lexicon`.
 
     Raises:
-        ValueError: the recipe has no such baseline.
+        ValueError: if the recipe has no such baseline.
     """
     sections = recipe.get("baselines") or {}
     if system not in sections:
-        raise ValueError(
-            f"the recipe {recipe.get('name')!r} has no baseline {system!r}, only {', '.join(sections) or 'none'}"
-        )
+        known = ", ".join(sections) or "none"
+        raise ValueError(f"recipe {recipe.get('name')!r}: no baseline {system!r}, only {known}; add it to `baselines`")
     shared = _shared_values(recipe, "baseline")
-    for name in ("text_config", "motion_config", "model_config"):  # LexMotion's sizes, which no baseline reads
+    for name in ("text_config", "motion_config", "model_config"):  # sizes of LexMotion, not of baselines
         shared.pop(name, None)
     return {**shared, "system": system, "vectors": vectors, **(sections[system] or {})}
 
 
 def _shared_values(recipe: dict[str, Any], name: str) -> dict[str, Any]:
-    """Top-level values that the task knows, and those that no task knows, to be reported."""
+    """Return the top-level values that the task has, and those that no task has so that they are reported."""
     here = TASKS[name].argument_names()
     everywhere = set().union(*(task.argument_names() for task in TASKS.values()))
     return {
@@ -180,7 +177,7 @@ def _shared_values(recipe: dict[str, Any], name: str) -> dict[str, Any]:
 
 def parse_arguments(name: str, argv: list[str] | None = None) -> RunArguments:
     """
-    Arguments of `python -m lexmotion.training NAME`: `--config recipe.yaml` gives defaults, flags override them.
+    Parse the command line of `python -m lexmotion.training NAME`; flags override the recipe given by `--config`.
 
     Example:
         >>> parse_arguments("lexcmlp", ["--num_steps", "10", "--learning_rate", "1e-3"]).task.learning_rate
@@ -190,7 +187,7 @@ def parse_arguments(name: str, argv: list[str] | None = None) -> RunArguments:
     parser = argparse.ArgumentParser(
         prog=f"python -m lexmotion.training {name}", description=f"{task.title}: {task.summary}"
     )
-    parser.add_argument("--config", help="A recipe by name or path; every other flag overrides it.")
+    parser.add_argument("--config", help="Recipe, by name or path; all other flags override it.")
     for part in task.parts:
         group = parser.add_argument_group(part.__name__, (part.__doc__ or "").strip().splitlines()[0])
         hints = typing.get_type_hints(part)
@@ -212,5 +209,5 @@ def parse_arguments(name: str, argv: list[str] | None = None) -> RunArguments:
         if values is None and "system" in task.argument_names():
             values = baseline_values(content, given.get("system", task.arguments.system))
     if values is None:
-        raise ValueError(f"the recipe {recipe!r} skips {name}; add the section or leave --config out")
+        raise ValueError(f"recipe {recipe!r} skips {name}; add a section for it or leave out --config")
     return run_arguments(name, {**values, **given})

@@ -1,4 +1,4 @@
-"""Ramps: learning rate, sparsity weight, teacher momentum, weight average."""
+"""Schedules of the learning rate, the sparsity weight, the teacher's momentum and the weight average."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -11,13 +11,14 @@ def learning_rate_factor(
     step: int, num_steps: int, warmup_steps: int, kind: str = "cosine", minimum: float = 0.0
 ) -> float:
     """
-    Share of the peak learning rate at a step: linear warm-up, then cosine, linear or constant.
+    Return the learning rate at a step as a share of the peak: linear warm-up, then cosine, linear or constant.
 
     Args:
-        step: optimiser steps already taken, 0-based.
-        num_steps: steps of the run; the decay ends there.
+        step: optimiser steps already taken.
+        num_steps: steps of the run, at which the decay ends.
         warmup_steps: the factor is (step + 1) / warmup_steps before this step.
-        minimum: the factor at the end of the decay.
+        kind: `cosine`, `linear` or `constant`.
+        minimum: factor at the end of the decay.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -29,49 +30,47 @@ def learning_rate_factor(
     elif kind == "constant":
         decay = 1.0
     else:
-        raise ValueError(f"lr_scheduler must be cosine, linear or constant, got {kind!r}")
+        raise ValueError(f"lr_scheduler: got {kind!r}; pass cosine, linear or constant")
     return minimum + (1.0 - minimum) * decay
 
 
 def quadratic_warmup(step: int, warmup_steps: int) -> float:
-    """Share of the FLOPS weight at a step: (step / warmup)^2, then 1 (SPLADE)."""
+    """Return the FLOPS weight at a step as a share of its final value: (step / warmup)^2, then 1 (SPLADE)."""
     return 1.0 if warmup_steps <= 0 else min(1.0, step / warmup_steps) ** 2
 
 
 def cosine_momentum(step: int, num_steps: int, start: float) -> float:
-    """Momentum of a teacher: from `start` to 1 along half a cosine."""
+    """Return the momentum of a teacher, which grows from `start` to 1 along half a cosine."""
     return 1.0 - (1.0 - start) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / max(1, num_steps))))
 
 
 class SparsityController:
     """
-    The weight of a FLOPS term: quadratic warm-up, then corrections that hold the mean number of active words.
+    The weight of a FLOPS term: quadratic warm-up, then corrections towards a mean number of active words.
 
     Args:
         weight: lambda after the warm-up.
-        warmup_steps: steps of the quadratic ramp; corrections start after it.
-        target: mean active words to hold; None: the weight stays.
+        warmup_steps: steps of the quadratic warm-up; corrections start after it.
+        target: mean number of active words to hold; None: no corrections.
         interval: steps between corrections.
-        factor: lambda is multiplied by `factor` when more words than the target were active, by 2 - factor when fewer.
+        factor: lambda is multiplied by `factor` if more words than `target` are active, else by 2 - `factor`.
     """
 
     def __init__(
         self, weight: float, warmup_steps: int, target: int | None = None, interval: int = 50, factor: float = 1.05
     ):
         if interval < 1:
-            raise ValueError(f"interval must be at least 1 step, got {interval}")
+            raise ValueError(f"interval: got {interval}; pass at least 1 step (sparsity_interval)")
         self.base, self.warmup_steps, self.target = weight, warmup_steps, target
         self.interval, self.factor = interval, factor
-        self.scale = 1.0
-        self.total = 0.0
-        self.count = 0
+        self.scale, self.total, self.count = 1.0, 0.0, 0
 
     def weight(self, step: int) -> float:
-        """Lambda at a step."""
+        """Return lambda at a step."""
         return self.base * self.scale * quadratic_warmup(step, self.warmup_steps)
 
     def observe(self, step: int, active_words: float) -> None:
-        """Take note of the mean active words of one step; every `interval` steps after the warm-up, correct."""
+        """Record the mean active words of a step; every `interval` steps after the warm-up, correct lambda."""
         if self.target is None or step < self.warmup_steps:
             return
         self.total += active_words
@@ -90,12 +89,12 @@ class SparsityController:
 
 class WeightAverage:
     """
-    Exponential moving average of trainable weights, evaluated and saved in their place.
+    Exponential moving average of trainable weights, which is evaluated and saved in their place.
 
-    The decay ramps as min(decay, (1 + step) / (10 + step)), so that short runs do not average the initial weights in.
+    The decay is min(decay, (1 + step) / (10 + step)), so that the initial weights do not dominate short runs.
 
     Args:
-        parameters: (name, parameter) pairs; the average starts as their copy.
+        parameters: (name, parameter) pairs; the average is initialized with a copy.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, torch.nn.Parameter]], decay: float):
@@ -105,7 +104,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the weights after step number `step` (0-based)."""
+        """Update the average with the weights after step number `step` (0-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(
             list(self.shadow.values()), [self.parameters[name].detach() for name in self.shadow], 1.0 - decay
@@ -113,7 +112,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model holds the averaged weights inside this context and its own again after it."""
+        """Swap the averaged weights into the model inside this context."""
         self._swap()
         try:
             yield
@@ -122,7 +121,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def copy_to_parameters(self) -> None:
-        """Replace the model's weights by their average, for good."""
+        """Replace the model's weights by their average permanently."""
         for name, parameter in self.parameters.items():
             parameter.copy_(self.shadow[name])
 
@@ -139,6 +138,7 @@ class WeightAverage:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         if set(state) != set(self.shadow):
-            raise ValueError(f"the average holds other weights: {sorted(set(state) ^ set(self.shadow))[:5]} differ")
+            differing = sorted(set(state) ^ set(self.shadow))[:5]
+            raise ValueError(f"ema.safetensors: {differing} differ from the model's weights; pass another output_dir")
         for name, tensor in state.items():
             self.shadow[name].copy_(tensor)

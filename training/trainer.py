@@ -1,10 +1,10 @@
 """
-The one training loop. A task says which rows it reads, how a batch is made and what its loss is; the rest is here.
+The training loop of all tasks. A task defines its rows, how they become a batch, and the loss.
 
-Everything random is a function of (seed, task, step, process): the permutation, the augmentation, the masks, and the
-generator of dropout, which is seeded anew for every forward pass. What a step needs from the past - weights,
-optimiser, averaged weights, the task's own state - is in the checkpoint. So a run killed at any moment and started
-again computes the same losses as one that was never interrupted.
+All randomness is a function of (seed, task, step, process): permutation, augmentation, masks, and dropout, whose
+generator is reseeded for every forward pass. The checkpoint contains the rest of the state: weights, optimiser,
+averaged weights and the task's own state. So a run that is killed and restarted computes the same losses as an
+uninterrupted one.
 """
 
 import json
@@ -21,21 +21,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from lexmotion.common.files import write_text
 
 from .arguments import RunArguments
-from .batches.order import BatchOrder, BatchRandom, derive_seed
-from .checkpoints import (
-    CheckpointFolder,
-    load_unique_state,
-    read_optimizer,
-    read_state,
-    read_tensors,
-    unique_state,
-)
+from .batches.order import Batch, BatchOrder, BatchRandom, derive_seed
+from .checkpoints import CheckpointFolder, load_unique_state, read_optimizer, read_state, read_tensors, unique_state
 from .data import Splits
 from .schedules import WeightAverage, learning_rate_factor
 
@@ -43,22 +37,22 @@ logger = logging.get_logger(__name__)
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss or a gradient is NaN or infinite. The message names the step, the parts of the loss and the rows."""
+    """A loss or a gradient is NaN or infinite; the message names the step, the parts of the loss and the rows."""
 
     @classmethod
-    def of(cls, trainer: "Trainer", values: dict[str, float], seen: list[torch.Tensor]) -> "NonFiniteLossError":
-        """The error of a step of `trainer`: its values, and the rows it has seen."""
+    def of(cls, trainer: "Trainer", values: dict[str, float], seen: list[Tensor]) -> "NonFiniteLossError":
+        """Build the error of a step from its loss values and the rows seen."""
         shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
         names = ", ".join(trainer.row_names(torch.cat(seen)))
         return cls(
-            f"{trainer.name} step {trainer.state.step + 1}: {shown}. Rows of the batch on process {trainer.rank}: "
-            f"{names}. Look at these rows for broken data; else lower learning_rate "
-            f"({trainer.args.learning_rate:g}) or use mixed_precision: no."
+            f"{trainer.name} step {trainer.state.step + 1}: {shown}; check the rows of the batch on process "
+            f"{trainer.rank} for broken data: {names}; else lower learning_rate ({trainer.args.learning_rate:g}) or "
+            "set mixed_precision: no"
         )
 
 
 def make_accelerator(arguments: RunArguments) -> Accelerator:
-    """An Accelerator for one task; tasks of one process may differ in precision."""
+    """Return an Accelerator for one task; tasks of one process may differ in precision."""
     task = arguments.task
     if AcceleratorState._shared_state:
         AcceleratorState._reset_state(reset_partial_state=False)
@@ -74,7 +68,7 @@ def make_accelerator(arguments: RunArguments) -> Accelerator:
 
 @dataclass
 class TrainerState:
-    """What the loop remembers between steps, saved with every checkpoint."""
+    """State of the loop between steps, saved with every checkpoint."""
 
     step: int = 0
     best: dict[str, Any] | None = None
@@ -85,8 +79,8 @@ class TrainerState:
     stopped: str | None = None
 
 
-def mean_over_processes(losses: dict[str, torch.Tensor], accelerator: Accelerator) -> dict[str, float]:
-    """Scalars as Python floats, the same on every process."""
+def mean_over_processes(losses: dict[str, Tensor], accelerator: Accelerator) -> dict[str, float]:
+    """Return scalars, averaged over processes, as Python floats."""
     stacked = torch.stack([value.detach().float().reshape(()) for value in losses.values()])
     if accelerator.num_processes > 1:
         stacked = accelerator.reduce(stacked, "mean")
@@ -95,25 +89,26 @@ def mean_over_processes(losses: dict[str, torch.Tensor], accelerator: Accelerato
 
 class TrainingLog:
     """
-    `log.jsonl` of a run, and the trackers beside it.
+    `log.jsonl` of a run, and its trackers.
 
     Args:
-        path: of the file. accelerator: whose main process writes it.
-        steps: training steps whose mean is one line. trackers: write to the accelerator's trackers too.
+        path: path of the file, written by the main process of `accelerator`.
+        steps: training steps averaged in one line.
+        trackers: also write to the accelerator's trackers.
     """
 
     def __init__(self, path: Path, accelerator: Accelerator, steps: int, trackers: bool):
         self.path, self.accelerator, self.steps, self.trackers = path, accelerator, steps, trackers
 
     def gather(self, state: TrainerState, losses: dict[str, float]) -> bool:
-        """Add a step to the window; True when the window is full."""
+        """Add a step to the window; return True if the window is full."""
         for name, value in losses.items():
             state.window[name] = state.window.get(name, 0.0) + value
         state.window_steps += 1
         return state.step % self.steps == 0
 
     def flush(self, state: TrainerState, **facts: float) -> None:
-        """Write the means of the window behind `facts`, and begin a new one."""
+        """Write `facts` and the means of the window, and start a new window."""
         means = {name: value / state.window_steps for name, value in state.window.items()}
         self.write({"step": state.step, **facts, **means, "seconds": round(state.elapsed, 2)})
         state.window, state.window_steps = {}, 0
@@ -127,7 +122,7 @@ class TrainingLog:
             self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])
 
     def trim(self, step: int) -> None:
-        """Drop lines written after the checkpoint of a step: what they say is computed again."""
+        """Drop the lines written after the checkpoint of a step, since those steps are repeated."""
         if not self.path.is_file():
             return
         kept = []
@@ -142,20 +137,20 @@ class TrainingLog:
 
 class Trainer:
     """
-    Train one task. A subclass defines `collate` and `compute_loss`, and of the other hooks what it needs.
+    Train one task. A subclass defines `collate`, `compute_loss` and any other hooks it needs.
 
     Args:
-        model: the task's model, with its initial weights.
-        arguments: see `arguments.py`; `arguments.task.output_dir` must be set.
-        splits: what is read, in memory; without an evaluation split nothing is evaluated, the last weights count.
-        fingerprint: of everything that decides the run beyond the arguments (data, initial weights); a checkpoint
-            with another one is refused.
-        accelerator: made from the arguments when not given.
+        model: the task's model with its initial weights.
+        arguments: all arguments of the run; `arguments.task.output_dir` must be set.
+        splits: the data; without an evaluation split the last weights are kept.
+        fingerprint: hash of everything beyond the arguments that affects results (data, initial weights); a checkpoint
+            with another fingerprint is rejected.
+        accelerator: built from the arguments if not given.
     """
 
-    metric = "loss"  # of `evaluate`, chooses the best checkpoint
+    metric = "loss"  # value of `evaluate` that selects the best checkpoint
     greater_is_better = False
-    undecayed: tuple[str, ...] = ()  # ends of names of parameters without decay, beside biases and normalisations
+    undecayed: tuple[str, ...] = ()  # name endings of parameters without weight decay, beside biases and norms
 
     def __init__(
         self,
@@ -167,7 +162,7 @@ class Trainer:
     ):
         self.name, self.arguments, self.args, self.data = arguments.name, arguments, arguments.task, arguments.data
         if self.args.output_dir is None:
-            raise ValueError("output_dir is not set; say where checkpoints are written")
+            raise ValueError("output_dir: got None; pass a folder for checkpoints")
         self.model, self.processor = model, splits.processor
         self.train_corpus, self.eval_corpus = splits.train, splits.evaluation
         self.fingerprint = fingerprint
@@ -193,66 +188,62 @@ class Trainer:
         self.warmup_steps = round(self.args.warmup_ratio * self.num_steps)
         self.prepare_schedules()
 
-    # ---- what a task defines --------------------------------------------------------------------------------------
+    # ---- hooks of a task ------------------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Build what `collate` needs. Runs before the number of steps is known."""
+        """Build what `collate` needs; the number of steps is not yet known."""
 
     def prepare_schedules(self) -> None:
-        """Build what depends on `num_steps`: ramps and controllers."""
+        """Build what depends on `num_steps`: schedules and controllers."""
 
-    def row_lengths(self) -> torch.Tensor:
-        """How long each row is that a permutation of the training split runs over, in whatever padding costs: (R,)."""
+    def row_lengths(self) -> Tensor:
+        """Return the length of each training row, in the unit that padding costs: (R,)."""
         return torch.ones(len(self.train_corpus))
 
-    def row_names(self, rows: torch.Tensor) -> list[str]:
-        """How rows are called in messages."""
+    def row_names(self, rows: Tensor) -> list[str]:
+        """Return names of rows for messages."""
         return [str(row) for row in rows.tolist()]
 
     def parameter_groups(self) -> dict[str, tuple[str, float | None]]:
-        """
-        Group and peak learning rate of parameters, by name; a rate of 0 freezes.
-
-        Those that are not named, or whose rate is None, learn at `learning_rate`.
-        """
+        """Return parameter name -> (group, peak rate); 0 freezes, None and missing names use `learning_rate`."""
         return {}
 
     def training_context(self) -> AbstractContextManager:
-        """Within it the model, on its device, is trained and ends with its final weights."""
+        """Wrap the training of the model on its device, up to the final weights."""
         return nullcontext()
 
-    def trainable_state(self) -> dict[str, torch.Tensor]:
-        """The tensors that a checkpoint keeps, on the CPU."""
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Return the tensors of a checkpoint, on the CPU."""
         return unique_state(self.model)
 
-    def load_trainable_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Inverse of `trainable_state`, in place."""
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Load the result of `trainable_state` in place."""
         load_unique_state(self.model, state)
 
-    def collate(self, corpus: Any, rows: torch.Tensor, random: BatchRandom, augment: bool) -> dict[str, torch.Tensor]:
-        """Arguments of the model for these rows of a split, on the CPU. A function of its arguments alone."""
+    def collate(self, corpus: Any, rows: Tensor, random: BatchRandom, augment: bool) -> Batch:
+        """Return the model's arguments for these rows of a split, on the CPU, as a pure function of the arguments."""
         raise NotImplementedError
 
-    def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Named parts; `loss` is what is minimised. Scalars whose mean over processes is the global value."""
+    def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return named scalars; `loss` is minimised, and the global value is the mean over processes."""
         raise NotImplementedError
 
     def finished_model(self) -> Any:
-        """What is saved when the task is over: all of it, or the part that later tasks read."""
+        """Return the model to save: all of it, or the part that later tasks need."""
         return self.model
 
     def after_step(self, losses: dict[str, float]) -> None:
-        """Called after every optimiser step (`self.state.step` counts it), with the step's mean values."""
+        """Update after each optimiser step (`self.state.step` includes it), given the step's mean values."""
 
     def phase_state(self) -> dict[str, Any]:
-        """What `after_step` remembers, JSON-safe."""
+        """Return the JSON-safe state of `after_step`."""
         return {}
 
     def load_phase_state(self, state: dict[str, Any]) -> None:
-        """Inverse of `phase_state`."""
+        """Load the result of `phase_state`."""
 
     def evaluate(self) -> dict[str, float]:
-        """Mean values of `compute_loss` over the evaluation split: no augmentation, the same masks every time."""
+        """Return the means of `compute_loss` over the evaluation split, unaugmented and with fixed masks."""
         totals: dict[str, float] = {}
         rows_seen = 0
         for count, batch in self.evaluation_batches():
@@ -264,7 +255,7 @@ class Trainer:
         return {name: value / rows_seen for name, value in totals.items()}
 
     def acceptance(self) -> dict[str, float]:
-        """What the task promises beyond its loss, measured with the final weights on the evaluation split."""
+        """Return acceptance figures beyond the loss, measured with the final weights on the evaluation split."""
         return {}
 
     # ---- the loop -------------------------------------------------------------------------------------------------
@@ -274,11 +265,11 @@ class Trainer:
         Run or resume the task; the model ends with its best (or last, or averaged) weights.
 
         Returns:
-            `steps`, `best` (step and metric), `evaluation` (the last one), `seconds` and `stopped` (why, if early).
+            `steps`, `best` (step and metric), the last `evaluation`, `seconds`, and the reason if `stopped` early.
 
         Raises:
-            NonFiniteLossError: a loss or gradient is NaN or infinite.
-            ValueError: output_dir holds checkpoints of a run with other arguments.
+            NonFiniteLossError: if a loss or gradient is NaN or infinite.
+            ValueError: if output_dir contains checkpoints of a run with other arguments.
         """
         if self.accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -299,7 +290,7 @@ class Trainer:
 
     @contextmanager
     def ready(self) -> Iterator[tuple[torch.nn.Module, Any]]:
-        """Model and optimiser as `step` wants them, where the last checkpoint left them."""
+        """Yield the prepared model and optimiser, resumed from the last checkpoint."""
         self.model.to(self.device)
         with self.training_context():
             self.optimizer = self.make_optimizer()
@@ -326,7 +317,6 @@ class Trainer:
             desc=self.name,
             disable=not (self.args.progress and self.accelerator.is_main_process),
             dynamic_ncols=True,
-            leave=True,
         )
         accumulation = self.args.gradient_accumulation_steps
         finished = self.state.step >= self.num_steps or self.state.stopped is not None
@@ -337,12 +327,10 @@ class Trainer:
                 finished = self.state.step >= self.num_steps
                 if not finished and self.out_of_time():
                     finished, self.state.stopped = True, f"max_minutes={self.args.max_minutes}"
-                    logger.warning(f"{self.name} ends after {self.state.step} of {self.num_steps} steps: max_minutes")
+                    logger.warning(f"{self.name}: max_minutes reached at step {self.state.step} of {self.num_steps}")
                 progress.update()
-                progress.set_postfix(
-                    {name: f"{value:.3g}" for name, value in losses.items() if name not in ("grad_norm",)},
-                    refresh=False,
-                )
+                shown = {name: f"{value:.3g}" for name, value in losses.items() if name != "grad_norm"}
+                progress.set_postfix(shown, refresh=False)
                 if self.log.gather(self.state, losses) or finished:
                     self.log.flush(
                         self.state,
@@ -370,7 +358,7 @@ class Trainer:
             group["lr"] = group["peak_learning_rate"] * factor
         accumulation = self.args.gradient_accumulation_steps
         means: dict[str, float] = {}
-        seen: list[torch.Tensor] = []
+        seen: list[Tensor] = []
         for micro in range(accumulation):
             number = self.state.step * accumulation + micro
             rows, batch = next(batches)
@@ -400,11 +388,11 @@ class Trainer:
         return means
 
     @contextmanager
-    def batches(self) -> Iterator[Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]]:
-        """(rows, batch) of the coming steps; assembled ahead in a thread where an accelerator does the rest."""
+    def batches(self) -> Iterator[Iterator[tuple[Tensor, Batch]]]:
+        """Yield an iterator of (rows, batch) of the coming steps, prefetched by a thread if an accelerator is used."""
         first = self.state.step * self.args.gradient_accumulation_steps
 
-        def assemble(number: int, whole: torch.Tensor):
+        def assemble(number: int, whole: Tensor):
             seed = derive_seed(self.args.seed, self.name, "batch", number)
             random = BatchRandom(seed, self.order.batch_size, self.rank, self.world, whole)
             rows = random.own(whole)
@@ -447,18 +435,11 @@ class Trainer:
                 weight.requires_grad_(False)
                 continue
             decays = weight.ndim > 1 and not name.endswith(self.undecayed)
-            group = groups.setdefault(
-                (kind, decays),
-                {
-                    "params": [],
-                    "lr": rate,
-                    "peak_learning_rate": rate,
-                    "weight_decay": self.args.weight_decay if decays else 0.0,
-                },
-            )
-            group["params"].append(weight)
+            decay = self.args.weight_decay if decays else 0.0
+            group: dict[str, Any] = {"params": [], "lr": rate, "peak_learning_rate": rate, "weight_decay": decay}
+            groups.setdefault((kind, decays), group)["params"].append(weight)
         if not groups:
-            raise ValueError("every learning rate is 0: nothing would be trained")
+            raise ValueError("learning_rate: all rates are 0, which freezes all weights; raise one of them")
         return torch.optim.AdamW(
             [groups[key] for key in sorted(groups)],
             lr=self.args.learning_rate,
@@ -469,19 +450,17 @@ class Trainer:
 
     # ---- helpers --------------------------------------------------------------------------------------------------
 
-    def evaluation_batches(
-        self, limit: int | None = None, shared: bool = True
-    ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    def evaluation_batches(self, limit: int | None = None, shared: bool = True) -> Iterator[tuple[int, Batch]]:
         """
-        The evaluation split in order, without augmentation, the same masks every time.
+        Iterate over the evaluation split in order, unaugmented and with fixed masks.
 
         Args:
-            limit: rows at most.
-            shared: processes take a part each, the last batch filled up so that all take part in every collective;
-                else every process gets all rows.
+            limit: maximum number of rows.
+            shared: split the rows over the processes, padding the last batch so that all take part in every
+                collective; else every process gets all rows.
 
         Yields:
-            Rows counted by the batch, over all processes, and the model's arguments on the device.
+            Number of rows of the batch over all processes, and the model's arguments on the device.
         """
         rank, world = (self.rank, self.world) if shared else (0, 1)
         corpus, size = self.eval_corpus, self.args.eval_batch_size or self.args.batch_size
@@ -493,7 +472,7 @@ class Trainer:
             random = BatchRandom(derive_seed("evaluation", self.name, number), wanted, rank, world)
             yield count, self.to_device(self.collate(corpus, rows, random, augment=False))
 
-    def to_device(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def to_device(self, batch: Batch) -> Batch:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def out_of_time(self) -> bool:
@@ -508,14 +487,14 @@ class Trainer:
     # ---- evaluation, log, checkpoints -----------------------------------------------------------------------------
 
     def choose_best(self) -> None:
-        """Evaluate; keep the weights aside when they are the best so far."""
+        """Evaluate, and save the weights if they are the best so far."""
         self.model.eval()
         averaged = self.average.applied() if self.average is not None else nullcontext()
         with averaged, torch.no_grad():
             values = self.evaluate()
             self.state.last_evaluation = values
             if self.metric not in values:
-                raise KeyError(f"{type(self).__name__}.evaluate gave {sorted(values)}, not the metric {self.metric!r}")
+                raise KeyError(f"{type(self).__name__}.evaluate: {sorted(values)} lacks {self.metric!r}; return it")
             value = values[self.metric]
             best = self.state.best
             sign = 1.0 if self.greater_is_better else -1.0
@@ -528,7 +507,7 @@ class Trainer:
         self.log.write({"step": self.state.step, **{f"eval_{name}": value for name, value in values.items()}})
 
     def save_checkpoint(self) -> None:
-        """Everything `resume` needs, on the main process."""
+        """Save everything `resume` needs, on the main process."""
         if self.accelerator.is_main_process:
             state = {
                 **vars(self.state),
@@ -547,30 +526,24 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def resume(self) -> None:
-        """Continue from the newest sound checkpoint; without one, start the log anew."""
+        """Continue from the newest intact checkpoint, or start with an empty log."""
         folder = self.checkpoints.latest() if self.args.resume else None
         if folder is None and self.args.resume and self.checkpoints.steps():
             step = self.checkpoints.steps()[-1]
             raise ValueError(
-                f"{self.checkpoints.path(step)} cannot be resumed from: {self.checkpoints.fault(step)}; nor can an "
-                "earlier one. Nothing was changed: put a sound copy back, choose another output_dir, or give it up "
-                "with resume: false"
+                f"{self.checkpoints.path(step)}: {self.checkpoints.fault(step)}, and no earlier checkpoint is intact; "
+                "restore a copy, pass another output_dir, or discard the run with resume: false"
             )
         if folder is not None:
             saved = read_state(folder)
             ours = json.loads(json.dumps(self.arguments.defining()))
-            changed = sorted(
-                name
-                for name in {*ours, *saved["arguments"]}
-                if ours.get(name, "(none)") != saved["arguments"].get(name, "(none)")
-            )
+            old = saved["arguments"]
+            changed = sorted(name for name in {*ours, *old} if ours.get(name, "(none)") != old.get(name, "(none)"))
             if changed or saved["fingerprint"] != self.fingerprint:
-                what = ", ".join(
-                    f"{name} was {saved['arguments'].get(name)!r}, is {ours.get(name)!r}" for name in changed
-                )
+                what = ", ".join(f"{name} was {old.get(name)!r}, is {ours.get(name)!r}" for name in changed)
                 raise ValueError(
-                    f"{folder} belongs to another run: {what or 'the corpus or the initial weights differ'}. Choose "
-                    "another output_dir, restore the arguments, or start over with resume: false."
+                    f"{folder}: {what or 'the corpus or the initial weights differ'}; pass another output_dir, "
+                    "restore the arguments, or start over with resume: false"
                 )
             self.load_trainable_state(read_tensors(folder, "model.safetensors"))
             self.optimizer.load_state_dict(read_optimizer(folder))
@@ -582,14 +555,14 @@ class Trainer:
                 self.state.stopped = None  # more time was granted
             logger.info(f"{self.name}: resumed from {folder} at step {self.state.step} of {self.num_steps}")
         if self.accelerator.is_main_process:
-            # What comes after the resumed step is damaged or will be computed again.
+            # Everything after the resumed step is damaged or will be computed again.
             self.checkpoints.discard_after(self.state.step)
             CheckpointFolder(self.output_dir / "best").discard_after(self.state.step)
             self.log.trim(self.state.step)
         self.accelerator.wait_for_everyone()
 
     def load_final_weights(self) -> None:
-        """Give the model the best weights on the evaluation split, else the averaged ones, else leave the last."""
+        """Load the best weights on the evaluation split, else the averaged weights, else keep the last."""
         best = CheckpointFolder(self.output_dir / "best", limit=1)
         if self.args.load_best_model and self.state.best is not None:
             self.accelerator.wait_for_everyone()
@@ -598,6 +571,6 @@ class Trainer:
             if fault is None:
                 self.load_trainable_state(read_tensors(best.path(step), "model.safetensors"))
                 return
-            logger.warning(f"the best weights, of step {step}, are damaged ({fault}); the last ones are used")
+            logger.warning(f"{best.path(step)}: {fault}; using the last weights instead of the best")
         if self.average is not None:
             self.average.copy_to_parameters()

@@ -20,13 +20,13 @@ def quickstart(
     seed: Annotated[int, typer.Option(help="Seed of corpus and training. Example: --seed 7")] = 0,
     size: Annotated[
         int | None,
-        typer.Option(min=100, help="Synthetic motions of all splits; unset, the tested size. Example: --size 1000"),
+        typer.Option(min=100, help="Number of synthetic motions; if unset, the tested size. Example: --size 1000"),
     ] = None,
 ) -> None:
     """Run the whole pipeline on a small synthetic corpus, from motion files to words.
 
-    Generates the corpus, prepares it, trains the recipe `tiny` through the four phases, evaluates retrieval on motions
-    the model has not seen, saves, reloads through AutoModel and AutoProcessor, and prints what it measured.
+    Generates and prepares the corpus, trains the four phases of the recipe `tiny`, saves the model, reloads it through
+    AutoModel and AutoProcessor, evaluates it on held-out motions, and prints the results.
 
     Example: [bold]lexmotion quickstart --output-dir runs/quickstart --seed 7[/]
     """
@@ -50,15 +50,15 @@ def train(
         list[str] | None,
         typer.Option(
             "--set",
-            help="KEY=VALUE, repeatable: change a value of the recipe, dots lead into its sections. "
+            help="KEY=VALUE, repeatable. Change a value of the recipe; dots separate sections. "
             "Example: --set seed=1 --set phases.lexcmlp.learning_rate=2e-4",
         ),
     ] = None,
     reuse: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Folder of another training, repeatable: a phase that it finished, the same in every respect, is "
-            "copied instead of trained again. Example: --reuse runs/small",
+            help="Output folder of another training, repeatable. Finished phases are copied if they are identical in "
+            "every respect. Example: --reuse runs/small",
             exists=True,
             file_okay=False,
             show_default=False,
@@ -67,8 +67,8 @@ def train(
 ) -> None:
     """Train the four phases in order: LexMLM, CMMM, LexMMM, LexCMLP.
 
-    Stop it at any time and run the same command again: it goes on where it stopped. After each phase its acceptance
-    figures are printed; the finished model and processor are saved in OUTPUT_DIR/model.
+    Stop it at any time, and run the same command again to resume. The acceptance figures of each phase are printed;
+    the final model and processor are saved in OUTPUT_DIR/model.
 
     Example: [bold]lexmotion train --recipe small --dataset prepared/humanml3d --output-dir runs/small[/]
     """
@@ -89,71 +89,66 @@ def train(
     console.print(f"model and processor: {escape(str(output_dir / 'model'))}", highlight=False)
 
 
-# What `compare` takes.
+# Options of `compare`.
 ComparisonFolderOption = Annotated[
-    Path,
-    typer.Option(
-        help="Folder for trainings, results and tables. Example: --output-dir runs/compare", show_default=False
-    ),
+    Path, typer.Option(help="Folder for trainings, results and tables. Example: --output-dir runs/compare")
 ]
 RowsOption = Annotated[
     str,
     typer.Option(
-        help="Rows and groups, with commas: all (the systems), phases, head, improvements, plain "
-        "(none of them), none, or single rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
+        help="Comma-separated rows and groups: all (the systems), phases, head, improvements, plain (without them), "
+        "lexical-baselines, none, or single rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
     ),
 ]
-SeedsOption = Annotated[int, typer.Option(min=1, help="Trainings a row, seeds 0, 1, ... Example: --seeds 3")]
+SeedsOption = Annotated[int, typer.Option(min=1, help="Trainings per row, seeds 0, 1, ... Example: --seeds 3")]
 BudgetOption = Annotated[
     float | None,
     typer.Option(
-        help="Minutes of training every row and seed gets; steps are timed first. Unset, the recipe's steps. "
+        help="Minutes of training per row and seed; steps are timed first. If unset, the recipe's steps are used. "
         "Example: --budget-minutes 20"
     ),
 ]
-ComparedSplitOption = Annotated[str, typer.Option(help="Split the rows are compared on. Example: --split test")]
+ComparedSplitOption = Annotated[str, typer.Option(help="Split for the comparison. Example: --split test")]
 RowOverridesOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         "--overrides",
-        help="KEY=VALUE, repeatable: change a value of the recipe for all rows. "
+        help="KEY=VALUE, repeatable. Change a value of the recipe for all rows. "
         "Example: --set phases.lexcmlp.learning_rate=2e-4",
     ),
 ]
 TextEncodersOption = Annotated[
     str | None,
     typer.Option(
-        help="Text encoders, with commas: Hub names (T5 too), folders or minilm; each is a row of dense "
+        help="Comma-separated text encoders: Hub names (including T5), folders or minilm; each is a row of dense "
         "MotionPatches. Example: --text-encoders google-t5/t5-small,distilbert/distilbert-base-uncased"
     ),
 ]
 ReusedResultsOption = Annotated[
     list[Path] | None,
     typer.Option(
-        help="Output folder of the same comparison elsewhere, or an archive of its results, repeatable: they are "
-        "read where they fit. Example: --reuse other_machine/compare --reuse docs/results.zip"
+        help="Output folder or archive of the same comparison, repeatable. Its results are used if they are valid "
+        "here. Example: --reuse other_machine/compare --reuse docs/results.zip"
     ),
 ]
 KeepWeightsOption = Annotated[
     bool,
     typer.Option(
-        "--keep-weights/--no-keep-weights",
-        help="Keep the trained models once they are scored. Example: --keep-weights",
+        "--keep-weights/--no-keep-weights", help="Keep the trained models after scoring. Example: --keep-weights"
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="Processor threads; unset, as torch chooses. Example: --threads 1")
+    int | None, typer.Option(min=1, help="CPU threads; if unset, torch's default. Example: --threads 1")
 ]
 ReportOption = Annotated[
-    Path | None,
-    typer.Option(help="Markdown page to write from all results there are. Example: --report docs/results.md"),
+    Path | None, typer.Option(help="Markdown page to write from all results. Example: --report docs/results.md")
 ]
 ArchiveOption = Annotated[
     Path | None,
     typer.Option(
-        help="Zip file that all results there are are added to, in place of older ones of the same row and seed; "
-        "--reuse reads it. Example: --archive docs/results.zip"
+        help="Zip file to add all results to, replacing those of the same row and seed; --reuse reads it. "
+        "Example: --archive docs/results.zip"
     ),
 ]
 
@@ -175,12 +170,12 @@ def compare(
     report: ReportOption = None,
     archive: ArchiveOption = None,
 ) -> None:
-    """Train LexMotion and its rivals on one harness, and write the tables of the paper with figures measured here.
+    """Train LexMotion and baselines on one harness, and write the tables of the paper with measured figures.
 
-    Trains what is missing and scores it under all-strict and all-duplicates; the paper's own figures stand beside as
-    "paper, other data". Stop it at any time and run the same command again. OUTPUT_DIR gets results.json, results.md,
-    results.tex and the training curves; a row's result.json is all they need, so results made elsewhere, in a folder
-    or an archive, can be reused.
+    Missing rows are trained, and scored under all-strict and all-duplicates; the paper's figures are shown as "paper,
+    other data". Stop it at any time, and run the same command again to resume. OUTPUT_DIR gets results.json,
+    results.md, results.tex and the training curves. They only need the result.json of each row, so results from other
+    machines can be reused from a folder or an archive.
 
     Example: [bold]lexmotion compare --dataset prepared/humanml3d --output-dir runs/compare --budget-minutes 20[/]
     """

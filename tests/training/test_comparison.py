@@ -109,7 +109,7 @@ def fake_timing(monkeypatch):
 def test_rows_are_chosen_by_group_and_name_once_each():
     assert [row.name for row in select_rows(["all"])] == list(GROUPS["systems"])
     assert [row.name for row in select_rows(["lexmotion", "phases"])][:2] == ["lexmotion", "iv"]
-    names = [row.name for row in select_rows(["phases", "head", "improvements", "plain", "daggers", "all"])]
+    names = [row.name for row in select_rows(["phases", "head", "improvements", "plain", "lexical-baselines", "all"])]
     assert sorted(names) == sorted(ROWS) and len(names) == len(set(names))
     assert not set(GROUPS) & set(ROWS)  # a name means one of them
     with pytest.raises(ValueError, match="'tmrr'.*phases.*motion_patches-lexicon"):

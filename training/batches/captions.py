@@ -1,20 +1,19 @@
-"""The captions of a batch: which are read, which words they contain, and which motions they are no negatives of."""
+"""Captions of a batch: their choice, their content words, and the motions that are not their negatives."""
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .corpus import TrainingCorpus
 from .order import BatchRandom
 
 
-def choose_captions(
-    corpus: TrainingCorpus, rows: torch.Tensor, per_clip: int, random: BatchRandom | None
-) -> torch.Tensor:
+def choose_captions(corpus: TrainingCorpus, rows: Tensor, per_clip: int, random: BatchRandom | None) -> Tensor:
     """
-    Indices of captions, `per_clip` for each row: a random one and those after it, around the clip's list.
+    Choose captions of each row: a random one and those after it, cyclically; without `random`, the first ones.
 
     Returns:
-        (B, per_clip) int64; a clip with fewer captions repeats them. Without `random`, the first ones.
+        (B, per_clip) int64 indices; a clip with fewer captions repeats them.
     """
     counts = corpus.caption_counts[rows]
     first = torch.zeros_like(counts) if random is None else (random.uniform() * counts).long().clamp(max=counts - 1)
@@ -23,10 +22,10 @@ def choose_captions(
 
 class BagOfWords:
     """
-    The content words of each clip's captions as a distribution: share of the captions with the word, times its IDF.
+    Content words of each clip's captions as a distribution: share of the captions with the word, times its IDF.
 
     Args:
-        lexicon: `active`, `stop_word`, `special` masks and `idf`, arrays of size V.
+        lexicon: object with arrays of size V: masks `active`, `stop_word` and `special`, and `idf`.
     """
 
     def __init__(self, corpus: TrainingCorpus, lexicon):
@@ -42,7 +41,7 @@ class BagOfWords:
             ids = corpus.captions.tokens[first : first + int(lengths.sum())].numpy()
             mask = content[ids]
             caption = np.repeat(np.arange(len(lengths)), lengths)[mask]
-            once = np.unique(caption * self.vocab_size + ids[mask])  # a word counts once a caption
+            once = np.unique(caption * self.vocab_size + ids[mask])  # count a word once per caption
             caption, word = np.divmod(once, self.vocab_size)
             pairs, mentions = np.unique(clip_of_caption[caption] * self.vocab_size + word, return_counts=True)
             clip, word = np.divmod(pairs, self.vocab_size)
@@ -55,12 +54,12 @@ class BagOfWords:
             self.weights.append(torch.from_numpy((weight / total[clip]).astype(np.float32)))
 
     def words_of(self, side: int = 0) -> list[list[int]]:
-        """Content word ids of every clip; `side` 1 for the mirrored captions."""
+        """Return the content word ids of every clip; `side` 1: of the mirrored captions."""
         words, starts, sizes = (part[side].tolist() for part in (self.words, self.starts, self.sizes))
         return [words[start : start + size] for start, size in zip(starts, sizes, strict=True)]
 
-    def batch(self, rows: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
-        """(B, V) float32, rows sum to one; a clip without content words is a row of zeros."""
+    def batch(self, rows: Tensor, mirrored: Tensor) -> Tensor:
+        """Return (B, V) float32; rows sum to one, or are zero for clips without content words."""
         bags = torch.zeros(len(rows), self.vocab_size)
         for side in range(2):
             chosen = (mirrored.long() == side).nonzero().squeeze(1)
@@ -73,13 +72,13 @@ class BagOfWords:
 
 class Relatives:
     """
-    Ids that a caption shares with the motions it may describe as well as its own: such pairs are no negatives.
+    Ids shared by captions and other motions they may describe, so that such pairs are not used as negatives.
 
-    They are the motions of the same source (sub-ranges, the mirror twin, where the caption does not tell left from
-    right or both are turned the same way), and those of which any caption, chosen or not, is this one word for word.
+    These are motions of the same source (sub-ranges; the mirror twin, unless the caption distinguishes left from right
+    and the two are mirrored differently), and motions with an identical caption, chosen or not.
 
     Args:
-        corpus: its `base_ids` say what comes from one source; an id that begins with `M` is a mirror twin's.
+        corpus: `base_ids` are equal for clips of one source; ids of mirror twins start with `M`.
     """
 
     def __init__(self, corpus: TrainingCorpus):
@@ -87,8 +86,8 @@ class Relatives:
         self.twin = torch.tensor([name.startswith("M") for name in corpus.ids])
         self.most_captions = int(corpus.caption_counts.max())
 
-    def of_texts(self, rows: torch.Tensor, mirrored: torch.Tensor, captions: torch.Tensor) -> torch.Tensor:
-        """rows (B,), mirrored (B,) bool, captions (B, C) indices -> (B * C, 2) int64."""
+    def of_texts(self, rows: Tensor, mirrored: Tensor, captions: Tensor) -> Tensor:
+        """Map rows (B,), mirrored (B,) bool and indices of captions (B, C) to ids (B * C, 2) int64."""
         hashes = self.corpus.captions.hashes[:, captions]  # (2, B, C)
         one_sided = hashes[0] != hashes[1]
         turned = (mirrored ^ self.twin[rows])[:, None].long()
@@ -96,8 +95,8 @@ class Relatives:
         own = torch.where(mirrored[:, None], hashes[1], hashes[0])
         return torch.stack([source, own], dim=-1).flatten(0, 1)
 
-    def of_motions(self, rows: torch.Tensor, mirrored: torch.Tensor) -> torch.Tensor:
-        """rows (B,), mirrored (B,) bool -> (B, 2 + most captions of a clip) int64."""
+    def of_motions(self, rows: Tensor, mirrored: Tensor) -> Tensor:
+        """Map rows (B,) and mirrored (B,) bool to ids (B, 2 + maximum captions per clip) int64."""
         captions = choose_captions(self.corpus, rows, self.most_captions, None)
         hashes = self.corpus.captions.hashes[mirrored.long()[:, None], captions]
         source = 3 * self.corpus.base_ids[rows]

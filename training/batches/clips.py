@@ -1,9 +1,10 @@
-"""Clips of a corpus as the motion tower reads them: cropped, mirrored, resampled and padded."""
+"""Motion inputs from clips of a corpus: cropped, mirrored, resampled and padded."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lexmotion.processing.motion_features import mirror_positions
 
@@ -14,15 +15,14 @@ from .order import BatchRandom
 @dataclass
 class ClipSampler:
     """
-    Clips as the motion tower wants them, varied by mirror, crop, speed and jitter, or as recorded.
+    Motion inputs of a batch, augmented by mirroring, cropping, speed and noise, or as recorded.
+
+    Random rotation about the vertical is omitted because all representations are relative to the facing direction.
 
     Args:
         feature_extractor: its `values_from_positions` canonicalises, converts and normalises a batch.
         mirror_probability, crop_ratio, speed_range, position_jitter, feature_noise: see `DataArguments`.
         frame_multiple: batches are padded to a multiple of this many frames (the tower's window).
-
-    There is no random turn about the vertical: every representation is told from the direction the body faces, so it
-    would change nothing.
     """
 
     feature_extractor: Any
@@ -35,34 +35,32 @@ class ClipSampler:
 
     @property
     def longest(self) -> int:
-        """Frames of a clip that the extractor uses at most: features lose one."""
+        """Return the maximum frames of a clip that the extractor uses; features lose one."""
         return self.feature_extractor.max_frames + (self.feature_extractor.representation != "positions")
 
-    def frames(self, kept: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-        """(B,) int64 frames of the extractor in `kept` recorded ones, `step` apart."""
+    def frames(self, kept: Tensor, step: Tensor) -> Tensor:
+        """Return (B,) int64, the number of resampled frames, `step` recorded ones apart, in `kept` recorded ones."""
         return (((kept - 1) / step + 1e-6).floor().long() + 1).clamp(max=self.longest)
 
-    def windows(self, corpus: TrainingCorpus) -> torch.Tensor:
-        """(R,) int64 windows of `frame_multiple` frames in every clip as recorded: what its place in a batch costs."""
+    def windows(self, corpus: TrainingCorpus) -> Tensor:
+        """Return (R,) int64, the windows of `frame_multiple` frames in every unaugmented clip."""
         frames = self.frames(corpus.lengths, corpus.fps.double() / self.feature_extractor.fps)
         return -(-(frames - self.longest + self.feature_extractor.max_frames) // self.frame_multiple)
 
-    def mirrored(self, random: BatchRandom, whole: bool = False) -> torch.Tensor:
-        """(B,) bool: which clips are mirrored, together with their captions; `whole`: of the global batch."""
+    def mirrored(self, random: BatchRandom, whole: bool = False) -> Tensor:
+        """Draw (B,) bool, the clips mirrored together with their captions; `whole`: for the global batch."""
         return random.uniform(whole=whole) < self.mirror_probability
 
     def positions(
-        self, corpus: TrainingCorpus, rows: torch.Tensor, mirrored: torch.Tensor, random: BatchRandom | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, corpus: TrainingCorpus, rows: Tensor, mirrored: Tensor, random: BatchRandom | None
+    ) -> tuple[Tensor, Tensor]:
         """
-        Joint positions at the extractor's frame rate, and their lengths.
+        Return joint positions (B, T, J, 3) float32 at the extractor's frame rate, and their lengths (B,) int64.
 
         Args:
-            rows: (B,) int64. mirrored: (B,) bool.
-            random: source of crop, speed and jitter; None takes the start of the clip as recorded.
-
-        Returns:
-            (B, T, J, 3) float32, the last pose repeated after the end, and (B,) int64.
+            rows: (B,) int64.
+            mirrored: (B,) bool.
+            random: source of crop, speed and jitter; None: the start of the clip as recorded.
         """
         extractor = self.feature_extractor
         available = corpus.lengths[rows]
@@ -84,7 +82,7 @@ class ClipSampler:
         last = available[:, None] - 1
         before = torch.minimum(at.long(), last)
         share = (at - before).clamp(0.0, 1.0).float()
-        # Whole frames side by side: selecting rows copies memory, indexing (B, T) goes number by number.
+        # Frames are flattened because selecting rows copies memory, while indexing by (B, T) goes element by element.
         frames, first = corpus.frames.flatten(1), corpus.offsets[rows, None]
         positions = frames.index_select(0, (first + before).flatten())
         if bool(share.any()):
@@ -100,9 +98,9 @@ class ClipSampler:
         return positions, lengths
 
     def values(
-        self, corpus: TrainingCorpus, rows: torch.Tensor, mirrored: torch.Tensor, random: BatchRandom | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`motion_values` (B, T, F) and `motion_attention_mask` (B, T) int64; arguments as in `positions`."""
+        self, corpus: TrainingCorpus, rows: Tensor, mirrored: Tensor, random: BatchRandom | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return `motion_values` (B, T, F) and `motion_attention_mask` (B, T) int64; arguments as in `positions`."""
         positions, lengths = self.positions(corpus, rows, mirrored, random)
         values, lengths = self.feature_extractor.values_from_positions(positions, lengths)
         frames = -(-int(lengths.max()) // self.frame_multiple) * self.frame_multiple

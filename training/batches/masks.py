@@ -1,38 +1,44 @@
-"""What is hidden from a model that must fill it in: words of captions, tokens of motions."""
+"""Masks of words of captions and of tokens of motions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from .order import BatchRandom
+from .order import Batch, BatchRandom
 
 MASK_KINDS = ("random", "tubes", "blocks")
 
 
 @dataclass
 class MaskedCaptions:
-    """Captions with words hidden: `input_ids` and `labels` (B, L), -100 where nothing is asked."""
+    """Captions with masked words: `input_ids` and `labels` (B, L), -100 at positions without a label."""
 
-    input_ids: torch.Tensor
-    labels: torch.Tensor
+    input_ids: Tensor
+    labels: Tensor
+
+    def inputs(self, prefix: str, attention_mask: Tensor) -> Batch:
+        """Return `input_ids`, `attention_mask` and `labels` as arguments of a model, with a prefix to their names."""
+        named = {"input_ids": self.input_ids, "attention_mask": attention_mask, "labels": self.labels}
+        return {f"{prefix}{name}": value for name, value in named.items()}
 
 
 class CaptionMasker:
     """
     Whole-word masking of captions for an encoder and, more heavily, for a weak decoder.
 
-    A word can be masked when all its pieces are active; labels are therefore always active words, and the first token
-    is never touched. The encoder's masked pieces become [MASK] (80 %), a random active piece (10 %) or stay (10 %);
-    the decoder's always become [MASK].
+    Only words whose pieces are all active are masked, so labels are always active words; the first token is never
+    masked. Masked pieces of the encoder become [MASK] (80 %), a random active piece (10 %) or stay (10 %); those of
+    the decoder always become [MASK].
 
     Args:
-        lexicon: arrays of size V: `active`, `special`, `subword` masks and `idf`.
+        lexicon: object with arrays of size V: masks `active`, `special` and `subword`, and `idf`.
         mask_token_id: id of [MASK].
-        encoder_ratio, decoder_ratio: shares of the maskable words hidden; every caption loses at least one.
+        encoder_ratio, decoder_ratio: shares of the maskable words to mask; at least one per caption.
         overlap: the decoder's masks include the encoder's (LexMAE).
-        weighting: `uniform`, or `idf`: words are drawn with odds proportional to their highest IDF.
-        max_length: tokens of the longest caption; fixes how many random numbers a batch draws.
+        weighting: `uniform`, or `idf` for odds proportional to a word's highest IDF.
+        max_length: tokens of the longest caption, which sets the number of random draws per batch.
     """
 
     def __init__(
@@ -46,49 +52,46 @@ class CaptionMasker:
         max_length: int = 40,
     ):
         if not 0 < encoder_ratio <= 1 or not 0 < decoder_ratio <= 1:
-            raise ValueError(f"mask ratios must lie in (0, 1], got {encoder_ratio} and {decoder_ratio}")
+            raise ValueError(f"mask ratios: got {encoder_ratio} and {decoder_ratio}; pass values in (0, 1]")
         if overlap and decoder_ratio < encoder_ratio:
-            raise ValueError(f"overlapping masks need decoder_ratio {decoder_ratio} >= encoder_ratio {encoder_ratio}")
-        self.active = torch.tensor(lexicon.active)
-        self.special = torch.tensor(lexicon.special)
-        self.subword = torch.tensor(lexicon.subword)
+            raise ValueError(f"decoder_ratio: got {decoder_ratio}; pass at least encoder_ratio ({encoder_ratio})")
+        masks = (lexicon.active, lexicon.special, lexicon.subword)
+        self.active, self.special, self.subword = map(torch.tensor, masks)
         self.idf = torch.tensor(lexicon.idf).float().clamp(min=1e-3)
         self.active_ids = self.active.nonzero().squeeze(1)
         self.mask_token_id = mask_token_id
         self.encoder_ratio, self.decoder_ratio = encoder_ratio, decoder_ratio
         self.overlap, self.weighting, self.max_length = overlap, weighting, max_length
 
-    def words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, L) bool, tokens that are words or pieces of one, and (B, L) int64, the number of a token's word."""
+    def words(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (B, L) bool, tokens that belong to words, and (B, L) int64, the index of each token's word."""
         words_at = attention_mask.bool() & ~self.special[input_ids]
         words_at[:, 0] = False
         starts = words_at & ~self.subword[input_ids]
-        starts |= words_at & ~torch.nn.functional.pad(words_at[:, :-1], (1, 0))  # a cut word may begin with a piece
+        starts |= words_at & ~torch.nn.functional.pad(words_at[:, :-1], (1, 0))  # a truncated word starts mid-word
         return words_at, (starts.long().cumsum(1) - 1).clamp(min=0)
 
-    def drop(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, probability: float, draws: torch.Tensor
-    ) -> torch.Tensor:
+    def drop(self, input_ids: Tensor, attention_mask: Tensor, probability: float, draws: Tensor) -> Tensor:
         """
-        Captions with whole words replaced by [MASK], each alone by `probability`; one word at least stays.
+        Replace whole words of captions (B, L) by [MASK], each with `probability`, keeping at least one word.
 
         Args:
-            input_ids, attention_mask: (B, L). draws: (B, at least L) uniform in [0, 1), one number a word.
+            draws: (B, at least L) uniform in [0, 1), one per word.
         """
         words_at, word = self.words(input_ids, attention_mask)
         drawn = draws.gather(1, word).masked_fill(~words_at, -1.0)
         dropped = words_at & (drawn < probability) & (drawn < drawn.amax(dim=1, keepdim=True))
         return input_ids.masked_fill(dropped, self.mask_token_id)
 
-    def choose(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, random: BatchRandom) -> list[torch.Tensor]:
-        """Encoder's and decoder's masked positions, (B, L) bool each."""
+    def choose(self, input_ids: Tensor, attention_mask: Tensor, random: BatchRandom) -> list[Tensor]:
+        """Return the masked positions of the encoder and of the decoder, each (B, L) bool."""
         batch, length = input_ids.shape
         words_at, word = self.words(input_ids, attention_mask)
         fits = torch.zeros(batch, length).scatter_reduce(1, word, words_at.float(), "amax")
         broken = torch.zeros(batch, length).scatter_reduce(
             1, word, (words_at & ~self.active[input_ids]).float(), "amax"
         )
-        maskable = (fits > 0) & (broken == 0)  # (B, L) by number of word
+        maskable = (fits > 0) & (broken == 0)  # (B, L) by index of word
         if self.weighting == "idf":
             weight = torch.zeros(batch, length).scatter_reduce(1, word, self.idf[input_ids] * words_at, "amax")
             bonus = weight.clamp(min=1e-3).log()
@@ -100,7 +103,7 @@ class CaptionMasker:
         for ratio in (self.encoder_ratio, self.decoder_ratio):
             if keys is None or not self.overlap:
                 uniform = random.uniform(self.max_length)[:, :length].clamp(1e-9, 1 - 1e-7)
-                keys = bonus - (-uniform.log()).log()  # Gumbel top-k: drawn without replacement, odds exp(bonus)
+                keys = bonus - (-uniform.log()).log()  # Gumbel top-k: sampling without replacement, odds exp(bonus)
                 keys = keys.masked_fill(~maskable, -torch.inf)
                 rank = keys.argsort(dim=1, descending=True).argsort(dim=1)
                 dither = random.uniform()
@@ -109,14 +112,9 @@ class CaptionMasker:
         return chosen
 
     def __call__(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, random: BatchRandom
+        self, input_ids: Tensor, attention_mask: Tensor, random: BatchRandom
     ) -> tuple[MaskedCaptions, MaskedCaptions]:
-        """
-        Mask a batch for the encoder and for the decoder.
-
-        Args:
-            input_ids, attention_mask: (B, L) with L at most `max_length`.
-        """
+        """Mask a batch (B, L), L at most `max_length`, for the encoder and for the decoder."""
         encoder, decoder = self.choose(input_ids, attention_mask, random)
         draws = random.uniform(2, self.max_length)[:, :, : input_ids.shape[1]]
         drawn = self.active_ids[(draws[:, 1] * len(self.active_ids)).long().clamp(max=len(self.active_ids) - 1)]
@@ -131,33 +129,31 @@ class CaptionMasker:
 
 class MotionMasker:
     """
-    Which tokens of the (time x part) grid are hidden: random tokens, spatial tubes or temporal blocks, mixed evenly.
+    Masks of the (time x part) token grid: random tokens, spatial tubes or temporal blocks, used equally often.
 
-    Tubes hide 1 to 3 parts for all time, blocks hide all parts for 2 to 6 windows; the rest of the ratio is filled
-    with random tokens, so every clip hides the same share of its valid tokens and keeps at least one.
+    Tubes mask 1 to 3 parts throughout, blocks all parts for 2 to 6 windows; random tokens fill up the ratio, so that
+    the same share of valid tokens is masked in every clip. At least one token is kept.
 
     Args:
-        num_windows, num_parts: the full grid; n = t * num_parts + p.
-        kinds: of `random`, `tubes`, `blocks`.
+        num_windows, num_parts: size of the full grid; n = t * num_parts + p.
+        kinds: subset of `random`, `tubes`, `blocks`.
     """
 
     def __init__(self, num_windows: int, num_parts: int, kinds: Sequence[str] = MASK_KINDS):
         unknown = set(kinds) - set(MASK_KINDS)
         if unknown or not kinds:
-            raise ValueError(f"mask kinds are {', '.join(MASK_KINDS)}, got {list(kinds)}")
+            raise ValueError(f"mask_kinds: got {list(kinds)}; pass some of {', '.join(MASK_KINDS)}")
         self.num_windows, self.num_parts, self.kinds = num_windows, num_parts, tuple(kinds)
 
-    def __call__(
-        self, valid: torch.Tensor, ratios: Sequence[float], random: BatchRandom
-    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def __call__(self, valid: Tensor, ratios: Sequence[float], random: BatchRandom) -> tuple[list[Tensor], Tensor]:
         """
-        Nested masks, one a ratio: a larger ratio hides what a smaller one hides, and more.
+        Draw nested masks, one per ratio; a larger ratio masks a superset of a smaller one's tokens.
 
         Args:
             valid: (B, Nt * Np) bool, tokens with enough real frames; Nt at most `num_windows`.
 
         Returns:
-            Masks (B, Nt * Np) bool, True = hidden, valid tokens only; and each clip's kind (B,) int64 into `kinds`.
+            Masks (B, Nt * Np) bool, True for masked tokens, and each clip's kind (B,) int64, an index into `kinds`.
         """
         parts = self.num_parts
         batch, windows = valid.shape[0], valid.shape[1] // parts
@@ -166,8 +162,7 @@ class MotionMasker:
         part_keys = random.uniform(parts)
         kind = (draws[:, 0] * len(self.kinds)).long().clamp(max=len(self.kinds) - 1)
         valid_windows = valid.view(batch, windows, parts).any(dim=2).sum(dim=1)
-        smallest = min(ratios)
-        # never more structure than the smallest mask can hold
+        smallest = min(ratios)  # tubes and blocks must fit into the smallest mask
         most_parts = min(3, max(1, int(smallest * parts)))
         num_tubes = 1 + (draws[:, 1] * most_parts).long().clamp(max=most_parts - 1)
         in_tube = part_keys.argsort(dim=1).argsort(dim=1) < num_tubes[:, None]
@@ -189,9 +184,9 @@ class MotionMasker:
         return masks, kind
 
 
-def valid_tokens(motion_attention_mask: torch.Tensor, patch_frames: int, num_parts: int) -> torch.Tensor:
+def valid_tokens(motion_attention_mask: Tensor, patch_frames: int, num_parts: int) -> Tensor:
     """
-    Tokens the motion tower reads: windows with at least a quarter of real frames, and the first of any motion.
+    Return the tokens that the motion tower reads: windows with at least a quarter of real frames, and the first one.
 
     Args:
         motion_attention_mask: (B, T), T a multiple of `patch_frames`.

@@ -1,22 +1,23 @@
-"""Motions that are made of two."""
+"""Motions mixed from two clips."""
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from .order import BatchRandom
 
 
 class PartMixer:
     """
-    Part CutMix (Yun et al. 2019, on body parts): some parts of a clip are those of another while both move.
+    CutMix on body parts (after Yun et al. 2019): replace some parts of a clip by those of another.
 
-    One to half of the parts are exchanged, over the frames that both clips have; beyond them, and in all other parts,
-    the clip stays itself.
+    One to half of the parts are replaced, in the frames that both clips have.
 
     Args:
-        parts: features of each body part; a feature of several parts goes with each of them.
-        probability: of a clip to be mixed.
+        parts: features of each body part; a feature shared by several parts is replaced with any of them.
+        num_features: number of features.
+        probability: probability of a clip to be mixed.
     """
 
     def __init__(self, parts: Sequence[Sequence[int]], num_features: int, probability: float):
@@ -25,8 +26,8 @@ class PartMixer:
             self.members[number, list(part)] = True
         self.probability = probability
 
-    def choose(self, random: BatchRandom) -> torch.Tensor:
-        """(B, P) bool: the parts that each clip takes from its partner, none for a clip that is not mixed."""
+    def choose(self, random: BatchRandom) -> Tensor:
+        """Draw (B, P) bool, the parts that each clip takes from its partner; none for a clip that is not mixed."""
         num_parts = len(self.members)
         draws, keys = random.uniform(2), random.uniform(num_parts)
         most = max(num_parts // 2, 1)
@@ -34,21 +35,17 @@ class PartMixer:
         return (keys.argsort(dim=1).argsort(dim=1) < count[:, None]) & (draws[:, :1] < self.probability)
 
     def __call__(
-        self,
-        values: torch.Tensor,
-        frames: torch.Tensor,
-        partner_values: torch.Tensor,
-        partner_frames: torch.Tensor,
-        taken: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, values: Tensor, frames: Tensor, partner_values: Tensor, partner_frames: Tensor, taken: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """
+        Mix clips with their partners.
+
         Args:
-            values, frames: (B, T, F) and (B, T) motion and mask. partner_values, partner_frames: (B, T', F), (B, T').
+            values, frames, partner_values, partner_frames: motions (B, T, F) and masks (B, T); T may differ.
             taken: (B, P) bool.
 
         Returns:
-            Mixed values (B, T, F), and the share of each clip that is its partner's: (B,) float32, the parts taken of
-            all parts times the frames exchanged of its frames.
+            Mixed values (B, T, F), and the partner's share (B,) float32: its share of the parts times of the frames.
         """
         features = (taken.float() @ self.members.float()) > 0  # (B, F)
         both = min(frames.shape[1], partner_frames.shape[1])

@@ -1,12 +1,11 @@
 """
-Arrow files between a prepared folder and the training loop: written once, memory-mapped ever after.
+Cached Arrow files of a prepared folder, memory-mapped for training.
 
-A file holds one record batch, so that the joint positions of all clips are one buffer on which a tensor can stand
-without a copy: opening a corpus takes milliseconds and no memory, and the processes of one machine share its pages.
-Files live in `cache/` of the prepared folder, or among the caches of `datasets` where that folder cannot be written.
-Their names carry a key, made from the hashes of all they were made from, so they are never out of date; one that was
-cut short or does not fit together is written anew. Opening does not read the numbers: a flipped bit among them is not
-noticed.
+Each file is one record batch, so that the joint positions of all clips are a single buffer, used by a tensor without a
+copy: a corpus opens in milliseconds without using memory, and processes on one machine share its pages. Files are in
+`cache/` of the prepared folder, or in the cache of `datasets` if that is not writable. Their names contain a key from
+the hashes of all inputs, so they are never out of date. A truncated or inconsistent file is rewritten, but opening
+does not read the values, so a flipped bit among them goes unnoticed.
 """
 
 import os
@@ -22,16 +21,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
+from torch import Tensor
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-FORMAT = 1  # of the files; part of their names
-READ_ROWS = 64  # clips of a Parquet file in memory at once
+FORMAT = 1  # version of the files, part of their names
+READ_ROWS = 64  # clips of a Parquet file read into memory at once
 
 
 class Strings(Sequence[str]):
-    """The strings of an Arrow array, which may be a file: Python objects only when asked for."""
+    """Strings of an Arrow array, possibly memory-mapped, converted to Python objects on access."""
 
     def __init__(self, array: pa.Array | pa.ChunkedArray):
         self.array = array
@@ -52,38 +52,39 @@ class Strings(Sequence[str]):
         return iter(self.array.to_pylist())
 
 
-def as_tensor(array: pa.Array) -> torch.Tensor:
-    """The numbers of an Arrow array without a copy. They may be in a file, so the tensor must not be written to."""
+def as_tensor(array: pa.Array) -> Tensor:
+    """Return the numbers of an Arrow array without a copy; the tensor may be memory-mapped and is read-only."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(array.to_numpy())
 
 
 def as_lists(values: pa.Array, lengths: np.ndarray) -> pa.LargeListArray:
-    """Lists of the given lengths, one after another in `values`, without a copy."""
+    """Split `values` into consecutive lists of the given lengths, without a copy."""
     return pa.LargeListArray.from_arrays(pa.array(np.append(0, lengths.cumsum())), values)
 
 
-# ---- what is kept
+# ---- contents
 
 
 def clip_batch(clips: pa.Table, lengths: np.ndarray, frames: pa.Array) -> pa.RecordBatch:
     """
-    Clips as a corpus keeps them, a row each: `id`, `base` (equal for clips of one motion), `fps`, `captions` (how
-    many) and `motion` (T, 3 J); the skeleton is in the metadata.
+    Return one row per clip: `id`, `base` (equal for clips of one motion), `fps`, `captions` (their number), `motion`
+    (T, 3 J); the skeleton is in the metadata.
 
     Args:
-        clips: columns `id`, `base_id`, `fps`, `skeleton` and `captions`, the number of them.
-        lengths: (R,) int64 frames. frames: float32 joint positions of all clips, flat; not copied.
+        clips: columns `id`, `base_id`, `fps`, `skeleton` and `captions` (their number).
+        lengths: (R,) int64 frames of each clip.
+        frames: flat float32 joint positions of all clips; not copied.
 
     Raises:
-        ValueError: there is no clip, or there are several skeletons.
+        ValueError: if there is no clip, or there are several skeletons.
     """
     if not clips.num_rows:
-        raise ValueError("the split has no clip with a caption")
+        raise ValueError("split: 0 clips with a caption; prepare it with captions")
     skeletons = sorted(clips["skeleton"].unique().to_pylist())
     if len(skeletons) > 1:
-        raise ValueError(f"one run trains on one skeleton, the split holds {skeletons}; prepare them apart")
+        raise ValueError(f"split: several skeletons {skeletons}; prepare one folder for each")
     bases = clips["base_id"].combine_chunks().dictionary_encode().indices
     columns = {
         "id": clips["id"].combine_chunks().cast(pa.large_string()),
@@ -96,58 +97,54 @@ def clip_batch(clips: pa.Table, lengths: np.ndarray, frames: pa.Array) -> pa.Rec
 
 
 def pack_clips(files: Sequence[Path], scratch: Path) -> pa.RecordBatch:
-    """The clips of Parquet files that have a caption, see `clip_batch`; their frames stand in the file `scratch`."""
+    """Return the clips with a caption in Parquet files (see `clip_batch`), with their frames in the file `scratch`."""
     parts: list[pa.Table] = []
     lengths: list[np.ndarray] = []
-    silent = 0
+    columns, skipped = ["id", "base_id", "fps", "skeleton", "captions", "motion"], 0
     with open(scratch, "wb") as frames:
         for file in files:
-            for rows in pq.ParquetFile(file).iter_batches(
-                READ_ROWS, columns=["id", "base_id", "fps", "skeleton", "captions", "motion"]
-            ):
+            for rows in pq.ParquetFile(file).iter_batches(READ_ROWS, columns=columns):
                 counts = pc.list_value_length(rows["captions"])
-                spoken = pc.greater(counts, 0)
-                silent += len(rows) - spoken.true_count
-                rows = rows.set_column(rows.schema.get_field_index("captions"), "captions", counts).filter(spoken)
+                captioned = pc.greater(counts, 0)
+                skipped += len(rows) - captioned.true_count
+                rows = rows.set_column(rows.schema.get_field_index("captions"), "captions", counts).filter(captioned)
                 motion = rows["motion"]
                 motion = motion.storage if isinstance(motion, pa.ExtensionArray) else motion
                 lengths.append(pc.list_value_length(motion).to_numpy().astype(np.int64))
                 frames.write(motion.flatten().flatten().to_numpy())
                 parts.append(pa.Table.from_batches([rows]).drop_columns("motion"))
-    if silent:
-        logger.warning(f"{silent} clips have no caption and are left out")
+    if skipped:
+        logger.warning(f"{skipped} clips have no caption and are left out")
     size = scratch.stat().st_size
     values = pa.memory_map(str(scratch)).read_buffer() if size else pa.py_buffer(b"")
-    return clip_batch(
-        pa.concat_tables(parts),
-        np.concatenate(lengths),
-        pa.Array.from_buffers(pa.float32(), size // 4, [None, values]),
-    )
+    positions = pa.Array.from_buffers(pa.float32(), size // 4, [None, values])
+    return clip_batch(pa.concat_tables(parts), np.concatenate(lengths), positions)
 
 
 def read_captions(files: Sequence[Path]) -> tuple[Strings, Strings]:
-    """All captions of Parquet files, in order, and the mirrored ones."""
+    """Return all captions of Parquet files in order, and the mirrored ones."""
     table = pq.read_table([str(file) for file in files], columns=["captions", "mirrored_captions"])
     own, mirrored = (Strings(pc.list_flatten(table[name])) for name in table.column_names)
     return own, mirrored
 
 
-# ---- where it is kept
+# ---- files
 
 
 def cached_batch(folder: Path, name: str, key: str, make: Callable[[Path], pa.RecordBatch]) -> pa.RecordBatch:
     """
-    A record batch in a memory-mapped file; where there is none, or a damaged one, it is made and written.
+    Return a record batch from a memory-mapped file, which is written first if it is missing or damaged.
 
-    Several processes may ask at once: one writes, aside and then renamed, the others wait and read.
+    Several processes may call this at once; one of them writes atomically, the others wait.
 
     Args:
-        folder: prepared folder. name: first part of the file's name.
-        key: hexadecimal hash of all that the batch is made from.
-        make: gives the batch; it may keep columns in the file it is told, which is then deleted.
+        folder: prepared folder.
+        name: first part of the file's name.
+        key: hexadecimal hash of all inputs of the batch.
+        make: returns the batch; it may store columns in the temporary file at the path it is given.
 
     Raises:
-        PermissionError: neither the folder nor the cache of `datasets` can be written.
+        PermissionError: if neither the folder nor the cache of `datasets` is writable.
     """
     file = f"{name}-{FORMAT}-{key[:16]}.arrow"
     places = (folder / "cache", Path(datasets.config.HF_DATASETS_CACHE) / "lexmotion")
@@ -157,7 +154,7 @@ def cached_batch(folder: Path, name: str, key: str, make: Callable[[Path], pa.Re
             return batch
     path = next((place / file for place in places if _can_write(place)), None)
     if path is None:
-        raise PermissionError(f"neither {places[0]} nor {places[1]} can be written; set HF_DATASETS_CACHE to a folder")
+        raise PermissionError(f"not writable: {places[0]} and {places[1]}; set HF_DATASETS_CACHE to a writable folder")
     aside, scratch, lock = (path.with_name(f".{file}.{end}") for end in ("tmp", "scratch", "lock"))
     with FileLock(lock):
         batch = read_batch(path, key)
@@ -171,12 +168,12 @@ def cached_batch(folder: Path, name: str, key: str, make: Callable[[Path], pa.Re
                 scratch.unlink(missing_ok=True)
             batch = read_batch(path, key)
     if batch is None:
-        raise OSError(f"{path} cannot be read back; is the disk sound?")
+        raise OSError(f"{path}: cannot be read after writing; check the disk or set HF_DATASETS_CACHE")
     return batch
 
 
 def read_batch(path: Path, key: str) -> pa.RecordBatch | None:
-    """The memory-mapped record batch of a file; None when there is none or, with a warning, when it is damaged."""
+    """Return the memory-mapped record batch of a file; None if it is missing or, with a warning, damaged."""
     if not path.is_file():
         return None
     try:
@@ -184,15 +181,15 @@ def read_batch(path: Path, key: str) -> pa.RecordBatch | None:
         batch = reader.get_batch(0)
         batch.validate(full=True)
         if batch.schema.metadata[b"key"] != key.encode():
-            raise ValueError("it was made from something else")
+            raise ValueError("it was made from other inputs")
     except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
-        logger.warning_once(f"{path} is damaged and is written anew: {error}")
+        logger.warning_once(f"{path} is damaged and will be rewritten: {error}")
         return None
     return batch
 
 
 def write_batch(path: Path, batch: pa.RecordBatch, key: str) -> None:
-    """Write a record batch, its key among the metadata, to the disk."""
+    """Write a record batch, with its key in the metadata, to disk."""
     batch = batch.replace_schema_metadata({**(batch.schema.metadata or {}), "key": key})
     with open(path, "wb") as file:
         with pa.ipc.new_file(file, batch.schema) as writer:

@@ -1,1 +1,1 @@
-"""Speed and memory of what needs the trainer; the harness is in `evaluation.benchmarks`."""
+"""Benchmarks of training; the harness is in `evaluation.benchmarks`."""

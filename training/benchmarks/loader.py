@@ -1,4 +1,4 @@
-"""The loader alone: whole batches cut out of memory-mapped Arrow, against rows read, cropped and masked one by one."""
+"""Benchmark of the loader: batches from memory-mapped Arrow against rows read, cropped and masked one by one."""
 
 import functools
 import math
@@ -18,7 +18,7 @@ from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.processing.motion_features import mirror_positions
 
 from ..batches.corpus import caption_hash
-from ..batches.order import BatchOrder, BatchRandom, derive_seed
+from ..batches.order import Batch, BatchOrder, BatchRandom, derive_seed
 from ..data import PreparedData
 from ..recipe import load_recipe, run_arguments, task_values
 from ..tasks import PHASES, TASKS
@@ -29,17 +29,15 @@ QUICK = {"batches": 1, "batch_size": 16, "clips": 48}
 
 SORTED_BATCHES = 16  # bucket_batches whose padding is reported
 
-Batch = dict[str, torch.Tensor]
-
 
 def cases(dataset: str = "", recipe: str = "", batches: int = 4, batch_size: int = 64, clips: int = 256) -> list[Case]:
     """
-    One case a phase.
+    Return one case per phase.
 
     Args:
-        dataset: prepared folder; when empty, a synthetic one of so many `clips` is made.
-        recipe: when empty, `small` for a given dataset and `tiny` for the synthetic one.
-        batches: of a call. batch_size: rows of each.
+        dataset: prepared folder; if empty, a synthetic corpus of `clips` clips is generated.
+        recipe: if empty, `small` for a given dataset and `tiny` for the synthetic one.
+        batches, batch_size: batches per call, and rows per batch.
     """
     folder = Path(dataset) if dataset else synthetic(clips)
     content = load_recipe(recipe or ("small" if dataset else "tiny"))
@@ -48,14 +46,10 @@ def cases(dataset: str = "", recipe: str = "", batches: int = 4, batch_size: int
     found = []
     for phase in PHASES:
         values = task_values(content, phase) or {}
-        values |= {
-            "eval_split": None,
-            "batch_size": batch_size,
-            "output_dir": str(scratch() / phase),
-            "position_jitter": 0.0,
-        }
+        values |= {"eval_split": None, "batch_size": batch_size, "position_jitter": 0.0}
+        values["output_dir"] = str(scratch() / phase)
         if phase == "lexcmlp":
-            values["caption_features"] = False  # vectors of all captions: computed once, then looked up
+            values["caption_features"] = False  # computed once, then looked up
         arguments = run_arguments(phase, values)
         trainer: Any = TASKS[phase].make_trainer(arguments, data)
         found.append(_case(trainer, PlainLoader(trainer, rows), batches))
@@ -82,13 +76,13 @@ def _scratch() -> tempfile.TemporaryDirectory:
 
 
 def scratch() -> Path:
-    """A folder that is deleted when the process ends."""
+    """Return a folder that is deleted when the process ends."""
     return Path(_scratch().name)
 
 
 @functools.cache
 def synthetic(clips: int) -> Path:
-    """A prepared synthetic corpus with the published features of clips of up to ten seconds."""
+    """Prepare a synthetic corpus with the published features and clips of up to ten seconds."""
     source = generate_corpus(scratch() / f"source-{clips}", {"train": clips, "validation": 8, "test": 8}, seed=0)
     folder = scratch() / f"prepared-{clips}"
     prepare(source, folder, representation="humanml3d", max_frames=208)
@@ -96,7 +90,7 @@ def synthetic(clips: int) -> Path:
 
 
 def agree(ours: Sequence[Batch], plain: Sequence[Batch]) -> str:
-    """Whole numbers and masks are equal; features differ by what summing in another order makes of float32."""
+    """Check that batches are equal; float32 features may differ by the order of summation."""
     worst = "equal"
     for mine, reference in zip(ours, plain, strict=True):
         require(set(mine) <= set(reference), f"{sorted(set(mine) - set(reference))} are missing in the plain batch")
@@ -111,7 +105,7 @@ def agree(ours: Sequence[Batch], plain: Sequence[Batch]) -> str:
 
 
 def padding(trainer: Trainer) -> dict[str, float]:
-    """Share of an epoch's tokens that is padding, clips as recorded: in batches of any lengths, and sorted."""
+    """Return the share of padding in an epoch of unaugmented clips, without and with sorting by length."""
     order = trainer.order
     shares = {}
     for buckets in (0, SORTED_BATCHES):
@@ -123,7 +117,7 @@ def padding(trainer: Trainer) -> dict[str, float]:
 
 
 def consumption(trainer: Trainer, batches: int) -> dict[str, float]:
-    """Rows a second that the model takes, forward and backward, and how many times as many the loader gives."""
+    """Return the model's rows per second, forward and backward, and how many times faster the loader is."""
     trainer.model.to(trainer.device).train()
     loading, training = 0.0, 0.0
     with trainer.batches() as stream:
@@ -137,7 +131,7 @@ def consumption(trainer: Trainer, batches: int) -> dict[str, float]:
             trainer.model.zero_grad()
             if trainer.device.type == "cuda":
                 torch.cuda.synchronize()
-            if number:  # the first one warms up
+            if number:  # the first batch is a warm-up
                 loading += loaded - started
                 training += time.perf_counter() - loaded
     rows = batches * trainer.order.batch_size
@@ -146,12 +140,10 @@ def consumption(trainer: Trainer, batches: int) -> dict[str, float]:
 
 class PlainLoader:
     """
-    The batches of a phase the way one writes them first: row after row, Python lists, padding at the end.
-
-    Their random numbers are those of the trainer's batches.
+    A straightforward loader: row by row, with Python lists and final padding, and the random numbers of the trainer.
 
     Args:
-        rows: the training split, as `datasets` gives it in NumPy format.
+        rows: training split as a dataset in NumPy format.
     """
 
     def __init__(self, trainer: Any, rows: Any):
@@ -176,7 +168,7 @@ class PlainLoader:
             self.texts = list(table.texts), list(table.mirrored_texts)
 
     def batch(self, number: int) -> Batch:
-        """Global batch `number`."""
+        """Return global batch `number`."""
         order = self.trainer.order
         seed = derive_seed(self.args.seed, self.trainer.name, "batch", number)
         random = BatchRandom(seed, order.batch_size)
@@ -257,7 +249,7 @@ class PlainLoader:
         texts_share, motions_share = [], []
         for row, turned, chosen in zip(rows, mirrored, captions, strict=True):
             item = self.rows[row]
-            sides = self.told(row, False), self.told(row, True)
+            sides = self.captions_of(row, False), self.captions_of(row, True)
             source = 3 * self.bases[str(item["base_id"])]
             facing = source + 1 + (turned != str(item["id"]).startswith("M"))
             for text in chosen:
@@ -318,7 +310,7 @@ class PlainLoader:
     def ranked_tokens(
         self, length: int, ratio: float, scores: list[list[float]], draws: list[float], keys: list[float]
     ) -> list[int]:
-        """Valid tokens, those to be hidden first in front."""
+        """Return the valid tokens in the order in which they are masked."""
         parts, patch = self.config.num_parts, self.config.patch_frames
         kinds = self.args.mask_kinds
         windows = max(1, length // patch + (4 * (length % patch) >= patch))
@@ -342,13 +334,13 @@ class PlainLoader:
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, truncation=True, max_length=self.data.max_text_length)["input_ids"]
 
-    def told(self, row: int, turned: bool) -> list[str]:
+    def captions_of(self, row: int, turned: bool) -> list[str]:
         return [str(text) for text in self.rows[row]["mirrored_captions" if turned else "captions"]]
 
     def captions(self, rows: list[int], mirrored: list[bool], per_clip: int, random: BatchRandom) -> list[list[str]]:
         found = []
         for row, turned, draw in zip(rows, mirrored, random.uniform().tolist(), strict=True):
-            texts = self.told(row, turned)
+            texts = self.captions_of(row, turned)
             first = min(int(draw * len(texts)), len(texts) - 1)
             found.append([texts[(first + number) % len(texts)] for number in range(per_clip)])
         return found
@@ -356,7 +348,7 @@ class PlainLoader:
     def bags(self, rows: list[int], mirrored: list[bool]) -> torch.Tensor:
         bags = torch.zeros(len(rows), len(self.idf))
         for number, (row, turned) in enumerate(zip(rows, mirrored, strict=True)):
-            texts = self.told(row, turned)
+            texts = self.captions_of(row, turned)
             counts = Counter(word for text in texts for word in self.content_words.intersection(self.tokens(text)))
             weights = {word: count / len(texts) * max(self.idf[word], 1e-6) for word, count in counts.items()}
             total = sum(weights.values())
@@ -367,7 +359,7 @@ class PlainLoader:
     def masked_captions(
         self, captions: list[list[int]], ratios: list[float], overlap: bool, random: BatchRandom
     ) -> list[list[tuple[list[int], list[int]]]]:
-        """For the encoder and for the decoder: (ids with words hidden, labels) of every caption."""
+        """Return (masked ids, labels) of every caption, for the encoder and for the decoder."""
         length = self.data.max_text_length
         draws = [(random.uniform(length).tolist(), random.uniform().tolist()) for _ in ratios[: 2 - overlap]]
         draws = [draws[0], draws[-1]]
@@ -391,7 +383,7 @@ class PlainLoader:
         return [encoder, decoder]
 
     def hidden(self, ids: list[int], ratio: float, uniform: list[float], dither: float) -> set[int]:
-        """Places of the tokens to be hidden: whole words, drawn without replacement."""
+        """Draw the positions of masked tokens: whole words, without replacement."""
         words: list[list[int]] = []
         for at, token in enumerate(ids):
             if at == 0 or self.special[token]:
@@ -414,7 +406,7 @@ class PlainLoader:
 def padded_captions(
     captions: list[tuple[list[int], list[int]]], ids: str, labels: str, mask: str, pad_token_id: int
 ) -> Batch:
-    """Tensors under the names that are not empty."""
+    """Return padded tensors under those names that are not empty."""
     longest = max(len(tokens) for tokens, _ in captions)
     batch = {
         ids: [tokens + [pad_token_id] * (longest - len(tokens)) for tokens, _ in captions],

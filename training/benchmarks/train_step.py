@@ -1,5 +1,5 @@
 """
-A whole training step of each phase, against the plain way: logits of every token and word, all rows of the word
+Benchmark of training steps of each phase against a plain implementation: logits of every token and word, all word
 embeddings in the optimiser, captions padded to the longest of the batch.
 
 Dropout is off on both sides, so that their losses can be compared step by step.
@@ -41,20 +41,21 @@ def cases(
     tolerance: float = 0.02,
 ) -> list[Case]:
     """
-    One case a phase; a call trains on from where the last one ended.
+    Return one case per phase, whose calls continue the training.
 
     Args:
-        dataset: prepared folder; when empty, a synthetic one of so many `clips` is made.
-        recipe: when empty, `small` for a given dataset and `tiny` for the synthetic one.
-        phases: names, separated by commas. steps: of a call. batch_size: of a step.
-        tolerance: relative difference of the losses over all steps of the first call.
+        dataset: prepared folder; if empty, a synthetic corpus of `clips` clips is generated.
+        recipe: if empty, `small` for a given dataset and `tiny` for the synthetic one.
+        phases: comma-separated names.
+        steps, batch_size: steps per call, and rows per step.
+        tolerance: allowed relative difference of the losses over all steps of the first call.
     """
     data = PreparedData.read(dataset or synthetic(clips))
     content = load_recipe(recipe or ("small" if dataset else "tiny"))
     found = []
     for phase in phases.split(","):
         if phase not in PHASES:
-            raise ValueError(f"there is no phase {phase!r}; there are {', '.join(PHASES)}")
+            raise ValueError(f"unknown phase {phase!r}; pass some of {', '.join(PHASES)}")
         values = {**(task_values(content, phase) or {}), "batch_size": batch_size, "caption_features": False}
         if phase != "lexcmlp":
             del values["caption_features"]
@@ -63,20 +64,20 @@ def cases(
 
 
 def plain_projection(hidden, weight, bias, mask):
-    """What the fused projection computes, one dense operation after the other."""
+    """Compute the fused projection by dense operations."""
     logits = (hidden @ weight.T + bias).masked_fill(~mask.bool()[:, :, None], -torch.inf)  # (B, N, A)
     scores, winner = logits.float().max(dim=1)
     return scores.masked_fill(~mask.bool().any(dim=1)[:, None], 0.0), winner
 
 
 def padded(run, mask, *inputs):
-    """What `by_length` computes, all rows as long as the longest."""
+    """Compute `by_length` with all rows padded to the longest."""
     return run(mask, *inputs)
 
 
 @contextmanager
 def plain_path() -> Iterator[None]:
-    """Inside, everything that makes a step fast is replaced by the plain way."""
+    """Replace all optimizations of a step by plain implementations inside this context."""
     with (
         mock.patch.object(lexical_head, "max_pooled_projection", plain_projection),
         mock.patch.object(modeling_lexmotion, "by_length", padded),
@@ -96,7 +97,7 @@ def _trainer(phase: str, values: dict[str, Any], data: PreparedData) -> Trainer:
 
 
 class _Stepper:
-    """A trainer between `ready` and the end of the process."""
+    """A trainer kept inside `ready` until the end of the process."""
 
     def __init__(self, trainer: Trainer, path: Callable[[], Any]):
         self.trainer, self.path = trainer, path
@@ -118,16 +119,14 @@ def _case(phase: str, values: dict[str, Any], data: PreparedData, steps: int, to
         near = compare_tensors(mine, reference, tolerance)
         return f"losses of {steps} steps: {near}; the last {float(mine[-1]):.4f} and {float(reference[-1]):.4f}"
 
-    return Case(
-        phase, lambda: ours(steps), lambda: plain(steps), agree, steps, "steps", facts=lambda: step_facts(ours)
-    )
+    runs = (lambda: ours(steps), lambda: plain(steps))
+    return Case(phase, *runs, agree, steps, "steps", facts=lambda: step_facts(ours))
 
 
 def step_facts(stepper: _Stepper) -> dict[str, Any]:
-    """Where the time of a step goes: the share of matrix products, and their speed against the machine's."""
-    with FlopCounterMode(
-        display=False, custom_mapping={torch.ops.lexmotion.max_pooled_projection: _head_flops}
-    ) as count:
+    """Return the share of matrix products in a step's time, and their speed compared with the machine's."""
+    counted = {torch.ops.lexmotion.max_pooled_projection: _head_flops}
+    with FlopCounterMode(display=False, custom_mapping=counted) as count:
         stepper(1)
     operations = count.get_total_flops()
     facts: dict[str, Any] = {"GFLOP a step": operations / 1e9}
@@ -147,7 +146,7 @@ def step_facts(stepper: _Stepper) -> dict[str, Any]:
 
 
 def _head_flops(hidden, weight, bias, mask, *_, out_val=None, **__) -> int:
-    """The fused projection multiplies valid tokens alone; its backward pass adds rows, which is not counted."""
+    """Count the products of the fused projection (valid tokens only), without the row sums of its backward pass."""
     return 2 * int(mask.sum()) * weight.shape[0] * weight.shape[1]
 
 
@@ -155,7 +154,7 @@ _head_flops._get_raw = True  # type: ignore[attr-defined]  # FlopCounterMode: pa
 
 
 def peak_speed(trainer: Trainer, size: int = 2048, repeats: int = 5) -> float:
-    """GFLOP/s of the best of some products of two square matrices, in the precision the trainer multiplies in."""
+    """Return the best GFLOP/s of several products of two square matrices, in the trainer's precision."""
     kind = torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32
     matrix = torch.randn(size, size, device=trainer.device).to(kind)
     best = float("inf")

@@ -1,1 +1,1 @@
-"""Every row of the retrieval tables on one harness: which rows, training and scoring them, tables and the report."""
+"""Comparison of systems on one harness: rows, their training and scoring, tables and the report."""

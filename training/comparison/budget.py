@@ -1,4 +1,4 @@
-"""Equal minutes a row: steps are timed on this machine, each task gets as many as its share of the time allows."""
+"""Equal training time per row: steps are timed on this machine, and each task gets as many as fit its share."""
 
 import dataclasses
 import statistics
@@ -13,32 +13,26 @@ from ..arguments import RunArguments
 from ..data import PreparedData
 from ..tasks import TASKS
 
-# Of a training under a budget: its result is the best of these. What only prepares another task is not chosen so.
+# Evaluations per training; tasks that only prepare another need fewer, as their best checkpoint matters less.
 EVALUATIONS, PREPARING_EVALUATIONS = 10, 2
 WARMUP_STEPS, LEAST_STEPS, TIMED_SECONDS = 2, 5, 8.0
 
 
 def clock_name() -> str:
     """
-    `processor` where one thread on the CPU does all the work, else `wall`.
+    Return `processor` if a single CPU thread does all the work, else `wall`.
 
-    Processor seconds are those of a machine that has nothing else to do; with several threads, or a GPU, they would
-    count waiting as work.
+    Processor time is independent of other load, but with several threads or a GPU it would count waiting as work.
     """
     return "processor" if torch.get_num_threads() == 1 and not torch.cuda.is_available() else "wall"
 
 
 def time_task(arguments: RunArguments, data: PreparedData) -> dict[str, float]:
-    """
-    How long a step and an evaluation of a task take here, from its initial weights, by the clock `clock_name` says.
-
-    Returns:
-        `step_seconds`, the median, and `evaluation_seconds`, checkpoint included.
-    """
+    """Measure the median `step_seconds`, and `evaluation_seconds` with a checkpoint, by the clock of `clock_name`."""
     with tempfile.TemporaryDirectory(prefix="lexmotion-timing-") as folder:
         values: dict[str, Any] = {"output_dir": folder, "progress": False, "log_with": []}
         if hasattr(arguments.task, "caption_features"):
-            values["caption_features"] = False  # computed once before the steps; looking them up costs next to nothing
+            values["caption_features"] = False  # computed once before the steps, then almost free
         arguments = dataclasses.replace(arguments, task=dataclasses.replace(arguments.task, **values))
         trainer = TASKS[arguments.name].make_trainer(arguments, data)
         seconds: list[float] = []
@@ -63,20 +57,20 @@ def plan_steps(
     timings: Mapping[str, Mapping[str, float]], minutes: float, shares: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
     """
-    Steps of each task that together take `minutes`, evaluations included.
+    Choose each task's steps so that all tasks together take `minutes`, including evaluations.
 
     Args:
-        timings: task -> what `time_task` gave. minutes: of the whole row.
+        timings: task -> result of `time_task`.
+        minutes: time of the whole row.
         shares: task -> share of the time, in any unit.
 
     Returns:
         task -> `num_steps`, `eval_steps` and the timings.
 
     Raises:
-        ValueError: a task has no share, or gets too little time for a step between two evaluations.
+        ValueError: if a task has no share, or no time for a step between two evaluations.
 
     Example:
-
         >>> timing = {"step_seconds": 1.0, "evaluation_seconds": 2.0}
         >>> plan = plan_steps({"cmmm": timing, "lexcmlp": timing}, 4.0, {"cmmm": 1, "lexcmlp": 3})
         >>> {name: steps["num_steps"] for name, steps in plan.items()}
@@ -84,7 +78,7 @@ def plan_steps(
     """
     lacking = [name for name in timings if not shares.get(name, 0.0) > 0]
     if lacking:
-        raise ValueError(f"compare.shares of the recipe gives {lacking[0]} no share of the time; leave the task out")
+        raise ValueError(f"compare.shares.{lacking[0]}: got {shares.get(lacking[0])}; set it above 0 or skip the task")
     total = sum(shares[name] for name in timings)
     plan = {}
     for name, timing in timings.items():
@@ -95,8 +89,8 @@ def plan_steps(
         if steps < evaluations:
             least = (evaluations * sum(timing.values())) * total / shares[name] / 60.0
             raise ValueError(
-                f"{minutes:g} minutes leave {name} {max(steps, 0)} steps of {timing['step_seconds']:.2f} s beside "
-                f"its {evaluations} evaluations; give --budget-minutes {least + 0.05:.1f} or more"
+                f"--budget-minutes: {minutes:g} leaves {name} {max(steps, 0)} steps of {timing['step_seconds']:.2f} s "
+                f"beside {evaluations} evaluations; pass --budget-minutes {least + 0.05:.1f} or more"
             )
         plan[name] = {"num_steps": steps, "eval_steps": -(-steps // evaluations), **timing}
     return plan

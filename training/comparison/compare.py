@@ -1,4 +1,4 @@
-"""A comparison from rows to tables: what `lexmotion compare` runs."""
+"""The implementation of `lexmotion compare`, from rows to tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,25 +20,25 @@ def compare(
     archive: Path | None = None,
 ) -> dict[str, Any]:
     """
-    Train and score the rows that are missing, and write the tables of all results after each of them.
+    Train and score missing rows, and write the tables of all results after each of them.
 
     Args:
-        comparison: the recipe on its corpus, and where results are kept.
-        rows: names and groups, with commas, see `select_rows`; `none` writes the tables alone.
-        seeds: trainings per row, seeds 0, 1, ...
-        text_encoders: with commas; each is a row of dense MotionPatches.
+        comparison: recipe, corpus and output folder.
+        rows: comma-separated names and groups, see `select_rows`; `none` only writes the tables.
+        seeds: trainings per row, with seeds 0, 1, ...
+        text_encoders: comma-separated; each is a row of dense MotionPatches.
         report: Markdown page to write from all results.
-        archive: zip file to add all results to.
+        archive: zip file to which all results are added.
 
     Returns:
         The summary, as in `results.json`.
 
     Raises:
-        ValueError: an unknown row, a damaged archive, or a result of another run.
+        ValueError: if a row is unknown, an archive is damaged, or a result belongs to another run.
     """
     chosen = select_rows([] if rows == "none" else words(rows), words(text_encoders or ""))
     if archive is not None and archive.exists():
-        read_archive(archive)  # a damaged one is reported before anything is trained
+        read_archive(archive)  # report a damaged archive before training
 
     def write(curves: bool) -> dict[str, Any]:
         return write_tables(comparison.collect(), comparison.output_dir, comparison.report.layout, curves)
@@ -56,5 +56,5 @@ def compare(
 
 
 def words(text: str) -> Sequence[str]:
-    """The words between commas."""
+    """Split text at commas."""
     return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,9 +1,9 @@
 """
-The retrieval figures that the LexMotion paper prints, to be shown beside ours as "paper, other data".
+Retrieval figures printed in the LexMotion paper, shown with ours as "paper, other data".
 
 Source: Lyu et al., "Towards Unified Human Motion-Language Understanding via Sparse Interpretable Characterization",
-ICLR 2025, Tables 1, 2 and 5 as on the authors' poster. Its rows were measured on HumanML3D or KIT-ML with galleries of
-different sizes and different rules for duplicate captions, so that only rows of one harness can be compared.
+ICLR 2025, Tables 1, 2 and 5 as on the authors' poster. They were measured on HumanML3D or KIT-ML with galleries of
+different sizes and different rules for duplicate captions, so they are not comparable with our rows.
 """
 
 SOURCE = "Lyu et al., ICLR 2025"
@@ -41,11 +41,11 @@ TABLE_5 = {  # HumanML3D, dense MotionPatches with this text encoder (parameters
 
 
 def figures(row: tuple[float, ...]) -> dict[str, float]:
-    """Column -> value, and `Rsum`, the sum of the ten recalls, which the paper does not print."""
+    """Map columns to values, and add `Rsum`, the sum of the ten recalls, which the paper does not print."""
     values = dict(zip(COLUMNS, row, strict=True))
     return {**values, "Rsum": sum(value for name, value in values.items() if not name.endswith("MedR"))}
 
 
 def ratio(row: str, other: str) -> float:
-    """Rsum of one row of Table 1 over that of another."""
+    """Return the ratio of the Rsum of two rows of Table 1."""
     return figures(TABLE_1[row])["Rsum"] / figures(TABLE_1[other])["Rsum"]

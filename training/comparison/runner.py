@@ -1,17 +1,17 @@
 """
-Train and score what is missing of a comparison, one row and seed at a time.
+Training and scoring of the missing results of a comparison, one row and seed at a time.
 
 ```
 output_dir/
-  <row>/plan.json                the steps of every training under a budget, the same for all seeds
-  <row>/seed<k>/run/             trainings, as `lexmotion train` leaves them
-  <row>/seed<k>/result.json      all that the tables read
-  prepared/<variant>/            the corpus under another lexicon or tokenizer
-  timings.json                   seconds of steps and evaluations on this machine
+  <row>/plan.json                steps of each training under a budget, the same for all seeds
+  <row>/seed<k>/run/             trainings, as written by `lexmotion train`
+  <row>/seed<k>/result.json      input of the tables
+  prepared/<variant>/            the corpus with another lexicon or tokenizer
+  timings.json                   seconds per step and evaluation on this machine
 ```
 
-A result counts where its fingerprint is that of its row under the present recipe, data and budget: a folder of another
-machine, or an archive of results (`archive`), can be read as it is, without weights.
+A result is valid if its fingerprint is that of its row with the current recipe, data and budget, so results of other
+machines, in a folder or an archive (`archive`), can be used without weights.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ logger = logging.get_logger(__name__)
 
 FORMAT = 1
 PLAN, TIMINGS, PREPARED, LOCK = "plan.json", "timings.json", "prepared", ".lock"
-COUNTS = ("num_steps", "num_epochs", "eval_steps")  # of a training; under a budget its plan decides them
+COUNTS = ("num_steps", "num_epochs", "eval_steps")  # set by the plan under a budget
 
 
 class Comparison:
@@ -57,16 +57,17 @@ class Comparison:
     Rows of one recipe on one prepared corpus.
 
     Args:
-        dataset: folder written by `prepare`. output_dir: see the module's docstring.
-        recipe, overrides: of every row, see `load_recipe` and `apply_overrides`; a row's own changes come on top.
-        split: that rows are compared on.
-        budget_minutes: of training, for every row and seed; None: the steps of the recipe.
-        reuse: output folders of other comparisons, and archives, whose results are read where they fit.
-        keep_weights: keep the trained models; checkpoints go once a row is scored.
-        notify: told what is going on, one line at a time.
+        dataset: folder written by `prepare`.
+        output_dir: see the module's docstring.
+        recipe, overrides: see `load_recipe` and `apply_overrides`; each row adds its own changes.
+        split: split on which rows are compared.
+        budget_minutes: minutes of training per row and seed; None: the steps of the recipe.
+        reuse: output folders of other comparisons, and archives, whose results are used if they are valid here.
+        keep_weights: keep the trained models; checkpoints are deleted once a row is scored.
+        notify: called with progress messages of one line.
 
     Raises:
-        ValueError: the corpus has no such split, or the budget is not positive.
+        ValueError: if the corpus has no such split, or the budget is not positive.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Comparison:
         notify: Callable[[str], None] = logger.info,
     ):
         if budget_minutes is not None and not budget_minutes > 0:
-            raise ValueError(f"the budget must be a positive number of minutes, got {budget_minutes}")
+            raise ValueError(f"budget_minutes: got {budget_minutes}; pass a positive number of minutes")
         self.output_dir = Path(output_dir)
         self.recipe = apply_overrides(load_recipe(recipe), overrides)
         self.overrides = overrides
@@ -91,18 +92,19 @@ class Comparison:
         self.keep_weights, self.notify = keep_weights, notify
         for source in self.reuse:
             if not source.exists():
-                raise FileNotFoundError(f"there is no folder or archive {str(source)!r} to read results from")
+                raise FileNotFoundError(f"reuse: no folder or archive {str(source)!r}; pass an existing one")
         self.data = PreparedData.read(dataset)
         self.report = PrepareReport.load(self.data.folder)
         for needed in ("train", split):
             if needed not in self.data.splits:
-                raise ValueError(f"{dataset} has no split {needed!r}, only {', '.join(self.data.splits)}")
+                known = ", ".join(self.data.splits)
+                raise ValueError(f"{dataset}: no split {needed!r}, only {known}; prepare it or pass another split")
         self.variants: dict[str, PreparedData] = {}
 
-    # ---- what a row is ------------------------------------------------------------------------------------------
+    # ---- definition of a row ------------------------------------------------------------------------------------
 
     def settled(self, row: Row) -> Row:
-        """The row under this recipe and corpus: directions decided, and no change that changes nothing."""
+        """Return the row for this recipe and corpus: its option toggled, and changes without effect removed."""
         row = row.resolved(self.recipe)
         changes: dict[str, Any] = {}
         if row.vocabulary_filter == self.report.options["vocabulary_filter"]:
@@ -112,33 +114,28 @@ class Comparison:
         return dataclasses.replace(row, **changes)
 
     def row_recipe(self, row: Row) -> dict[str, Any]:
-        """The recipe as a settled row changes it."""
+        """Return the recipe with the changes of a settled row."""
         content = apply_overrides(self.recipe, dict(row.overrides))
         encoder = {} if row.text_encoder is None else {"text_model": row.text_encoder}
         if row.system is not None:
-            baseline_values(self.recipe, row.system)  # a row's own changes may not make one up
+            baseline_values(self.recipe, row.system)  # fails if only the row's own changes define the baseline
             values = {**baseline_values(content, row.system, row.vectors), **encoder}
             return {"name": content.get("name", "recipe"), "phases": dict.fromkeys(row.tasks, values)}
         given = content.get("phases") or {}
         return {**content, **encoder, "phases": {name: given.get(name, False) for name in row.tasks}}
 
     def arguments(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, RunArguments]:
-        """
-        Training -> its arguments, in order.
-
-        Raises:
-            ValueError: the recipe lacks a phase or a baseline, or an argument is unknown.
-        """
+        """Return training -> arguments in order; raise a ValueError if a section is missing or an argument unknown."""
         found = {}
         try:
             content = self.row_recipe(row)
             for name in row.tasks:
                 values = task_values(content, name)
                 if values is None:
-                    raise ValueError(f"the recipe skips {name}")
+                    raise ValueError(f"the recipe skips {name}; add a section for it or leave the row out of --rows")
                 found[name] = run_arguments(name, {**values, "seed": seed, **self.steps(plan, name)})
         except ValueError as error:
-            raise ValueError(f"the row {row.name} cannot be run: {error}") from error
+            raise ValueError(f"row {row.name}: {error}") from error
         return found
 
     @staticmethod
@@ -148,7 +145,7 @@ class Comparison:
         return {name: plan["trainings"][training][name] for name in ("num_steps", "eval_steps")}
 
     def definition(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Everything that decides the figures of a settled row, JSON-safe."""
+        """Return everything that decides the figures of a settled row, JSON-safe."""
         content: dict[str, Any] = {"kind": row.kind, "dataset": self.data.fingerprint, "split": self.split}
         if not row.tasks:
             return {**content, "penalty": RIDGE_PENALTY}
@@ -161,7 +158,7 @@ class Comparison:
         return json.loads(json.dumps(content))
 
     def row_data(self, row: Row) -> PreparedData:
-        """The corpus as the row reads it."""
+        """Return the corpus, or its variant for this row."""
         if row.vocabulary_filter is None and row.text_encoder is None:
             return self.data
         name = encoder_row(row.text_encoder).name if row.text_encoder else f"vocabulary-{row.vocabulary_filter}"
@@ -171,19 +168,21 @@ class Comparison:
             self.variants[name] = PreparedData.read(folder)
         return self.variants[name]
 
-    # ---- equal minutes ------------------------------------------------------------------------------------------
+    # ---- budget -------------------------------------------------------------------------------------------------
 
     def plan(self, row: Row, make: bool = True) -> dict[str, Any] | None:
         """
-        The steps of a settled row under the budget: those it was given before, here or in a reused folder, or timed
-        now. None without a budget.
+        Return the steps of a settled row under the budget, from an existing plan here or in `reuse`, or timed now.
 
         Args:
-            make: time what is not planned yet; otherwise such a row is an error.
+            make: make a missing plan instead of raising an error.
+
+        Returns:
+            The plan, or None without a budget.
 
         Raises:
-            ValueError: the row's own plan was made for other arguments, data or another budget.
-            LookupError: there is no plan, and none may be made.
+            ValueError: if the row's plan was made for other arguments, other data or another budget.
+            LookupError: if there is no plan and `make` is false.
         """
         if self.budget_minutes is None or not row.tasks:
             return None
@@ -197,18 +196,18 @@ class Comparison:
             plan = json.loads(own.read_text(encoding="utf-8"))
             if mark(deciding(plan["purpose"])) != identity:
                 raise ValueError(
-                    f"{own} was made for another run: {difference(deciding(plan['purpose']), purpose)}. Delete "
-                    f"{own.parent} to begin the row anew, restore the arguments, or choose another output folder."
+                    f"{own} is of another run: {difference(deciding(plan['purpose']), purpose)}; delete {own.parent} "
+                    "to start the row over, restore the arguments, or pass another --output-dir"
                 )
             return plan
         for plan in self.known_plans():
             if mark(deciding(plan["purpose"])) == identity:
                 return plan
         if not make:
-            raise LookupError(f"the row {row.name} is not planned")
+            raise LookupError(f"row {row.name}: no plan; pass make=True")
         self.notify(f"{row.name}: timing a few steps of {', '.join(row.tasks)}")
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.output_dir / LOCK):  # another process would slow the steps down, and write the same file
+        with FileLock(self.output_dir / LOCK):  # another process would slow down the steps and write the same file
             timings = {name: self.timing(name, run, row) for name, run in self.arguments(row, 0, None).items()}
         plan = {
             "identity": identity,
@@ -222,7 +221,7 @@ class Comparison:
         return plan
 
     def known_plans(self) -> Iterator[dict[str, Any]]:
-        """Plans of other rows and of reused folders, also those inside results; archives have no others."""
+        """Iterate over plans of this and reused folders, including those in results (the only ones in archives)."""
         for folder in filter(Path.is_dir, (self.output_dir, *self.reuse)):
             for path in sorted(folder.glob(f"*/{PLAN}")):
                 yield json.loads(path.read_text(encoding="utf-8"))
@@ -231,7 +230,7 @@ class Comparison:
                 yield result["plan"]
 
     def timing(self, training: str, arguments: RunArguments, row: Row) -> dict[str, float]:
-        """What `time_task` says, measured once for equal trainings on this machine."""
+        """Return the result of `time_task`, measured once for equal trainings on this machine."""
         defining = {name: value for name, value in arguments.defining().items() if name not in ("seed", *COUNTS)}
         place = {name: value for name, value in machine().items() if name != "load"}
         key = digest([training, defining, self.data.fingerprint, row.vocabulary_filter, row.text_encoder, place])
@@ -242,18 +241,18 @@ class Comparison:
             write_json(path, timings)
         return {name: value for name, value in timings[key].items() if name != "training"}
 
-    # ---- what there is ------------------------------------------------------------------------------------------
+    # ---- results ------------------------------------------------------------------------------------------------
 
     def stored(self) -> list[tuple[Path, dict[str, Any]]]:
-        """Every result in the output folder and in the reused folders and archives, the own ones first."""
+        """Return every result in the output folder, then those in reused folders and archives."""
         return [found for source in (self.output_dir, *self.reuse) for found in read_results(source)]
 
     def find(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """
-        The finished result of a settled row, whichever row and folder it was made for; None where there is none.
+        Return a finished result equal to that of a settled row, whatever its row and folder, or None.
 
         Raises:
-            ValueError: a result of this row and seed is of another run.
+            ValueError: if a result of this row and seed belongs to another run.
         """
         wanted = self.definition(row, seed, plan)
         stored = self.stored()
@@ -262,15 +261,15 @@ class Comparison:
                 return {**result, "row": row.name, "label": row.label}
         for path, result in stored:
             if result["row"] == row.name and result["seed"] == seed:
-                remedy = f"Delete {path.parent}" if path.is_file() else f"Leave out --reuse {path.parents[2]}"
+                remedy = f"delete {path.parent}" if path.is_file() else f"leave out --reuse {path.parents[2]}"
                 raise ValueError(
-                    f"{path} is of another run: {difference(result['definition'], wanted)}. {remedy} to train the row "
-                    "again, restore the arguments, or choose another output folder."
+                    f"{path} is of another run: {difference(result['definition'], wanted)}; {remedy} to train the row "
+                    "again, restore the arguments, or pass another --output-dir"
                 )
         return None
 
     def collect(self) -> dict[str, list[dict[str, Any]]]:
-        """Row -> its finished results under this recipe, corpus and budget, seeds in order. Others are left out."""
+        """Return row -> finished results with this recipe, corpus and budget, ordered by seed."""
         stored = self.stored()
         of_mark = {mark(result["definition"]): result for _, result in reversed(stored)}
         seeds = sorted({result["seed"] for _, result in stored})
@@ -282,7 +281,7 @@ class Comparison:
                 row = self.settled(row)
                 plan = self.plan(row, make=False)
                 marks = {seed: mark(self.definition(row, seed, plan)) for seed in self.seeds(row, seeds)}
-            except (ValueError, LookupError):  # not planned, of another run, or of an option that is not there
+            except (ValueError, LookupError):  # not planned, of another run, or with an unknown option
                 continue
             results = [of_mark[one] for one in marks.values() if one in of_mark]
             if results:
@@ -290,45 +289,43 @@ class Comparison:
                 used.update(mark(result["definition"]) for result in results)
         for path, result in stored:
             if mark(result["definition"]) not in used:
-                logger.warning(f"{path} is of another recipe, corpus or budget and is left out of the tables")
+                logger.warning(f"{path} is of another recipe, corpus or budget; it is left out of the tables")
         return found
 
     def archive(self, path: Path) -> tuple[int, int]:
-        """Add the results that the tables show to an archive, each once; see `add_results`."""
+        """Add each result shown in the tables to an archive; see `add_results`."""
         shown = {mark(result["definition"]) for of_row in self.collect().values() for result in of_row}
         fitting = [result for _, result in self.stored() if mark(result["definition"]) in shown]
-        return add_results(path, reversed(fitting))  # the last of a name stays: the own ones
+        return add_results(path, reversed(fitting))  # the last one of a name wins, i.e. that of the output folder
 
     # ---- training -----------------------------------------------------------------------------------------------
 
     def seeds(self, row: Row, seeds: Sequence[int]) -> list[int]:
-        """What is not trained has no randomness: one seed is enough."""
+        """Return the seeds of a row; one is enough if nothing is trained, as nothing is random."""
         return list(seeds) if row.tasks else list(seeds)[:1]
 
     def run(
-        self,
-        rows: Sequence[Row],
-        seeds: Sequence[int],
-        on_result: Callable[[dict[str, Any]], Any] | None = None,
+        self, rows: Sequence[Row], seeds: Sequence[int], on_result: Callable[[dict[str, Any]], Any] | None = None
     ) -> list[dict[str, Any]]:
         """
-        Train and score what is missing, all rows of a seed before the next seed; stopped at any time, it goes on
-        where it was. Several processes may do so in one folder: each row and seed is trained by one of them.
+        Train and score missing results, all rows of one seed before the next; resume after an interruption.
+
+        Several processes can share one folder; each row and seed is trained by one of them.
 
         Args:
             on_result: called with each new result.
 
         Returns:
-            The results, also those that were there.
+            All results, new and existing.
 
         Raises:
-            ValueError: a row asks for what does not exist, or a result is of another run; found before anything runs.
-            NonFiniteLossError: a training diverged; the other rows are finished first.
+            ValueError: if a row is invalid or a result belongs to another run, before anything is trained.
+            NonFiniteLossError: if a training diverged, after the other rows are finished.
         """
         settled = [self.settled(row) for row in rows]
         for row in settled:
             self.arguments(row, 0, None)
-            with contextlib.suppress(LookupError):  # what is not planned yet has no results
+            with contextlib.suppress(LookupError):  # a row without a plan has no results
                 plan = self.plan(row, make=False)
                 for seed in self.seeds(row, seeds):
                     self.find(row, seed, plan)
@@ -342,10 +339,10 @@ class Comparison:
             plan = self.plan(row)
             result = self.find(row, seed, plan)
             if result is None:
-                # Rows that another process trains come last; when there is nothing else to do, they are waited for.
+                # Rows trained by another process are postponed, and waited for once nothing else is left.
                 with self.claim(row, seed, wait=passed_over > len(waiting)) as claimed:
                     if not claimed:
-                        self.notify(f"{title}: another process trains it")
+                        self.notify(f"{title}: training in another process")
                         waiting.append((number, (seed, row)))
                         passed_over += 1
                         continue
@@ -364,12 +361,12 @@ class Comparison:
             self.notify(f"{title}: {SCORERS[row.scorer].headline(result)}")
             found[number] = result
         if diverged:
-            raise NonFiniteLossError(f"these trainings diverged: {', '.join(diverged)}; lower their learning rates")
+            raise NonFiniteLossError(f"diverged: {', '.join(diverged)}; lower their learning rates")
         return [found[number] for number in sorted(found)]
 
     @contextlib.contextmanager
     def claim(self, row: Row, seed: int, wait: bool = False) -> Iterator[bool]:
-        """Whether this process has a row and seed for itself; `wait`: until it has. Ends with the process."""
+        """Try to lock a row and seed for this process, waiting for it if `wait`; yield whether it is locked."""
         path = self.output_dir / row.name / f"seed{seed}" / LOCK
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -422,20 +419,20 @@ class Comparison:
         return result
 
     def train_tasks(self, row: Row, seed: int, plan: dict[str, Any] | None, data: PreparedData, run: Path) -> Path:
-        """Train what the row trains; the folder of its model."""
+        """Train the tasks of a row, and return the folder of its model."""
         content = self.row_recipe(row)
         content["seed"] = seed
         for name, section in content["phases"].items():
             content["phases"][name] = {**(section or {}), "seed": seed, **self.steps(plan, name)}
         siblings: list[Path] = []
-        if self.keep_weights:  # else another process may remove them while they are copied
-            # Rows that part company in phase iv share what comes before.
+        if self.keep_weights:  # else another process may delete them while they are copied
+            # Rows that only differ in phase iv share the earlier phases.
             siblings = sorted(path for path in self.output_dir.glob(f"*/seed{seed}/run") if path != run)
         train_recipe(content, data.folder, run, reuse=siblings)
         return run / "model"
 
     def command(self, rows: str, seeds: int, text_encoders: str | None = None) -> str:
-        """The command line that makes this comparison; of absolute paths the last part alone."""
+        """Return the command line of this comparison, with absolute paths reduced to their last part."""
         options: dict[str, Any] = {
             "dataset": self.data.folder,
             "recipe": self.recipe.get("name", "recipe"),
@@ -456,7 +453,7 @@ class Comparison:
         return " ".join([*words, *(f"--set {shlex.quote(pair)}" for pair in pairs)])
 
     def dataset_facts(self, data: PreparedData) -> dict[str, Any]:
-        """What a reader must know of the corpus, as its report and the row's processor say it."""
+        """Return the facts about the corpus that the page of results needs."""
         report = PrepareReport.load(data.folder)
         names = ("source", "layout", "skeleton", "fps", "splits", "shared", "text", "options")
         facts = {name: getattr(report, name) for name in names}
@@ -465,7 +462,7 @@ class Comparison:
 
 
 def read_curve(log: Path) -> list[dict[str, float]]:
-    """Evaluations of a training's log: `step`, `loss` (training loss last logged before) and the `eval_` figures."""
+    """Read a log's evaluations: `step`, `loss` (the last training loss before it) and the `eval_` figures."""
     points, loss = [], None
     for text in log.read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
@@ -478,23 +475,20 @@ def read_curve(log: Path) -> list[dict[str, float]]:
 
 def essential(definition: Mapping[str, Any]) -> dict[str, Any]:
     """
-    A definition without the arguments that have their defaults: a result outlives the arguments added after it.
+    Return a definition without default values, so that results stay valid when arguments are added.
 
-    A result keeps its whole definition: where a default changes, the old value is no default any more and tells the
-    two apart.
+    Results record all values, so that a changed default still distinguishes old results from new ones.
     """
     trainings = {}
     for name, values in definition.get("trainings", {}).items():
         values = with_moved_options(name, values)
         defaults = json.loads(json.dumps(run_arguments(name, {}).defining()))
-        trainings[name] = {
-            key: value for key, value in values.items() if key not in defaults or defaults[key] != value
-        }
+        trainings[name] = {key: value for key, value in values.items() if defaults.get(key, ...) != value}
     return {**definition, "trainings": trainings}
 
 
 def deciding(purpose: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a plan's purpose decides its steps: not the recipe's own counts, and no share of a lone training."""
+    """Return the part of a plan's purpose that decides its steps, without the recipe's counts or irrelevant shares."""
     trainings = {
         name: {key: value for key, value in arguments.items() if key not in COUNTS}
         for name, arguments in purpose["trainings"].items()
@@ -503,21 +497,21 @@ def deciding(purpose: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mark(definition: Mapping[str, Any]) -> str:
-    """What tells the definitions of two runs apart."""
+    """Return a hash that distinguishes the definitions of runs."""
     return digest(essential(definition))
 
 
 def difference(was: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
-    """Where two definitions differ, in words: the first few dotted keys with both values."""
+    """Describe how two definitions differ: the first few dotted keys with both values."""
     old, new = flat(essential(was)), flat(essential(wanted))
     keys = [key for key in {**old, **new} if not (key in old and key in new and old[key] == new[key])]
     shown = [f"{key} was {old.get(key, '(default)')!r}, is {new.get(key, '(default)')!r}" for key in keys[:most]]
     more = f" and {len(keys) - most} more" if len(keys) > most else ""
-    return "; ".join(shown) + more or "something that is not recorded"
+    return "; ".join(shown) + more or "an unrecorded change"
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    """Flatten `{"a": {"b": 1}}` to `{"a.b": 1}`."""
     found: dict[str, Any] = {}
     for name, value in content.items():
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""What a trained row is measured by: retrieval under both protocols, and what its words say."""
+"""Scoring of a trained row: retrieval under both protocols, and figures of its words."""
 
 import shutil
 from collections.abc import Callable
@@ -21,21 +21,22 @@ from ..tasks.baseline import SYSTEMS
 
 PROTOCOLS = ("all-strict", "all-duplicates")
 RIDGE_PENALTY = 300.0
-# Words that an item should light: fewer say too little, more are no sparse vector.
+# Desired range of active words per item: fewer carry too little meaning, more are not sparse.
 WORDS_WANTED = {"text": (10, 100), "motion": (40, 200)}
 
 
 def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict[str, Any]:
     """
-    Retrieval of a trained model on a split and, where its vectors are words, what the words say.
+    Score a trained model on a split by retrieval and, if its vectors are lexical, by its words.
 
     Args:
-        folder: model and processor. system: of a baseline; None for LexMotion.
-        train, rows: prepared splits; the words of the first are the prior.
+        folder: folder of the model and processor.
+        system: name of a baseline; None for LexMotion.
+        train, rows: prepared splits; the first gives the word frequencies of the prior.
 
     Returns:
-        `retrieval` (protocol -> figures) by the model's own score, `retrieval_words` by its words alone where the
-        score is more than those, `lexical` and `order` (figures or None), `parameters`.
+        `retrieval` (protocol -> figures) by the model's score, `retrieval_words` by its words only if the score uses
+        more, `lexical` and `order` (figures or None), `parameters`.
     """
     model_class: Any = LexMotionModel if system is None else SYSTEMS[system].model
     model = model_class.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,26 +61,21 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
 
 
 def score_ridge(folder: Path, system: str | None, train: Any, rows: Any) -> dict[str, Any]:
-    """The same of the ridge floor, fitted on `train` and its mirror image; `folder` holds the processor alone."""
+    """Score the ridge floor fitted on `train` and its mirror image; `folder` only has a processor."""
     processor = LexMotionProcessor.from_pretrained(folder)
     retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY)
-    return {
-        "retrieval": retrieval,
-        "retrieval_words": None,
-        "lexical": None,
-        "order": None,
-        "parameters": int(np.size(floor.weight)),
-    }
+    missing = dict.fromkeys(("retrieval_words", "lexical", "order"))
+    return {"retrieval": retrieval, **missing, "parameters": int(np.size(floor.weight))}
 
 
 class Scorer(NamedTuple):
     """
-    How rows of a comparison are measured.
+    A way to score rows.
 
     Args:
-        score: figures of a model, or of a processor if nothing is trained, from its folder, the name of a baseline,
-            and the prepared splits of training and comparison.
-        headline: the figures in a few words.
+        score: returns the figures, given the folder of the model (or processor, if nothing is trained), the name of a
+            baseline, and the prepared splits of training and comparison.
+        headline: summarizes the figures in a few words.
     """
 
     score: Callable[[Path, str | None, Any, Any], dict[str, Any]]
@@ -87,7 +83,7 @@ class Scorer(NamedTuple):
 
 
 def rsum(result: dict[str, Any]) -> str:
-    """What retrieval figures come to."""
+    """Summarize retrieval figures."""
     return f"Rsum {result['retrieval']['all-strict']['Rsum']:.1f}"
 
 
@@ -96,12 +92,11 @@ SCORERS = {"retrieval": Scorer(score_model, rsum), "ridge": Scorer(score_ridge, 
 
 def lexical_figures(encoded: EncodedSplit, lexicon: Any, train_captions: Any) -> dict[str, float]:
     """
-    `evaluate_lexical_space` with the prior of the training captions, and what every single item must keep to.
+    Return the figures of `evaluate_lexical_space` with the prior of the training captions, and further ones.
 
-    Returns:
-        Beside those figures, of both sides: `least_words`, `most_words`; `in_range`, the share of items with as many
-        words as wanted; `universal_share`, of the words in use; and of the query captions alone
-        `caption_coverage_top20`, `caption_prior_top20`.
+    These are, for both sides, `least_words`, `most_words`, `in_range` (share of items with a desired number of words)
+    and `universal_share` (of the words in use); and for the query captions `caption_coverage_top20` and
+    `caption_prior_top20`.
     """
     content = content_words(encoded.all_captions, lexicon)
     prior = word_frequency(content_words(train_captions, lexicon), lexicon.vocab_size)
@@ -118,7 +113,7 @@ def lexical_figures(encoded: EncodedSplit, lexicon: Any, train_captions: Any) ->
 
 
 def drop_weights(folder: Path, keep_models: bool) -> None:
-    """Remove checkpoints of finished trainings, and their models unless they are kept; logs and results stay."""
+    """Delete checkpoints of finished trainings, and their models unless `keep_models`, but not logs and results."""
     for path in list(folder.rglob("*")):
         doomed = path.name.startswith("checkpoint-") or (path.name == "model" and not keep_models)
         if path.is_dir() and doomed:

@@ -1,4 +1,4 @@
-"""From results to tables: mean and deviation over seeds, as JSON, Markdown and LaTeX, and the training curves."""
+"""Tables of results (mean and deviation over seeds) as JSON, Markdown and LaTeX, and plots of training curves."""
 
 import math
 import statistics
@@ -22,7 +22,7 @@ DIRECTIONS = {"t2m": "text to motion", "m2t": "motion to text"}
 MEASURES = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
 COLUMNS = (*(f"{direction}/{measure}" for direction in DIRECTIONS for measure in MEASURES), "Rsum")
 PAPER_LABEL = "paper, other data"
-# LaTeX's own characters, and those of our labels that its fonts do not have.
+# Special characters of LaTeX, and those of our labels that its fonts lack.
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -39,10 +39,9 @@ _LATEX = {
 
 def spread(values: Iterable[float]) -> dict[str, Any]:
     """
-    Mean and sample standard deviation (over n - 1); no deviation of a single value.
+    Return mean and sample standard deviation (over n - 1; None for a single value).
 
     Example:
-
         >>> spread([1.0, 2.0, 3.0])
         {'mean': 2.0, 'std': 1.0, 'n': 3}
     """
@@ -52,7 +51,7 @@ def spread(values: Iterable[float]) -> dict[str, Any]:
 
 
 def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One row: every figure over its seeds."""
+    """Summarize every figure of one row over its seeds."""
     first = results[0]
     row: dict[str, Any] = {"label": first["label"], "seeds": [result["seed"] for result in results]}
     row["retrieval"] = {
@@ -64,7 +63,7 @@ def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if all(result[part] for result in results):
             names = [name for name in first[part] if all(name in result[part] for result in results)]
             row[part] = {name: spread(result[part][name] for result in results) for name in names}
-    row["words_rsum"] = None  # of the words alone, where the score is more
+    row["words_rsum"] = None  # of the words only, if the score also uses other vectors
     if all(result["retrieval_words"] for result in results):
         row["words_rsum"] = {
             protocol: spread(result["retrieval_words"][protocol]["Rsum"] for result in results)
@@ -77,12 +76,7 @@ def over_seeds(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def ratio(results: Results, row: str, other: str, protocol: str) -> dict[str, Any] | None:
-    """
-    Rsum of a row over that of another: of the means, with the deviation that follows from both (first order).
-
-    Returns:
-        None where one of them is missing.
-    """
+    """Return the ratio of two rows' mean Rsum with its first-order standard deviation, or None if a row is missing."""
     if row not in results or other not in results:
         return None
     one, two = (spread(result["retrieval"][protocol]["Rsum"] for result in results[name]) for name in (row, other))
@@ -94,27 +88,19 @@ def ratio(results: Results, row: str, other: str, protocol: str) -> dict[str, An
 
 
 def gain(results: Results, row: str, reference: str, figure: Any) -> dict[str, Any] | None:
-    """
-    A figure of a row less that of the reference, seed by seed.
-
-    Args:
-        figure: result -> number.
-
-    Returns:
-        None where the two share no seed.
-    """
+    """Return a figure (result -> number) of a row minus that of the reference by seed; None without common seeds."""
     of_seed = {result["seed"]: figure(result) for result in results.get(reference, ())}
     pairs = [(figure(result), of_seed[result["seed"]]) for result in results.get(row, ()) if result["seed"] in of_seed]
     return spread(own - other for own, other in pairs) if pairs else None
 
 
 def rsum(protocol: str) -> Any:
-    """result -> its Rsum."""
+    """Return a function result -> Rsum."""
     return lambda result: result["retrieval"][protocol]["Rsum"]
 
 
 def summarise(results: Results) -> dict[str, Any]:
-    """Everything the tables show: `rows`, `ratios` of LexMotion beside the paper's, and the `paper`'s rows."""
+    """Return the content of all tables: `rows`, `ratios` of LexMotion and the paper, and the paper's rows."""
     ratios: dict[str, Any] = {}
     for other in ("motion_patches", "tmr"):
         found = {protocol: ratio(results, REFERENCE, other, protocol) for protocol in PROTOCOLS}
@@ -134,7 +120,7 @@ def summarise(results: Results) -> dict[str, Any]:
 
 
 def number(value: Mapping[str, Any] | float | None, digits: int = 1, signed: bool = False, scale: float = 1.0) -> str:
-    """`12.3 ± 0.4`; without a deviation `12.3`; nothing for None."""
+    """Format as `12.3 ± 0.4`, as `12.3` without a deviation, as an empty string for None."""
     if value is None:
         return ""
     mean, std = (value, None) if isinstance(value, int | float) else (value["mean"], value["std"])
@@ -143,17 +129,16 @@ def number(value: Mapping[str, Any] | float | None, digits: int = 1, signed: boo
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """A Markdown table; columns behind the first `text_columns` are set flush right."""
+    """Return a Markdown table; columns after the first `text_columns` are right-aligned."""
     rule = ["---"] * text_columns + ["--:"] * (len(header) - text_columns)
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *lines))
 
 
 def escape_latex(text: str) -> str:
     """
-    Text as LaTeX prints it.
+    Escape text for LaTeX.
 
     Example:
-
         >>> escape_latex("†TMR & 5_%")
         '$^\\\\dagger$TMR \\\\& 5\\\\_\\\\%'
     """
@@ -161,30 +146,16 @@ def escape_latex(text: str) -> str:
 
 
 def latex_table(header: Sequence[str], blocks: Sequence[Sequence[Sequence[str]]], caption: str) -> str:
-    """
-    A booktabs table over both columns.
+    """Return a booktabs table over both columns, with a rule between blocks of lines of cells."""
 
-    Args:
-        blocks: lines of cells, a rule between two blocks.
-    """
-    body = "\n\\midrule\n".join(
-        "\n".join(" & ".join(map(escape_latex, line)) + r" \\" for line in block) for block in blocks if block
-    )
-    return "\n".join(
-        (
-            r"\begin{table*}",
-            r"\centering",
-            rf"\caption{{{escape_latex(caption)}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-            r"\toprule",
-            " & ".join(map(escape_latex, header)) + r" \\",
-            r"\midrule",
-            body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table*}",
-        )
-    )
+    def row(cells: Sequence[str]) -> str:
+        return " & ".join(map(escape_latex, cells)) + r" \\"
+
+    top = (r"\begin{table*}", r"\centering", rf"\caption{{{escape_latex(caption)}}}")
+    columns = rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}"
+    body = "\n\\midrule\n".join("\n".join(map(row, block)) for block in blocks if block)
+    head = (columns, r"\toprule", row(header), r"\midrule")
+    return "\n".join((*top, *head, body, r"\bottomrule", r"\end{tabular}", r"\end{table*}"))
 
 
 def retrieval_header() -> list[str]:
@@ -193,7 +164,7 @@ def retrieval_header() -> list[str]:
 
 
 def retrieval_lines(summary: Mapping[str, Any], names: Iterable[str], protocol: str) -> list[list[str]]:
-    """Lines of rows that there are, under `retrieval_header`."""
+    """Return the table lines of those rows that have results, with the columns of `retrieval_header`."""
     lines = []
     for name in names:
         if name in summary["rows"]:
@@ -204,7 +175,7 @@ def retrieval_lines(summary: Mapping[str, Any], names: Iterable[str], protocol: 
 
 
 def paper_lines(table: Mapping[str, tuple[float, ...]], names: Iterable[str] | None = None) -> list[list[str]]:
-    """The paper's own rows, said to be such."""
+    """Return the paper's rows, labelled as such."""
     lines = []
     for name in table if names is None else names:
         if name in table:
@@ -220,10 +191,10 @@ def encoder_names(summary: Mapping[str, Any]) -> list[str]:
 
 def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[list[list[str]]]]]:
     """
-    Titles and blocks of lines of every retrieval table, the paper's rows in the last block.
+    Return titles and blocks of lines of all retrieval tables, the last block with the paper's rows.
 
     Args:
-        layout: of the corpus; `kit-ml` is shown beside the paper's Table 2, others beside Table 1.
+        layout: layout of the corpus; `kit-ml` is shown with the paper's Table 2, others with Table 1.
     """
     tables = []
     beside = paper.TABLE_2 if layout == "kit-ml" else paper.TABLE_1
@@ -233,7 +204,7 @@ def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[l
         "head": "Head and vocabulary",
         "improvements": "Improvements",
         "plain": "Without the improvements",
-        "daggers": "Lexical vectors in a dense system",
+        "lexical-baselines": "Lexical vectors in a dense system",
     }
     for protocol in PROTOCOLS:
         for group, names in GROUPS.items():
@@ -252,10 +223,11 @@ def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[l
 
 def write_tables(results: Results, folder: Path, layout: str, curves: bool = True) -> dict[str, Any]:
     """
-    `results.json`, `results.md`, `results.tex` and `curves/` of results as `Comparison.collect` gives them.
+    Write `results.json`, `results.md`, `results.tex` and `curves/` from the results of `Comparison.collect`.
 
     Args:
-        layout: of the corpus, see `tables_of`. curves: draw them too, a second each.
+        layout: layout of the corpus, see `tables_of`.
+        curves: also plot the curves, which takes a second per row.
 
     Returns:
         The summary, as in `results.json`.
@@ -263,10 +235,7 @@ def write_tables(results: Results, folder: Path, layout: str, curves: bool = Tru
     summary = summarise(results)
     write_json(folder / "results.json", summary)
     tables, header = tables_of(summary, layout), retrieval_header()
-    pages = [
-        f"## {title}\n\n{markdown_table(header, [line for block in blocks for line in block])}"
-        for title, blocks in tables
-    ]
+    pages = [f"## {title}\n\n{markdown_table(header, sum(blocks, []))}" for title, blocks in tables]
     pages += [ratio_page(summary)] if summary["ratios"] else []
     write_text(folder / "results.md", "\n\n".join(pages) + "\n")
     note = f"Mean and standard deviation over seeds; rows marked ``{PAPER_LABEL}'' are as printed by {paper.SOURCE}"
@@ -278,7 +247,7 @@ def write_tables(results: Results, folder: Path, layout: str, curves: bool = Tru
 
 
 def overview_table(summary: Mapping[str, Any], protocol: str = PROTOCOLS[0]) -> Table:
-    """The rows as a terminal shows them."""
+    """Return the rows as a table for the terminal."""
     shown = {"t2m/R1": "t→m R@1", "t2m/R10": "R@10", "m2t/R1": "m→t R@1", "m2t/R10": "R@10", "Rsum": "Rsum"}
     table = Table(title=f"Rows, {protocol}", title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("")
@@ -302,7 +271,7 @@ def ratio_page(summary: Mapping[str, Any]) -> str:
 
 
 def draw_curves(results: Results, folder: Path) -> list[Path]:
-    """A picture of each trained row, PNG and SVG: what chooses the checkpoint, and the training loss, by step."""
+    """Plot the selecting metric and the training loss of each trained row by step, as PNG and SVG."""
     paths = []
     for name, of_row in results.items():
         if of_row[0]["curves"]:
@@ -312,7 +281,7 @@ def draw_curves(results: Results, folder: Path) -> list[Path]:
 
 
 def curve_figure(results: Sequence[Mapping[str, Any]]) -> Any:
-    """One panel a training; a line a seed, a dot where the kept checkpoint is."""
+    """Return a figure with a panel per training, a line per seed and a dot at the kept checkpoint."""
     trainings = list(results[0]["curves"])
     figure = new_figure(3.4 * len(trainings), 2.6)
     for axes, training in zip(figure.subplots(1, len(trainings), squeeze=False)[0], trainings, strict=True):

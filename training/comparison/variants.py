@@ -1,4 +1,4 @@
-"""A prepared corpus with other words: the same motions and captions under another lexicon or another tokenizer."""
+"""Variants of a prepared corpus: the same motions and captions with another lexicon or tokenizer."""
 
 import json
 import shutil
@@ -23,19 +23,21 @@ def prepared_variant(
     data: PreparedData, folder: Path, vocabulary_filter: str | None = None, text_encoder: str | None = None
 ) -> Path:
     """
-    A prepared folder that differs from `data` by its processor alone; motions and captions are links to the first.
+    Create a prepared folder that differs from `data` only in its processor; motions and captions are symbolic links.
 
     Args:
-        data: the prepared corpus. folder: where the variant is kept; one that is there already is used again.
-        vocabulary_filter: `corpus`, `words` or `all`; None for the prepared one, or `all` under another tokenizer,
-            since `corpus` and `words` know word pieces of the BERT kind only.
-        text_encoder: whose tokenizer to use; None for the prepared one.
+        data: the prepared corpus.
+        folder: folder of the variant, which is reused if it exists.
+        vocabulary_filter: `corpus`, `words` or `all`; None: the prepared one, or `all` for another tokenizer, since
+            `corpus` and `words` only support word pieces as in BERT.
+        text_encoder: text encoder whose tokenizer to use; None: the prepared one.
 
     Returns:
         `folder`.
 
     Raises:
-        ValueError: an unknown filter. OSError: the encoder's tokenizer cannot be loaded.
+        ValueError: if the filter is unknown.
+        OSError: if the tokenizer cannot be loaded.
     """
     mark = {"dataset": data.fingerprint, "vocabulary_filter": vocabulary_filter, "text_encoder": text_encoder}
     if (folder / MARK).is_file() and json.loads((folder / MARK).read_text(encoding="utf-8")) == mark:

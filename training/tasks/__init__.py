@@ -1,14 +1,14 @@
 """
-What can be trained, one file for each task. `TASKS` is the only table of them; all else reads it.
+Tasks that can be trained, one file each. `TASKS` is the only list of them.
 
-A task of your own is registered before its name is used; see `Task`:
+Register a task of your own before its name is used; see `Task`:
 
 ```python
 from lexmotion.training.__main__ import main
 from lexmotion.training.tasks import Task, register_task
 
 register_task(Task("toy", "Toy", ToyTrainer, build_toy, read_toy))
-main()  # a script of this shape is what `accelerate launch` takes
+main()  # run such a script with `accelerate launch`
 ```
 """
 
@@ -26,24 +26,14 @@ PHASES = (*LEXCMLP.starts_from, LEXCMLP.name)  # the paper's, in order
 
 
 def register_task(task: Task) -> Task:
-    """
-    Make a task known to the command line, recipes and comparisons.
-
-    Raises:
-        ValueError: the name is taken.
-    """
+    """Add a task to the command line, recipes and comparisons; raise a ValueError if its name is taken."""
     if TASKS.setdefault(task.name, task) != task:
-        raise ValueError(f"task {task.name!r}: the name is taken by {TASKS[task.name].title!r}; choose another name")
+        raise ValueError(f"task {task.name!r}: the name is taken by {TASKS[task.name].title!r}; pass another name")
     return task
 
 
 def find_task(name: str) -> Task:
-    """
-    The task of this name.
-
-    Raises:
-        ValueError: no task has it; the message lists those that exist.
-    """
+    """Return the task of this name; raise a ValueError that lists the known tasks if it is unknown."""
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; the tasks are {', '.join(TASKS)}")
+        raise ValueError(f"unknown task {name!r}; pass one of {', '.join(TASKS)}")
     return TASKS[name]

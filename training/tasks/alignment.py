@@ -1,4 +1,4 @@
-"""What phase iv and the baselines share: pairs in, vectors compared by cosine, the best checkpoint chosen by Rsum."""
+"""Alignment of captions and motions, shared by phase iv and the baselines; Rsum selects the best checkpoint."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers.utils import logging
 
 from lexmotion.common.files import atomic_path
@@ -19,59 +20,54 @@ from lexmotion.processing.corpora.text_models import resolve_text_model
 from ..arguments import argument
 from ..batches.captions import choose_captions
 from ..batches.corpus import TrainingCorpus
-from ..batches.order import BatchRandom
+from ..batches.order import Batch, BatchRandom
 from ..schedules import SparsityController
 from .lexmotion_task import LexMotionArguments, LexMotionTrainer
 
 logger = logging.get_logger(__name__)
 
-CALIBRATION_ROWS = 128  # clips whose scores set the level the heads start from
+CALIBRATION_ROWS = 128  # clips whose scores set the initial biases of the heads
 
 
 @dataclass
 class AlignmentArguments(LexMotionArguments):
-    """What phase iv and the baselines share: captions and motions near each other, lexical vectors sparse."""
+    """Alignment of captions and motions, with sparse lexical vectors."""
 
-    captions_per_motion: int = argument(1, "Captions of each clip in a batch, 1 to 3.")
+    captions_per_motion: int = argument(1, "Captions per clip in a batch, 1 to 3.")
     caption_features: bool = argument(
-        True,
-        "Drop caption pairs that say the same from the denominators: sentence vectors of caption_feature_model.",
+        True, "Exclude captions of equal meaning from the negatives, by sentence vectors of caption_feature_model."
     )
     caption_feature_model: str | None = argument(
-        None, "Encoder of those sentence vectors. None: text_model, or the text tower as this phase finds it."
+        None, "Encoder of those sentence vectors. None: text_model, or the initial text tower of this phase."
     )
     initial_active_words: int | None = argument(
-        256, "Mean active words both heads start with: their biases are shifted together. None: as they are."
+        256, "Initial mean number of active words, set by shifting the biases of both heads. None: no shift."
     )
-    text_flops_weight: float = argument(1e-3, "FLOPS weight of the captions after its warm-up.")
-    motion_flops_weight: float = argument(2e-3, "FLOPS weight of the motions after its warm-up.")
+    text_flops_weight: float = argument(1e-3, "FLOPS weight of captions after the warm-up.")
+    motion_flops_weight: float = argument(2e-3, "FLOPS weight of motions after the warm-up.")
     flops_warmup_ratio: float = argument(1 / 3, "Share of the steps over which the FLOPS weights grow quadratically.")
-    text_target_words: int | None = argument(
-        64, "Mean active words of a caption the controller holds. None: no control."
-    )
-    motion_target_words: int | None = argument(
-        128, "Mean active words of a motion the controller holds. None: no control."
-    )
+    text_target_words: int | None = argument(64, "Target of mean active words per caption. None: no control.")
+    motion_target_words: int | None = argument(128, "Target of mean active words per motion. None: no control.")
     sparsity_interval: int = argument(50, "Steps between corrections of the FLOPS weights by 1.05 or 0.95.")
 
     def __post_init__(self):
         super().__post_init__()
         if not 1 <= self.captions_per_motion <= 3:
-            raise ValueError(f"captions_per_motion must be 1, 2 or 3, got {self.captions_per_motion}")
+            raise ValueError(f"captions_per_motion: got {self.captions_per_motion}; pass 1, 2 or 3")
 
 
 class AlignmentTrainer(LexMotionTrainer):
     """
-    Train captions and motions towards each other.
+    Align captions and motions.
 
-    The checkpoint is chosen by Rsum on the evaluation split, first captions, identical captions counted as right
-    (protocol `all-duplicates`).
+    The checkpoint is selected by Rsum on the evaluation split, with first captions; identical captions count as
+    correct (protocol `all-duplicates`).
     """
 
     metric = "rsum"
     greater_is_better = True
     args: AlignmentArguments
-    frame_multiple = 1  # batches are padded to a whole number of windows of so many frames
+    frame_multiple = 1  # batches are padded to a multiple of this many frames
 
     def setup(self) -> None:
         self.clips = self.clip_sampler(self.frame_multiple)
@@ -79,42 +75,39 @@ class AlignmentTrainer(LexMotionTrainer):
         if self.args.caption_features and self.caption_threshold() is not None:
             self.caption_vectors = self.sentence_vectors()
 
-    def row_lengths(self) -> torch.Tensor:
+    def row_lengths(self) -> Tensor:
         return self.clips.windows(self.train_corpus)
 
     def prepare_schedules(self) -> None:
-        warmup = round(self.args.flops_warmup_ratio * self.num_steps)
-        self.sparsity = {
-            "text": SparsityController(
-                self.args.text_flops_weight, warmup, self.args.text_target_words, self.args.sparsity_interval
-            ),
-            "motion": SparsityController(
-                self.args.motion_flops_weight, warmup, self.args.motion_target_words, self.args.sparsity_interval
-            ),
+        warmup, args = round(self.args.flops_warmup_ratio * self.num_steps), self.args
+        sides = {
+            "text": (args.text_flops_weight, warmup, args.text_target_words),
+            "motion": (args.motion_flops_weight, warmup, args.motion_target_words),
         }
+        self.sparsity = {side: SparsityController(*ramp, args.sparsity_interval) for side, ramp in sides.items()}
 
     def lexical_heads(self) -> dict[str, LexicalHead]:
-        """The heads of `text` and `motion`; none where vectors are dense."""
+        """Return the heads of `text` and `motion`; none for dense vectors."""
         raise NotImplementedError
 
     def caption_threshold(self) -> float | None:
-        """Cosine of sentence vectors above which two captions say the same; None: no such vectors are needed."""
+        """Return the cosine of sentence vectors above which captions mean the same; None if it is not needed."""
         raise NotImplementedError
 
-    def calibration_scores(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Word scores before saturation of each side that has a head, (B, A)."""
+    def calibration_scores(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the word scores before saturation of each side that has a head, (B, A)."""
         raise NotImplementedError
 
-    def embed(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """What retrieval compares: vectors of the captions and of the motions of a batch."""
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the vectors of a batch's captions and motions, as compared by retrieval."""
         raise NotImplementedError
 
     def text_encoder(self) -> torch.nn.Module:
-        """The transformer that reads captions, for sentence vectors where no other model is named."""
+        """Return the transformer for sentence vectors if no other model is given."""
         raise NotImplementedError
 
     def prepare_weights(self) -> None:
-        """Begin with `initial_active_words` active: the softmax phases leave the level of the scores undetermined."""
+        """Shift the biases to `initial_active_words`, as the softmax phases leave the level of scores undetermined."""
         heads = self.lexical_heads()
         if self.args.initial_active_words is None or not heads:
             return
@@ -129,8 +122,8 @@ class AlignmentTrainer(LexMotionTrainer):
                 f"{side} biases shifted by {head.calibrate(scores[side], words):.3f}: {words} words active on average"
             )
 
-    def sentence_vectors(self) -> torch.Tensor:
-        """(2, C, d) unit vectors of the training captions, as written and mirrored; computed once, kept in a file."""
+    def sentence_vectors(self) -> Tensor:
+        """Return (2, C, d) unit vectors of the training captions, original and mirrored, cached in a file."""
         table = self.train_corpus.captions
         both = [*table.texts, *table.mirrored_texts]
         source = self.args.caption_feature_model or self.arguments.model.text_model
@@ -155,29 +148,22 @@ class AlignmentTrainer(LexMotionTrainer):
         return vectors
 
     @torch.no_grad()
-    def mean_pooled(self, texts: list[str], batch_size: int = 128) -> torch.Tensor:
-        """(N, d) unit sentence vectors of the text tower as this phase found it."""
+    def mean_pooled(self, texts: list[str], batch_size: int = 128) -> Tensor:
+        """Return (N, d) unit sentence vectors of the initial text tower of this phase."""
         encoder = self.text_encoder().eval()
-        parts = []
+        length, parts = self.data.max_text_length, []
         for start in range(0, len(texts), batch_size):
+            some = texts[start : start + batch_size]
             tokens = self.processor.tokenizer(
-                texts[start : start + batch_size],
-                padding=True,
-                truncation=True,
-                max_length=self.data.max_text_length,
-                return_tensors="pt",
+                some, padding=True, truncation=True, max_length=length, return_tensors="pt"
             )
-            states = encoder(
-                input_ids=tokens["input_ids"].to(encoder.device),
-                attention_mask=tokens["attention_mask"].to(encoder.device),
-            ).last_hidden_state.cpu()
+            inputs = {name: tokens[name].to(encoder.device) for name in ("input_ids", "attention_mask")}
+            states = encoder(**inputs).last_hidden_state.cpu()
             weight = tokens["attention_mask"][..., None].float()
             parts.append(torch.nn.functional.normalize((states * weight).sum(1) / weight.sum(1), dim=-1))
         return torch.cat(parts)
 
-    def collate(
-        self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
-    ) -> dict[str, torch.Tensor]:
+    def collate(self, corpus: TrainingCorpus, rows: Tensor, random: BatchRandom, augment: bool) -> Batch:
         per_clip = self.args.captions_per_motion if augment else 1
         everywhere = self.clips.mirrored(random, whole=True) if augment else torch.zeros(len(rows), dtype=torch.bool)
         mirrored = random.own(everywhere) if augment else everywhere
@@ -201,30 +187,21 @@ class AlignmentTrainer(LexMotionTrainer):
         return batch
 
     def collate_more(
-        self,
-        batch: dict[str, torch.Tensor],
-        corpus: TrainingCorpus,
-        rows: torch.Tensor,
-        mirrored: torch.Tensor,
-        captions: torch.Tensor,
-        random: BatchRandom,
-    ) -> dict[str, torch.Tensor]:
+        self, batch: Batch, corpus: Any, rows: Tensor, mirrored: Tensor, captions: Tensor, random: BatchRandom
+    ) -> Batch:
         """
-        What a training batch holds beyond the pairs, or in their place.
+        Return further or changed entries of a training batch.
 
         Args:
-            batch: the pairs. rows: (B,) and captions: (B, per clip) they were made from.
-            mirrored: (global batch,) bool; `random.own` gives that of the rows.
+            batch: the pairs, made from rows (B,) and captions (B, per clip).
+            mirrored: (global batch,) bool; `random.own` selects the rows of this process.
         """
         return {}
 
-    def sparsity_loss(self, output: Any) -> torch.Tensor:
-        """The FLOPS terms at their present weights."""
-        step = self.state.step
-        return (
-            self.sparsity["text"].weight(step) * output.text_flops_loss
-            + self.sparsity["motion"].weight(step) * output.motion_flops_loss
-        )
+    def sparsity_loss(self, output: Any) -> Tensor:
+        """Return the FLOPS terms at their current weights."""
+        text, motion = (self.sparsity[side].weight(self.state.step) for side in ("text", "motion"))
+        return text * output.text_flops_loss + motion * output.motion_flops_loss
 
     def after_step(self, losses: dict[str, float]) -> None:
         if not self.lexical_heads():
@@ -241,9 +218,9 @@ class AlignmentTrainer(LexMotionTrainer):
             controller.load_state_dict(state[side])
 
     def encode(
-        self, corpus: TrainingCorpus, embed: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What `embed`, else `self.embed`, makes of every clip's first caption and of every clip, on the CPU."""
+        self, corpus: TrainingCorpus, embed: Callable[..., tuple[Tensor, Tensor]] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Apply `embed` (default: `self.embed`) to each clip and its first caption; the results are on the CPU."""
         embed = embed or self.embed
         size = self.args.eval_batch_size or self.args.batch_size
         parts = []
@@ -257,7 +234,7 @@ class AlignmentTrainer(LexMotionTrainer):
         return torch.cat(texts), torch.cat(motions)
 
     def evaluate(self) -> dict[str, float]:
-        """Retrieval on the evaluation split, and how many words are active."""
+        """Return retrieval figures and the mean active words on the evaluation split."""
         texts, motions = self.encode(self.eval_corpus)
         scores = torch.nn.functional.normalize(texts, dim=1) @ torch.nn.functional.normalize(motions, dim=1).T
         values = retrieval_figures(scores, self.eval_corpus)
@@ -267,8 +244,8 @@ class AlignmentTrainer(LexMotionTrainer):
         return values
 
 
-def retrieval_figures(scores: torch.Tensor, corpus: TrainingCorpus) -> dict[str, float]:
-    """`rsum`, `t2m_r1` ... `m2t_medr` of (R captions, R motions) scores, identical captions counted as right."""
+def retrieval_figures(scores: Tensor, corpus: TrainingCorpus) -> dict[str, float]:
+    """Return `rsum`, `t2m_r1` ... `m2t_medr` of (R captions, R motions) scores; identical captions count as right."""
     results = evaluate_retrieval(scores.numpy(), corpus.ids, corpus.first_captions(), ["all-duplicates"])
     return {
         name.replace("/", "_").lower(): float(value)

@@ -1,4 +1,4 @@
-"""What a task is: one object that arguments, pipeline, comparison, tables and model cards read."""
+"""The definition of a task, used by arguments, pipeline, comparison, tables and model cards."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,24 +15,24 @@ from ..trainer import Trainer
 @dataclass(frozen=True)
 class Task:
     """
-    Something that can be trained.
+    One kind of training.
 
     Args:
-        name: in recipes, on the command line and in folders; a part of every seed.
-        title: in tables, help and model cards.
-        trainer: the class that trains it.
-        build: makes the model with its initial weights from the arguments and the processor; a function of both.
-        read: opens the data that the arguments name: `Splits`, or what has its `fingerprint`, `facts` and `load`.
-        arguments: dataclass of the training, with the defaults of this task.
-        model_arguments, data_arguments: dataclasses of what else can be chosen.
-        starts_from: earlier task -> the model argument that its result folder is handed on in.
-        moved: section of a model configuration -> its fields that are arguments of this task since version 0.2.
-        inputs: further inputs of the trainer by keyword, each with a `fingerprint`, from the arguments and the data.
-        finish: makes the model of a run that ends with this task, from the result folders and the arguments of the
-            finished tasks and the processor. None: the model of this task as it is.
-        criteria: what the figures of `Trainer.acceptance` must keep to.
+        name: name in recipes, on the command line and in folders; every random seed depends on it.
+        title: title in tables, help and model cards.
+        trainer: class that trains the task.
+        build: pure function of the arguments and the processor that returns the model with its initial weights.
+        read: opens the data given by the arguments: `Splits`, or an object with its `fingerprint`, `facts` and `load`.
+        arguments: dataclass of the training arguments, with the defaults of this task.
+        model_arguments, data_arguments: dataclasses of the model and data arguments.
+        starts_from: earlier task -> model argument that receives its result folder.
+        moved: section of a model configuration -> fields that became arguments of this task in version 0.2.
+        inputs: returns further keyword arguments of the trainer, each with a `fingerprint`, from arguments and data.
+        finish: builds the final model of a run that ends with this task, from the result folders and arguments of
+            the finished tasks and the processor. None: the model of this task.
+        criteria: rules for the figures of `Trainer.acceptance`.
         card: template of the model card.
-        share: of the minutes of a comparison's row, relative to its other tasks.
+        share: share of the time budget in a comparison, relative to the row's other tasks.
 
     Example:
         >>> from lexmotion.training.tasks import TASKS
@@ -58,32 +58,27 @@ class Task:
 
     @cached_property
     def parts(self) -> tuple[type, type, type]:
-        """The dataclasses of `RunArguments`: model, data, task."""
+        """Return the dataclasses of `RunArguments`: model, data, task."""
         return self.model_arguments, self.data_arguments, self.arguments
 
     @property
     def summary(self) -> str:
-        """What the task does, in a sentence."""
+        """Return one sentence on what the task does."""
         return (self.trainer.__doc__ or "").strip().splitlines()[0]
 
     def argument_names(self) -> set[str]:
-        """Every argument of the task."""
+        """Return the names of all arguments."""
         return {item.name for part in self.parts for item in dataclasses.fields(part)}
 
     def make_trainer(
         self, arguments: RunArguments, data: Any, fingerprint: str = "", inputs: Mapping[str, Any] | None = None
     ) -> Trainer:
-        """
-        A trainer with a new model.
-
-        Args:
-            data: what `read` gave. fingerprint: see `Trainer`. inputs: what `inputs` gave, if it was called before.
-        """
+        """Return a trainer with a new model; `data` is the result of `read`, `inputs` that of `inputs` if known."""
         inputs = self.inputs(arguments, data) if inputs is None else inputs
         splits = data.load(arguments)
         return self.trainer(self.build(arguments, splits.processor), arguments, splits, fingerprint, **inputs)
 
     def facts(self, acceptance: Mapping[str, float]) -> dict[str, Any]:
-        """What tables and cards show of a finished task: `title`, `card`, and the `criteria` with their verdicts."""
+        """Return what tables and cards show of a finished task: `title`, `card`, and the evaluated `criteria`."""
         criteria = [criterion.to_dict() for criterion in judge(self.criteria, acceptance)]
         return {"title": self.title, "card": self.card, "criteria": criteria}

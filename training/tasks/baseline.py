@@ -1,9 +1,10 @@
-"""Train a baseline of `lexmotion.baselines` with the loop, the batches and the evaluation of phase iv."""
+"""Training of the baselines in `lexmotion.baselines` with the loop, batches and evaluation of phase iv."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lexmotion.baselines import (
     MotionPatchesConfig,
@@ -20,13 +21,14 @@ from lexmotion.lexical_head import LexicalHead
 from lexmotion.processing.corpora.text_models import resolve_text_model
 
 from ..arguments import RunArguments, argument
+from ..batches.order import Batch
 from .alignment import AlignmentArguments, AlignmentTrainer
-from .initialization import seed_weights
+from .initialization import check_vocabulary, seed_weights
 from .lexmotion_task import LexMotionTask
 
 
 class System(NamedTuple):
-    """A baseline: its label in tables, its configuration and its model."""
+    """Label, configuration and model of a baseline."""
 
     label: str
     config: type[RetrieverConfig]
@@ -43,26 +45,24 @@ SYSTEMS = {
 
 @dataclass
 class BaselineArguments(AlignmentArguments):
-    """A baseline: one training, no phases before it."""
+    """A baseline, trained without earlier phases."""
 
-    system: Literal["temos", "t2m", "tmr", "motion_patches"] = argument("motion_patches", "Which baseline.")
-    vectors: Literal["dense", "lexicon"] = argument(
-        "dense", "What is compared: dense embeddings as published, or lexical vectors in their place (dagger rows)."
-    )
+    system: Literal["temos", "t2m", "tmr", "motion_patches"] = argument("motion_patches", "Name of the baseline.")
+    vectors: Literal["dense", "lexicon"] = argument("dense", "Dense embeddings, as published, or lexical vectors.")
     baseline_config: dict | None = argument(
-        None, "Fields of the baseline's configuration (JSON); features and frames are filled in from the processor."
+        None, "Fields of the baseline's configuration (JSON); features and frames come from the processor."
     )
     ema_decay: float = argument(0.0, "Decay of the weight average that is evaluated and saved. 0: no average.")
 
 
 class BaselineTrainer(AlignmentTrainer):
-    """A baseline's own losses, and FLOPS held at a target number of active words where its vectors are lexical."""
+    """Train a baseline with its own losses, plus FLOPS with a target number of active words for lexical vectors."""
 
     args: BaselineArguments
     model: RetrieverModel
 
     def readouts(self) -> dict[str, LexicalReadout]:
-        """Where words are read off a tower; none where vectors are dense."""
+        """Return the lexical readouts of `text` and `motion`; none for dense vectors."""
         sides = {"text": self.model.text_readout, "motion": self.model.motion_readout}
         return {side: readout for side, readout in sides.items() if readout is not None}
 
@@ -72,8 +72,8 @@ class BaselineTrainer(AlignmentTrainer):
     def lexical_heads(self) -> dict[str, LexicalHead]:
         return {side: readout.head for side, readout in self.readouts().items()}
 
-    def calibration_scores(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        scores: dict[str, torch.Tensor] = {}
+    def calibration_scores(self, batch: Batch) -> dict[str, Tensor]:
+        scores: dict[str, Tensor] = {}
 
         def keep(side: str):
             return lambda readout, inputs: scores.update({side: readout.scores(*inputs)})
@@ -84,7 +84,7 @@ class BaselineTrainer(AlignmentTrainer):
             hook.remove()
         return scores
 
-    def embed(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return (
             self.model.get_text_features(batch["input_ids"], batch["attention_mask"]),
             self.model.get_motion_features(batch["motion_values"], batch["motion_attention_mask"]),
@@ -93,7 +93,7 @@ class BaselineTrainer(AlignmentTrainer):
     def text_encoder(self) -> torch.nn.Module:
         return self.model.text_encoder
 
-    def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         output = model(**batch, return_loss=True)
         parts = {name: output[name] for name in LOSSES if name in output}
         loss = output.loss
@@ -106,33 +106,22 @@ class BaselineTrainer(AlignmentTrainer):
 
 def build_baseline(arguments: RunArguments, processor: Any) -> RetrieverModel:
     """
-    The baseline on `text_model`'s weights; what these do not hold is random.
+    Return the baseline with the weights of `text_model`, and random ones elsewhere.
 
     Raises:
-        ValueError: no text_model is given, or a lexical baseline's vocabulary is not the processor's.
+        ValueError: if text_model is not given, or its vocabulary is not that of the processor.
     """
     seed_weights(arguments, "baseline")
     args: BaselineArguments = arguments.task
     if arguments.model.text_model is None:
-        raise ValueError("a baseline starts from a pretrained text encoder; set text_model")
+        raise ValueError("text_model: got None; set it, since a baseline needs a pretrained text encoder")
     extractor = processor.feature_extractor
     system = SYSTEMS[args.system]
-    config = system.config(
-        **{
-            "num_features": extractor.num_features,
-            "num_frames": extractor.max_frames,
-            "representation": args.vectors,
-            **(args.baseline_config or {}),
-        }
-    )
+    fields = {"num_features": extractor.num_features, "num_frames": extractor.max_frames}
+    config = system.config(**{**fields, "representation": args.vectors, **(args.baseline_config or {})})
     active_ids = torch.tensor(processor.lexicon.active_ids)
     model = system.model.from_text_pretrained(resolve_text_model(arguments.model.text_model), config, active_ids)
-    words = model.get_input_embeddings().num_embeddings
-    if words < len(processor.tokenizer):
-        raise ValueError(
-            f"{arguments.model.text_model} knows {words} words, the processor's tokenizer has "
-            f"{len(processor.tokenizer)}; prepare the data with --text-model {arguments.model.text_model}"
-        )
+    check_vocabulary(arguments.model.text_model, model.get_input_embeddings().num_embeddings, processor.tokenizer)
     return model
 
 

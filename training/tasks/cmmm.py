@@ -1,16 +1,17 @@
-"""Phase ii, CMMM: space and time of the moving body, from motion alone."""
+"""Phase ii, CMMM: contrastive masked motion modelling, from motion alone."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lexmotion import LexMotionForContrastiveMaskedMotion
 
 from ..arguments import RunArguments, argument
 from ..batches.corpus import TrainingCorpus
 from ..batches.masks import MotionMasker, valid_tokens
-from ..batches.order import BatchRandom
+from ..batches.order import Batch, BatchRandom
 from ..schedules import cosine_momentum
 from .initialization import initial_text_model, motion_config, seed_weights
 from .lexcmlp import final_model
@@ -21,22 +22,22 @@ from .lexmotion_task import ACCEPTANCE_ROWS, LexMotionArguments, LexMotionTask, 
 class CMMMArguments(LexMotionArguments):
     """Phase ii, motion only."""
 
-    learning_rate: float = argument(1.5e-4, "Peak learning rate of everything not named below.")
-    weight_decay: float = argument(0.05, "AdamW decay; biases and normalisations are never decayed.")
+    learning_rate: float = argument(1.5e-4, "Peak learning rate of all parameters without a rate of their own.")
+    weight_decay: float = argument(0.05, "AdamW weight decay; biases and normalisation layers are exempt.")
     adam_beta2: float = argument(0.95, "AdamW beta 2.")
-    num_epochs: float = argument(200.0, "Passes over the clips, used when num_steps is None.")
-    batch_size: int = argument(256, "Clips in one global batch.")
-    mask_ratio: float = argument(0.65, "Share of the tokens hidden from the student.")
-    mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Mask kinds, mixed evenly.")
+    num_epochs: float = argument(200.0, "Passes over the clips, used if num_steps is None.")
+    batch_size: int = argument(256, "Clips per global batch.")
+    mask_ratio: float = argument(0.65, "Share of the tokens masked for the student.")
+    mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Kinds of masks, used equally often.")
     contrast_temperature: float = argument(0.07, "Temperature of the student-teacher contrast (CMAE).")
-    teacher_momentum: float = argument(0.996, "Momentum of the teacher at the start; it grows to 1 along a cosine.")
-    velocity_loss_weight: float = argument(1.0, "Weight of the temporal-difference target.")
+    teacher_momentum: float = argument(0.996, "Initial momentum of the teacher; it grows to 1 along a cosine.")
+    velocity_loss_weight: float = argument(1.0, "Weight of the velocity (temporal difference) loss.")
     contrastive_loss_weight: float = argument(1.0, "Weight of the student-teacher contrast. 0: reconstruction only.")
-    reconstruction_loss_weight: float = argument(1.0, "Weight of position and velocity. 0: contrast only.")
+    reconstruction_loss_weight: float = argument(1.0, "Weight of the position and velocity losses. 0: contrast only.")
 
 
 class CMMMTrainer(LexMotionTrainer):
-    """Phase ii: a student sees a masked crop, its slowly following teacher the whole of another crop of the clip."""
+    """Phase ii: a student reads a masked crop of a clip, its momentum teacher another, unmasked crop."""
 
     args: CMMMArguments
 
@@ -45,12 +46,10 @@ class CMMMTrainer(LexMotionTrainer):
         self.clips = self.clip_sampler(config.patch_frames)
         self.masker = MotionMasker(config.num_windows, config.num_parts, self.args.mask_kinds)
 
-    def row_lengths(self) -> torch.Tensor:
+    def row_lengths(self) -> Tensor:
         return self.clips.windows(self.train_corpus)
 
-    def collate(
-        self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
-    ) -> dict[str, torch.Tensor]:
+    def collate(self, corpus: TrainingCorpus, rows: Tensor, random: BatchRandom, augment: bool) -> Batch:
         mirrored = self.clips.mirrored(random) if augment else torch.zeros(len(rows), dtype=torch.bool)
         values, frames = self.clips.values(corpus, rows, mirrored, random if augment else None)
         config = self.model.config
@@ -59,14 +58,14 @@ class CMMMTrainer(LexMotionTrainer):
         )
         batch = {"motion_values": values, "motion_attention_mask": frames, "token_mask": token_mask}
         if self.args.contrastive_loss_weight > 0:
-            # Held-out clips are cropped too, by the evaluation's fixed generator: the contrast needs two views.
+            # Held-out clips are cropped too, with the evaluation's fixed seed: the contrast needs two views.
             teacher_values, teacher_frames = self.clips.values(corpus, rows, mirrored, random)
             batch["teacher_motion_values"] = teacher_values
             batch["teacher_motion_attention_mask"] = teacher_frames
             batch["clip_ids"] = corpus.base_ids[rows]
         return batch
 
-    def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         output = model(**batch)
         losses = {"position_loss": output.position_loss, "velocity_loss": output.velocity_loss}
         loss = self.args.reconstruction_loss_weight * (
@@ -88,13 +87,13 @@ class CMMMTrainer(LexMotionTrainer):
 
 
 def build_cmmm(arguments: RunArguments, processor: Any) -> LexMotionForContrastiveMaskedMotion:
-    """Phase ii: random weights; only the text tower's sizes matter."""
+    """Return the model with random weights; only the sizes of the text tower matter."""
     seed_weights(arguments, "cmmm")
     text = initial_text_model(arguments.model, processor).config
     seed_weights(arguments, "cmmm")
     config = motion_config(arguments.model, processor, text)
     model = LexMotionForContrastiveMaskedMotion(config, arguments.task.contrast_temperature)
-    model.motion_model.set_active_words(processor.lexicon.active_ids)  # unused in this phase, and saved with it
+    model.motion_model.set_active_words(processor.lexicon.active_ids)  # unused in this phase, but saved
     return model
 
 

@@ -1,4 +1,4 @@
-"""Phase iv, LexCMLP: align motion and text inside one vocabulary."""
+"""Phase iv, LexCMLP: align motion and text in one vocabulary."""
 
 import copy
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from scipy import sparse
+from torch import Tensor
 from transformers.utils import logging
 
 from lexmotion import LexMotionForContrastiveAlignment, LexMotionForLexicalMaskedMotion, LexMotionModel
@@ -18,11 +19,11 @@ from ..batches.corpus import CaptionTable, TrainingCorpus
 from ..batches.event_swaps import SwappedCaptions
 from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
 from ..batches.mixing import PartMixer
-from ..batches.order import BatchRandom
+from ..batches.order import Batch, BatchRandom
 from ..checkpoints import phase_model_folder
 from .alignment import AlignmentArguments, AlignmentTrainer, retrieval_figures
 from .initialization import join_towers, model_fields, seed_weights
-from .lexmotion_task import LexMotionTask
+from .lexmotion_task import FROZEN, PEAK, LexMotionTask
 
 logger = logging.get_logger(__name__)
 
@@ -31,83 +32,78 @@ logger = logging.get_logger(__name__)
 class LexCMLPArguments(AlignmentArguments):
     """Phase iv, alignment."""
 
-    text_learning_rate: float | None = argument(2e-5, "Peak rate of the text encoder. 0: frozen. None: learning_rate.")
-    weight_decay: float = argument(0.1, "AdamW decay; biases and normalisations are never decayed.")
-    num_epochs: float = argument(60.0, "Passes over the clips, used when num_steps is None.")
+    text_learning_rate: float | None = argument(2e-5, f"{PEAK} the text encoder. {FROZEN}")
+    weight_decay: float = argument(0.1, "AdamW weight decay; biases and normalisation layers are exempt.")
+    num_epochs: float = argument(60.0, "Passes over the clips, used if num_steps is None.")
     ema_decay: float = argument(0.999, "Decay of the weight average that is evaluated and saved. 0: no average.")
     grounding_loss_weight: float = argument(
-        0.0, "Weight of the contrast between motions and the bare content words of their captions (VDR). 0: off."
+        0.0, "Weight of the contrast between motions and the content words of their captions (VDR). 0: off."
     )
     bow_loss_weight: float = argument(
-        0.0, "Weight of phase iii's bag-of-words grounding, kept on: alignment alone wears the words off. 0: off."
+        0.0, "Weight of phase iii's bag-of-words grounding, without which the words lose their meaning. 0: off."
     )
     order_loss_weight: float = argument(
-        0.0, "Weight of telling a caption from itself with its events exchanged ('stands up, then sits down'). 0: off."
+        0.0, "Weight of the contrast with captions whose events are swapped ('stands up, then sits down'). 0: off."
     )
-    dense_loss_weight: float = argument(
-        1.0, "Weight of the contrast of the dense vectors, of a model with dense_size, beside that of the words."
-    )
+    dense_loss_weight: float = argument(1.0, "Weight of the contrast of dense vectors (with dense_size).")
     text_word_limits: list[int] | None = argument(
-        None, "The finished model's captions have at least and at most so many words. None: all that are active."
+        None, "Minimum and maximum words per caption in the finished model. None: all active words."
     )
-    motion_word_limits: list[int] | None = argument(None, "Likewise its motions.")
+    motion_word_limits: list[int] | None = argument(None, "Minimum and maximum words per motion, likewise.")
     motion_word_share: float | None = argument(
-        None,
-        "No word of the finished model is active in more than this share of the training motions. None: no limit.",
+        None, "Largest share of training motions in which a word is active in the finished model. None: no limit."
     )
-    encoder_mask_ratio: float = argument(0.3, "Share of the words hidden in the masked LM.")
-    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
-    mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
+    encoder_mask_ratio: float = argument(0.3, "Share of the words masked in the masked LM.")
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of words to be masked.")
+    mlm_weight: float = argument(0.2, "Weight of the masked LM, which preserves the meaning of the words. 0: off.")
     false_negative_threshold: float | None = argument(
-        0.6,
-        "With caption_features: cosine above which two captions say the same (TMR). None: no caption does.",
+        0.6, "Cosine above which captions mean the same, used with caption_features (TMR). None: off."
     )
     hard_negative_beta: float | None = argument(
         None, "Weight of hard-negative reweighting in the contrast (0.15 in MGA-CLAP). None: off."
     )
     exclude_relatives: bool = argument(
         True,
-        "No negatives are clips of one source (mirror twins, sub-ranges) and motions of which any caption is word for "
-        "word the same.",
+        "Exclude from the negatives clips of the same source (mirror twins, sub-ranges) and motions with an identical "
+        "caption.",
     )
     part_mix_probability: float = argument(
         0.0,
-        "How often a clip takes some body parts from another of the batch (part CutMix); it is then a positive of the "
-        "captions of both, by their shares. 0: off.",
+        "Probability that a clip takes some body parts from another of the batch (part CutMix) and becomes a positive "
+        "of both captions, weighted by their shares. 0: off.",
     )
-    token_drop_ratio: float = argument(0.0, "Share of the motion tokens hidden from the motion tower. 0: none.")
-    caption_word_dropout: float = argument(0.0, "How often a word of the aligned caption becomes [MASK]. 0: never.")
+    token_drop_ratio: float = argument(0.0, "Share of the tokens dropped from the motion tower's input. 0: off.")
+    caption_word_dropout: float = argument(0.0, "Probability that a word of the aligned caption is masked. 0: off.")
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("part_mix_probability", "caption_word_dropout"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a probability in [0, 1], got {getattr(self, name)}")
+                raise ValueError(f"{name}: got {getattr(self, name)}; pass a probability in [0, 1]")
         for name in ("text_word_limits", "motion_word_limits"):
             limits = getattr(self, name)
             if limits is not None and (len(limits) != 2 or not 0 <= limits[0] <= limits[1]):
-                raise ValueError(f"{name} is least, most with 0 <= least <= most, got {limits}")
+                raise ValueError(f"{name}: got {limits}; pass minimum and maximum with 0 <= minimum <= maximum")
         if self.motion_word_share is not None and not 0 < self.motion_word_share < 1:
-            raise ValueError(f"motion_word_share must lie in (0, 1), got {self.motion_word_share}")
+            raise ValueError(f"motion_word_share: got {self.motion_word_share}; pass a value in (0, 1)")
         if not 0 <= self.token_drop_ratio < 1:
-            raise ValueError(f"token_drop_ratio must lie in [0, 1), got {self.token_drop_ratio}")
+            raise ValueError(f"token_drop_ratio: got {self.token_drop_ratio}; pass a value in [0, 1)")
 
     def check(self, run: RunArguments) -> None:
         kinds = [(fields or {}).get("head_kind") for fields in (run.model.text_config, run.model.motion_config)]
         if self.motion_word_share is not None and "vdr" in kinds:
-            raise ValueError(
-                "motion_word_share cannot be kept by head_kind 'vdr', whose words are never zero; leave one out"
-            )
+            share = self.motion_word_share
+            raise ValueError(f"motion_word_share: got {share}; omit it for head_kind 'vdr', whose words are never 0")
 
 
 class LexCMLPTrainer(AlignmentTrainer):
-    """Phase iv: multi-positive contrast, FLOPS held at a target number of active words, and the masked LM kept on."""
+    """Phase iv: multi-positive contrast, FLOPS with a target number of active words, and a masked LM."""
 
     args: LexCMLPArguments
 
     @property
     def dual_encoder(self) -> LexMotionModel:
-        """What the phase trains and hands on; the head around it knows the losses."""
+        """Return the dual encoder inside the model with the losses."""
         return self.model.model
 
     def caption_threshold(self) -> float | None:
@@ -117,7 +113,7 @@ class LexCMLPTrainer(AlignmentTrainer):
         self.frame_multiple = self.model.config.motion_config.patch_frames
         super().setup()
         if self.args.motion_word_share is not None:
-            self.dual_encoder.motion_model.lexical_head.check_can_limit()  # not only once everything is trained
+            self.dual_encoder.motion_model.lexical_head.check_can_limit()  # fail before training, not after
         self.masker = CaptionMasker(
             self.processor.lexicon,
             self.processor.tokenizer.mask_token_id,
@@ -144,32 +140,30 @@ class LexCMLPTrainer(AlignmentTrainer):
         return tables if self.swaps is None else [*tables, self.swaps.table]
 
     def lexical_heads(self) -> dict[str, LexicalHead]:
-        return {
-            "text": self.dual_encoder.text_model.lexical_head,
-            "motion": self.dual_encoder.motion_model.lexical_head,
-        }
+        model = self.dual_encoder
+        return {"text": model.text_model.lexical_head, "motion": model.motion_model.lexical_head}
 
-    def features(self, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
-        """What the towers make of the captions and of the motions of a batch."""
+    def features(self, batch: Batch) -> tuple[Any, Any]:
+        """Return the outputs of the towers for a batch."""
         text = self.dual_encoder.get_text_features(batch["input_ids"], batch["attention_mask"])
         motion = self.dual_encoder.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
         return text, motion
 
-    def calibration_scores(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def calibration_scores(self, batch: Batch) -> dict[str, Tensor]:
         text, motion = self.features(batch)
         return {"text": text.text_scores, "motion": motion.motion_scores}
 
-    def embed(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         text, motion = self.features(batch)
         return text.text_embeds, motion.motion_embeds
 
-    def score_vectors(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors of a batch whose products are the model's scores: words first, then segments and dense vectors."""
+    def score_vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return vectors whose products are the model's scores: words, then segments and dense vectors."""
         text, motion = self.features(batch)
         return self.dual_encoder.score_vectors(text), self.dual_encoder.score_vectors(motion)
 
     def evaluate(self) -> dict[str, float]:
-        """Retrieval on the evaluation split by the model's score, and how many words are active."""
+        """Return retrieval figures by the model's score and the mean active words on the evaluation split."""
         texts, motions = self.encode(self.eval_corpus, self.score_vectors)
         values = retrieval_figures(texts @ motions.T, self.eval_corpus)
         words = self.dual_encoder.text_model.lexical_head.active_ids.shape[0]
@@ -184,14 +178,8 @@ class LexCMLPTrainer(AlignmentTrainer):
         return self.dual_encoder
 
     def collate_more(
-        self,
-        batch: dict[str, torch.Tensor],
-        corpus: TrainingCorpus,
-        rows: torch.Tensor,
-        mirrored: torch.Tensor,
-        captions: torch.Tensor,
-        random: BatchRandom,
-    ) -> dict[str, torch.Tensor]:
+        self, batch: Batch, corpus: Any, rows: Tensor, mirrored: Tensor, captions: Tensor, random: BatchRandom
+    ) -> Batch:
         more, own = {}, random.own(mirrored)
         if self.words is not None:
             more["bow_weights"] = self.words.batch(rows, own)
@@ -202,10 +190,7 @@ class LexCMLPTrainer(AlignmentTrainer):
             more["motion_relative_ids"] = self.relatives.of_motions(rows, own)
         if self.args.mlm_weight > 0:
             first_ids, first_mask, _ = corpus.captions.batch(captions[:, 0], own)
-            masked, _ = self.masker(first_ids, first_mask, random)
-            more["mlm_input_ids"] = masked.input_ids
-            more["mlm_attention_mask"] = first_mask
-            more["mlm_labels"] = masked.labels
+            more |= self.masker(first_ids, first_mask, random)[0].inputs("mlm_", first_mask)
         if self.args.part_mix_probability > 0:
             more |= self.mix_parts({**batch, **more}, corpus, mirrored, random)
         if self.args.token_drop_ratio > 0:
@@ -219,16 +204,14 @@ class LexCMLPTrainer(AlignmentTrainer):
             )
         return more
 
-    def mix_parts(
-        self, batch: dict[str, torch.Tensor], corpus: TrainingCorpus, mirrored: torch.Tensor, random: BatchRandom
-    ) -> dict[str, torch.Tensor]:
+    def mix_parts(self, batch: Batch, corpus: TrainingCorpus, mirrored: Tensor, random: BatchRandom) -> Batch:
         """
-        Motions with parts of others of the global batch, and all that says what is right for them.
+        Return motions with parts of other clips of the global batch, and their targets.
 
-        The others are cut anew, but mirrored as they are in their own row, so that their captions there are true.
+        The other clips are cropped again but mirrored as in their own row, so that their captions there hold.
         """
         if random.rows is None:
-            raise ValueError("parts are taken from the global batch: give its rows to BatchRandom")
+            raise ValueError("BatchRandom.rows: got None; pass the rows of the global batch, whose parts are mixed")
         partners, taken = random.partners(), self.part_mixer.choose(random)
         rows, turned = random.rows[partners], mirrored[partners]
         values, shares = batch["motion_values"].clone(), torch.zeros(len(rows))
@@ -249,16 +232,11 @@ class LexCMLPTrainer(AlignmentTrainer):
             changed["motion_relative_ids"] = torch.cat([own, theirs], dim=1)
         return changed
 
-    def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         output = model(**batch)
         loss = output.contrastive_loss + self.sparsity_loss(output)
-        parts = {
-            "contrastive_loss": output.contrastive_loss,
-            "text_flops_loss": output.text_flops_loss,
-            "motion_flops_loss": output.motion_flops_loss,
-            "text_active_words": output.text_active_words,
-            "motion_active_words": output.motion_active_words,
-        }
+        sides = [f"{side}_{part}" for part in ("flops_loss", "active_words") for side in ("text", "motion")]
+        parts = {name: output[name] for name in ("contrastive_loss", *sides)}
         weights = {
             "grounding_loss": self.args.grounding_loss_weight,
             "bow_loss": self.args.bow_loss_weight,
@@ -281,9 +259,9 @@ class LexCMLPTrainer(AlignmentTrainer):
 
     @torch.no_grad()
     def limit_motion_words(self, share: float) -> None:
-        """No word above zero in more than `share` of the training motions, as recorded."""
+        """Limit every word to be active in at most `share` of the unaugmented training motions."""
 
-        def motion_scores(batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        def motion_scores(batch: Batch) -> tuple[Tensor, Tensor]:
             motion = self.dual_encoder.get_motion_features(batch["motion_values"], batch["motion_attention_mask"])
             return motion.motion_scores, motion.motion_scores[:0]
 
@@ -309,7 +287,7 @@ class LexCMLPTrainer(AlignmentTrainer):
 
 
 def dual_encoder(arguments: RunArguments, processor: Any) -> LexMotionModel:
-    """Phase iii's dual encoder, else the towers so far."""
+    """Return phase iii's dual encoder, else the joined towers of earlier phases."""
     seed_weights(arguments, "lexcmlp")
     if arguments.model.init_model is None:
         return join_towers(arguments, processor)
@@ -325,7 +303,7 @@ def dual_encoder(arguments: RunArguments, processor: Any) -> LexMotionModel:
 
 
 def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionForContrastiveAlignment:
-    """Phase iv: the dual encoder so far, in the head that knows the phase's losses."""
+    """Return the current dual encoder inside the model with the losses of phase iv."""
     args: LexCMLPArguments = arguments.task
     encoder = dual_encoder(arguments, processor)
     model = LexMotionForContrastiveAlignment(encoder.config, args.false_negative_threshold, args.hard_negative_beta)
@@ -334,7 +312,7 @@ def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionForContra
 
 
 def final_model(done: Mapping[str, str], arguments: Mapping[str, RunArguments], processor: Any) -> LexMotionModel:
-    """The dual encoder of the last phase that made one, else the towers so far, joined."""
+    """Return the dual encoder of the last phase that has one, else the joined towers of earlier phases."""
     if "lexcmlp" in done:
         return LexMotionModel.from_pretrained(phase_model_folder(done["lexcmlp"]))
     run = arguments[list(done)[-1]]

@@ -1,45 +1,44 @@
-"""Phase i, LexMLM: teach the language model which words of a caption carry it. Text only."""
+"""Phase i, LexMLM: train the language model, on text only, to find the important words of a caption."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from lexmotion import LexMotionForLexicalMaskedLM
 
 from ..arguments import RunArguments, argument
 from ..batches.corpus import CaptionTable, TrainingCorpus
 from ..batches.masks import CaptionMasker
-from ..batches.order import BatchRandom
+from ..batches.order import Batch, BatchRandom
 from .initialization import initial_text_model, seed_weights
 from .lexcmlp import final_model
-from .lexmotion_task import ACCEPTANCE_ROWS, LexMotionArguments, LexMotionTask, LexMotionTrainer
+from .lexmotion_task import ACCEPTANCE_ROWS, FROZEN, PEAK, LexMotionArguments, LexMotionTask, LexMotionTrainer
 
 
 @dataclass
 class LexMLMArguments(LexMotionArguments):
     """Phase i, text only."""
 
-    learning_rate: float = argument(5e-5, "Peak learning rate of everything not named below.")
-    decoder_learning_rate: float | None = argument(5e-4, "Peak rate of the weak decoder. None: learning_rate.")
+    learning_rate: float = argument(5e-5, "Peak learning rate of all parameters without a rate of their own.")
+    decoder_learning_rate: float | None = argument(5e-4, f"{PEAK} the weak decoder. {FROZEN}")
     lr_scheduler: Literal["cosine", "linear", "constant"] = argument("linear", "Decay after the warm-up.")
-    num_epochs: float = argument(30.0, "Passes over the captions, used when num_steps is None.")
-    batch_size: int = argument(256, "Captions in one global batch.")
-    encoder_mask_ratio: float = argument(0.3, "Share of the words hidden from the encoder (LexMAE).")
-    decoder_mask_ratio: float = argument(0.5, "Share of the words hidden from the decoder (LexMAE).")
-    decoder_overlap: bool = argument(
-        True, "The decoder's masks include the encoder's (LexMAE); else drawn apart (LexLIP)."
-    )
-    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
-    decoder_loss_weight: float = argument(1.0, "Weight of the decoder's loss beside the encoder's.")
+    num_epochs: float = argument(30.0, "Passes over the captions, used if num_steps is None.")
+    batch_size: int = argument(256, "Captions per global batch.")
+    encoder_mask_ratio: float = argument(0.3, "Share of the words masked for the encoder (LexMAE).")
+    decoder_mask_ratio: float = argument(0.5, "Share of the words masked for the decoder (LexMAE).")
+    decoder_overlap: bool = argument(True, "Include the encoder's masks in the decoder's (LexMAE; false: LexLIP).")
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of words to be masked.")
+    decoder_loss_weight: float = argument(1.0, "Weight of the decoder's loss, relative to the encoder's.")
 
 
 class LexMLMTrainer(LexMotionTrainer):
     """
-    Phase i. A row is a caption.
+    Phase i: train the text tower, with a weak decoder, to reconstruct masked captions. Each row is a caption.
 
     Args:
-        captions: what is trained on, held-out motions left out; the captions of `train_corpus` when not given.
+        captions: training captions, without held-out motions; if not given, those of `train_corpus`.
     """
 
     args: LexMLMArguments
@@ -61,32 +60,25 @@ class LexMLMTrainer(LexMotionTrainer):
             self.data.max_text_length,
         )
 
-    def row_lengths(self) -> torch.Tensor:
+    def row_lengths(self) -> Tensor:
         return self.captions.lengths[0]
 
     def caption_tables(self) -> list[CaptionTable]:
         return [*super().caption_tables(), self.captions]
 
-    def row_names(self, rows: torch.Tensor) -> list[str]:
+    def row_names(self, rows: Tensor) -> list[str]:
         return [repr(self.captions.texts[row]) for row in rows.tolist()]
 
-    def collate(
-        self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
-    ) -> dict[str, torch.Tensor]:
+    def collate(self, corpus: TrainingCorpus, rows: Tensor, random: BatchRandom, augment: bool) -> Batch:
         table = self.captions if augment else corpus.captions
         captions = rows if augment else corpus.caption_starts[rows]
         mirrored = random.uniform() < (self.data.mirror_probability if augment else 0.0)
         input_ids, attention_mask, _ = table.batch(captions, mirrored)
         encoder, decoder = self.masker(input_ids, attention_mask, random)
-        return {
-            "input_ids": encoder.input_ids,
-            "attention_mask": attention_mask,
-            "labels": encoder.labels,
-            "decoder_input_ids": decoder.input_ids,
-            "decoder_labels": decoder.labels,
-        }
+        hidden = {"decoder_input_ids": decoder.input_ids, "decoder_labels": decoder.labels}
+        return {**encoder.inputs("", attention_mask), **hidden}
 
-    def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         output = model(**batch)
         loss = output.encoder_loss + self.args.decoder_loss_weight * output.decoder_loss
         return {"loss": loss, "encoder_loss": output.encoder_loss, "decoder_loss": output.decoder_loss}
@@ -100,7 +92,7 @@ class LexMLMTrainer(LexMotionTrainer):
 
 
 def build_lexmlm(arguments: RunArguments, processor: Any) -> LexMotionForLexicalMaskedLM:
-    """Phase i: the initial text tower and a random weak decoder."""
+    """Return the initial text tower with a random weak decoder."""
     seed_weights(arguments, "lexmlm")
     text_model = initial_text_model(arguments.model, processor)
     model = LexMotionForLexicalMaskedLM(text_model.config)
@@ -109,7 +101,7 @@ def build_lexmlm(arguments: RunArguments, processor: Any) -> LexMotionForLexical
 
 
 def read_captions(arguments: RunArguments, data: Any) -> dict[str, CaptionTable]:
-    """What phase i is trained on beyond the captions of the clips."""
+    """Return the captions of phase i, which may have no motion."""
     return {"captions": data.captions(arguments)}
 
 

@@ -1,10 +1,11 @@
-"""Phase iii, LexMMM: half a motion, said in words, must fill its caption and rebuild its other half."""
+"""Phase iii, LexMMM: the words of a half-masked motion must reconstruct its masked caption and its masked half."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from lexmotion import LexMotionForLexicalMaskedLM, LexMotionForLexicalMaskedMotion
 
@@ -12,36 +13,34 @@ from ..arguments import RunArguments, argument
 from ..batches.captions import BagOfWords, choose_captions
 from ..batches.corpus import TrainingCorpus
 from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
-from ..batches.order import BatchRandom
+from ..batches.order import Batch, BatchRandom
 from ..checkpoints import phase_model_folder
 from .initialization import join_towers, seed_weights
 from .lexcmlp import final_model
-from .lexmotion_task import ACCEPTANCE_ROWS, LexMotionArguments, LexMotionTask, LexMotionTrainer
+from .lexmotion_task import ACCEPTANCE_ROWS, FROZEN, PEAK, LexMotionArguments, LexMotionTask, LexMotionTrainer
 
 
 @dataclass
 class LexMMMArguments(LexMotionArguments):
     """Phase iii, motion and captions."""
 
-    text_learning_rate: float | None = argument(0.0, "Peak rate of the text encoder. 0: frozen. None: learning_rate.")
-    head_learning_rate: float | None = argument(
-        5e-5, "Peak rate of the lexical heads. 0: frozen. None: learning_rate."
-    )
-    num_epochs: float = argument(50.0, "Passes over the clips, used when num_steps is None.")
-    mask_ratio: float = argument(0.5, "Share of the tokens hidden from the motion encoder.")
-    decoder_motion_mask_ratio: float = argument(0.75, "Share of the tokens hidden from the weak motion decoder.")
-    mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Mask kinds, mixed evenly.")
-    encoder_mask_ratio: float = argument(0.3, "Share of the words hidden from the text encoder (its own masked LM).")
-    decoder_mask_ratio: float = argument(0.5, "Share of the words hidden from the text decoder.")
-    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Which words are masked more often.")
-    caption_loss_weight: float = argument(1.0, "Weight of filling the caption from the motion's words (reading A).")
-    motion_loss_weight: float = argument(0.5, "Weight of rebuilding the motion from its words (reading B).")
+    text_learning_rate: float | None = argument(0.0, f"{PEAK} the text encoder. {FROZEN}")
+    head_learning_rate: float | None = argument(5e-5, f"{PEAK} the lexical heads. {FROZEN}")
+    num_epochs: float = argument(50.0, "Passes over the clips, used if num_steps is None.")
+    mask_ratio: float = argument(0.5, "Share of the tokens masked for the motion encoder.")
+    decoder_motion_mask_ratio: float = argument(0.75, "Share of the tokens masked for the weak motion decoder.")
+    mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Kinds of masks, used equally often.")
+    encoder_mask_ratio: float = argument(0.3, "Share of the words masked for the text encoder (its own masked LM).")
+    decoder_mask_ratio: float = argument(0.5, "Share of the words masked for the text decoder.")
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of words to be masked.")
+    caption_loss_weight: float = argument(1.0, "Weight of the caption from the motion's words (reading A).")
+    motion_loss_weight: float = argument(0.5, "Weight of the motion from its words (reading B).")
     bow_loss_weight: float = argument(0.2, "Weight of the bag-of-words grounding.")
-    mlm_weight: float = argument(0.2, "Weight of the masked LM that keeps the words in place. 0: off.")
+    mlm_weight: float = argument(0.2, "Weight of the masked LM, which preserves the meaning of the words. 0: off.")
 
 
 class LexMMMTrainer(LexMotionTrainer):
-    """Phase iii: reading A (caption), reading B (motion), grounding in the captions' words, the masked LM kept on."""
+    """Phase iii: reconstruct caption (reading A) and motion (reading B), with bag-of-words and masked-LM losses."""
 
     args: LexMMMArguments
 
@@ -63,12 +62,10 @@ class LexMMMTrainer(LexMotionTrainer):
             if corpus is not None
         }
 
-    def row_lengths(self) -> torch.Tensor:
+    def row_lengths(self) -> Tensor:
         return self.clips.windows(self.train_corpus)
 
-    def collate(
-        self, corpus: TrainingCorpus, rows: torch.Tensor, random: BatchRandom, augment: bool
-    ) -> dict[str, torch.Tensor]:
+    def collate(self, corpus: TrainingCorpus, rows: Tensor, random: BatchRandom, augment: bool) -> Batch:
         config = self.model.config.motion_config
         mirrored = self.clips.mirrored(random) if augment else torch.zeros(len(rows), dtype=torch.bool)
         values, frames = self.clips.values(corpus, rows, mirrored, random if augment else None)
@@ -84,18 +81,14 @@ class LexMMMTrainer(LexMotionTrainer):
         if self.args.motion_loss_weight > 0:
             batch["decoder_token_mask"] = decoder_token_mask
         if self.args.caption_loss_weight > 0:
-            batch["decoder_input_ids"] = decoder.input_ids
-            batch["decoder_attention_mask"] = attention_mask
-            batch["decoder_labels"] = decoder.labels
+            batch |= decoder.inputs("decoder_", attention_mask)
         if self.args.bow_loss_weight > 0:
             batch["bow_weights"] = self.words[id(corpus)].batch(rows, mirrored)
         if self.args.mlm_weight > 0:
-            batch["mlm_input_ids"] = encoder.input_ids
-            batch["mlm_attention_mask"] = attention_mask
-            batch["mlm_labels"] = encoder.labels
+            batch |= encoder.inputs("mlm_", attention_mask)
         return batch
 
-    def compute_loss(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         output = model(**batch)
         weights = {
             "caption_loss": self.args.caption_loss_weight,
@@ -105,20 +98,18 @@ class LexMMMTrainer(LexMotionTrainer):
         }
         parts = {name: output[name] for name in weights if output.get(name) is not None}
         if not parts:
-            raise ValueError("every loss weight of lexmmm is 0: nothing to learn")
+            raise ValueError(f"lexmmm: {', '.join(weights)} have weight 0; set one of their weights above 0")
         return {"loss": sum(weights[name] * value for name, value in parts.items()), **parts}
 
     def acceptance(self) -> dict[str, float]:
         from lexmotion.evaluation.acceptance import evaluate_lexmmm, word_frequency
 
-        lexicon = self.processor.lexicon
         words = self.words[id(self.train_corpus)]
         prior = word_frequency(words.words_of(), words.vocab_size)
-        batches = list(self.acceptance_batches())
-        return evaluate_lexmmm(self.model, batches, lexicon, prior)
+        return evaluate_lexmmm(self.model, list(self.acceptance_batches()), self.processor.lexicon, prior)
 
-    def acceptance_batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Evaluation batches with every part in them, whatever the loss weights."""
+    def acceptance_batches(self) -> Iterator[Batch]:
+        """Iterate over evaluation batches with all parts, whatever the loss weights."""
         weights = {name: getattr(self.args, name) for name in ("caption_loss_weight", "bow_loss_weight")}
         self.args.caption_loss_weight = self.args.bow_loss_weight = 1.0
         try:
@@ -129,7 +120,7 @@ class LexMMMTrainer(LexMotionTrainer):
 
 
 def build_lexmmm(arguments: RunArguments, processor: Any) -> LexMotionForLexicalMaskedMotion:
-    """Phase iii: both towers so far, and phase i's text decoder."""
+    """Return both current towers with phase i's text decoder."""
     seed_weights(arguments, "lexmmm")
     joined = join_towers(arguments, processor)
     model = LexMotionForLexicalMaskedMotion(joined.config)

@@ -1,4 +1,4 @@
-"""What LexMotion's phases and the baselines share: a prepared corpus, towers with their own rates, a vocabulary."""
+"""Shared by LexMotion's phases and the baselines: a prepared corpus, learning rates per tower, the vocabulary."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..arguments import DataArguments, ModelArguments, RunArguments, TaskArguments, argument
 from ..batches.clips import ClipSampler
@@ -17,9 +18,11 @@ from ..dropout import use_byte_dropout
 from ..trainer import Trainer
 from .base import Task
 
-ACCEPTANCE_ROWS = 512  # clips a phase is judged on after training; more would only narrow the interval
+ACCEPTANCE_ROWS = 512  # clips of a phase's acceptance test; more would only narrow the confidence interval
 
-# First match wins. The rates of the groups are `text_learning_rate` and so on.
+PEAK, FROZEN = "Peak learning rate of", "0: frozen. None: learning_rate."  # of help texts
+
+# The first match wins. The rates of the groups are `text_learning_rate` and so on.
 PARAMETER_GROUPS = (
     (
         "decoder",
@@ -35,39 +38,33 @@ PARAMETER_GROUPS = (
 
 
 def parameter_group(name: str) -> str:
-    """`text`, `motion`, `head`, `decoder` or `other`, by the name of a parameter."""
+    """Return the group of a parameter by its name: `text`, `motion`, `head`, `decoder` or `other`."""
     return next((group for group, pattern in PARAMETER_GROUPS if pattern.search(name)), "other")
 
 
 @dataclass
 class LexMotionArguments(TaskArguments):
-    """Training of towers of text and motion, each with a learning rate of its own."""
+    """Training of a text and a motion tower, each with its own learning rate."""
 
-    text_learning_rate: float | None = argument(None, "Peak rate of the text encoder. 0: frozen. None: learning_rate.")
-    motion_learning_rate: float | None = argument(
-        None, "Peak rate of the motion encoder. 0: frozen. None: learning_rate."
-    )
-    head_learning_rate: float | None = argument(
-        None, "Peak rate of the lexical heads. 0: frozen. None: learning_rate."
-    )
-    decoder_learning_rate: float | None = argument(
-        None, "Peak rate of the auxiliary decoders and projectors. 0: frozen. None: learning_rate."
-    )
+    text_learning_rate: float | None = argument(None, f"{PEAK} the text encoder. {FROZEN}")
+    motion_learning_rate: float | None = argument(None, f"{PEAK} the motion encoder. {FROZEN}")
+    head_learning_rate: float | None = argument(None, f"{PEAK} the lexical heads. {FROZEN}")
+    decoder_learning_rate: float | None = argument(None, f"{PEAK} the auxiliary decoders and projectors. {FROZEN}")
 
 
 class LexMotionTrainer(Trainer):
-    """Train towers on a prepared corpus, with the words alone that its captions can reach."""
+    """Train towers on a prepared corpus, restricted to the words that occur in its captions or are active."""
 
     undecayed = ("mask_token", "_embeddings")
 
     def prepare_weights(self) -> None:
-        """Change initial weights by what the data says; a function of both alone, since it runs on resume too."""
+        """Adapt the initial weights to the data, as a pure function of both since it is repeated on resume."""
 
     def caption_tables(self) -> list[CaptionTable]:
-        """Every caption the model will read: words that are in none keep their embeddings untouched."""
+        """Return all captions the model will read; embeddings of words that are in none are not trained."""
         return [corpus.captions for corpus in (self.train_corpus, self.eval_corpus) if corpus is not None]
 
-    def row_names(self, rows: torch.Tensor) -> list[str]:
+    def row_names(self, rows: Tensor) -> list[str]:
         return [self.train_corpus.ids[row] for row in rows.tolist()]
 
     def parameter_groups(self) -> dict[str, tuple[str, float | None]]:
@@ -78,8 +75,7 @@ class LexMotionTrainer(Trainer):
     @contextmanager
     def training_context(self) -> Iterator[None]:
         if self.device.type == "cpu":
-            # At our few tokens the fused CPU attention of torch 2.13 is slower than two matrix products, bf16 above
-            # all.
+            # For so few tokens, the fused CPU attention of torch 2.13 is slower than two products, above all in bf16.
             self.model.set_attn_implementation("eager")
             use_byte_dropout(self.model)
         self.prepare_weights()
@@ -89,7 +85,7 @@ class LexMotionTrainer(Trainer):
             yield
 
     def clip_sampler(self, frame_multiple: int = 1) -> ClipSampler:
-        """The augmentation of `DataArguments` on this processor's feature extractor."""
+        """Return the augmentation of `DataArguments` for this processor's feature extractor."""
         return ClipSampler(
             self.processor.feature_extractor,
             self.data.mirror_probability,
@@ -102,7 +98,7 @@ class LexMotionTrainer(Trainer):
 
 
 def read_prepared(arguments: RunArguments) -> PreparedData:
-    """The prepared folder of the arguments."""
+    """Open the prepared folder of the arguments."""
     return PreparedData.read(arguments.data.dataset)
 
 
