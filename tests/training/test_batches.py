@@ -77,7 +77,7 @@ def test_processes_share_the_global_batch():
 def test_small_splits_and_too_many_processes():
     assert BatchOrder(torch.ones(4), 100, seed=0).batch_size == 4
     assert BatchOrder(torch.ones(5), 100, seed=0, world=2).batch_size == 4
-    with pytest.raises(ValueError, match=r"\b1\b.*\b2\b.*batch_size"):
+    with pytest.raises(ValueError, match=r"batch_size.*\b1\b.*\b2\b"):
         BatchOrder(torch.ones(1), 8, seed=0, world=2)
 
 
@@ -257,7 +257,7 @@ def test_one_valid_window_still_leaves_something_to_see():
     valid[:, :5] = True
     (mask,), _ = MotionMasker(3, 5)(valid, [0.95], BatchRandom(0, 9))
     assert (mask.sum(1) == 4).all()
-    with pytest.raises(ValueError, match="random, tubes, blocks.*'cubes'"):
+    with pytest.raises(ValueError, match="'cubes'.*random, tubes, blocks"):
         MotionMasker(3, 5, ["cubes"])
 
 
@@ -413,5 +413,5 @@ def test_bags_weigh_words_by_share_of_captions_and_idf():
 def test_a_corpus_refuses_mixed_skeletons_and_emptiness():
     with pytest.raises(ValueError, match="caption"):
         TrainingCorpus.from_split([], ToyTokenizer())
-    with pytest.raises(ValueError, match=r"\b1\b.*\b0\b.*mirrored"):
+    with pytest.raises(ValueError, match=r"mirrored.*\b0\b.*\b1\b"):
         CaptionTable.build(["a"], [], ToyTokenizer(), 8)
