@@ -54,9 +54,7 @@ class LexCMLPArguments(AlignmentArguments):
         None, "Largest share of training motions in which a word is active in the finished model. None: no limit."
     )
     encoder_mask_ratio: float = argument(0.3, "Share of the words masked in the masked LM.")
-    mask_weighting: Literal["uniform", "idf"] = argument(
-        "uniform", "Odds of a word to be masked: equal, or by its IDF."
-    )
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of masking a word: equal or by IDF.")
     mlm_weight: float = argument(0.2, "Weight of the masked LM, which preserves the meaning of the words. 0: off.")
     false_negative_threshold: float | None = argument(
         0.6, "Cosine above which captions mean the same, used with caption_features (TMR). None: off."

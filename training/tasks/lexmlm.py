@@ -29,9 +29,7 @@ class LexMLMArguments(LexMotionArguments):
     encoder_mask_ratio: float = argument(0.3, "Share of the words masked for the encoder (LexMAE).")
     decoder_mask_ratio: float = argument(0.5, "Share of the words masked for the decoder (LexMAE).")
     decoder_overlap: bool = argument(True, "Include the encoder's masks in the decoder's (LexMAE; false: LexLIP).")
-    mask_weighting: Literal["uniform", "idf"] = argument(
-        "uniform", "Odds of a word to be masked: equal, or by its IDF."
-    )
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of masking a word: equal or by IDF.")
     decoder_loss_weight: float = argument(1.0, "Weight of the decoder's loss, relative to the encoder's.")
 
 

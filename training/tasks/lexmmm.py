@@ -32,9 +32,7 @@ class LexMMMArguments(LexMotionArguments):
     mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Kinds of masks, used equally often.")
     encoder_mask_ratio: float = argument(0.3, "Share of the words masked for the text encoder (its own masked LM).")
     decoder_mask_ratio: float = argument(0.5, "Share of the words masked for the text decoder.")
-    mask_weighting: Literal["uniform", "idf"] = argument(
-        "uniform", "Odds of a word to be masked: equal, or by its IDF."
-    )
+    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of masking a word: equal or by IDF.")
     caption_loss_weight: float = argument(1.0, "Weight of the caption from the motion's words (reading A).")
     motion_loss_weight: float = argument(0.5, "Weight of the motion from its words (reading B).")
     bow_loss_weight: float = argument(0.2, "Weight of the bag-of-words grounding.")
