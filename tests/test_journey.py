@@ -124,7 +124,7 @@ def test_prepare_then_train_continues(journey, tmp_path, run):
              "--split", "val=val.txt", "--max-frames", "64")  # fmt: skip
     printed = run(*words)
     assert "train: 48 of 48 motions" in printed and "written:" in printed and "test:" not in printed
-    assert "already up to date:" in run(*words)
+    assert "up to date:" in run(*words)
     assert json.loads((tmp_path / "prepared" / "report.json").read_text())["splits"].keys() == {"train", "validation"}
 
     recipe = tmp_path / "recipe.json"
