@@ -284,7 +284,7 @@ def test_an_archived_result_of_another_run_is_refused_by_name(compare, tmp_path)
     compare("first").run([ROWS["ridge"]], [0])
     path = tmp_path / "results.zip"
     compare("first").archive(path)
-    with pytest.raises(ValueError, match=f"{path}/ridge/seed0/result.json.*Leave out --reuse {path}"):
+    with pytest.raises(ValueError, match=f"{path}/ridge/seed0/result.json.*leave out --reuse {path}"):
         compare("second", split="validation", reuse=[path]).run([ROWS["ridge"]], [0])
 
 
