@@ -19,6 +19,7 @@ import itertools
 import json
 import operator
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,19 +30,27 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from .checks import (
+    IndexDamagedError,
+    check_arrays,
+    check_inside,
+    check_manifest,
+    damaged,
+    parse_manifest,
+    shortened,
+    size_of,
+)
+
 FORMAT, FORMAT_VERSION = "lexmotion-index", 1
 MANIFEST, SEGMENTS, PROCESSOR, ENGINE_ROWS = "manifest.json", "segments", "processor-", "rows-"
 BLOCK = 1024  # rows per block, the unit in which the best scores are found
 COLUMN_SHARE, COLUMN_BYTES = 6, 0.02  # adding a column is 6 times as fast as postings; at most 2 % more bytes
 MAX_ROWS = 2**31 - BLOCK
 NO_METADATA = b"{}\n"
+_LARGEST_HEADER = 1 << 16  # bytes of a segment's header, which names about a dozen arrays
 _CHUNK = 1 << 19  # entries in memory in addition to those of the segment
 _TYPES = {"I64": np.int64, "U64": np.uint64, "I32": np.int32, "F32": np.float32, "U8": np.uint8}
 _TYPE_NAMES = {np.dtype(kind): name for name, kind in _TYPES.items()}
-
-
-class IndexDamagedError(ValueError):
-    """Raised if a file of the index differs from what was written."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -78,17 +87,18 @@ def describe_file(path: Path) -> dict[str, Any]:
 
 def check_file(path: Path, entry: dict[str, Any], content: bool) -> None:
     """
-    Compare the size of a file, and with `content` its checksum, with its entry in the manifest; raises
-    IndexDamagedError if they differ, FileNotFoundError if the file is missing.
+    Compare the size of a file in a folder of the index, and with `content` its checksum, with its entry in the
+    manifest; raises IndexDamagedError if they differ, FileNotFoundError if the file is missing.
     """
-    size = path.stat().st_size
+    check_inside(path, path.parent.parent)
+    size = size_of(path)
     if size != entry["bytes"]:
-        raise IndexDamagedError(f"{path} is damaged: {size} bytes, not {entry['bytes']}; restore it or build again")
+        raise damaged(path, f"{size} bytes, not {entry['bytes']}")
     if content:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != entry["sha256"]:
-            raise IndexDamagedError(f"{path} is damaged: its checksum changed; restore it or build again")
+            raise damaged(path, "its checksum changed")
 
 
 def tensor_parts(tensors: dict[str, np.ndarray]) -> Iterator[Any]:
@@ -109,18 +119,24 @@ def tensor_parts(tensors: dict[str, np.ndarray]) -> Iterator[Any]:
 
 def map_tensors(path: Path) -> dict[str, Any]:
     """Return the arrays of a safetensors file as memory maps; raises IndexDamagedError if it is not such a file."""
-    whole = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     try:
+        whole = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
         size = int.from_bytes(whole[:8].tobytes(), "little")
+        if size > _LARGEST_HEADER:
+            raise ValueError(f"a header of {size} bytes")
         header = json.loads(whole[8 : 8 + size].tobytes())
         header.pop("__metadata__", None)
         found = {}
         for name, entry in header.items():
             start, end = (8 + size + offset for offset in entry["data_offsets"])
+            if not 8 + size <= start <= end <= len(whole):
+                raise ValueError(f"{name} outside of the file")
             found[name] = whole[start:end].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
         return found
-    except (ValueError, KeyError, TypeError) as error:
-        raise IndexDamagedError(f"{path} is damaged: not a safetensors file ({error}); build again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise IndexDamagedError(
+            f"{path} is damaged: not a safetensors file ({shortened(str(error))}); build again"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +229,15 @@ class Segment:
         return self.ids[row].decode() if isinstance(self.ids, Texts) else int(self.ids[row])
 
     def item_metadata(self, row: int) -> dict[str, Any]:
-        return {} if self.metadata is None else json.loads(self.metadata[row])
+        if self.metadata is None:
+            return {}
+        try:
+            found = json.loads(self.metadata[row])
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise IndexDamagedError(f"metadata of {self.id(row)!r} is damaged: no JSON object; build the index again")
+        return found
 
     def slots(self, words: np.ndarray) -> np.ndarray:
         """Return the column of each word, (len(words),) int64; -1 for words with postings."""
@@ -268,8 +292,9 @@ class Segment:
 
     def to_csr(self) -> sparse.csr_matrix:
         """Return all rows, including deleted ones, as (N, V)."""
-        parts = [self.posting(word) for word in np.flatnonzero(self.counts).tolist()]
-        words = np.repeat(np.arange(len(self.counts), dtype=np.int32), self.counts)
+        used = np.flatnonzero(self.counts).astype(np.int32)
+        parts = [self.posting(word) for word in used.tolist()]
+        words = np.repeat(used, [len(rows) for rows, _ in parts])
         rows, weights = (np.concatenate(part) for part in zip(*parts, strict=True)) if parts else (words, words)
         return sparse.csr_matrix((weights, (rows, words)), shape=(self.rows, len(self.counts)), dtype=np.float32)
 
@@ -293,26 +318,33 @@ class Segment:
         files = {f"{name}.safetensors": write_file(folder / f"{name}.safetensors", tensor_parts(self.tensors()))}
         if self.metadata is not None:
             files[f"{name}.jsonl"] = write_file(folder / f"{name}.jsonl", [self.metadata.data.data])
-        entry = {"name": name, "ascending": self.ascending, "deleted": to_ranges(self.deleted), "files": files}
-        return Segment.load(folder, entry, len(self.counts), verify=False)
+        saved = replace(self, name=name, files=files)
+        loaded = Segment.load(folder, saved.to_entry(), len(self.counts), verify=False)
+        return replace(loaded, deleted=self.deleted)
 
     @classmethod
     def load(cls, folder: Path, entry: dict[str, Any], vocab_size: int, verify: bool = True) -> "Segment":
         """Map the segment of a manifest's entry, after comparing sizes and, with `verify`, checksums of its files."""
         for name, expected in entry["files"].items():
             check_file(folder / name, expected, verify)
-        tensors = map_tensors(folder / f"{entry['name']}.safetensors")
+        path, lines = folder / f"{entry['name']}.safetensors", folder / f"{entry['name']}.jsonl"
+        tensors = map_tensors(path)
+        try:
+            size = entry["files"][lines.name]["bytes"] if lines.name in entry["files"] else None
+            check_arrays(tensors, vocab_size, BLOCK, size)
+            found = len(tensors["key_rows"]), int(tensors["word_counts"].sum(dtype=np.int64))
+            if found != (entry["rows"], entry["entries"]):
+                raise ValueError(f"{found[0]} rows and {found[1]} entries, not as in {MANIFEST}")
+        except ValueError as error:
+            raise damaged(path, str(error)) from error
         numbers, ends = tensors.pop("id_numbers", None), tensors.pop("metadata_ends", None)
         ids = numbers if numbers is not None else Texts(tensors.pop("id_text"), tensors.pop("id_ends"))
-        metadata = None
-        if ends is not None:
-            lines = np.memmap(folder / f"{entry['name']}.jsonl", dtype=np.uint8, mode="r")
-            metadata = Texts(np.asarray(lines), ends)
+        metadata = None if ends is None else Texts(np.asarray(np.memmap(lines, dtype=np.uint8, mode="r")), ends)
         counts = np.zeros(vocab_size, np.int32)
         counts[tensors.pop("words")] = tensors.pop("word_counts")
         own = {"name": entry["name"], "ascending": entry["ascending"], "files": entry["files"]}
         own |= {"counts": counts, "starts": _starts(counts, tensors["common"])}
-        return cls(**tensors, ids=ids, metadata=metadata, deleted=from_ranges(entry["deleted"]), **own)
+        return cls(**tensors, ids=ids, metadata=metadata, **own)
 
     def to_entry(self) -> dict[str, Any]:
         """Return the entry in the manifest."""
@@ -329,10 +361,20 @@ def to_ranges(rows: np.ndarray) -> str:
     return " ".join(f"{a}-{b}" if a < b else str(a) for a, b in zip(first.tolist(), last.tolist(), strict=True))
 
 
-def from_ranges(text: str) -> np.ndarray:
-    """Parse the format of `to_ranges`, to int32."""
-    bounds = [[int(bound) for bound in part.split("-")] for part in text.split()]
-    return np.concatenate([np.zeros(0, np.int32), *(np.arange(b[0], b[-1] + 1, dtype=np.int32) for b in bounds)])
+def from_ranges(text: str, rows: int = MAX_ROWS) -> np.ndarray:
+    """Parse the format of `to_ranges`, to int32. Raises ValueError if these are no ascending numbers below `rows`."""
+    parts = text.split(" ", rows) if text else []
+    if len(text) > 22 * rows or len(parts) > rows:
+        raise ValueError(f"deleted rows {shortened(text)} of {rows}")
+    arrays, following = [np.zeros(0, np.int32)], 0
+    for part in parts:
+        match = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (-1, -1)
+        if not following <= first <= last < rows:
+            raise ValueError(f"deleted rows {shortened(part)} of {rows}")
+        arrays.append(np.arange(first, last + 1, dtype=np.int32))
+        following = last + 1
+    return np.concatenate(arrays)
 
 
 def inverse_norms(matrix: sparse.csr_matrix) -> np.ndarray:
@@ -585,17 +627,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"no index in {str(folder)!r} (no {MANIFEST}); build one with `lexmotion index build`")
+    content = parse_manifest(path)
+    expected = content.pop("sha256", None)
     try:
-        content = json.loads(path.read_bytes())
-        expected = content.pop("sha256")
         intact = expected == _checksum(content)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise IndexDamagedError(f"{path} is damaged: unreadable ({error}); restore it or build again") from error
+    except RecursionError as error:
+        raise damaged(path, "unreadable (nested too deeply)") from error
     if not intact:
-        raise IndexDamagedError(f"{path} is damaged: its checksum changed; restore it or build again")
-    if (content.get("format"), content.get("version")) != (FORMAT, FORMAT_VERSION):
-        found = f"{content.get('format')} version {content.get('version')}"
+        raise damaged(path, "its checksum changed")
+    form, version = content.pop("format", None), content.pop("version", None)
+    if (form, version) != (FORMAT, FORMAT_VERSION):
+        found = f"{shortened(form)} version {shortened(version)}"
         raise ValueError(f"{path}: got {found}, not {FORMAT} version {FORMAT_VERSION}; build the index again")
+    check_manifest(path, content)
     return content | {"checksum": expected}
 
 
@@ -623,18 +667,26 @@ def open_state(folder: Path, verify: bool = True, known: State | None = None) ->
 def _open(folder: Path, content: dict[str, Any], verify: bool, known: State | None) -> State:
     if known is not None and known.checksum == content["checksum"]:
         return known
-    opened = {} if known is None else {segment.name: segment for segment in known.segments}
+    same_words = known is not None and known.vocab_size == content["vocab_size"]
+    opened = {segment.name: segment for segment in known.segments} if known is not None and same_words else {}
     segments = []
     for entry in content.pop("segments"):
         segment = opened.get(entry["name"])
         if segment is None:
             segment = Segment.load(folder / SEGMENTS, entry, content["vocab_size"], verify)
-        segments.append(replace(segment, deleted=from_ranges(entry["deleted"])))
+        path = folder / SEGMENTS / f"{segment.name}.safetensors"
+        if (kind := "str" if isinstance(segment.ids, Texts) else "int") != content["id_kind"]:
+            raise damaged(path, f"ids of kind {kind}, not {content['id_kind']}")
+        try:
+            segments.append(replace(segment, deleted=from_ranges(entry["deleted"], segment.rows)))
+        except ValueError as error:
+            raise damaged(path, str(error)) from error
     if content["processor"] is not None and (known is None or known.processor != content["processor"]):
+        for path in (folder / content["processor"]).iterdir():
+            check_inside(path, folder)
         for name, expected in content["processor_files"].items():
             check_file(folder / content["processor"] / name, expected, verify)
-    for name in ("format", "version", "score"):
-        content.pop(name)
+    content.pop("score")
     return State(segments=tuple(segments), **content)
 
 

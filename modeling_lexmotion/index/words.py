@@ -70,7 +70,7 @@ class Words:
             from transformers import AutoModel
 
             try:
-                self._model = AutoModel.from_pretrained(name).eval()
+                self._model = AutoModel.from_pretrained(name, trust_remote_code=False).eval()
             except OSError as error:
                 raise OSError(f"model {str(name)!r} of the index: {error}; pass model=... instead") from error
         return self._model
@@ -83,7 +83,7 @@ class Words:
             from transformers import AutoProcessor, AutoTokenizer
 
             loader = AutoProcessor if (folder / name / "processor_config.json").is_file() else AutoTokenizer
-            self._processor = loader.from_pretrained(folder / name)
+            self._processor = loader.from_pretrained(folder / name, trust_remote_code=False)
         return self._processor
 
     def ids_of(self, text: str | int) -> list[int]:
