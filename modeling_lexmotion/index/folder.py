@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import secrets
+import shutil
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,33 +14,64 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from .checks import PLAIN_NAME, damaged
 from .segments import (
+    ENGINE_ROWS,
+    FORMAT,
     MANIFEST,
     PROCESSOR,
     SEGMENTS,
     Segment,
     State,
     describe_file,
+    listed_files,
     open_state,
     read_manifest,
-    sweep,
     sync_folder,
     write_manifest,
 )
 
-LOCK, WRITER = "writer.lock", "writer.pid"
+LOCK, WRITER, WRITTEN = "writer.lock", "writer.pid", "writer.files"
+_OWN_FILE = re.compile(
+    rf"{SEGMENTS}/[0-9a-f]+\.(safetensors|jsonl)|{PROCESSOR}[0-9a-f]+(/{PLAIN_NAME.pattern})?|"
+    rf"{ENGINE_ROWS}[0-9a-f]+\.db"
+)
 
 
 class IndexBusyError(OSError):
     """Raised if another process is writing the index."""
 
 
-def check_free(folder: Path) -> None:
-    """Raise ValueError if the folder contains an index."""
-    if (folder / MANIFEST).exists():
-        raise ValueError(
-            f"{folder} contains an index; open it with from_pretrained, pass another folder, or overwrite"
-        )
+def check_free(folder: Path, overwrite: bool = False) -> None:
+    """
+    Check that an index can be built in a folder: it does not exist, is empty or was left by a killed build; with
+    `overwrite`, it may contain an index. Raises ValueError otherwise.
+    """
+    manifest = folder / MANIFEST
+    if manifest.is_file() and not manifest.is_symlink():
+        with open(manifest, "rb") as file:
+            if FORMAT.encode() not in file.read(200):
+                raise ValueError(f"{manifest} is not of an index; pass another folder")
+        if not overwrite:
+            raise ValueError(
+                f"{folder} contains an index; open it with from_pretrained, pass another folder, or overwrite"
+            )
+        return
+    own = {LOCK, WRITER, WRITTEN, f"{MANIFEST}.tmp", *_noted_files(folder)}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        inner = sorted(path.iterdir()) if path.name == SEGMENTS and path.is_dir() and not path.is_symlink() else [path]
+        for found in inner:
+            if found.relative_to(folder).as_posix() not in own:
+                raise ValueError(f"{folder} is neither empty nor an index: it contains {found}; pass another folder")
+
+
+def _noted_files(folder: Path) -> list[str]:
+    """Return the files that `IndexFolder.note` listed; names that an index does not give are left out."""
+    try:
+        names = (folder / WRITTEN).read_text(encoding="ascii", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [name for name in names if _OWN_FILE.fullmatch(name)]
 
 
 class IndexFolder:
@@ -47,7 +80,7 @@ class IndexFolder:
 
     Attributes:
         guard: lock of the state among threads.
-        replaced: engine entry of an index that was in the folder, whose rows are to be dropped.
+        replaced: manifest of an index that was in the folder, whose files and rows are to be removed.
     """
 
     def __init__(self, path: Path | None, state: State, writable: bool = True):
@@ -80,26 +113,26 @@ class IndexFolder:
             if alone and self.path is not None and self._acquire(self.path):
                 with self._released_on_error():
                     self.refresh()
-                    sweep(self.path, self.state)
+                    self.sweep()
             yield
 
     @contextlib.contextmanager
     def making(self, overwrite: bool = False) -> Iterator[None]:
         """
-        Return the context of creating an index in the folder, as its only writer. Raises ValueError if the folder
-        contains an index and `overwrite` is False, IndexBusyError if another process is writing it.
+        Return the context of creating an index in the folder, as its only writer. Raises ValueError as `check_free`,
+        IndexBusyError if another process is writing it.
         """
         with self.guard:
             if self.path is not None:
+                check_free(self.path, overwrite=True)
                 (self.path / SEGMENTS).mkdir(parents=True, exist_ok=True)
                 sync_folder(self.path.parent)
                 self._acquire(self.path)
             with self._released_on_error():
-                if self.path is not None and overwrite:
+                if self.path is not None:
+                    check_free(self.path, overwrite)
                     with contextlib.suppress(FileNotFoundError, ValueError):  # no index, or a damaged one
-                        self.replaced = read_manifest(self.path).get("engine")
-                elif self.path is not None:
-                    check_free(self.path)
+                        self.replaced = read_manifest(self.path)
                 yield
 
     def _acquire(self, path: Path) -> bool:
@@ -107,6 +140,9 @@ class IndexFolder:
         assert self._lock is not None
         if self._lock.is_locked:
             return False
+        for name in (LOCK, WRITER, WRITTEN, SEGMENTS, f"{MANIFEST}.tmp"):
+            if (path / name).is_symlink():  # would be written through
+                raise damaged(path / name, "a link")
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
@@ -138,7 +174,9 @@ class IndexFolder:
         """Write segments to files that no manifest names yet and return these; in memory, return them unchanged."""
         if self.path is None:
             return list(segments)
-        stored = [segment.save(self.path / SEGMENTS) for segment in segments]
+        named = {secrets.token_hex(8): segment for segment in segments}
+        self.note(f"{SEGMENTS}/{name}.{kind}" for name in named for kind in ("safetensors", "jsonl"))
+        stored = [segment.save(self.path / SEGMENTS, name) for name, segment in named.items()]
         sync_folder(self.path / SEGMENTS)
         return stored
 
@@ -147,6 +185,7 @@ class IndexFolder:
         if self.path is None or processor is None:
             return
         name = PROCESSOR + secrets.token_hex(4)
+        self.note([name])
         processor.save_pretrained(self.path / name)
         files = {path.name: describe_file(path) for path in sorted((self.path / name).iterdir())}
         sync_folder(self.path / name)
@@ -160,15 +199,49 @@ class IndexFolder:
         if self.path is None:
             self.state = state
             return
-        self.state = write_manifest(self.path, state)
         named = {segment.name for segment in alive}
-        for segment in before.segments:
-            if segment.name not in named:
-                for file in segment.files:
-                    with contextlib.suppress(OSError):  # Windows keeps open files; they are swept later
-                        (self.path / SEGMENTS / file).unlink()
+        dropped = [
+            f"{SEGMENTS}/{file}" for segment in before.segments if segment.name not in named for file in segment.files
+        ]
+        if dropped:
+            self.note(dropped)
+        self.state = write_manifest(self.path, state)
+        for name in dropped:
+            with contextlib.suppress(OSError):  # Windows keeps open files; they are swept later
+                (self.path / name).unlink()
+
+    def note(self, names: Iterable[str]) -> None:
+        """List files that are about to be written or removed, so that `sweep` removes what a killed process leaves."""
+        if self.path is not None:
+            with open(self.path / WRITTEN, "a", encoding="ascii") as file:
+                file.writelines(f"{name}\n" for name in names)
 
     def sweep(self) -> None:
-        """Remove files that the state does not name."""
-        if self.path is not None:
-            sweep(self.path, self.state)
+        """
+        Remove the noted files, and those of a replaced manifest, that the state does not name: no other file, and none
+        behind a link. What the system keeps open is removed next time.
+        """
+        if self.path is None:
+            return
+        segments = [{"files": segment.files} for segment in self.state.segments]
+        named = {*listed_files({**vars(self.state), "segments": segments})}
+        listed = [] if self.replaced is None else listed_files(self.replaced)
+        self.replaced, left = None, []
+        for name in dict.fromkeys([*listed, *_noted_files(self.path)]):
+            path = self.path / name
+            if name in named or path.parent.is_symlink():
+                continue
+            try:
+                if not path.is_dir() or path.is_symlink():
+                    path.unlink(missing_ok=True)
+                elif name in listed and name.startswith(PROCESSOR):
+                    with contextlib.suppress(OSError):  # a file of someone else in it stays
+                        path.rmdir()
+                else:
+                    shutil.rmtree(path)
+            except OSError:
+                left.append(name)
+        (self.path / WRITTEN).unlink(missing_ok=True)
+        if left:
+            self.note(left)
+        (self.path / f"{MANIFEST}.tmp").unlink(missing_ok=True)

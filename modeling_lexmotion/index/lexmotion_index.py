@@ -132,7 +132,8 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
                 PGPASSWORD or ~/.pgpass, as by other clients of Postgres.
 
         Raises:
-            ValueError: if ids are repeated, lengths differ, the folder contains an index, or the engine is unknown.
+            ValueError: if ids are repeated, lengths differ, the folder contains an index or other files, or the
+                engine is unknown.
             ImportError: if the engine is not installed.
             ConnectionError: if it cannot be reached.
         """
@@ -483,8 +484,8 @@ def check_build(
 ) -> None:
     """Check, before encoding, that `LexMotionIndex.build` can use an engine and a folder; raises the same errors."""
     path = None if folder is None else Path(folder)
-    if path is not None and not overwrite:
-        check_free(path)
+    if path is not None:
+        check_free(path, overwrite)
     if path is None and engine != EMBEDDED:
         raise ValueError(f"engine={engine!r} without a folder; pass folder=... for the address and the processor")
     connect({"engine": engine, "uri": uri}, IndexFolder(path, State(vocab_size=0))).close()
@@ -512,12 +513,12 @@ def _save(index: LexMotionIndex, folder: Path, model: str | None) -> None:
 
 def _clear(folder: IndexFolder) -> None:
     """Remove the files of a replaced index, and its table if it had an engine."""
-    if folder.replaced is not None:
+    entry = (folder.replaced or {}).get("engine")
+    if entry is not None:
         try:
-            connect(folder.replaced, folder).drop()
+            connect(entry, folder).drop()
         except (ImportError, OSError) as error:
-            logger.warning("table %s of the replaced index: %s; drop it yourself", folder.replaced["table"], error)
-        folder.replaced = None
+            logger.warning("table %s of the replaced index: %s; drop it yourself", entry["table"], error)
     folder.sweep()
 
 

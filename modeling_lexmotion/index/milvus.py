@@ -132,6 +132,8 @@ class MilvusEngine(TableEngine):
             raise self._unreachable(error) from error
 
     def create(self, width: int, id_kind: str | None) -> None:
+        if self._own:
+            self._folder.note([self.uri])
         with self._errors() as client:
             schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
             if id_kind == "str":

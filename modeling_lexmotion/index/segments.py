@@ -7,22 +7,21 @@ The parts of an index, in memory and on disk.
     segments/NAME.jsonl         their metadata, one line per item
     processor-NAME/             the tokenizer, or the complete processor, that defines the words
     writer.lock, writer.pid     lock of the writer
+    writer.files                names of files that a writer is about to write or remove
     rows-NAME.db                file of an engine that stores the rows in a file, instead of segments
 
 Files are on disk before a manifest names them, and the manifest is on disk before a change is acknowledged. Files that
-no manifest names are left over from a killed process; the next writer removes them.
+writer.files names and the manifest does not are left over from a killed process; the next writer removes them. Only
+these files, and those of a manifest that is replaced, are ever removed.
 """
 
-import contextlib
 import hashlib
 import itertools
 import json
 import operator
 import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -312,9 +311,8 @@ class Segment:
             found["metadata_ends"] = self.metadata.ends
         return found
 
-    def save(self, folder: Path) -> "Segment":
+    def save(self, folder: Path, name: str) -> "Segment":
         """Write the segment under a new name, and return it as mapped from there."""
-        name = secrets.token_hex(8)
         files = {f"{name}.safetensors": write_file(folder / f"{name}.safetensors", tensor_parts(self.tensors()))}
         if self.metadata is not None:
             files[f"{name}.jsonl"] = write_file(folder / f"{name}.jsonl", [self.metadata.data.data])
@@ -690,25 +688,15 @@ def _open(folder: Path, content: dict[str, Any], verify: bool, known: State | No
     return State(segments=tuple(segments), **content)
 
 
-def sweep(folder: Path, state: State) -> None:
-    """Remove files that the state does not name; those that the system keeps open are removed next time."""
-    named = {file for segment in state.segments for file in segment.files}
-    for path in (folder / SEGMENTS).glob("*"):  # the folder may be missing in a copy
-        if path.name not in named:
-            with contextlib.suppress(OSError):
-                path.unlink()
-    for path in folder.glob(f"{PROCESSOR}*"):
-        if path.name != state.processor:
-            for file in path.iterdir():
-                with contextlib.suppress(OSError):
-                    file.unlink()
-            with contextlib.suppress(OSError):
-                path.rmdir()
-    for path in folder.glob(f"{ENGINE_ROWS}*"):
-        if path.name != (state.engine or {}).get("uri"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        (folder / f"{MANIFEST}.tmp").unlink()
+def is_rows_file(uri: Any) -> bool:
+    """Return whether an engine's address is a file in the folder of the index."""
+    return isinstance(uri, str) and re.fullmatch(rf"{ENGINE_ROWS}[0-9a-f]+\.db", uri) is not None
+
+
+def listed_files(content: Mapping[str, Any]) -> list[str]:
+    """Return the files and folders that a manifest lists, as paths within the folder of the index."""
+    listed = [f"{SEGMENTS}/{name}" for entry in content["segments"] for name in entry["files"]]
+    if content["processor"] is not None:
+        listed += [*(f"{content['processor']}/{name}" for name in content["processor_files"]), content["processor"]]
+    uri = (content.get("engine") or {}).get("uri")
+    return listed + ([uri] if is_rows_file(uri) else [])

@@ -320,3 +320,95 @@ def test_a_snapshot_of_the_hub_links_to_its_blobs(folder, tmp_path):
         path.rename(blobs / str(number))
         path.symlink_to(blobs / str(number))
     assert len(LexMotionIndex.from_pretrained(snapshot)) == 7
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is removed
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def owned(folder):
+    """Files of someone else in a folder, with the names of files of an index."""
+    names = ["segments/notes.txt", "segments/0123456789abcdef.safetensors", "processor-mine/tokenizer.json"]
+    names += ["rows-1.db", "rows-0a.db/part", "processor-0a/vocab.txt", "manifest.json.bak"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("precious")
+    return lambda: all((folder / name).read_text() == "precious" for name in names)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_that_is_no_index_is_refused_and_keeps_its_files(tmp_path, overwrite):
+    kept = owned(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for build in (
+        lambda: LexMotionIndex.build(np.eye(V), folder=tmp_path, overwrite=overwrite),
+        lambda: LexMotionIndex.build(np.eye(V)).save_pretrained(tmp_path),
+    ):
+        with pytest.raises(ValueError, match=f"{tmp_path}.*another folder"):
+            build()
+    assert kept() and sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "manifest.json").write_text('{"name": "a web application"}')
+    with pytest.raises(ValueError, match="manifest.json.*another folder"):
+        LexMotionIndex.build(np.eye(V), folder=tmp_path, overwrite=overwrite)
+    assert kept() and "web" in (tmp_path / "manifest.json").read_text()
+
+
+def test_files_beside_those_of_an_index_stay(folder):
+    kept = owned(folder)
+    first = {path.name for path in (folder / "segments").iterdir()}
+    with LexMotionIndex.from_pretrained(folder) as index:
+        index.add(np.eye(V)[:1], ids=["new"])
+        index.merge()
+    assert kept()
+    LexMotionIndex.build(np.eye(V), folder=folder, overwrite=True).close()
+    LexMotionIndex.build(np.eye(V)[:3]).save_pretrained(folder)
+    assert kept() and len(LexMotionIndex.from_pretrained(folder)) == 3
+    left = {path.name for path in (folder / "segments").iterdir()} - {"notes.txt", "0123456789abcdef.safetensors"}
+    assert len(left) == 1 and not left & first
+
+
+def test_a_replaced_index_leaves_nothing(tmp_path, tiny_tokenizer):
+    place = tmp_path / "index"
+    vectors = np.eye(len(tiny_tokenizer))[:3]
+    for _ in range(2):
+        LexMotionIndex.build(vectors, [{"a": 1}] * 3, folder=place, processor=tiny_tokenizer, overwrite=True).close()
+        assert len(list((place / "segments").iterdir())) == 2 and len(list(place.glob("processor-*"))) == 1
+
+
+def test_a_damaged_index_is_replaced_and_its_files_stay(folder):
+    (folder / "manifest.json").write_text((folder / "manifest.json").read_text()[:300])
+    before = set((folder / "segments").iterdir())
+    LexMotionIndex.build(np.eye(V), folder=folder, overwrite=True).close()
+    assert before < set((folder / "segments").iterdir()) and len(LexMotionIndex.from_pretrained(folder)) == V
+
+
+def test_a_build_that_was_killed_is_repeated(tmp_path):
+    """What it noted is removed; names that an index does not give are not, nor what lies behind a link."""
+    (tmp_path / "victim").write_text("precious")
+    place = tmp_path / "index"
+    for name in ("segments/0a.safetensors", "processor-0a/vocab.txt", "rows-0a.db/part"):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("left over")
+    names = [
+        "segments/0a.safetensors",
+        "processor-0a",
+        "rows-0a.db",
+        "../victim",
+        "segments/../../victim",
+        "segments/0b.",
+    ]
+    (place / "writer.files").write_text("\n".join(names))
+    LexMotionIndex.build(np.eye(V), folder=place).close()
+    assert {path.name for path in place.iterdir()} == {"segments", "manifest.json", "writer.lock", "writer.pid"}
+    assert len(list((place / "segments").iterdir())) == 1 and (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right on Windows")
+@pytest.mark.parametrize("name", ["writer.pid", "writer.lock", "writer.files", "manifest.json.tmp"])
+def test_nothing_is_written_through_a_link(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(folder.parent / "victim")
+    with pytest.raises(IndexDamagedError, match=f"{name}.*link"):
+        LexMotionIndex.from_pretrained(folder).delete("é0")
+    assert (folder.parent / "victim").read_text() == "precious"
