@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -270,11 +271,11 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         return self.engine.books().id_type
 
     def __contains__(self, id: Any) -> bool:
-        return isinstance(id, self.id_kind or ()) and bool(self.engine.locate([id]))
+        return bool(_known_kind([id], self.id_kind) and self.engine.locate([id]))
 
     def metadata(self, id: Any) -> dict[str, Any]:
         """Return the metadata of an item; raises KeyError if no item has this id."""
-        found = self.engine.metadata(id) if isinstance(id, self.id_kind or ()) else None
+        found = self.engine.metadata(id) if _known_kind([id], self.id_kind) else None
         if found is None:
             raise KeyError(id)
         return found
@@ -349,7 +350,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         listed = [ids] if isinstance(ids, str | int | np.integer) else ids
         wanted = list(dict.fromkeys(int(id) if isinstance(id, int | np.integer) else id for id in listed))
         with self.engine.change() as books:
-            there = self.engine.locate([id for id in wanted if isinstance(id, books.id_type or ())])
+            there = self.engine.locate(_known_kind(wanted, books.id_type))
             missing = [id for id in wanted if id not in there]
             if missing and not missing_ok:
                 raise ValueError(f"id {missing[0]!r} is not in the index, nothing was deleted; pass missing_ok=True")
@@ -541,6 +542,18 @@ def _checked_items(count: int, metadata: Metadata, ids: Any, books: Books) -> tu
     return ids, next_number
 
 
+def _known_kind(ids: Iterable[Any], kind: type | None) -> list[Any]:
+    """Return those ids that an index whose ids are of this kind may have, so that engines are asked for no other."""
+    return [id for id in ids if isinstance(id, kind or ()) and _storable(id)]
+
+
+def _storable(id: Any) -> bool:
+    """Return whether every engine can store an id: an integer of 64 bits, or a text without NUL and surrogates."""
+    if isinstance(id, int):
+        return -(1 << 63) <= id < 1 << 63
+    return not re.search("[\0\ud800-\udfff]", id)
+
+
 def _checked_ids(ids: Any, count: int, kind: type | None) -> Any:
     """Return ids as (N,) int64, or as a list of strings."""
     found = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
@@ -551,6 +564,8 @@ def _checked_ids(ids: Any, count: int, kind: type | None) -> Any:
     for id in found:
         if type(id) is not expected or expected not in (int, str):
             raise ValueError(f"ids: pass only integers or only texts, as in the index; got {id!r}")
+        if not _storable(id):
+            raise ValueError(f"ids: got {id!r}; pass integers of 64 bits, or texts without NUL and surrogates")
     if len(set(found)) < count:
         twice = next(id for id, times in Counter(found).items() if times > 1)
         raise ValueError(f"id {twice!r} is given twice; pass a different id for every item")

@@ -9,7 +9,6 @@ once. Only one process at a time can open a file of Milvus Lite.
 """
 
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -35,6 +34,7 @@ TIMEOUT = 10.0  # seconds to wait for a server
 BATCH = 1000  # rows per message
 MOST_WORDS, LONGEST_ID = 4096, 1024  # entries of an array (limit of Milvus) and bytes of a string id (our limit)
 KIND, NEXT, WIDTH = "lexmotion.id_kind", "lexmotion.next_number", "lexmotion.words"  # properties of a collection
+ESCAPES = str.maketrans({"\\": r"\\", "'": r"\'", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 _opened: Counter[str] = Counter()  # number of clients in this process per file of Milvus Lite
 _guard = threading.Lock()
@@ -195,7 +195,7 @@ class MilvusEngine(TableEngine):
         found: dict[Any, None] = {}
         with self._errors() as client:
             for start in range(0, len(ids), BATCH):
-                some = client.get(self.table, ids=list(ids[start : start + BATCH]), output_fields=["id"])
+                some = client.query(self.table, filter=_among(ids[start : start + BATCH]), output_fields=["id"])
                 found |= {row["id"]: None for row in some}
         return found
 
@@ -207,7 +207,6 @@ class MilvusEngine(TableEngine):
         long = next((id for id in rows.ids if isinstance(id, str) and len(id.encode()) > LONGEST_ID), None)
         if long is not None:
             raise ValueError(f"ids: got {long[:40]!r}...; pass texts of at most {LONGEST_ID} bytes to Milvus")
-        json.dumps(rows.metadata, allow_nan=False)  # raises before anything is written
         batch: list[dict[str, Any]] = []
         with self._errors() as client:
             write = client.upsert if replaced else client.insert
@@ -225,11 +224,11 @@ class MilvusEngine(TableEngine):
         ids = sorted(located)
         with self._errors() as client:
             for start in range(0, len(ids), BATCH):
-                client.delete(self.table, ids=ids[start : start + BATCH])
+                client.delete(self.table, filter=_among(ids[start : start + BATCH]))
 
     def metadata(self, id: Any) -> dict[str, Any] | None:
         with self._errors() as client:
-            found = client.get(self.table, ids=[id], output_fields=["metadata"])
+            found = client.query(self.table, filter=_among([id]), output_fields=["metadata"])
         return found[0]["metadata"] if found else None
 
     def nearest(
@@ -293,6 +292,18 @@ class MilvusEngine(TableEngine):
                 _opened[str(self._path)] -= 1
                 if not _opened[str(self._path)]:
                     server_manager_instance.release_server(str(self._path))  # or the file stays locked until exit
+
+
+def _among(ids: Sequence[Any]) -> str:
+    """
+    Return the filter for items of these ids. The client quotes texts without escaping them, and Milvus Lite cannot
+    bind them.
+    """
+    return f"id in [{', '.join(str(id) if isinstance(id, int) else _quoted(id) for id in ids)}]"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.translate(ESCAPES) + "'"
 
 
 def _rows(found: Sequence[tuple[Any, dict[str, Any]]], width: int) -> Rows:

@@ -10,7 +10,6 @@ limited to 1,000 words, so it is not used.
 """
 
 import contextlib
-import json
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -215,7 +214,7 @@ class PostgresEngine(TableEngine):
             stream.set_types([kind, "sparsevec", "int4[]", "jsonb"])
             for id, words, weights, item in rows.each():
                 vector = SparseVector(dict(zip(words, weights, strict=True)), rows.vectors.shape[1])
-                stream.write_row((id, vector, words, Jsonb(item, dumps=_dumps)))
+                stream.write_row((id, vector, words, Jsonb(item)))
         if indexed == (1,):
             self._run("CREATE INDEX ON {rows} USING gin (words)")
 
@@ -275,10 +274,6 @@ class PostgresEngine(TableEngine):
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _dumps(metadata: dict[str, Any]) -> str:
-    return json.dumps(metadata, ensure_ascii=False, allow_nan=False)
 
 
 def _rows(found: Sequence[tuple[Any, ...]], width: int) -> Rows:

@@ -100,6 +100,22 @@ def check_file(path: Path, entry: dict[str, Any], content: bool) -> None:
             raise damaged(path, "its checksum changed")
 
 
+def metadata_line(id: Any, metadata: dict[str, Any]) -> bytes:
+    """Return the metadata of an item as a line of JSON that every engine can store; raises ValueError if it is not."""
+    try:
+        if not isinstance(metadata, dict):
+            raise ValueError(f"got {shortened(metadata)}")
+        line = json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode()
+        if b"\\u0000" in line and re.search(rb"(?<!\\)(\\\\)*\\u0000", line):
+            raise ValueError("a text contains NUL")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(
+            f"metadata of {id!r}: not JSON compliant ({error}); pass a dictionary of finite numbers, and of texts "
+            "without NUL and surrogates"
+        ) from error
+    return line + b"\n"
+
+
 def tensor_parts(tensors: dict[str, np.ndarray]) -> Iterator[Any]:
     """Yield the bytes of a safetensors file without copying the arrays."""
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))  # keeps every array aligned
@@ -478,7 +494,7 @@ def make_segment(matrix: sparse.csr_matrix, ids: Any, metadata: Sequence[dict] |
     order = np.argsort(keys, kind="stable").astype(np.int32)
     lines = None
     if metadata is not None and any(metadata):
-        lines = Texts.of([json.dumps(item, ensure_ascii=False).encode() + b"\n" for item in metadata])
+        lines = Texts.of([metadata_line(id, item) for id, item in zip(ids, metadata, strict=True)])
     numbers = isinstance(ids, np.ndarray)
     ascending = (np.diff(ids) > 0).all() if numbers else all(map(operator.lt, ids, itertools.islice(ids, 1, None)))
     return Segment(

@@ -16,7 +16,7 @@ from scipy import sparse
 
 from .engine import IndexEngine, Metadata, Query, Ranked, Rows, WordPieces
 from .folder import IndexFolder
-from .segments import Segment, inverse_norms, make_segment
+from .segments import Segment, inverse_norms, make_segment, metadata_line
 
 MARGIN = 16  # rows requested beyond k, so that ties can be put in order
 ROUNDING = 1e-5  # engines sum in another order; scores are at most 1
@@ -108,9 +108,14 @@ class TableEngine(IndexEngine):
 
 
 def unit_rows(ids: Any, vectors: sparse.csr_matrix, metadata: Metadata) -> Rows:
-    """Convert the arguments of `IndexEngine.put` to rows of length 1, rounded once as in a segment."""
+    """
+    Convert the arguments of `IndexEngine.put` to rows of length 1, rounded once as in a segment. Raises ValueError if
+    metadata is no JSON.
+    """
     lengths = np.repeat(inverse_norms(vectors), np.diff(vectors.indptr))
     unit = (vectors.data * lengths).astype(np.float32)
     matrix = sparse.csr_matrix((unit, vectors.indices, vectors.indptr), shape=vectors.shape)
     listed = ids.tolist() if isinstance(ids, np.ndarray) else ids
+    for id, item in zip(listed, metadata or (), strict=bool(metadata)):
+        metadata_line(id, item)
     return Rows(listed, matrix, list(metadata or [{}] * len(listed)))

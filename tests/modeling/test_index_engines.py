@@ -208,6 +208,67 @@ def test_the_command_reaches_an_engine(engine, tmp_path, capsys):
     assert json.loads(run("index", "info", tmp_path / "new", "--json"))["engine"] == "embedded"
 
 
+ODD = [
+    "plain",
+    "o'brien",
+    "a', 'plain",
+    'a"b',
+    "a\\",
+    "a\\'",
+    "a\nb\r\t",
+    "é\u2028",
+    "') or (1 == 1",
+    "{x}",
+    "%s",
+    " ",
+    "",
+]
+
+
+def test_an_id_is_only_an_id(build):
+    """Whatever is in it, it names its own item and no other."""
+    for ours in (
+        LexMotionIndex.build(rows(13), [{"id": id} for id in ODD], ODD),
+        build(rows(13), [{"id": id} for id in ODD], ODD),
+    ):
+        assert all(id in ours and ours.metadata(id) == {"id": id} for id in ODD)
+        assert ours.add(rows(1), [{"new": True}], ["a', 'plain"], replace=True) and ours.metadata("plain") == {
+            "id": "plain"
+        }
+        for number, id in enumerate(ODD[1:], 1):
+            assert ours.delete(id) == 1 and sorted(ours.ids) == sorted(["plain", *ODD[number + 1 :]])
+
+
+@pytest.mark.parametrize(
+    ("ids", "metadata"),
+    [
+        (["a\0b"], {}),
+        (["\ud800"], {}),
+        (["y"], {"x": float("nan")}),
+        (["y"], {"x": [float("inf")]}),
+        (["y"], {"x": "a\0b"}),
+        (["y"], {"\0": 1}),
+        (["y"], {"x": "\ud800"}),
+        (["y"], {"x": b"a"}),
+        (["y"], ["a list"]),
+    ],
+)
+def test_what_one_engine_cannot_store_none_takes(build, ids, metadata):
+    for ours in (LexMotionIndex.build(rows(2), ids=["a", "b"]), build(rows(2), ids=["a", "b"])):
+        with pytest.raises(ValueError, match=r"(ids|metadata).*pass.*NUL"):
+            ours.add(rows(1), [metadata], ids)
+        assert sorted(ours.ids) == ["a", "b"]
+        assert ids == ["y"] or (ids[0] not in ours and ours.delete(ids, missing_ok=True) == 0)
+        assert ours.add(rows(1), [{"x": "a\\u0000"}], ["c"]) and ours.metadata("c") == {"x": "a\\u0000"}
+
+
+def test_a_number_beyond_64_bits_is_no_id(build):
+    for ours in (LexMotionIndex.build(rows(2)), build(rows(2))):
+        with pytest.raises(ValueError, match=f"{1 << 63}.*64 bits"):
+            ours.add(rows(1), ids=[1 << 63])
+        assert 1 << 63 not in ours and ours.delete([1 << 63, -(1 << 70)], missing_ok=True) == 0
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Addresses
 # ---------------------------------------------------------------------------------------------------------------------
