@@ -42,8 +42,8 @@ OverwriteOption = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        help="Replace an existing index. Drops the Milvus or Postgres table that its folder names, which a copied "
-        "index shares with the original. Example: --overwrite",
+        help="Replace an existing index. Drops its Milvus or Postgres table only if the index in this folder made it, "
+        "not that of a copied index. Example: --overwrite",
     ),
 ]
 MustOption = Annotated[

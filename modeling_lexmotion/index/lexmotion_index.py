@@ -18,6 +18,7 @@ from . import EMBEDDED, connect
 from .engine import Books, Found, IndexEngine, Metadata, Query, Ranked, Rows
 from .folder import IndexFolder, check_free
 from .segments import PROCESSOR, SEGMENTS, State, open_state
+from .tables import made_here
 from .words import Words, canonical
 
 logger = logging.getLogger(__name__)
@@ -178,13 +179,14 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             verify: compare checksums, which reads all files once; otherwise only sizes.
             accelerate: as in `build`.
             revision, token: of the Hub.
-            uri: address of the engine, instead of the one in the index; required for Hub indexes with an engine,
-                because otherwise their author would choose where your passwords are sent.
+            uri: address of the engine, instead of the one in the index; required if the index was not built in this
+                folder on this machine (from the Hub, copied or moved between disks), because otherwise its author
+                would choose where your passwords are sent.
 
         Raises:
             FileNotFoundError: if the folder contains no index.
             IndexDamagedError: if a file differs from what was written.
-            ValueError: if an index of the Hub has an engine and `uri` is not given.
+            ValueError: if an index that was not built here has an engine and `uri` is not given.
             ConnectionError: if its engine cannot be reached.
         """
         folder, writable = Path(name), True
@@ -196,10 +198,11 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         entry = state.engine or {"engine": EMBEDDED}
         if state.engine is None and uri is not None:
             raise ValueError(f"uri: got {uri!r} for an embedded index ({folder}); leave it out")
-        if state.engine is not None and not writable and uri is None:
+        if state.engine is not None and uri is None and not made_here(entry, folder):
             raise ValueError(
-                f"{str(name)!r} of the Hub stores its rows in {entry.get('engine')!r} at {entry.get('uri')!r}, where "
-                "your passwords would be sent; if you trust this address, pass it as uri=... or --uri"
+                f"{str(name)!r} was not built in this folder and stores its rows in {entry['engine']!r} at "
+                f"{entry['uri']!r}, where your passwords would be sent; if you trust this address, pass it as uri=... "
+                "or --uri"
             )
         place = IndexFolder(folder, state, writable)
         kept = connect(entry | ({} if uri is None else {"uri": uri}) | {"accelerate": accelerate}, place)
@@ -517,9 +520,11 @@ def _clear(folder: IndexFolder) -> None:
     entry = (folder.replaced or {}).get("engine")
     if entry is not None:
         try:
+            if not made_here(entry, folder.path):
+                raise PermissionError(f"not made by the index in {folder.path}")
             connect(entry, folder).drop()
         except (ImportError, OSError) as error:
-            logger.warning("table %s of the replaced index: %s; drop it yourself", entry["table"], error)
+            logger.warning("table %s at %s stays: %s; drop it yourself", entry["table"], entry["uri"], error)
     folder.sweep()
 
 

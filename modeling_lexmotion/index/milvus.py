@@ -34,6 +34,7 @@ TIMEOUT = 10.0  # seconds to wait for a server
 BATCH = 1000  # rows per message
 MOST_WORDS, LONGEST_ID = 4096, 1024  # entries of an array (limit of Milvus) and bytes of a string id (our limit)
 KIND, NEXT, WIDTH = "lexmotion.id_kind", "lexmotion.next_number", "lexmotion.words"  # properties of a collection
+MARKED = "lexmotion.mark"
 ESCAPES = str.maketrans({"\\": r"\\", "'": r"\'", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 _opened: Counter[str] = Counter()  # number of clients in this process per file of Milvus Lite
@@ -146,7 +147,7 @@ class MilvusEngine(TableEngine):
             index = client.prepare_index_params()
             index.add_index("vector", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
             client.create_collection(self.table, schema=schema, index_params=index, consistency_level="Strong")
-        self._set({WIDTH: width, KIND: id_kind or "", NEXT: 0})
+        self._set({WIDTH: width, KIND: id_kind or "", NEXT: 0, MARKED: self.mark})
 
     def _set(self, properties: dict[str, Any]) -> None:
         with self._errors() as client:
@@ -187,6 +188,7 @@ class MilvusEngine(TableEngine):
             with self._errors() as client:
                 client.drop_collection(self.table)
             self.create(int(before[WIDTH]), "str")
+            self._set({MARKED: before.get(MARKED, "")})  # still of the index that made it
         after = {KIND: books.id_kind or "", NEXT: str(books.next_number)}
         if any(before[name] != value for name, value in after.items()):
             self._set(after)
@@ -273,7 +275,13 @@ class MilvusEngine(TableEngine):
         size = None if self._path is None else sum(file.stat().st_size for file in self._path.rglob("*"))
         return {"server": version, "bytes": size}
 
-    def drop(self) -> None:
+    def found_mark(self) -> str | None:
+        if self._own:  # a file in the folder is of this index, wherever the folder was copied from
+            return self.mark
+        with self._errors() as client:
+            return self._properties().get(MARKED, "") if client.has_collection(self.table) else None
+
+    def remove_table(self) -> None:
         with self._errors() as client:
             client.drop_collection(self.table)
         self.close()

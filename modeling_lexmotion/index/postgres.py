@@ -148,6 +148,8 @@ class PostgresEngine(TableEngine):
                 "items bigint NOT NULL DEFAULT 0)"
             )
             self._run("INSERT INTO {books} (width) VALUES (%s)", [width])
+            self._named["mark"] = sql.Literal(self.mark)
+            self._run("COMMENT ON TABLE {books} IS {mark}")
 
     def _known_width(self) -> int | None:
         """Return the width of the rows, which never changes; None before their table exists."""
@@ -263,9 +265,13 @@ class PostgresEngine(TableEngine):
         assert found is not None
         return {"server": found[0], "pgvector": found[1], "bytes": found[2]}
 
-    def drop(self) -> None:
+    def found_mark(self) -> str | None:
+        statement = "SELECT coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class WHERE oid = to_regclass(%s)"
+        found = self._run(statement, [self._named["books"].as_string()]).fetchone()
+        return None if found is None else found[0]
+
+    def remove_table(self) -> None:
         self._run("DROP TABLE IF EXISTS {rows}, {books}")
-        self.close()
 
     def close(self) -> None:
         if self._open is not None:

@@ -700,6 +700,9 @@ def _open(folder: Path, content: dict[str, Any], verify: bool, known: State | No
             check_inside(path, folder)
         for name, expected in content["processor_files"].items():
             check_file(folder / content["processor"] / name, expected, verify)
+    uri = (content.get("engine") or {}).get("uri")
+    if is_rows_file(uri) and os.path.lexists(folder / uri):
+        check_inside(folder / uri, folder)
     content.pop("score")
     return State(segments=tuple(segments), **content)
 

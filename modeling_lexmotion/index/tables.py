@@ -3,12 +3,17 @@ Base of the engines that keep the rows in a table of another system.
 
 The system returns candidates, which are scored here as the embedded engine does: scores are equal to the last bit, and
 of equal scores smaller ids come first, unless more than `most` rows tie with the last hit up to rounding. The index's
-folder stays as it was built, so copies of it work elsewhere; the index always shows the table's current rows.
+folder stays as it was built, so copies of it work elsewhere if the address is given; the index always shows the current
+rows of the table.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import hashlib
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,23 +21,66 @@ from scipy import sparse
 
 from .engine import IndexEngine, Metadata, Query, Ranked, Rows, WordPieces
 from .folder import IndexFolder
-from .segments import Segment, inverse_norms, make_segment, metadata_line
+from .segments import Segment, inverse_norms, is_rows_file, make_segment, metadata_line
 
+MARK = "lexmotion-index"
 MARGIN = 16  # rows requested beyond k, so that ties can be put in order
 ROUNDING = 1e-5  # engines sum in another order; scores are at most 1
+
+
+def mark_of(folder: Path | None, table: str) -> str:
+    """
+    Return the mark by which an index knows a table that it made: it depends on the machine and on the folder itself,
+    so a copy of the folder has another, and the author of a foreign manifest cannot know it.
+    """
+    machine = ""
+    with contextlib.suppress(OSError):
+        machine = Path("/etc/machine-id").read_text().strip()
+    place = None if folder is None or not folder.exists() else folder.stat().st_ino
+    text = "\n".join([machine or f"{uuid.getnode():x}", socket.gethostname(), str(place), table])
+    return f"{MARK} {hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def made_here(entry: Mapping[str, Any], folder: Path | None) -> bool:
+    """Return whether the index in this folder made the table of an engine's entry, or has it in a file there."""
+    return is_rows_file(entry["uri"]) or entry.get("mark") == mark_of(folder, entry["table"])
 
 
 class TableEngine(IndexEngine):
     """`IndexEngine` over a table; `most` is the number of rows that `nearest` can return."""
 
     most: ClassVar[int]
+    uri: str
+    table: str
 
     def __init__(self, folder: IndexFolder):
         self._folder = folder
 
+    @property
+    def mark(self) -> str:
+        """See `mark_of`."""
+        return mark_of(self._folder.path, self.table)
+
     def create(self, width: int, id_kind: str | None) -> None:
-        """Create the table, for vectors of `width` words."""
+        """Create the table with its `mark`, for vectors of `width` words."""
         raise NotImplementedError
+
+    def found_mark(self) -> str | None:
+        """Return the mark of the table; "" if it has none, None if it does not exist."""
+        raise NotImplementedError
+
+    def remove_table(self) -> None:
+        """Delete the table."""
+        raise NotImplementedError
+
+    def drop(self) -> None:
+        """Delete all rows permanently. Raises PermissionError if the table is not this index's own."""
+        found = self.found_mark()
+        if found is not None and found != self.mark:
+            raise PermissionError(f"{self.table} at {self.uri}: not made by the index in {self._folder.path}")
+        if found is not None:
+            self.remove_table()
+        self.close()
 
     def nearest(
         self, words: np.ndarray, weights: np.ndarray, count: int, must: Sequence[int], must_not: WordPieces
@@ -53,7 +101,7 @@ class TableEngine(IndexEngine):
         try:
             yield
             self.optimize()
-            self._folder.commit(replace(self._folder.state, engine=self.entry()))
+            self._folder.commit(replace(self._folder.state, engine=self.entry() | {"mark": self.mark}))
         except BaseException:
             self.drop()
             raise

@@ -4,6 +4,8 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
+import shutil
 import sys
 
 import numpy as np
@@ -188,6 +190,42 @@ def test_an_index_is_replaced_and_its_old_rows_are_gone(build, tmp_path, engine)
     embedded.close()
 
 
+def test_a_copied_index_does_not_drop_the_rows_of_the_original(build, tmp_path, engine, caplog):
+    build(rows(4)).close()
+    shutil.copytree(tmp_path / "index", tmp_path / "copy")
+    address = engine.get("uri")
+    if address is not None:
+        with pytest.raises(ValueError, match="/copy.*--uri"):
+            LexMotionIndex.from_pretrained(tmp_path / "copy")
+    with LexMotionIndex.from_pretrained(tmp_path / "copy", uri=address) as copy:
+        assert len(copy) == 4
+        if address is not None:
+            with pytest.raises(PermissionError, match=f"{copy.engine.table}.*/copy"):
+                copy.engine.drop()
+    LexMotionIndex.build(rows(2), folder=tmp_path / "copy", overwrite=True).close()
+    assert ("drop it yourself" in caplog.text) == (address is not None)
+    with LexMotionIndex.from_pretrained(tmp_path / "index") as original:
+        assert len(original) == 4
+
+
+def test_a_table_of_someone_else_is_not_dropped(server, tmp_path):
+    """Even if the manifest carries the right mark: the table must carry it too."""
+    psycopg = pytest.importorskip("psycopg", reason="lexmotion[postgres] is not installed")
+    from lexmotion.index.tables import mark_of
+
+    index = LexMotionIndex.build(rows(2), folder=tmp_path / "index", engine="postgres", uri=server.uri)
+    entry = read_manifest(tmp_path / "index")["engine"]
+    index.close()
+    with psycopg.connect(server.uri, autocommit=True) as connection:
+        connection.execute("CREATE TABLE users (name text); CREATE TABLE users_books (title text)")
+        theirs = {"table": "users", "mark": mark_of(tmp_path / "index", "users")}
+        write_manifest(tmp_path / "index", State(vocab_size=V, engine=entry | theirs))
+        LexMotionIndex.build(rows(3), folder=tmp_path / "index", overwrite=True).close()
+        assert connection.execute("SELECT count(*) FROM users, users_books").fetchone() == (0,)
+        connection.execute("DROP TABLE users, users_books")
+    index.engine.drop()
+
+
 def test_the_command_reaches_an_engine(engine, tmp_path, capsys):
     def run(*words):
         with pytest.raises(SystemExit) as stop:
@@ -311,10 +349,10 @@ def test_an_engine_is_tried_before_anything_is_read_or_made(options, message, tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_index_of_the_hub_does_not_choose_who_is_connected_to(tmp_path, monkeypatch):
+def test_an_index_of_someone_else_does_not_choose_who_is_connected_to(tmp_path, monkeypatch, caplog):
     import huggingface_hub
 
-    from lexmotion.index import lexmotion_index
+    from lexmotion.index import lexmotion_index, tables
 
     asked = []
     (tmp_path / "hub").mkdir()
@@ -322,7 +360,11 @@ def test_an_index_of_the_hub_does_not_choose_who_is_connected_to(tmp_path, monke
     write_manifest(tmp_path / "hub", State(vocab_size=V, engine=entry))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "hub"))
 
+    connected = lexmotion_index.connect
+
     def connect(entry, folder):
+        if entry["engine"] == "embedded":
+            return connected(entry, folder)
         asked.append(entry["uri"])
         raise ConnectionError
 
@@ -332,8 +374,19 @@ def test_an_index_of_the_hub_does_not_choose_who_is_connected_to(tmp_path, monke
     assert asked == []
     with pytest.raises(ConnectionError):
         LexMotionIndex.from_pretrained("someone/index", uri="host=mine")
+    # Nor does a folder that was copied here, or one that claims to be from here.
+    for mark in ({}, {"mark": ""}, {"mark": tables.mark_of(tmp_path, "theirs")}):
+        write_manifest(tmp_path / "hub", State(vocab_size=V, engine=entry | mark))
+        with pytest.raises(ValueError, match="/hub.*host=foreign.*--uri"):
+            LexMotionIndex.from_pretrained(tmp_path / "hub")
+        LexMotionIndex.build(rows(1), folder=tmp_path / "hub", overwrite=True).close()
+        assert re.search("theirs.*host=foreign.*drop it yourself", caplog.text)
+        caplog.clear()
+    assert asked == ["host=mine"]
+    mark = {"mark": tables.mark_of(tmp_path / "hub", "theirs")}
+    write_manifest(tmp_path / "hub", State(vocab_size=V, engine=entry | mark))
     with pytest.raises(ConnectionError):
-        LexMotionIndex.from_pretrained(tmp_path / "hub")  # a folder of one's own
+        LexMotionIndex.from_pretrained(tmp_path / "hub")  # made in this folder
     assert asked == ["host=mine", "host=foreign"]
 
 
