@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -98,10 +99,11 @@ class EmbeddedEngine(IndexEngine):
         self._change(segments=(*self._pending_segments(), *self._folder.store([made])))
 
     def remove(self, located: Mapping[Any, Any]) -> None:
-        segments = self._pending_segments()
-        for place in {place for place, _ in located.values()}:
-            rows = np.array([row for where, row in located.values() if where == place], np.int32)
-            segments[place] = segments[place].without(rows)
+        segments, rows_of = self._pending_segments(), defaultdict(list)
+        for place, row in located.values():
+            rows_of[place].append(row)
+        for place, rows in rows_of.items():
+            segments[place] = segments[place].without(np.array(rows, np.int32))
         self._change(segments=tuple(segments))
 
     # ------------------------------------------------------------------------------------------------------ reading

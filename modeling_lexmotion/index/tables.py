@@ -3,8 +3,8 @@ Base of the engines that keep the rows in a table of another system.
 
 The system returns candidates, which are scored here as the embedded engine does: scores are equal to the last bit, and
 of equal scores smaller ids come first, unless more than `most` rows tie with the last hit up to rounding. The index's
-folder stays as it was built, so copies of it work elsewhere if the address is given; the index always shows the current
-rows of the table.
+folder stays as it was built, so copies of it work elsewhere if the address is given; the index always shows the
+table's current rows.
 """
 
 import contextlib
