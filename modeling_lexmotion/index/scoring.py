@@ -21,13 +21,12 @@ ACCELERATED_ENTRIES = 1 << 20  # with fewer, compiling takes longer than it save
 
 @functools.cache
 def compiled() -> Callable | None:
-    """Return the scoring loop compiled by numba; None if numba is not installed."""
+    """Return the scoring loop compiled by numba, once for all processes; None if numba is not installed."""
     try:
         import numba
     except ImportError:
         return None
 
-    @numba.njit(nogil=True)
     def accumulate(starts, documents, weights, columns, words, slots, query, scores):
         scores[:] = 0
         for place in range(len(words)):
@@ -40,7 +39,10 @@ def compiled() -> Callable | None:
                 for entry in range(starts[words[place]], starts[words[place] + 1]):
                     scores[documents[entry]] += factor * weights[entry]
 
-    return accumulate
+    try:
+        return numba.njit(nogil=True, cache=True)(accumulate)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return numba.njit(nogil=True)(accumulate)
 
 
 class Scorer:

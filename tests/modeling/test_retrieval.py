@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -497,6 +499,51 @@ def test_numba_is_asked_for_by_name(monkeypatch):
         LexMotionIndex.build(np.eye(V), accelerate=True)
     monkeypatch.setattr(scoring, "ACCELERATED_ENTRIES", 0)
     assert LexMotionIndex.build(np.eye(V)).search(np.eye(V)[0])[0].id == 0
+
+
+def test_many_items_are_deleted_in_linear_time():
+    count = 40_000
+    vectors = sparse.csr_matrix((np.ones(count), np.arange(count) % V, np.arange(count + 1)), shape=(count, V))
+    ids = [f"clip {number}" for number in range(count)]
+    index = LexMotionIndex.build(vectors, ids=ids)
+    started = time.perf_counter()
+    assert index.delete(ids[::2]) == count // 2 and len(index) == count // 2
+    assert time.perf_counter() - started < 5
+
+
+@pytest.mark.slow
+def test_compiled_code_is_kept_for_the_next_process(tmp_path):
+    pytest.importorskip("numba", reason="lexmotion[index] is not installed")
+    code = (
+        "import sys; sys.argv = ['-m']\n"
+        "import numpy as np\n"
+        "from lexmotion import LexMotionIndex\n"
+        "from lexmotion.index import scoring\n"
+        "print(LexMotionIndex.build(np.eye(3), accelerate=True).search(np.eye(3)[0])[0].score)\n"
+        "print(sum(scoring.compiled().stats.cache_hits.values()))"
+    )
+
+    def run(**environment):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=100
+        )
+        return done.stdout.split() or pytest.fail(done.stderr)
+
+    assert run(NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["1.0", "0"]
+    assert run(NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["1.0", "1"]
+
+
+def test_compiling_needs_no_writable_folder(monkeypatch):
+    numba = pytest.importorskip("numba", reason="lexmotion[index] is not installed")
+    njit = numba.njit
+
+    def without_cache(**options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", without_cache)
+    assert scoring.compiled.__wrapped__() is not None
 
 
 def test_an_index_is_searched_without_torch():
