@@ -17,13 +17,15 @@ from scipy import sparse
 from . import EMBEDDED, connect
 from .engine import Books, Found, IndexEngine, Metadata, Query, Ranked, Rows
 from .folder import IndexFolder, check_free
-from .segments import PROCESSOR, SEGMENTS, State, open_state
+from .segments import PROCESSOR, SEGMENTS, State, Texts, merge_segments, metadata_line, open_state
 from .tables import made_here
 from .words import Words, canonical
 
 logger = logging.getLogger(__name__)
 
 Boost = Mapping[Any, float] | None
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_LOCAL_PATH = re.compile(r"~?[/\\]|~\w*[/\\]|[A-Za-z]:[/\\]|file:")
 
 CARD = """---
 library_name: lexmotion
@@ -36,10 +38,13 @@ tags: [lexmotion, sparse-retrieval, motion-retrieval]
 from lexmotion import LexMotionIndex
 
 index = LexMotionIndex.from_pretrained("{repo_id}")
-for hit in index.search("a person kicks with the left leg", k=10):
+{query}
     print(hit.id, hit.score, hit.words)
 ```
 """
+QUERY = 'for hit in index.search("a person kicks with the left leg", k=10):'
+QUERY_WITHOUT_MODEL = """# This index names no model: to search by text, pass model="OWNER/NAME" to from_pretrained.
+for hit in index.search(index.to_csr()[0], k=10)[0]:"""
 
 
 @dataclass(frozen=True)
@@ -226,16 +231,33 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         token: str | bool | None = None,
         commit_message: str = "Upload index",
         revision: str | None = None,
+        model: str | None = None,
     ) -> Any:
-        """Upload the index in one commit, without the model's name if that is a local folder. Returns the commit."""
+        """
+        Upload the items as one segment in one commit. Deleted items are left out, and paths of this machine in
+        metadata are cut to their last part. Returns the commit.
+
+        Args:
+            repo_id, private, token, commit_message, revision: of the Hub.
+            model: Hub name of the model that encodes queries, in place of the one that the index names; "" for none.
+
+        Raises:
+            ValueError: if the model is a local folder.
+        """
         from huggingface_hub import HfApi
 
+        name = self.place.state.model if model is None else model or None
+        if name is not None and (Path(name).is_dir() or not _HUB_NAME.fullmatch(name)):
+            raise ValueError(
+                f"model {name!r} of the index is a folder of this machine; push it with its own push_to_hub and pass "
+                "model='OWNER/NAME', or model='' to leave it out"
+            )
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
-        name = self.place.state.model
         with tempfile.TemporaryDirectory() as folder:
-            _save(self, Path(folder), None if name is None or Path(name).is_dir() else name)
-            card = CARD.format(items=len(self), repo_id=repo_id)
+            _save(self, Path(folder), name, public=True)
+            query = QUERY if name is not None else QUERY_WITHOUT_MODEL
+            card = CARD.format(items=len(self), repo_id=repo_id, query=query)
             Path(folder, "README.md").write_text(card, encoding="utf-8")
             return api.upload_folder(
                 repo_id=repo_id,
@@ -501,11 +523,19 @@ def _model_name(model: Any) -> str | None:
     return os.fspath(model) if isinstance(model, os.PathLike) else getattr(model, "name_or_path", None) or None
 
 
-def _save(index: LexMotionIndex, folder: Path, model: str | None) -> None:
-    """Write an index to a folder as an embedded one that names this model."""
+def _save(index: LexMotionIndex, folder: Path, model: str | None, public: bool = False) -> None:
+    """
+    Write an index to a folder as an embedded one that names this model; with `public`, without deleted items and
+    without paths of this machine.
+    """
     if index.folder is not None and folder.exists() and folder.samefile(index.folder):
         return  # every change has been written already
     segments, books, state = index.engine.segments(), index.engine.books(), index.place.state
+    if public and segments:
+        merged = merge_segments(segments)
+        items = range(merged.rows if merged.metadata is not None else 0)
+        lines = [metadata_line(merged.id(row), _public(merged.item_metadata(row))) for row in items]
+        segments = [replace(merged, metadata=Texts.of(lines) if lines else None)]
     state = State(state.vocab_size, (), books.id_kind, books.next_number, model, generation=state.generation)
     other = IndexFolder(folder, state)
     with other.making(overwrite=True):
@@ -513,6 +543,17 @@ def _save(index: LexMotionIndex, folder: Path, model: str | None) -> None:
         other.commit(replace(other.state, segments=tuple(other.store(segments))))
         _clear(other)
     other.release()
+
+
+def _public(value: Any, key: str = "") -> Any:
+    """Return metadata with the last part of each path of a machine; captions are no paths."""
+    if isinstance(value, dict):
+        return {name: _public(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_public(item, key) for item in value]
+    if isinstance(value, str) and not key.startswith("caption") and _LOCAL_PATH.match(value):
+        return ([part for part in re.split(r"[/\\]", value) if part] or [""])[-1]
+    return value
 
 
 def _clear(folder: IndexFolder) -> None:

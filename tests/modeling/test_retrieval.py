@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -466,7 +468,9 @@ def test_segments_are_safetensors_files(clips, tmp_path):
     assert theirs.keys() == ours.keys() and all((theirs[name] == ours[name]).all() for name in ours)
 
 
-def test_to_the_hub_and_back(clips, query, tmp_path, monkeypatch):
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The Hub as a folder."""
     import huggingface_hub
 
     class Hub:
@@ -477,20 +481,68 @@ def test_to_the_hub_and_back(clips, query, tmp_path, monkeypatch):
             assert (repo_id, private, exist_ok) == ("me/clips", True, True)
 
         def upload_folder(self, repo_id, folder_path, ignore_patterns, **_):
-            import shutil
-
+            shutil.rmtree(tmp_path / "hub", ignore_errors=True)
             shutil.copytree(folder_path, tmp_path / "hub", ignore=shutil.ignore_patterns(*ignore_patterns))
             return "commit"
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path / "hub"))
-    clips.place.state = replace(clips.place.state, model=str(tmp_path))  # a folder of this machine
+    return tmp_path / "hub"
+
+
+def readme_example(hub, capsys):
+    """What the code of the README prints."""
+    code = (hub / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code, {})  # noqa: S102
+    return capsys.readouterr().out
+
+
+def test_to_the_hub_and_back(clips, query, hub, capsys):
     assert clips.push_to_hub("me/clips", private=True, token="secret") == "commit"
-    assert "5 items" in (tmp_path / "hub" / "README.md").read_text()
+    assert "5 items" in (hub / "README.md").read_text() and "model=" in (hub / "README.md").read_text()
     downloaded = LexMotionIndex.from_pretrained("me/clips")
     assert downloaded.search(query) == clips.search(query) and downloaded.info()["model"] is None
+    assert clips.ids[0] in readme_example(hub, capsys)
     with pytest.raises(OSError, match="/hub.*save_pretrained"):
         downloaded.add(query, ids=["new"])
+
+
+def test_a_local_model_is_not_pushed_by_its_path(clips, query, hub, tmp_path, monkeypatch, capsys):
+    for name in (str(tmp_path), "/gone/model", "runs/small/model", "~/model", "..", "C:\\model"):
+        clips.place.state = replace(clips.place.state, model=name)
+        with pytest.raises(ValueError, match=rf"{re.escape(repr(name))}.*model='OWNER/NAME'.*model=''"):
+            clips.push_to_hub("me/clips", private=True, token="secret")
+    assert not hub.exists()
+    clips.push_to_hub("me/clips", private=True, token="secret", model="")
+    assert LexMotionIndex.from_pretrained("me/clips").info()["model"] is None
+    clips.push_to_hub("me/clips", private=True, token="secret", model="me/model")
+    assert LexMotionIndex.from_pretrained("me/clips").info()["model"] == "me/model"
+    monkeypatch.setattr(LexMotionIndex, "encode", lambda *_, **__: sparse.csr_matrix(query))
+    assert "left kick" in readme_example(hub, capsys)
+
+
+def test_what_is_pushed_names_no_place_of_this_machine(tiny_tokenizer, tmp_path, hub):
+    metadata = [
+        {"file": "/home/me/secret/kick.bvh", "read": {"mapping": "/home/me/map.json", "up": "z", "fps": 30}},
+        {"file": "C:\\Users\\me\\jump.bvh", "more": [{"source": "file:///home/me/raw/"}, "~/me/x.npy"]},
+        {"captions": ["/ a caption", "walks and/or runs"], "take": "a/b", "n": 3},
+        {"file": "/home/me/deleted.bvh"},
+    ]
+    place = tmp_path / "private_folder"
+    with LexMotionIndex.build(
+        bags(tiny_tokenizer, [{"kick": 1}] * 4), metadata, list("abcd"), folder=place, processor=tiny_tokenizer
+    ) as index:
+        index.delete("d")
+    LexMotionIndex.from_pretrained(place).push_to_hub("me/clips", private=True, token="secret")
+    pushed = LexMotionIndex.from_pretrained("me/clips")
+    assert pushed.metadata("a") == {"file": "kick.bvh", "read": {"mapping": "map.json", "up": "z", "fps": 30}}
+    assert pushed.metadata("b") == {"file": "jump.bvh", "more": [{"source": "raw"}, "x.npy"]}
+    assert pushed.metadata("c") == metadata[2] and pushed.ids == ["a", "b", "c"]
+    for path in (path for path in hub.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        assert not any(word in content for word in (b"/home/me", b"Users", b"deleted.bvh", str(tmp_path).encode())), (
+            path
+        )
 
 
 def test_numba_is_asked_for_by_name(monkeypatch):
