@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from scipy import sparse
@@ -707,7 +707,7 @@ def _open(folder: Path, content: dict[str, Any], verify: bool, known: State | No
     return State(segments=tuple(segments), **content)
 
 
-def is_rows_file(uri: Any) -> bool:
+def is_rows_file(uri: Any) -> TypeGuard[str]:
     """Return whether an engine's address is a file in the folder of the index."""
     return isinstance(uri, str) and re.fullmatch(rf"{ENGINE_ROWS}[0-9a-f]+\.db", uri) is not None
 
