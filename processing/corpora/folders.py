@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ..motion_features import features_to_positions, mirror_positions
+from ..recordings.detection import FURTHEST, are_normalised
 from ..skeletons import Skeleton, get_skeleton
 from .options import MIN_FRAMES
 from .records import MotionRecord, Skipped
@@ -335,15 +336,20 @@ class CorpusFolder:
             return self._skip(split, motion_id, "wrong shape", f"got {array.shape}, expected {shape}")
         if len(array) == 0:
             return self._skip(split, motion_id, "too short", "0 frames")
-        if not np.issubdtype(array.dtype, np.number):
+        if array.dtype.kind not in "fiu":
             return self._skip(split, motion_id, "unreadable motion file", f"values of type {array.dtype}")
-        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32)).reshape(len(array), -1).all(axis=1)
         if not finite.all():
             return self._skip(split, motion_id, "NaN or infinite values", f"first in frame {int(np.argmin(finite))}")
+        if is_features and are_normalised(array, skeleton):
+            return self._skip(split, motion_id, "normalised features", "undo it with features * std + mean")
         if is_features or mirror:
             tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
             tensor = features_to_positions(tensor, skeleton) if is_features else tensor
             array = (mirror_positions(tensor, skeleton) if mirror else tensor).numpy()
         if skeleton.metres_per_unit != 1.0:
             array = array * np.float32(skeleton.metres_per_unit)
+        if (furthest := float(np.abs(array).max())) > FURTHEST:
+            return self._skip(split, motion_id, "impossible positions", f"{furthest:g} m from the origin")
         return np.ascontiguousarray(array, dtype=np.float32)

@@ -13,11 +13,13 @@ import torch
 from ..motion_features import features_to_positions
 from ..skeletons import HUMANML3D, SKELETONS, Skeleton
 from .amass import amass_positions
-from .detection import Fact
+from .detection import Fact, are_normalised
 from .options import ReadingOptions
-from .recording import Recording, check_fps
+from .recording import Recording, stated_fps
 
 _ARRAY_NAMES = ("positions", "joints", "joint_positions", "motion", "features", "joint_vecs")
+# Rotations of a body model, not joints, whatever their shape.
+_ROTATION_NAMES = ("body_pose", "pose_body", "global_orient", "root_orient", "poses", "pose", "thetas", "smpl_pose")
 _FPS_NAMES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")
 _DAMAGE = (ValueError, EOFError, OSError, zipfile.BadZipFile)  # raised by NumPy for damaged files
 
@@ -38,7 +40,7 @@ def arrays_recording(path: Path, options: ReadingOptions) -> Recording:
             names = ", ".join(archive.files) or "nothing, the file is empty"
             raise ValueError(f"{path}: no array named {name!r}; pass --key with one of {names}")
         recording = _from_array(_member(archive, name, path), f"{path}, array {name!r}", f"npz, array {name!r}")
-        recording.fps = _archive_fps(archive, path)
+        _set_fps(recording, archive, path, options)
     return recording
 
 
@@ -65,14 +67,16 @@ def _choose_array(archive: Any, path: Path) -> str:
             shapes[name] = archive[name].shape
         except _DAMAGE:
             shapes[name] = ()
-    found = [name for name, shape in shapes.items() if _layout_of(shape) is not None]
+    found = [name for name, shape in shapes.items() if _layout_of(shape) and name not in _ROTATION_NAMES]
     usual = [name for name in _ARRAY_NAMES if name in found]
     if len(found) == 1 or usual:
         return (usual or found)[0]
     if found:
         raise ValueError(f"{path}: {len(found)} arrays can be motions; pass --key with one of {', '.join(found)}")
     present = ", ".join(f"{name} {shape or '(unreadable)'}" for name, shape in shapes.items()) or "nothing"
-    raise ValueError(f"{path}: no array can be a motion, got {present}; save {_shapes()}")
+    rotations = ", ".join(name for name in shapes if name in _ROTATION_NAMES)
+    hint = f" ({rotations}: rotations of SMPL; pose its body model and keep 22 joints)" if rotations else ""
+    raise ValueError(f"{path}: no array can be a motion, got {present}; save {_shapes()}{hint}")
 
 
 def _layout_of(shape: tuple[int, ...]) -> tuple[Skeleton, str] | None:
@@ -106,26 +110,34 @@ def _from_array(array: np.ndarray, what: str, label: str) -> Recording:
         raise ValueError(f"{what}: got values of type {array.dtype}; save numbers")
     layout, kind = found
     if kind != "features":
-        return Recording(label, array.reshape(-1, layout.num_joints, 3).astype(np.float64))
-    features = np.ascontiguousarray(array, dtype=np.float32)
+        return Recording(label, array.reshape(-1, layout.num_joints, 3).astype(np.float64), flat=kind == "flat")
+    with np.errstate(over="ignore"):
+        features = np.ascontiguousarray(array, dtype=np.float32)
+    finite = np.isfinite(features).all(axis=1)
+    if finite.any() and are_normalised(features[finite], layout):
+        reason = "foot contacts are not in 0..1 or heights are negative, so the features are normalised"
+        raise ValueError(f"{what}: {reason}; undo it with features * std + mean")
     positions = features_to_positions(torch.from_numpy(features), layout).numpy() * layout.metres_per_unit
+    positions[~finite] = np.nan  # also if what is broken does not enter the positions
     units, up = (Fact(value, "read", "features as published") for value in ("m", "y"))
     return Recording(f"{label}, features", positions.astype(np.float64), units=units, up=up, features=features)
 
 
-def _archive_fps(archive: Any, path: Path) -> Fact | None:
+def _set_fps(recording: Recording, archive: Any, path: Path, options: ReadingOptions) -> None:
     for name in _FPS_NAMES:
         if name in archive.files:
             value = np.asarray(_member(archive, name, path))
             if value.size != 1 or value.dtype.kind not in "fiu":
                 raise ValueError(f"{path}, array {name!r}: got shape {value.shape}; save a single frame rate")
-            check_fps(value.item(), f"{path}, {name}")
-            return Fact(float(value.item()), "read", f"array {name!r}")
-    return None
+            where = f"array {name!r}"
+            stated_fps(recording, float(value.item()), f"{where} is {value.item():g}", where, options.fps is not None)
+            return
 
 
 def _amass(archive: Any, path: Path, options: ReadingOptions) -> Recording:
     keys = [key for key in ("poses", "trans", "betas", "gender") if key in archive.files]
     positions = amass_positions({key: _member(archive, key, path) for key in keys}, options.body_model, str(path))
-    fps, units, up = _archive_fps(archive, path), Fact("m", "read", "AMASS"), Fact("z", "read", "AMASS")
-    return Recording("AMASS", positions.astype(np.float64), fps=fps, units=units, up=up)
+    units, up = Fact("m", "read", "AMASS"), Fact("z", "read", "AMASS")
+    recording = Recording("AMASS", positions.astype(np.float64), units=units, up=up)
+    _set_fps(recording, archive, path, options)
+    return recording

@@ -21,13 +21,14 @@ import numpy as np
 from lexmotion.common.files import write_text
 
 from ..skeletons import Skeleton, get_skeleton
-from .detection import Fact, metres_per_unit
+from .detection import metres_per_unit
 from .inverse_kinematics import positions_to_bvh
 from .kinematics import BVH, CHANNELS, END_SUFFIX
 from .options import ReadingOptions
-from .recording import Problem, Recording, check_fps
+from .recording import FASTEST, SLOWEST, Recording, check_fps, stated_fps
 
 _CHANNEL_OF = {channel.lower(): channel for channel in CHANNELS}
+_LARGEST = 1e8  # of offsets and channel values: 100 km in millimetres
 _STATEMENT = re.compile(r"[{}]|[^{}]+")
 _FRAMES = re.compile(r"frames\s*:\s*(\S+)\s*$", re.IGNORECASE)
 _FRAME_TIME = re.compile(r"frame\s+time\s*:\s*(\S+)\s*$", re.IGNORECASE)
@@ -46,15 +47,11 @@ def bvh_recording(path: Path, options: ReadingOptions) -> Recording:
     """Read a BVH file as a recording, in its own unit and axes."""
     bvh = read_bvh(path)
     recording = Recording("BVH", bvh.positions(), names=bvh.names, rest=bvh.rest_positions)
-    if bvh.frame_time > 0:
-        rate = 1 / bvh.frame_time
-        whole = round(rate)
-        if whole and abs(rate - whole) < 5e-4 * whole:  # files contain six or seven digits of the frame time
-            rate = float(whole)
-        recording.fps = Fact(rate, "read", "Frame Time")
-    else:
-        message = f"the Frame Time is {bvh.frame_time:g} seconds"
-        recording.problems.append(Problem("warning", message, "pass the frame rate with --fps"))
+    rate = 1 / bvh.frame_time if bvh.frame_time > 1e-9 else 0.0
+    what = f"the Frame Time is {bvh.frame_time:g} seconds"
+    if SLOWEST <= 1000 * rate <= FASTEST:
+        what += " (perhaps milliseconds)"
+    stated_fps(recording, rate, what, "Frame Time", options.fps is not None)
     return recording
 
 
@@ -115,13 +112,15 @@ def _shown(words: str) -> str:
     return repr(words if len(words) <= 40 else words[:37] + "...")
 
 
-def _number(word: str, name: str, line: int, what: str) -> float:
+def _number(word: str, name: str, line: int, what: str, largest: float = _LARGEST) -> float:
     try:
         number = float(word)
     except ValueError:
         _fail(name, line, f"{what} must be a number, got {_shown(word)}")
     if not math.isfinite(number):
-        _fail(name, line, f"{what} must be finite, got {word}")
+        _fail(name, line, f"{what} must be finite, got {_shown(word)}")
+    if abs(number) > largest:
+        _fail(name, line, f"{what} must be at most {largest:g}, got {_shown(word)}; export the file again")
     return number
 
 
@@ -258,7 +257,7 @@ def _motion_header(lines: Sequence[str], start: int, name: str) -> tuple[int, fl
     (frames, frames_line), (seconds, time_line) = found
     if not frames.isdigit() or int(frames) < 1:
         _fail(name, frames_line, f"the number of frames must be at least 1, got {_shown(frames)}")
-    return int(frames), _number(seconds, name, time_line, "Frame Time"), start
+    return int(frames), _number(seconds, name, time_line, "Frame Time", math.inf), start
 
 
 def _motion_values(lines: Sequence[str], start: int, count: int, width: int, name: str) -> np.ndarray:
@@ -275,7 +274,7 @@ def _motion_values(lines: Sequence[str], start: int, count: int, width: int, nam
         values = np.loadtxt([line for _, line in numbered], dtype=np.float64, comments=None, ndmin=2)
     except ValueError:
         values = np.empty((0, 0))
-    if values.shape != (count, width) or not np.isfinite(values).all():
+    if values.shape != (count, width) or not (np.abs(values) <= _LARGEST).all():
         _blame_line(numbered, width, name)
     return values
 

@@ -29,6 +29,19 @@ ADULT_HEIGHT = 1.7  # metres
 HEIGHT_OF_CHAIN = 1.15
 LIKELY_HEIGHTS, POSSIBLE_HEIGHTS = (1.35, 2.1), (0.9, 2.5)  # metres, as estimated from the bones
 
+FURTHEST = 1e5  # metres from the origin; float32 positions beyond have steps of more than a centimetre
+BONES_WRONG = 0.2  # a bone that varies more, see `bone_change`, is not a bone
+SIDES_WRONG = 2.0  # ratio of the lengths of a left and a right limb
+# Orders in which other corpora store the same 22 joints.
+JOINT_ORDERS = {
+    "LAFAN1": (
+        *("pelvis", "left_hip", "left_knee", "left_ankle", "left_foot"),
+        *("right_hip", "right_knee", "right_ankle", "right_foot", "spine1", "spine2", "spine3", "neck", "head"),
+        *("left_collar", "left_shoulder", "left_elbow", "left_wrist"),
+        *("right_collar", "right_shoulder", "right_elbow", "right_wrist"),
+    )
+}
+
 # Rows: x, y and z of the Y-up body in the file's coordinates. All are rotations, so left stays left.
 _TO_Y_UP = {
     "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
@@ -101,12 +114,68 @@ def body_height(positions: np.ndarray, skeleton: Skeleton) -> float:
     Returns:
         Height in the unit of the positions, from the median lengths over frames.
     """
-    lengths = np.median(np.linalg.norm(np.diff(positions[:, np.array(skeleton.bones)], axis=2)[:, :, 0], axis=-1), 0)
-    of_joint = dict(zip((joint for _, joint in skeleton.bones), lengths, strict=True))
+    of_joint = _median_lengths(positions, skeleton)
     names = ("left_knee", "left_ankle", "right_knee", "right_ankle")
     legs = sum(of_joint[_joint(skeleton, name)] for name in names)
     trunk = sum(of_joint[joint] for joint in skeleton.parts["torso"][1:])
     return float(HEIGHT_OF_CHAIN * (legs / 2 + trunk))
+
+
+def bone_lengths(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Compute the (T, B) lengths of the bones of positions (T, J, 3)."""
+    return np.linalg.norm(np.diff(positions[:, np.array(skeleton.bones)], axis=2)[:, :, 0], axis=-1)
+
+
+def _median_lengths(positions: np.ndarray, skeleton: Skeleton) -> dict[int, float]:
+    """Return the median length over frames of the bone that ends at each joint."""
+    lengths = np.median(bone_lengths(positions, skeleton), axis=0)
+    return dict(zip((joint for _, joint in skeleton.bones), lengths, strict=True))
+
+
+def bone_change(positions: np.ndarray, skeleton: Skeleton) -> float:
+    """Return the change of the bone that changes most: standard deviation over mean of its length."""
+    bones = bone_lengths(positions, skeleton)
+    return float((bones.std(axis=0) / np.maximum(bones.mean(axis=0), 1e-9)).max())
+
+
+def unlike_a_body(positions: np.ndarray, skeleton: Skeleton) -> str | None:
+    """Describe why finite positions (T, J, 3) cannot be these joints of a body; None: they can.
+
+    Rotations, normalised features and joints in another order show by bones that change their length or by limbs
+    whose left and right differ.
+    """
+    change = bone_change(positions, skeleton)
+    if change > BONES_WRONG:
+        return f"the length of a bone varies by {change:.0%} (standard deviation over mean)"
+    lengths = _median_lengths(positions, skeleton)
+    for name in ("knee", "ankle", "elbow", "wrist"):
+        short, long = sorted(lengths[_joint(skeleton, f"{side}_{name}")] for side in ("left", "right"))
+        if long > SIDES_WRONG * short:
+            return f"the left and right bones to the {name} differ in length ({short:.3g} and {long:.3g} units)"
+    return None
+
+
+def sort_joints(positions: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, str | None]:
+    """Sort joints that are in one of `JOINT_ORDERS`: only in the right order do bones keep their length.
+
+    Returns:
+        Positions (T, J, 3) in the order of the skeleton, and the name of the order; None: they were in that order.
+    """
+    clean = positions[np.isfinite(positions).all(axis=(1, 2))]
+    if len(clean) and bone_change(clean, skeleton) > BONES_WRONG / 4:
+        for name, order in JOINT_ORDERS.items():
+            if set(order) == set(skeleton.joint_names):
+                places = [order.index(joint) for joint in skeleton.joint_names]
+                if bone_change(clean[:, places], skeleton) < BONES_WRONG / 20:
+                    return positions[:, places], name
+    return positions, None
+
+
+def are_normalised(features: np.ndarray, skeleton: Skeleton) -> bool:
+    """Whether features (T, F) have mean 0 and deviation 1: contacts are not in 0..1, or heights are negative."""
+    contacts = features[:, skeleton.feature_slices["contacts"]]
+    outside = ((contacts < -0.5) | (contacts > 1.5)).mean()
+    return bool(outside > 0.05 or np.median(features[:, 3]) * skeleton.metres_per_unit < -0.1)
 
 
 def detect_units(height: float, rig: str | None = None) -> Fact:
@@ -198,6 +267,24 @@ def detect_up(
     if best == resting and _floor_gap(positions, best, height) < ON_FLOOR:
         return Fact(best, "medium", f"the rest pose stands along {best}, and the lowest point has {best} = 0")
     return Fact(best, "low", f"{stands}, the rest pose along {resting}; the lowest point is nearest to {best} = 0")
+
+
+def crossed_pairs(positions: np.ndarray, skeleton: Skeleton) -> str | None:
+    """Name two neighbouring pairs of joints of which one has left and right exchanged, as hips and knees; else None.
+
+    Args:
+        positions: (T, J, 3) finite positions.
+        skeleton: joint layout.
+    """
+    across = {}
+    for name in ("hip", "knee", "shoulder", "elbow"):
+        left, right = (positions[:, _joint(skeleton, f"{side}_{name}")] for side in ("left", "right"))
+        length = np.linalg.norm(left - right, axis=-1, keepdims=True)
+        across[name] = (left - right) / np.where(length > 0, length, 1.0)
+    for first, second in (("hip", "shoulder"), ("hip", "knee"), ("shoulder", "elbow")):
+        if float((across[first] * across[second]).sum(axis=-1).mean()) < -0.3:
+            return f"{first}s and {second}s"
+    return None
 
 
 def sides_agree(positions: np.ndarray, skeleton: Skeleton) -> float:

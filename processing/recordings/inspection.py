@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..skeletons import HUMANML3D, Skeleton, get_skeleton
-from .detection import LIKELY_HEIGHTS, UNITS, body_height, detect_units
+from .detection import BONES_WRONG, LIKELY_HEIGHTS, UNITS, body_height, bone_change, detect_units
 from .options import ReadingOptions
 from .reading import Motion, MotionError, read_motion
 from .recording import Problem
@@ -98,7 +98,6 @@ def measure_motion(positions: np.ndarray, fps: float, skeleton: Skeleton = HUMAN
     clean = positions[finite].astype(np.float64)
     feet = clean[:, list(skeleton.contact_joints), 1].min(axis=1)
     floor = float(np.percentile(feet, 5))
-    bones = np.linalg.norm(np.diff(clean[:, np.array(skeleton.bones)], axis=2)[:, :, 0], axis=-1)
     speed = np.linalg.norm(np.diff(clean, axis=0), axis=-1) * fps  # (T - 1, J)
     steps = np.linalg.norm(np.diff(clean[:, 0][:, [0, 2]], axis=0), axis=-1)
     return {
@@ -111,7 +110,7 @@ def measure_motion(positions: np.ndarray, fps: float, skeleton: Skeleton = HUMAN
         "foot_sliding": foot_sliding(clean, fps, skeleton, floor),
         "top_speed": float(speed.max(initial=0.0)),
         "speed_spikes": int(speed_spikes(speed).sum()),
-        "bone_change": float((bones.std(axis=0) / np.maximum(bones.mean(axis=0), 1e-9)).max()),
+        "bone_change": bone_change(clean, skeleton),
         "path_length": float(steps.sum()),
     }
 
@@ -192,7 +191,7 @@ def find_problems(motion: Motion, measures: Mapping[str, float]) -> Iterator[Pro
         ),
         (not spikes and top_speed > 2 * SPIKE_SPEED, f"joints reach {top_speed:.0f} m/s", check),
         (
-            measures["bone_change"] > BONE_CHANGE,
+            BONE_CHANGE < measures["bone_change"] <= BONES_WRONG,  # more is found while reading
             f"the length of a bone varies by {measures['bone_change']:.0%} (standard deviation over mean)",
             "such motion comes from pose estimation: smooth it, or solve it on a skeleton of fixed bones",
         ),

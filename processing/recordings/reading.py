@@ -25,7 +25,20 @@ from ..skeletons import HUMANML3D, Skeleton, get_skeleton, skeleton_for_joints
 from .arrays import arrays_recording
 from .bvh import bvh_recording
 from .csv_files import csv_recording
-from .detection import UP_AXES, Fact, body_height, detect_units, detect_up, metres_per_unit, sides_agree, to_y_up
+from .detection import (
+    FURTHEST,
+    UP_AXES,
+    Fact,
+    body_height,
+    crossed_pairs,
+    detect_units,
+    detect_up,
+    metres_per_unit,
+    sides_agree,
+    sort_joints,
+    to_y_up,
+    unlike_a_body,
+)
 from .options import ReadingOptions
 from .recording import Problem, Recording, check_fps
 from .rigs import RigMatch, match_rig
@@ -120,14 +133,19 @@ def read_motion(path: str | os.PathLike, options: ReadingOptions, skeleton: str 
     if recording.features is not None and (options.units is not None or options.up is not None):
         raise ValueError(f"{path}: the unit and axis of published features are known; remove --units and --up")
     try:
+        _check_range(path, recording.positions, metres_per_unit(options.units or "mm"))
         positions, layout, match = _joints(path, recording, options.mapping, wanted)
         finite = np.isfinite(positions).all(axis=(1, 2))
         if not finite.any():
             raise ValueError(f"{path}: all {len(finite)} frames contain NaN or infinity; export the motion again")
+        if not body_height(positions[finite], layout) > 1e-9:
+            raise ValueError(f"{path}: all joints are in one place; export the joint positions again")
     except ValueError as error:
         raise MotionError(str(error), _known_facts(recording)) from error
     source = _facts(recording, options, positions[finite], layout, match)
-    positions = to_y_up(positions * metres_per_unit(source["units"].value), source["up"].value)
+    scale = metres_per_unit(source["units"].value)
+    _check_range(path, positions, scale)
+    positions = to_y_up(positions * scale, source["up"].value)
     return Motion(
         np.ascontiguousarray(positions, dtype=np.float32),
         float(source["fps"].value),
@@ -146,6 +164,14 @@ def _check(options: ReadingOptions) -> None:
         raise ValueError(f"up: got {options.up!r}; pass one of {', '.join(UP_AXES)}")
     if options.units is not None:
         metres_per_unit(options.units)
+
+
+def _check_range(path: Path, positions: np.ndarray, scale: float) -> None:
+    """Raise a `ValueError` if float32 cannot hold these positions of `scale` metres per unit."""
+    furthest = float(np.abs(np.where(np.isfinite(positions), positions, 0.0)).max(initial=0.0))
+    if furthest * scale > FURTHEST:
+        message = f"a joint has the coordinate {furthest:g}, more than {FURTHEST / 1000:g} km from the origin"
+        raise ValueError(f"{path}: {message}; move the motion to the origin, or pass the unit with --units")
 
 
 def _read_file(path: Path, options: ReadingOptions) -> Recording:
@@ -209,6 +235,16 @@ def _joints(
             match = match_rig(recording.names, mapping, wanted)
             return match.apply(recording.positions, recording.names), match.skeleton, match
         layout = skeleton_for_joints(count)
+        if recording.features is None:
+            recording.positions, order = sort_joints(recording.positions, layout)
+            if order is not None:
+                message = f"the joints are in the order of {order}, in which bones keep their length; they are sorted"
+                recording.problems.append(Problem("note", message))
+            clean = recording.positions[np.isfinite(recording.positions).all(axis=(1, 2))]
+            wrong = unlike_a_body(clean, layout) if recording.flat and len(clean) else None
+            if wrong is not None:
+                shape = f"(frames, {3 * count}) is also the layout of SMPL's axis angles"
+                raise ValueError(f"{shape}, and as joint positions {wrong}; save positions (frames, {count}, 3)")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if wanted not in (None, layout):
@@ -238,6 +274,14 @@ def _problems(
     ):
         if fact.confidence == "low":
             yield Problem("warning", f"{what} is unclear, {fact.value} assumed: {fact.reason}", remedy)
+    wrong = unlike_a_body(positions[finite], layout)
+    if wrong is not None:
+        remedy = "check that these are joint positions in the order of the skeleton, and smooth glitches"
+        yield Problem("warning", f"{wrong}, so this is hardly a body", remedy)
+    crossed = crossed_pairs(positions[finite], layout)
+    if crossed is not None:
+        message = f"left and right of the {crossed} are exchanged against each other"
+        yield Problem("warning", message, "correct the mapping, or the order of the joints")
     # KIT-ML's own files are left-handed.
     if layout is HUMANML3D and sides_agree(positions[finite], layout) < -0.5:
         message = "left and right seem to be exchanged: the toes point away from where the hips face"

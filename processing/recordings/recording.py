@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,10 +37,39 @@ class Recording:
     up: Fact | None = None
     rest: np.ndarray | None = None  # (N, 3)
     features: np.ndarray | None = None
+    flat: bool = False  # whether the positions were (T, 3 N), as SMPL's axis angles are
     problems: list[Problem] = field(default_factory=list)
+
+
+MAX_VALUES = 20_000_000  # of a motion: 300,000 frames of 22 joints
+SLOWEST, FASTEST = 1.0, 2000.0  # frames per second
+
+
+def check_values(count: int, what: str) -> None:
+    """Raise a `ValueError` that names the file `what` if it has more values than fit into memory safely."""
+    if count > MAX_VALUES:
+        raise ValueError(f"{what}: got {count:,} values, at most {MAX_VALUES:,} are read; cut the motion into pieces")
+
+
+def stated_fps(recording: Recording, rate: float, what: str, where: str, given: bool) -> None:
+    """Set the frame rate that a file states, or warn that it is impossible unless another one is `given`.
+
+    Args:
+        recording: recording to change.
+        rate: frames per second.
+        what: description of the statement in the warning, with its value.
+        where: place of the statement.
+        given: whether the caller gives the frame rate.
+    """
+    if SLOWEST <= rate <= FASTEST:
+        whole = round(rate)  # files contain six or seven digits of the time
+        recording.fps = Fact(float(whole) if abs(rate - whole) < 5e-4 * whole else rate, "read", where)
+    elif not given:
+        message = f"{what}, which is not {SLOWEST:g} to {FASTEST:g} frames per second"
+        recording.problems.append(Problem("warning", message, "pass the frame rate with --fps"))
 
 
 def check_fps(fps: Any, name: str) -> None:
     """Raise a `ValueError` that names the value `name` if it is no frame rate."""
-    if isinstance(fps, bool) or not isinstance(fps, (int, float, np.number)) or not (0 < fps < math.inf):
-        raise ValueError(f"{name}: got {fps!r}; pass a positive number of frames per second")
+    if isinstance(fps, bool) or not isinstance(fps, (int, float, np.number)) or not SLOWEST <= fps <= FASTEST:
+        raise ValueError(f"{name}: got {fps!r}; pass {SLOWEST:g} to {FASTEST:g} frames per second")

@@ -1,0 +1,250 @@
+"""Files that look like motions and are none, or state impossible values: refused, doubted or converted by name."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from moving_rigs import MIXAMO
+
+from lexmotion.processing.corpora.folders import HUMANML3D as HUMANML3D_LAYOUT
+from lexmotion.processing.corpora.folders import CorpusFolder
+from lexmotion.processing.corpora.motion_files import MOTION_FILES, MotionFilesFolder
+from lexmotion.processing.motion_features import positions_to_features
+from lexmotion.processing.recordings.detection import JOINT_ORDERS
+from lexmotion.processing.recordings.inspection import inspect_motion
+from lexmotion.processing.recordings.reading import load_motion
+from lexmotion.processing.skeletons import HUMANML3D
+
+SHARED = Path(os.environ.get("LEXMOTION_SHARED", Path(__file__).parents[3] / "shared"))
+CASES, TROUBLE = SHARED / "cases" / "files", SHARED / "data" / "more" / "reader_trouble_files"
+
+
+@pytest.fixture(scope="module")
+def rig():
+    """Root path, rotations and joint positions of a moving body."""
+    root, turns = MIXAMO.move(40, seed=0)
+    return root, turns, MIXAMO.expected(MIXAMO.world(root, turns)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def positions(rig):
+    return rig[2]
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def saved(path, array):
+    np.save(path, array)
+    return path
+
+
+def warnings_of(motion):
+    return " ".join(str(problem) for problem in motion.problems if problem.severity == "warning")
+
+
+# --- values ---
+
+
+@pytest.mark.parametrize("value", [1e300, 1e39, -1e39, 3e38, 1e9])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_positions_beyond_float32_are_refused(value, everywhere, positions, tmp_path, recwarn):
+    array = positions.astype(np.float64)
+    array[slice(None) if everywhere else 3] = value * np.random.default_rng(0).uniform(0.5, 1, (22, 3))
+    for name, stored in (("a", array), ("flat", array.reshape(40, -1))):
+        with pytest.raises(ValueError, match=r"e\+.*(100 km|1e\+08).*--units"):
+            load_motion(saved(tmp_path / f"{name}.npy", stored))
+    assert not inspect_motion(tmp_path / "a.npy").usable
+    assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
+
+
+def test_values_of_a_bvh_beyond_float32_are_refused(rig, tmp_path):
+    text = MIXAMO.text(*rig[:2])
+    first = text.splitlines()[-40].split()
+    for column in (0, 5):
+        words = [*first[:column], "1e300", *first[column + 1 :]]
+        with pytest.raises(ValueError, match=r"a\.bvh, line \d+.*'1e300'.*export"):
+            load_motion(write(tmp_path / "a.bvh", text.replace(" ".join(first), " ".join(words))))
+
+
+def test_a_unit_that_puts_the_body_too_far_away_is_refused(positions, tmp_path):
+    path = saved(tmp_path / "a.npy", positions)
+    with pytest.raises(ValueError, match=r"100 km.*--units"):
+        load_motion(path, units=1e6)
+    with pytest.raises(ValueError, match=r"a\.npy.*one place.*export"):
+        load_motion(saved(path, np.ones((20, 22, 3))))
+
+
+def features_of(positions):
+    return positions_to_features(torch.from_numpy(positions).double(), "humanml3d").numpy()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("column", [0, 3, 40, 100, 200, 262])
+def test_broken_features_are_refused_in_every_column(value, column, positions, tmp_path):
+    features = features_of(positions)
+    features[7, column] = value
+    with pytest.raises(ValueError, match=r"of 39 frames contain NaN or infinity.*\b7\b"):
+        load_motion(saved(tmp_path / "a.npy", features))
+
+
+def test_normalised_features_are_refused(positions, tmp_path):
+    features = features_of(positions)
+    assert load_motion(saved(tmp_path / "a.npy", features)).features is not None
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 0.1
+    for scale in (1.0, 5.0):  # the published loaders divide the deviation of contacts by 5
+        with pytest.raises(ValueError, match=r"a\.npy.*normalised.*std \+ mean"):
+            load_motion(saved(tmp_path / "a.npy", scale * (features - mean) / deviation))
+
+
+def test_a_corpus_folder_skips_impossible_values(positions, tmp_path):
+    for name in ("new_joint_vecs", "texts"):
+        (tmp_path / name).mkdir()
+    features = features_of(positions)
+    far = features.copy()
+    far[5, 1] = 1e7
+    normalised = (features - features.mean(axis=0)) / (features.std(axis=0) + 0.1)
+    over = features.copy()
+    over[3, 9] = 1e300
+    for name, array in (("fine", features), ("far", far), ("normalised", normalised), ("over", over)):
+        np.save(tmp_path / "new_joint_vecs" / f"{name}.npy", array)
+        (tmp_path / "texts" / f"{name}.txt").write_text("a man#a/DET#0.0#0.0\n")
+    (tmp_path / "train.txt").write_text("fine far normalised over")
+    folder = CorpusFolder(tmp_path, HUMANML3D_LAYOUT)
+    assert [record.id for record in folder.records("train")] == ["fine"]
+    assert {item.id: item.reason for item in folder.skipped} == {
+        "far": "impossible positions",
+        "normalised": "normalised features",
+        "over": "NaN or infinite values",
+    }
+
+
+# --- arrays that are no positions ---
+
+
+def axis_angles(width):
+    time = np.linspace(0, 4, 60)[:, None]
+    generator = np.random.default_rng(0)
+    return np.sin(time * generator.uniform(0.5, 2, width) + generator.uniform(0, 6, width)) * 0.6
+
+
+@pytest.mark.parametrize("width", [66, 63])
+def test_axis_angles_are_refused(width, tmp_path):
+    with pytest.raises(ValueError, match=rf"a\.npy.*{width}\b.*axis angles"):
+        load_motion(saved(tmp_path / "a.npy", axis_angles(width)))
+    still = np.repeat(axis_angles(width)[:1], 30, axis=0)
+    with pytest.raises(ValueError, match=rf"a\.npy.*{width}\b.*axis angles.*left and right"):
+        load_motion(saved(tmp_path / "a.npy", still))
+
+
+@pytest.mark.parametrize("name", ["body_pose", "pose_body", "thetas"])
+def test_rotations_of_a_body_model_are_no_motion(name, positions, tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, **{name: axis_angles(63)}, transl=np.zeros((60, 3)))
+    with pytest.raises(ValueError, match=rf"a\.npz.*{name}: rotations of SMPL.*22 joints"):
+        load_motion(path)
+    np.savez(path, **{name: axis_angles(63)[:40]}, joints=positions)
+    np.testing.assert_array_equal(load_motion(path).positions, positions)
+
+
+@pytest.mark.parametrize("kind", ["npy", "flat", "csv"])
+def test_joints_in_the_order_of_lafan1_are_sorted(kind, positions, tmp_path):
+    lafan = positions[:, [HUMANML3D.joint_names.index(name) for name in JOINT_ORDERS["LAFAN1"]]]
+    if kind == "csv":
+        header = ",".join(f"joint{number}_{axis}" for number in range(22) for axis in "xyz")
+        rows = [",".join(f"{value:.7f}" for value in row) for row in lafan.reshape(40, -1)]
+        path = write(tmp_path / "a.csv", "\n".join([header, *rows]))
+    else:
+        path = saved(tmp_path / "a.npy", lafan.reshape(40, -1) if kind == "flat" else lafan)
+    motion = load_motion(path)
+    np.testing.assert_allclose(motion.positions, positions, atol=1e-6)
+    assert any("LAFAN1" in problem.message for problem in motion.problems) and not warnings_of(motion)
+
+
+def test_bones_that_change_their_length_are_doubted_wherever_a_file_is_read(positions, tmp_path):
+    shuffled = positions[:, np.random.default_rng(1).permutation(22)]
+    assert "length" in warnings_of(load_motion(saved(tmp_path / "a.npy", shuffled)))
+    (tmp_path / "captions.csv").write_text("file,caption,split\na.npy,walks,train\n")
+    folder = MotionFilesFolder(tmp_path, MOTION_FILES)
+    assert list(folder.records("train")) == [] and folder.skipped[0].reason == "doubtful motion file"
+    inspection = inspect_motion(tmp_path / "a.npy")
+    assert sum("length of a bone" in str(problem) for problem in inspection.problems) == 1
+    trembling = positions * (1 + 0.08 * np.sin(np.arange(40)))[:, None, None].astype(np.float32)
+    assert "pose estimation" in " ".join(map(str, inspect_motion(saved(tmp_path / "b.npy", trembling)).problems))
+    assert not warnings_of(load_motion(tmp_path / "b.npy"))
+
+
+# --- frame rates ---
+
+
+@pytest.mark.parametrize("seconds", ["33.3333", "5e-324", "1e9", "1e-9", "0", "-0.03", "0.0001"])
+def test_an_impossible_frame_time_is_doubted_unless_a_rate_is_given(seconds, rig, tmp_path):
+    text = MIXAMO.text(*rig[:2]).replace("Frame Time: 0.0500000", f"Frame Time: {seconds}")
+    motion = load_motion(write(tmp_path / "a.bvh", text))
+    assert motion.fps == 20 and not motion.fps_is_known
+    assert f"{float(seconds):g} seconds" in warnings_of(motion) and "--fps" in warnings_of(motion)
+    assert ("milliseconds" in warnings_of(motion)) == (seconds == "33.3333")
+    assert not warnings_of(load_motion(tmp_path / "a.bvh", fps=60))
+    (tmp_path / "captions.csv").write_text("file,caption,split\na.bvh,walks,train\n")
+    folder = MotionFilesFolder(tmp_path, MOTION_FILES)
+    assert list(folder.records("train")) == [] and folder.skipped[0].reason == "doubtful motion file"
+
+
+@pytest.mark.parametrize("fps", [1e-9, 0.033, 1e9, np.nan, np.inf, 0.0, -30.0])
+def test_an_impossible_rate_is_doubted_in_archives_and_refused_as_an_option(fps, positions, tmp_path):
+    np.savez(tmp_path / "a.npz", joints=positions, fps=fps)
+    motion = load_motion(tmp_path / "a.npz")
+    assert motion.fps == 20 and "'fps'" in warnings_of(motion)
+    with pytest.raises(ValueError, match=r"fps: got .*\b1 to 2000\b"):
+        load_motion(tmp_path / "a.npz", fps=fps)
+
+
+def timed(positions, times, name="time", separator=",", comma=False):
+    header = [name, *(f"{joint}_{axis}" for joint in HUMANML3D.joint_names for axis in "xyz")]
+    rows = [
+        [time, *(f"{value:.6f}" for value in row)]
+        for time, row in zip(times, positions.reshape(len(positions), -1), strict=True)
+    ]
+    lines = [separator.join(row) for row in rows]
+    lines = [line.replace(".", ",") for line in lines] if comma else lines
+    return "\n".join([separator.join(header), *lines])
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "digits"),
+    [
+        ("time", 1, 3),
+        ("Time (Seconds)", 1, 5),
+        ("time [s]", 1, 4),
+        ("timestamp_ms", 1000, 0),
+        ("Time (ms)", 1000, 2),
+        ("time_s", 1, 3),
+    ],
+)
+@pytest.mark.parametrize("fps", [60, 120, 25])
+def test_times_in_seconds_and_milliseconds(name, scale, digits, fps, positions, tmp_path):
+    if scale == 1000 and digits == 0 and fps == 120:
+        fps = 100  # rounded to whole milliseconds, 120 frames per second are uneven
+    times = [f"{number * scale / fps:.{digits}f}" for number in range(40)]
+    motion = load_motion(write(tmp_path / "a.csv", timed(positions, times, name)))
+    assert motion.fps == pytest.approx(fps, rel=2e-3) and motion.fps_is_known and not warnings_of(motion)
+
+
+def test_unnamed_milliseconds_are_refused(positions, tmp_path):
+    times = [f"{16.6667 * number:.4f}" for number in range(40)]
+    with pytest.raises(ValueError, match=r"'time'.*16\.6667.*time_ms"):
+        load_motion(write(tmp_path / "a.csv", timed(positions, times)))
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_decimal_commas_are_read(separator, positions, tmp_path):
+    times = [f"{number / 30:.4f}" for number in range(40)]
+    motion = load_motion(write(tmp_path / "a.csv", timed(positions, times, "time", separator, comma=True)))
+    np.testing.assert_allclose(motion.positions, positions, atol=1e-6)
+    assert motion.fps == 30
+    with pytest.raises(ValueError, match=r"line 2\b.*\b134\b.*\b67\b.*decimal comma"):
+        load_motion(write(tmp_path / "b.csv", timed(positions, times, comma=True)))
