@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ..motion_features import features_to_positions, mirror_positions
+from ..recordings.arrays import load_array
 from ..recordings.detection import FURTHEST, are_normalised
 from ..skeletons import Skeleton, get_skeleton
 from .options import MIN_FRAMES
@@ -326,9 +327,9 @@ class CorpusFolder:
         """Read joint positions (T, J, 3) float32 in metres, or return None and add the reason to `skipped`."""
         skeleton = self.skeleton
         try:
-            array = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            return self._skip(split, motion_id, "unreadable motion file", f"{path.name}: {error}")
+            array = load_array(path)
+        except ValueError as error:
+            return self._skip(split, motion_id, "unreadable motion file", str(error).replace(str(path), path.name))
         is_features = path.parent.name == "new_joint_vecs"
         expected = (skeleton.num_features,) if is_features else (skeleton.num_joints, 3)
         if array.ndim != 1 + len(expected) or array.shape[1:] != expected:

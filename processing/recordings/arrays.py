@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 import torch
@@ -15,33 +16,100 @@ from ..skeletons import HUMANML3D, SKELETONS, Skeleton
 from .amass import amass_positions
 from .detection import Fact, are_normalised
 from .options import ReadingOptions
-from .recording import Recording, stated_fps
+from .recording import Recording, check_values, stated_fps
 
 _ARRAY_NAMES = ("positions", "joints", "joint_positions", "motion", "features", "joint_vecs")
-# Rotations of a body model, not joints, whatever their shape.
+MAX_MEMBERS = 1000  # of an archive, which are searched for a motion
+# Rotations of a body model, not joints, if they are flat.
 _ROTATION_NAMES = ("body_pose", "pose_body", "global_orient", "root_orient", "poses", "pose", "thetas", "smpl_pose")
 _FPS_NAMES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_rate")
-_DAMAGE = (ValueError, EOFError, OSError, zipfile.BadZipFile)  # raised by NumPy for damaged files
 
 
 def arrays_recording(path: Path, options: ReadingOptions) -> Recording:
     """Read a NumPy file as a recording: its array, one of several arrays, or the joints of an AMASS body."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from error
-    if isinstance(loaded, np.ndarray):
-        return _from_array(loaded, str(path), "npy")
-    with loaded as archive:
+    with path.open("rb") as stream:
+        is_archive = stream.read(2) == b"PK"
+    if not is_archive:
+        return _from_array(load_array(path), str(path), "npy")
+    with _Archive(path) as archive:
         if options.key is None and {"poses", "trans"} <= set(archive.files):
             return _amass(archive, path, options)
         name = options.key if options.key is not None else _choose_array(archive, path)
         if name not in archive.files:
             names = ", ".join(archive.files) or "nothing, the file is empty"
             raise ValueError(f"{path}: no array named {name!r}; pass --key with one of {names}")
-        recording = _from_array(_member(archive, name, path), f"{path}, array {name!r}", f"npz, array {name!r}")
+        recording = _from_array(archive.read(name), f"{path}, array {name!r}", f"npz, array {name!r}")
         _set_fps(recording, archive, path, options)
     return recording
+
+
+def load_array(path: Path) -> np.ndarray:
+    """Load the array of an `.npy` file without pickles; a `ValueError` if it is damaged or its header is wrong."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(1) == b"\x80":
+                raise ValueError("pickle")
+            stream.seek(0)
+            _check_header(stream, path.stat().st_size)
+            stream.seek(0)
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except Exception as error:  # NumPy raises many kinds for damaged files, MemoryError among them
+        raise _unreadable(path, error) from error
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    return shape, dtype
+
+
+def _check_header(stream: IO[bytes], size: int) -> None:
+    """Raise a `ValueError` if an array of `size` bytes, its header included, is not what the header states."""
+    shape, dtype = _read_header(stream)
+    if dtype.hasobject:
+        raise ValueError("pickle")
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or stream.tell() + count * dtype.itemsize != size:
+        raise ValueError(f"the header states the shape {shape} of {dtype}, but the file has {size} bytes")
+    check_values(max(count, count * dtype.itemsize // 8), "array")
+
+
+class _Archive:
+    """An `.npz` file: headers are read without their arrays, and arrays after their header has been checked."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self.zip = zipfile.ZipFile(path)
+        except Exception as error:
+            raise _unreadable(path, error) from error
+        self.members = {info.filename.removesuffix(".npy"): info for info in self.zip.infolist()}
+        self.files = list(self.members)
+
+    def __enter__(self) -> _Archive:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.zip.close()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array, empty if it is damaged or something else."""
+        try:
+            with self.zip.open(self.members[name]) as stream:
+                return _read_header(stream)[0]
+        except Exception:
+            return ()
+
+    def read(self, name: str) -> np.ndarray:
+        member = self.members[name]
+        try:
+            with self.zip.open(member) as stream:
+                _check_header(stream, member.file_size)
+            with self.zip.open(member) as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+        except Exception as error:
+            raise _unreadable(f"{self.path}, array {name!r}", error) from error
 
 
 def _unreadable(what: str | os.PathLike, error: Exception) -> ValueError:
@@ -52,22 +120,14 @@ def _unreadable(what: str | os.PathLike, error: Exception) -> ValueError:
     return ValueError(f"{what}: {reason}; save joint positions as plain numbers with np.save(path, array)")
 
 
-def _member(archive: Any, name: str, path: Path) -> np.ndarray:
-    try:
-        return archive[name]
-    except _DAMAGE as error:
-        raise _unreadable(f"{path}, array {name!r}", error) from error
-
-
-def _choose_array(archive: Any, path: Path) -> str:
+def _choose_array(archive: _Archive, path: Path) -> str:
     """Return the name of the only array that can be a motion; of several, the one with a usual name."""
-    shapes = {}
-    for name in archive.files:
-        try:
-            shapes[name] = archive[name].shape
-        except _DAMAGE:
-            shapes[name] = ()
-    found = [name for name, shape in shapes.items() if _layout_of(shape) and name not in _ROTATION_NAMES]
+    shapes = {name: archive.shape(name) for name in archive.files[:MAX_MEMBERS]}
+    found = [
+        name
+        for name, shape in shapes.items()
+        if _layout_of(shape) and (name not in _ROTATION_NAMES or len(shape) == 3)
+    ]
     usual = [name for name in _ARRAY_NAMES if name in found]
     if len(found) == 1 or usual:
         return (usual or found)[0]
@@ -123,10 +183,10 @@ def _from_array(array: np.ndarray, what: str, label: str) -> Recording:
     return Recording(f"{label}, features", positions.astype(np.float64), units=units, up=up, features=features)
 
 
-def _set_fps(recording: Recording, archive: Any, path: Path, options: ReadingOptions) -> None:
+def _set_fps(recording: Recording, archive: _Archive, path: Path, options: ReadingOptions) -> None:
     for name in _FPS_NAMES:
         if name in archive.files:
-            value = np.asarray(_member(archive, name, path))
+            value = archive.read(name)
             if value.size != 1 or value.dtype.kind not in "fiu":
                 raise ValueError(f"{path}, array {name!r}: got shape {value.shape}; save a single frame rate")
             where = f"array {name!r}"
@@ -134,9 +194,9 @@ def _set_fps(recording: Recording, archive: Any, path: Path, options: ReadingOpt
             return
 
 
-def _amass(archive: Any, path: Path, options: ReadingOptions) -> Recording:
+def _amass(archive: _Archive, path: Path, options: ReadingOptions) -> Recording:
     keys = [key for key in ("poses", "trans", "betas", "gender") if key in archive.files]
-    positions = amass_positions({key: _member(archive, key, path) for key in keys}, options.body_model, str(path))
+    positions = amass_positions({key: archive.read(key) for key in keys}, options.body_model, str(path))
     units, up = Fact("m", "read", "AMASS"), Fact("z", "read", "AMASS")
     recording = Recording("AMASS", positions.astype(np.float64), units=units, up=up)
     _set_fps(recording, archive, path, options)

@@ -25,9 +25,10 @@ from .detection import metres_per_unit
 from .inverse_kinematics import positions_to_bvh
 from .kinematics import BVH, CHANNELS, END_SUFFIX
 from .options import ReadingOptions
-from .recording import FASTEST, SLOWEST, Recording, check_fps, stated_fps
+from .recording import FASTEST, SLOWEST, Recording, check_fps, check_values, stated_fps
 
 _CHANNEL_OF = {channel.lower(): channel for channel in CHANNELS}
+MAX_JOINTS = 10_000
 _LARGEST = 1e8  # of offsets and channel values: 100 km in millimetres
 _STATEMENT = re.compile(r"[{}]|[^{}]+")
 _FRAMES = re.compile(r"frames\s*:\s*(\S+)\s*$", re.IGNORECASE)
@@ -92,6 +93,7 @@ def parse_bvh(text: str, name: str = "BVH") -> BVH:
     count, frame_time, first = _motion_header(lines, tree.read(lines), name)
     width = sum(len(node.channels) for node in tree.nodes)
     values = _motion_values(lines, first, count, width, name)
+    check_values(len(values) * len(tree.nodes), name)
     return BVH(
         names=tuple(node.name for node in tree.nodes),
         parents=tuple(node.parent for node in tree.nodes),
@@ -141,6 +143,7 @@ class _Hierarchy:
         self.name = name
         self.nodes: list[_Node] = []
         self.lines_of: dict[str, int] = {}
+        self.ends: dict[int, int] = {}  # number of the last end site of each joint with several
         self.open: list[int] = []
         self.expects_brace = False
 
@@ -202,15 +205,18 @@ class _Hierarchy:
         elif self._here(line).is_end:
             self._fail(line, "an End Site with children; make it a JOINT")
         if keyword == "END":
-            label = f"{self.nodes[parent].name}{END_SUFFIX}"
+            label = first = f"{self.nodes[parent].name}{END_SUFFIX}"
             while label in self.lines_of:
-                label += END_SUFFIX
+                self.ends[parent] = self.ends.get(parent, 1) + 1
+                label = f"{first}{self.ends[parent]}"
         elif not label:
             self._fail(line, f"{keyword} without a name; add one")
         elif label in self.lines_of:
             self._fail(line, f"joint {label!r} is also in line {self.lines_of[label]}; rename one of them")
         self.lines_of[label] = line
         self.nodes.append(_Node(label, parent, line, keyword == "END"))
+        if len(self.nodes) > MAX_JOINTS:
+            self._fail(line, f"more than {MAX_JOINTS:,} joints and end sites; export only the body")
         self.expects_brace = True
 
     def _offset(self, words: list[str], line: int) -> None:
@@ -255,7 +261,7 @@ def _motion_header(lines: Sequence[str], start: int, name: str) -> tuple[int, fl
             _fail(name, start, f"expected {label!r}, got {_shown(lines[start - 1])}")
         found.append((match.group(1), start))
     (frames, frames_line), (seconds, time_line) = found
-    if not frames.isdigit() or int(frames) < 1:
+    if not frames.isdecimal() or len(frames) > 12 or int(frames) < 1:
         _fail(name, frames_line, f"the number of frames must be at least 1, got {_shown(frames)}")
     return int(frames), _number(seconds, name, time_line, "Frame Time", math.inf), start
 
@@ -270,6 +276,7 @@ def _motion_values(lines: Sequence[str], start: int, count: int, width: int, nam
         raise ValueError(f"{name}: {message}; export it again{other}")
     if not width:
         raise ValueError(f"{name}: no joint has channels, so nothing moves; export it with the animation")
+    check_values(count * width, name)
     try:
         values = np.loadtxt([line for _, line in numbered], dtype=np.float64, comments=None, ndmin=2)
     except ValueError:

@@ -67,9 +67,10 @@ class BVH:
                     else:
                         local = _turn_about(local, axis, cos[:, number], sin[:, number])
                 places[joint] = offset if turn is None else places[parent] + rotate(turn, offset)
-                if local is None:
-                    local = np.tile([1.0, 0.0, 0.0, 0.0], (num_frames, 1))
-                turns[joint] = local if turn is None else multiply(turn, local)
+                if local is not None:
+                    turn = local if turn is None else multiply(turn, local)
+                if turn is not None:
+                    turns[joint] = turn
             column += len(channels)
         return places[wanted].transpose(1, 0, 2)
 

@@ -50,6 +50,7 @@ READERS: dict[str, Callable[[Path, ReadingOptions], Recording]] = {
     ".csv": csv_recording,
 }
 FORMATS = tuple(READERS)
+MAX_TEXT = 256 * 2**20  # bytes of a text file, as many as 20 million values need
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,9 @@ def _read_file(path: Path, options: ReadingOptions) -> Recording:
         hint = " (pickles can run code)" if suffix in (".pkl", ".pickle", ".pt", ".pth") else ""
         message = f"{path}: unsupported file type {suffix or 'without suffix'}{hint}, expected {', '.join(FORMATS)}"
         raise ValueError(f"{message}; save joint positions with np.save(path, array)")
+    size = path.stat().st_size
+    if suffix in (".bvh", ".csv") and size > MAX_TEXT:
+        raise ValueError(f"{path}: got {size / 2**20:.0f} MB, at most {MAX_TEXT >> 20} are read; cut it into pieces")
     return READERS[suffix](path, options)
 
 

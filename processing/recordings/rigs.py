@@ -10,6 +10,8 @@ import difflib
 import json
 import os
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ Between = tuple[str, str, float]
 Source = str | Between
 
 SIDES = ("left", "right")
+MAX_MAPPING, MAX_BRACKETS = 2**16, 500  # bytes; brackets, in which the YAML parser takes quadratic time
+_SHOWN = 64  # characters of a name in messages
 MAPPING_EXAMPLE = '{"left_knee": "LeftLeg", "spine2": ["Spine", "Spine1", 0.5], ...}'
 
 
@@ -195,7 +199,7 @@ def _sources(rig: Rig, at_hand: Mapping[str, str]) -> dict[str, Between]:
 
 
 def _complain(rig: Rig, missing: Sequence[str], names: Sequence[str], forced: bool) -> NoReturn:
-    shown = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
+    shown = ", ".join(name[:_SHOWN] for name in names[:40]) + (", ..." if len(names) > 40 else "")
     if len(missing) > rig.skeleton.num_joints // 2 and not forced:
         what = f"the joints match no known rig ({', '.join(RIG_NAMES)})"
     else:
@@ -212,22 +216,42 @@ def read_mapping(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such mapping; pass a JSON or YAML file, or one of {', '.join(RIG_NAMES)}")
-    text = path.read_text(encoding="utf-8-sig")
     try:
+        if path.stat().st_size > MAX_MAPPING:
+            raise ValueError(f"more than {MAX_MAPPING:,} bytes")
+        text = path.read_text(encoding="utf-8-sig")
+        if text.count("[") + text.count("{") > MAX_BRACKETS:
+            raise ValueError(f"more than {MAX_BRACKETS} brackets")
         if path.suffix.lower() in (".yaml", ".yml"):
-            import yaml
-
-            try:
-                content = yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise ValueError(str(error)) from error
+            content = _parse_yaml(text)
         else:
-            content = json.loads(text)
-    except ValueError as error:
+            content = json.loads(text, object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: malformed mapping ({error}); write it as {MAPPING_EXAMPLE}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path}: got a {type(content).__name__}; write the mapping as {MAPPING_EXAMPLE}")
     return content
+
+
+def _without_repetition(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return pairs as a dictionary; a key that occurs twice raises a `ValueError`."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{str(repeated)[:_SHOWN]!r} is named twice")
+    return content
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if isinstance(node, yaml.MappingNode):
+            _without_repetition([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _own_sources(
@@ -255,7 +279,7 @@ def _between(source: Any, where: str, at_hand: Mapping[str, str]) -> Between:
     pair: Any = [source, source, 0.0] if isinstance(source, str) else source
     named = isinstance(pair, (list, tuple)) and len(pair) == 3 and [type(part) for part in pair[:2]] == [str, str]
     if not named or isinstance(pair[2], bool) or not isinstance(pair[2], (int, float)) or not 0 <= pair[2] <= 1:
-        raise ValueError(f"{where}: expected a name or [name, name, fraction from 0 to 1], got {source!r}")
+        raise ValueError(f"{where}: expected a name or [name, name, fraction from 0 to 1], got {reprlib.repr(source)}")
     for name in pair[:2]:
         if name not in at_hand and "".join(plain([name])) not in at_hand:
             near = _nearest(name, set(at_hand.values()))
@@ -265,5 +289,6 @@ def _between(source: Any, where: str, at_hand: Mapping[str, str]) -> Between:
 
 
 def _nearest(name: str, names: set[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.4)
-    return f"use one of {', '.join(close or sorted(names)[:40])}"
+    known = sorted(name for name in names if len(name) <= _SHOWN)[:1000]  # difflib is slow on long texts
+    close = difflib.get_close_matches(name[:_SHOWN], known, n=3, cutoff=0.4)
+    return f"use one of {', '.join(close or known[:40])}"

@@ -1,6 +1,11 @@
 """Files that look like motions and are none, or state impossible values: refused, doubted or converted by name."""
 
+import io
+import json
 import os
+import time
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -127,9 +132,9 @@ def test_a_corpus_folder_skips_impossible_values(positions, tmp_path):
 
 
 def axis_angles(width):
-    time = np.linspace(0, 4, 60)[:, None]
+    seconds = np.linspace(0, 4, 60)[:, None]
     generator = np.random.default_rng(0)
-    return np.sin(time * generator.uniform(0.5, 2, width) + generator.uniform(0, 6, width)) * 0.6
+    return np.sin(seconds * generator.uniform(0.5, 2, width) + generator.uniform(0, 6, width)) * 0.6
 
 
 @pytest.mark.parametrize("width", [66, 63])
@@ -206,8 +211,8 @@ def test_an_impossible_rate_is_doubted_in_archives_and_refused_as_an_option(fps,
 def timed(positions, times, name="time", separator=",", comma=False):
     header = [name, *(f"{joint}_{axis}" for joint in HUMANML3D.joint_names for axis in "xyz")]
     rows = [
-        [time, *(f"{value:.6f}" for value in row)]
-        for time, row in zip(times, positions.reshape(len(positions), -1), strict=True)
+        [moment, *(f"{value:.6f}" for value in row)]
+        for moment, row in zip(times, positions.reshape(len(positions), -1), strict=True)
     ]
     lines = [separator.join(row) for row in rows]
     lines = [line.replace(".", ",") for line in lines] if comma else lines
@@ -248,3 +253,153 @@ def test_decimal_commas_are_read(separator, positions, tmp_path):
     assert motion.fps == 30
     with pytest.raises(ValueError, match=r"line 2\b.*\b134\b.*\b67\b.*decimal comma"):
         load_motion(write(tmp_path / "b.csv", timed(positions, times, comma=True)))
+
+
+# --- bounds ---
+
+
+class Limits:
+    """Bounds the seconds of a block, or, which slows it down, its memory."""
+
+    def __init__(self, seconds=2.0, megabytes=None):
+        self.seconds, self.megabytes = seconds, megabytes
+
+    def __enter__(self):
+        if self.megabytes is not None:
+            tracemalloc.start()
+        self.start = time.process_time()
+
+    def __exit__(self, *error):
+        took = time.process_time() - self.start
+        if self.megabytes is not None:
+            peak = tracemalloc.get_traced_memory()[1] / 2**20
+            tracemalloc.stop()
+            assert peak < self.megabytes
+        else:
+            assert took < self.seconds
+
+
+@pytest.mark.parametrize("character", list('_ .:-[(x])9jtZ"|'))
+def test_a_long_name_of_a_column_is_read_in_linear_time(character, positions, tmp_path):
+    lines = timed(positions, ["0"] * 40).splitlines()
+    long = character * 100_000
+    header = lines[0].replace("time", '"' + long.replace('"', '""') + '"')
+    with Limits():
+        inspection = inspect_motion(write(tmp_path / "a.csv", "\n".join([header, *lines[1:]])))
+    assert all(len(str(problem)) < 600 for problem in inspection.problems)
+
+
+def end_sites(count, frames=1):
+    site = "End Site\n{\nOFFSET 0 1 0\n}\n"
+    motion = f"MOTION\nFrames: {frames}\nFrame Time: 0.1\n" + "0 1 0\n" * frames
+    return (
+        f"HIERARCHY\nROOT Hips\n{{\nOFFSET 0 0 0\nCHANNELS 3 Xposition Yposition Zposition\n{site * count}}}\n{motion}"
+    )
+
+
+def test_many_end_sites_are_read_in_linear_time(tmp_path):
+    with Limits():
+        inspection = inspect_motion(write(tmp_path / "a.bvh", end_sites(5000)))
+    assert inspection.facts["joints"]["value"] == 5001 and "left_hip" in str(inspection.problems[0])
+    with pytest.raises(ValueError, match=r"a\.bvh, line \d+.*10,000 joints"), Limits():
+        load_motion(write(tmp_path / "a.bvh", end_sites(10_000)))
+    with pytest.raises(ValueError, match=r"a\.bvh.*24,012,000 values.*20,000,000"), Limits():
+        load_motion(write(tmp_path / "a.bvh", end_sites(6002, frames=4000)))
+
+
+@pytest.mark.parametrize("count", ["9" * 5000, "²", "1e3", "999999999999"])
+def test_an_impossible_number_of_frames_is_refused(count, tmp_path):
+    text = end_sites(1, frames=3).replace("Frames: 3", f"Frames: {count}")
+    with pytest.raises(ValueError, match=r"a\.bvh.*frames"):
+        load_motion(write(tmp_path / "a.bvh", text))
+
+
+def header_of(shape, descr="<f4"):
+    text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    text += b" " * (63 - (len(text) + 10) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+LYING = ["(99999999999999999999, 22, 3)", "(1000000000, 22, 3)", "(-4, 22, 3)", "(39, 22, 3)", "(41, 22, 3)", "((((4,"]
+
+
+@pytest.mark.parametrize("shape", LYING)
+def test_a_header_that_lies_is_refused(shape, positions, tmp_path):
+    content = header_of(shape) + positions.tobytes()
+    (tmp_path / "a.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("joints.npy", content)
+    for name, options in (("a.npy", {}), ("a.npz", {"key": "joints"})):
+        with pytest.raises(ValueError, match=rf"{name}.*NumPy.*np\.save"), Limits(megabytes=50):
+            load_motion(tmp_path / name, **options)
+
+
+def test_a_bomb_is_neither_expanded_nor_read(positions, tmp_path):
+    path, good = tmp_path / "a.npz", io.BytesIO()
+    np.save(good, positions)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, shape in (("video", "(400000000,)"), ("large", "(1515152, 22, 3)")):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                stream.write(header_of(shape, "|u1"))
+                for _ in range(4):
+                    stream.write(bytes(100_000_000 if name == "video" else 1515152 * 66 // 4))
+        archive.writestr("joints.npy", good.getvalue())
+    with Limits(megabytes=50):
+        np.testing.assert_array_equal(load_motion(path, key="joints").positions, positions)
+        np.testing.assert_array_equal(load_motion(path).positions, positions)
+    with pytest.raises(ValueError, match=r"a\.npz.*'large'.*100,000,032 values.*20,000,000"), Limits(megabytes=50):
+        load_motion(path, key="large")
+
+
+@pytest.mark.parametrize("kind", ["text", "flipped", "cut", "encrypted", "duplicate"])
+def test_a_damaged_archive_is_one_error(kind, positions, tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, joints=positions)
+    content = bytearray(path.read_bytes())
+    if kind == "flipped":
+        content[500:540] = bytes(40)
+    elif kind == "cut":
+        content = content[: len(content) // 2]
+    elif kind == "encrypted":
+        content[6] |= 1
+        place = content.index(b"PK\x01\x02")
+        content[place + 8] |= 1
+    path.write_bytes(bytes(content))
+    if kind in ("text", "duplicate"):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("notes.txt" if kind == "text" else "empty.npy", "by hand")
+        np.testing.assert_array_equal(load_motion(path).positions, positions)
+        with pytest.raises(ValueError, match=r"a\.npz.*NumPy"):
+            load_motion(path, key="notes.txt" if kind == "text" else "empty")
+        return
+    with pytest.raises(ValueError, match=r"a\.npz.*(NumPy|no array can be a motion).*save"):
+        load_motion(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", "[" * 10_000, "500 brackets"),
+        ("a.json", "[" * 100_000, "65,536 bytes"),
+        ("a.json", '{"left_hip": "LeftUpLeg", "left_hip": "RightUpLeg"}', "'left_hip'.*twice"),
+        ("a.yaml", "left_hip: LeftUpLeg\nleft_hip: RightUpLeg", "'left_hip'.*twice"),
+        ("a.yaml", "[" * 5_000, "500 brackets"),
+        ("a.yaml", "- " * 5_000, "malformed"),
+        ("a.json", " " * 2_000_000 + "{}", "65,536 bytes"),
+        ("a.json", '{"left_hip": ' + "[" * 400 + "]" * 400 + "}", r"left_hip.*\[\[\["),
+        ("a.json", json.dumps({"left_hip": "x" * 50_000}), "left_hip"),
+    ],
+)
+def test_a_hostile_mapping_is_one_short_error(name, content, message, rig, tmp_path):
+    path = write(tmp_path / "m.bvh", MIXAMO.text(*rig[:2]))
+    with pytest.raises(ValueError, match=rf"(?s){message}") as error, Limits(3.0):
+        load_motion(path, mapping=write(tmp_path / name, content))
+    assert "\n" not in str(error.value).split("malformed")[0]
+
+
+def test_an_open_quote_is_one_error(positions, tmp_path):
+    lines = timed(positions, ["0"] * 40).splitlines()
+    lines[3] = '"' + lines[3]
+    for text in ("\n".join(lines), "\n".join([*lines, *lines[4:] * 20])):
+        with pytest.raises(ValueError, match=r"a\.csv, line \d+"):
+            load_motion(write(tmp_path / "a.csv", text))
