@@ -257,7 +257,14 @@ def _progress_bars(progress: bool) -> Iterator[None]:
 def _hash_block(block: dict, folder: CorpusFolder) -> dict:
     # `os.path.relpath` would look up the working directory for each of millions of files.
     paths = dict.fromkeys(path for motion_id in block["ids"] for path in folder.files_of(motion_id))
-    return {"files": [{"name": f"{path.parent.name}/{path.name}", "sha256": sha256_of(path)} for path in paths]}
+    return {"files": [{"name": f"{path.parent.name}/{path.name}", "sha256": _hash_of(path)} for path in paths]}
+
+
+def _hash_of(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:  # the motion is reported as unreadable
+        return ""
 
 
 def _moments(records: Sequence[MotionRecord], extractor: LexMotionFeatureExtractor) -> Iterable[FrameMoments]:

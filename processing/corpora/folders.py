@@ -14,7 +14,7 @@ import csv
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,9 @@ def resolve_splits(source: Path, splits: Mapping[str, str | None] | None = None)
 
 def read_ids(path: Path) -> list[str]:
     """Read the ids of a split file, without repetitions; raises `ValueError` if there are none."""
-    ids = list(dict.fromkeys(path.read_text(encoding="utf-8").split()))
+    listed = path.read_text(encoding="utf-8-sig", errors="replace").split()
+    # 000001 and ./000001 are one motion.
+    ids = list(dict.fromkeys(PurePosixPath(key).as_posix() if "/" in key else key for key in listed))
     if not ids:
         raise ValueError(f"{path}: the file lists no ids; fill it, remove it, or select other splits with --split")
     return ids
@@ -138,7 +140,7 @@ def read_source_clips(source: Path) -> dict[str, str]:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = csv.DictReader(stream)
             if rows.fieldnames is not None and {key, value} <= set(rows.fieldnames):
-                return {row[key].removesuffix(".npy"): row[value] for row in rows if row[value]}
+                return {row[key].removesuffix(".npy"): row[value] for row in rows if row[key] and row[value]}
     return {}
 
 
@@ -147,11 +149,19 @@ def base_id_of(motion_id: str) -> str:
     return motion_id[1:] if motion_id.startswith("M") else motion_id
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file exists; names that the file system refuses, as too long ones, do not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _find(motion_id: str, folders: list[Path], suffix: str) -> tuple[Path, bool] | None:
     """Find the file of a motion or of its mirror image, and whether it is that of the mirror image."""
     for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
         for folder in folders:
-            if (path := folder / f"{candidate}{suffix}").is_file():
+            if is_file(path := folder / f"{candidate}{suffix}"):
                 return path, candidate != motion_id
     return None
 
@@ -268,8 +278,8 @@ class CorpusFolder:
         for (start, end), captions in crops.items():
             whole = (start, end) == (0.0, 0.0)
             # As in the published loaders, times are truncated to int(seconds * fps), and the end of the motion.
-            crop = positions if whole else positions[int(start * fps) : int(end * fps)]
-            record_id = motion_id if whole else f"{motion_id}@{start:g}-{end:g}"
+            crop = positions if whole else positions[int(start * fps) : int(min(end * fps, len(positions)))]
+            record_id = motion_id if whole else f"{motion_id}@{start:g}-{'end' if end == math.inf else f'{end:g}'}"
             if len(crop) < self.min_frames:
                 self._skip(split, record_id, "too short", f"{len(crop)} frames, fewer than {self.min_frames}")
                 continue
@@ -328,7 +338,7 @@ class CorpusFolder:
         skeleton = self.skeleton
         try:
             array = load_array(path)
-        except ValueError as error:
+        except Exception as error:  # whatever is wrong with one file, the others are prepared
             return self._skip(split, motion_id, "unreadable motion file", str(error).replace(str(path), path.name))
         is_features = path.parent.name == "new_joint_vecs"
         expected = (skeleton.num_features,) if is_features else (skeleton.num_joints, 3)

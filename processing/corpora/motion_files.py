@@ -4,15 +4,19 @@
     captions.jsonl   or rows {"file": "...", "captions": ["...", ...], "split": "..."}
     mapping.json     optional, or .yaml: mapping of the joints, see [`match_rig`]
 
-`file` is a path inside the folder. Without `split`, 80 % of the motions are for training and 10 % each for validation
-and test, by a hash of their names. Motions are converted to HumanML3D's joints and frame rate, metres and Y up.
+`file` is a path inside the folder. A `start` without `end` selects the rest of the motion. Without `split`, 80 % of
+the motions are for training and 10 % each for validation and test, by a hash of their names. Motions are converted to
+HumanML3D's joints and frame rate, metres and Y up.
 """
 
 import csv
 import hashlib
 import json
+import math
+import os
+import reprlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,7 +25,7 @@ import torch
 from ..motion_features import mirror_positions, resample_positions
 from ..recordings.options import ReadingOptions
 from ..recordings.reading import load_motion
-from .folders import CorpusFolder, FolderLayout, base_id_of
+from .folders import CorpusFolder, FolderLayout, base_id_of, is_file
 from .text_mirroring import mirror_caption
 
 MOTION_FILES = FolderLayout(name="files", skeleton_name="humanml3d")
@@ -46,9 +50,11 @@ class MotionFilesFolder(CorpusFolder):
         self.mapping_file = _first_of(self.source, MAPPING_FILES)
         self.paths: dict[str, Path] = {}
         self.captions: dict[str, dict[tuple[float, float], list[str]]] = {}
+        self.malformed: dict[str, list[str]] = {}  # captions that are no text
         split_of: dict[str, str] = {}
         for row in _read_table(self.captions_file):
             self._add(row, split_of)
+        self._check_aliases(split_of)
         self.ids_of = {split: [key for key, of in split_of.items() if of == split] for split in split_of.values()}
         for split, file in (splits or {}).items():
             if file is not None or split not in self.ids_of:
@@ -67,7 +73,8 @@ class MotionFilesFolder(CorpusFolder):
             raise ValueError(f"{where}: a row needs 'file' and 'caption', got {', '.join(map(str, row))}")
         if None in row:
             raise ValueError(f"{where}: more cells than columns; put captions with commas in quotes")
-        if Path(file).is_absolute() or ".." in Path(file).parts:
+        file = PurePosixPath(file).as_posix()  # a.bvh and ./a.bvh are one motion
+        if Path(file).is_absolute() or ".." in Path(file).parts or "\0" in file:
             raise ValueError(f"{where}: got {file!r}; write a path inside the folder")
         # Ids that start with M are mirrored motions.
         key = f"./{file}" if file.startswith("M") else file
@@ -78,15 +85,30 @@ class MotionFilesFolder(CorpusFolder):
             raise ValueError(f"{where}: {file} is also in the split {split_of[key]!r}; use one split per motion")
         try:
             start, end = (float(row.get(name) or 0.0) for name in ("start", "end"))
+            end = math.inf if start > 0 and row.get("end") in (None, "") else end
         except (TypeError, ValueError):
             got = f"{row.get('start')!r} and {row.get('end')!r}"
             raise ValueError(f"{where}: got start and end {got}; write seconds") from None
-        if (start, end) != (0.0, 0.0) and not 0.0 <= start < end < float("inf"):
+        if (start, end) != (0.0, 0.0) and not 0.0 <= start < end:
             raise ValueError(f"{where}: the range from {start:g} s to {end:g} s is empty; write start before end")
-        texts = [captions] if isinstance(captions, str) else captions
+        texts = captions if isinstance(captions, list) else [captions]
+        wrong = [text for text in texts if not isinstance(text, str)]
+        if wrong:
+            message = f"line {row['line']}: got {reprlib.repr(wrong[0])} for a caption; write text"
+            self.malformed.setdefault(key, []).append(message)
+            texts = [text for text in texts if isinstance(text, str)]
         known = self.captions.setdefault(key, {}).setdefault((start, end), [])
         known += [text for text in (" ".join(str(text).split()) for text in texts) if text]
         self.paths[key] = self.source / file
+
+    def _check_aliases(self, split_of: Mapping[str, str]) -> None:
+        """Refuse a motion that is in two splits under two names, as through links."""
+        known: dict[str, str] = {}
+        for key, split in split_of.items():
+            other = known.setdefault(os.path.realpath(self.paths[key]), key)
+            if split_of[other] != split:
+                what = f"{key} ({split}) and {other} ({split_of[other]}) are the same file"
+                raise ValueError(f"{self.captions_file}: {what}; use one split per motion")
 
     def ids(self, split: str) -> list[str]:
         ids = list(self.ids_of[split])
@@ -101,7 +123,7 @@ class MotionFilesFolder(CorpusFolder):
 
     def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
         path = self.paths[base_id_of(motion_id)]
-        return (path, motion_id.startswith("M")) if path.is_file() else None
+        return (path, motion_id.startswith("M")) if is_file(path) else None
 
     def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
         return self.captions_file, motion_id.startswith("M")
@@ -109,14 +131,17 @@ class MotionFilesFolder(CorpusFolder):
     def _read_captions(
         self, motion_id: str, split: str, path: Path, mirror: bool
     ) -> dict[tuple[float, float], list[str]]:
+        for detail in () if mirror else self.malformed.get(motion_id, ()):
+            self._skip(split, motion_id, "malformed caption", f"{path.name}, {detail}")
         found = {crop: texts for crop, texts in sorted(self.captions[base_id_of(motion_id)].items()) if texts}
         return {crop: [mirror_caption(text) for text in texts] if mirror else texts for crop, texts in found.items()}
 
     def _read_positions(self, motion_id: str, split: str, path: Path, mirror: bool) -> np.ndarray | None:
         try:
             motion = load_motion(path, self._reading(path), self.skeleton.name)
-        except (ValueError, OSError, ImportError) as error:
-            return self._skip(split, motion_id, "unreadable motion file", self._without_folders(str(error), path))
+        except Exception as error:  # whatever is wrong with one file, the others are prepared
+            detail = str(error) or type(error).__name__
+            return self._skip(split, motion_id, "unreadable motion file", self._without_folders(detail, path))
         doubtful = [problem for problem in motion.problems if problem.severity == "warning"]
         if doubtful:
             return self._skip(split, motion_id, "doubtful motion file", self._without_folders(str(doubtful[0]), path))
@@ -145,16 +170,19 @@ def _split_by_hash(file: str) -> str:
 
 def _read_table(path: Path) -> Iterator[dict[str, Any]]:
     """Read the rows of a table, with their `line`."""
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         if path.suffix == ".csv":
             reader = csv.DictReader(stream, skipinitialspace=True)
-            for row in reader:
-                yield row | {"line": reader.line_num}
+            try:
+                for row in reader:
+                    yield row | {"line": reader.line_num}
+            except csv.Error as error:
+                raise ValueError(f"{path}, line {reader.line_num}: malformed ({error}); close its quotes") from error
             return
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 try:
                     yield json.loads(line) | {"line": number}
-                except (ValueError, TypeError) as error:
+                except (ValueError, TypeError, RecursionError) as error:
                     expected = '{"file": "...", "captions": ["..."]}'
                     raise ValueError(f"{path}, line {number}: expected {expected}, got {line[:60]!r}") from error

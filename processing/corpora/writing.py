@@ -96,13 +96,24 @@ def _shared(groups: Mapping[str, tuple[set[str], set[str]]]) -> dict[str, dict[s
 
 
 def check_readable(folder: CorpusFolder, report: PrepareReport) -> None:
-    """Raise a `ValueError` if nothing of a split could be read, and warn of splits that share motions."""
-    for split, counts in report.splits.items():
-        if not counts["motions"]:
-            reasons = Counter(item["reason"] for item in report.skipped if item["split"] == split).most_common(3)
-            why = ", ".join(f"{count} {reason}" for reason, count in reasons)
-            what = f"split {split!r} ({folder.splits[split]}): no motion could be read, {why or 'nothing is listed'}"
+    """Remove splits of which nothing could be read from the report, and warn of splits that share motions.
+
+    Raises:
+        ValueError: if nothing of the training split, or of all splits, could be read.
+    """
+    empty = [split for split, counts in report.splits.items() if not counts["motions"]]
+    for split in empty:
+        skipped = [item for item in report.skipped if item["split"] == split]
+        reasons = Counter(item["reason"] for item in skipped).most_common(3)
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons) or "nothing is listed"
+        example = next((f" ({item['id']}: {item['detail']})" for item in skipped if item["detail"]), "")
+        what = f"split {split!r} ({folder.splits[split]}): no motion could be read, {why}{example}"
+        if split == "train" or len(empty) == len(report.splits):
             raise ValueError(f"{what}; check that {folder.source} has the layout {folder.layout.name!r} (--layout)")
+        logger.warning("%s; the split is left out", what)
+        report.skipped.append({"split": split, "id": "", "reason": "split without readable motions", "detail": why})
+    report.splits = {split: counts for split, counts in report.splits.items() if split not in empty}
+    report.skipped_by_reason = dict(sorted(Counter(item["reason"] for item in report.skipped).items()))
     for pair, numbers in report.shared.items():
         if numbers["base_ids"]:
             logger.warning("%s share %d base motions: scores on these are not held out", pair, numbers["base_ids"])

@@ -225,8 +225,8 @@ def test_leaking_splits_are_refused(corpus, tmp_path):
 
 
 def test_a_split_without_any_readable_motion(corpus, tmp_path):
-    folder = rewrite(corpus, tmp_path, **{"test.txt": "nothing\nhere"})
-    with pytest.raises(ValueError, match=r"'test'.*test\.txt.*\b2 missing motion file"):
+    folder = rewrite(corpus, tmp_path, **{"train.txt": "nothing\nhere"})
+    with pytest.raises(ValueError, match=r"'train'.*train\.txt.*\b2 missing motion file"):
         prepare(folder, tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus"]
     with pytest.raises(ValueError, match="'amass'.*humanml3d, kit-ml"):

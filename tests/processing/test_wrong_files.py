@@ -14,7 +14,7 @@ import torch
 from moving_rigs import MIXAMO
 
 from lexmotion.processing.corpora.folders import HUMANML3D as HUMANML3D_LAYOUT
-from lexmotion.processing.corpora.folders import CorpusFolder
+from lexmotion.processing.corpora.folders import CorpusFolder, read_ids
 from lexmotion.processing.corpora.motion_files import MOTION_FILES, MotionFilesFolder
 from lexmotion.processing.motion_features import positions_to_features
 from lexmotion.processing.recordings.detection import JOINT_ORDERS
@@ -403,3 +403,105 @@ def test_an_open_quote_is_one_error(positions, tmp_path):
     for text in ("\n".join(lines), "\n".join([*lines, *lines[4:] * 20])):
         with pytest.raises(ValueError, match=r"a\.csv, line \d+"):
             load_motion(write(tmp_path / "a.csv", text))
+
+
+# --- one bad file among good ones ---
+
+
+BAD = {
+    "text.npz": "could not be read",
+    "damaged.npz": "damaged",
+    "quote.csv": "quote",
+    "header.npy": "header",
+    "deep.bvh": "HIERARCHY",
+    "x" * 300 + ".npy": "long",
+}
+
+
+def bad_folder(folder, positions):
+    np.savez_compressed(folder / "damaged.npz", joints=positions)
+    content = bytearray((folder / "damaged.npz").read_bytes())
+    content[500:540] = bytes(40)
+    (folder / "damaged.npz").write_bytes(bytes(content))
+    with zipfile.ZipFile(folder / "text.npz", "w") as archive:
+        archive.writestr("notes", "by hand")
+    lines = timed(positions, ["0"] * 40).splitlines()
+    write(folder / "quote.csv", "\n".join([*lines, '"' + lines[4], *lines * 9]))
+    (folder / "header.npy").write_bytes(header_of("(10000000000, 22, 3)") + positions.tobytes())
+    write(folder / "deep.bvh", "HIERARCHY ROOT a {" * 1000)
+
+
+def test_bad_files_are_lines_of_the_report(positions, tmp_path, monkeypatch):
+    from lexmotion.processing.corpora.prepare import load_prepared, prepare
+
+    folder = tmp_path / "own"
+    folder.mkdir()
+    bad_folder(folder, positions)
+    rows = [{"file": name, "captions": ["a person walks"], "split": "train"} for name in BAD]
+    rows += [
+        {"file": f"good{number}.npy", "captions": ["a person turns left"], "split": "train"} for number in range(2)
+    ]
+    rows += [{"file": "good2.npy", "captions": ["a person turns right", 5, None], "split": "test"}]
+    rows += [{"file": "good3.npy", "captions": 7, "split": "validation"}]
+    for number in range(4):
+        np.save(folder / f"good{number}.npy", positions)
+    write(folder / "captions.jsonl", "\n".join(map(json.dumps, rows)))
+    report = prepare(folder, tmp_path / "out", layout="files")
+    assert {split: counts["motions"] for split, counts in report.splits.items()} == {"train": 2, "test": 1}
+    reasons = {(item["id"], item["reason"]) for item in report.skipped}
+    assert {(name, "unreadable motion file") for name in list(BAD)[:5]} < reasons
+    assert {
+        ("x" * 300 + ".npy", "missing motion file"),
+        ("good2.npy", "malformed caption"),
+        ("good3.npy", "malformed caption"),
+        ("good3.npy", "no caption"),
+        ("", "split without readable motions"),
+    } < reasons
+    details = " ".join(item["detail"] for item in report.skipped)
+    assert "captions.jsonl, line 10: got 7 for a caption" in details and str(tmp_path) not in details
+    assert load_prepared(tmp_path / "out", cache_dir=tmp_path / "cache")["test"][0]["captions"] == [
+        "a person turns right"
+    ]
+    assert prepare(folder, tmp_path / "out", layout="files").reused
+
+
+def test_a_training_split_without_any_motion_is_one_error(positions, tmp_path):
+    from lexmotion.processing.corpora.prepare import prepare
+
+    (tmp_path / "own").mkdir()
+    np.save(tmp_path / "own" / "a.npy", positions)
+    write(tmp_path / "own" / "captions.jsonl", '{"file": "a.npy", "captions": 5, "split": "train"}')
+    with pytest.raises(ValueError, match=r"'train'.*1 malformed caption.*a\.npy: captions\.jsonl, line 1: got 5\b"):
+        prepare(tmp_path / "own", tmp_path / "out", layout="files")
+
+
+TABLES = {
+    "quote": ('file,caption\na.npy,"' + "walks " * 50_000, r"captions\.csv, line \d+.*quotes"),
+    "alias": ("file,caption,split\na.npy,walks,train\n./a.npy,walks,test", r"line 3\b.*a\.npy.*'train'"),
+    "link": (
+        "file,caption,split\na.npy,walks,train\nb.npy,walks,test",
+        r"b\.npy \(test\) and a\.npy \(train\).*one split",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), TABLES.values(), ids=list(TABLES))
+def test_one_motion_is_in_one_split(text, message, positions, tmp_path):
+    np.save(tmp_path / "a.npy", positions)
+    (tmp_path / "b.npy").symlink_to("a.npy")
+    write(tmp_path / "captions.csv", text)
+    with pytest.raises(ValueError, match=message):
+        MotionFilesFolder(tmp_path, MOTION_FILES)
+
+
+def test_a_start_without_an_end_is_the_rest(positions, tmp_path):
+    np.save(tmp_path / "a.npy", positions)
+    write(tmp_path / "captions.csv", "file,caption,split,start\na.npy,walks,train,0.5\n")
+    (record,) = MotionFilesFolder(tmp_path, MOTION_FILES).records("train")
+    assert (record.id, record.num_frames, record.end) == ("a.npy@0.5-end", 30, 2.0)
+    np.testing.assert_array_equal(record.positions, positions[10:])
+
+
+def test_ids_that_name_one_file_twice_are_one(positions, tmp_path):
+    (tmp_path / "ids.txt").write_text("\ufeffa ./a b//c")
+    assert read_ids(tmp_path / "ids.txt") == ["a", "b/c"]
