@@ -146,6 +146,9 @@ class MotionFilesFolder(CorpusFolder):
         if doubtful:
             return self._skip(split, motion_id, "doubtful motion file", self._without_folders(str(doubtful[0]), path))
         positions = resample_positions(torch.from_numpy(motion.positions), motion.fps, self.skeleton.fps)
+        changes = () if mirror else (str(p) for p in motion.problems if p.severity == "note" and not p.remedy)
+        for change in changes:
+            self._skip(split, motion_id, "changed while reading", self._without_folders(change, path))
         return (mirror_positions(positions, self.skeleton) if mirror else positions).numpy()
 
     def _without_folders(self, detail: str, path: Path) -> str:

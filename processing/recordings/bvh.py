@@ -25,7 +25,7 @@ from .detection import metres_per_unit
 from .inverse_kinematics import positions_to_bvh
 from .kinematics import BVH, CHANNELS, END_SUFFIX
 from .options import ReadingOptions
-from .recording import FASTEST, SLOWEST, Recording, check_fps, check_values, stated_fps
+from .recording import FASTEST, SLOWEST, Problem, Recording, check_fps, check_values, stated_fps
 
 _CHANNEL_OF = {channel.lower(): channel for channel in CHANNELS}
 MAX_JOINTS = 10_000
@@ -48,6 +48,9 @@ def bvh_recording(path: Path, options: ReadingOptions) -> Recording:
     """Read a BVH file as a recording, in its own unit and axes."""
     bvh = read_bvh(path)
     recording = Recording("BVH", bvh.positions(), names=bvh.names, rest=bvh.rest_positions)
+    if bvh.stated_frames != len(bvh.values):
+        message = f"the header states {bvh.stated_frames} frames, but the file has {len(bvh.values)}, which are read"
+        recording.problems.append(Problem("note", message))
     rate = 1 / bvh.frame_time if bvh.frame_time > 1e-9 else 0.0
     what = f"the Frame Time is {bvh.frame_time:g} seconds"
     if SLOWEST <= 1000 * rate <= FASTEST:
@@ -102,6 +105,7 @@ def parse_bvh(text: str, name: str = "BVH") -> BVH:
         values=values,
         frame_time=frame_time,
         end_sites=frozenset(number for number, node in enumerate(tree.nodes) if node.is_end),
+        stated_frames=count,
     )
 
 
@@ -267,21 +271,21 @@ def _motion_header(lines: Sequence[str], start: int, name: str) -> tuple[int, fl
 
 
 def _motion_values(lines: Sequence[str], start: int, count: int, width: int, name: str) -> np.ndarray:
-    """Return (count, width) channel values; an error names the first bad line."""
+    """Return (T, width) channel values, T = `count` or one more or less; an error names the first bad line."""
     numbered = [(number, line) for number, line in enumerate(lines[start:], start=start + 1) if line.strip()]
-    if len(numbered) != count:
+    if abs(len(numbered) - count) > 1 or not numbered:
         cause = "is truncated" if len(numbered) < count else "has a wrong header"
         other = f", or write 'Frames: {len(numbered)}' to use these" if numbered else ""
         message = f"the header states {count} frames, but the file has {len(numbered)} and {cause}"
         raise ValueError(f"{name}: {message}; export it again{other}")
     if not width:
         raise ValueError(f"{name}: no joint has channels, so nothing moves; export it with the animation")
-    check_values(count * width, name)
+    check_values(len(numbered) * width, name)
     try:
         values = np.loadtxt([line for _, line in numbered], dtype=np.float64, comments=None, ndmin=2)
     except ValueError:
         values = np.empty((0, 0))
-    if values.shape != (count, width) or not (np.abs(values) <= _LARGEST).all():
+    if values.shape != (len(numbered), width) or not (np.abs(values) <= _LARGEST).all():
         _blame_line(numbered, width, name)
     return values
 

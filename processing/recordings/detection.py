@@ -269,6 +269,38 @@ def detect_up(
     return Fact(best, "low", f"{stands}, the rest pose along {resting}; the lowest point is nearest to {best} = 0")
 
 
+def starts_in_rest(positions: np.ndarray, skeleton: Skeleton, rest: np.ndarray | None) -> bool:
+    """Whether the first frame is a rest pose that exporters put before the motion: the body jumps out of it.
+
+    Args:
+        positions: (T, J, 3) finite positions in metres.
+        skeleton: joint layout.
+        rest: (J, 3) rest pose of the file in metres; a T-pose is recognised without.
+    """
+    if len(positions) < 3:
+        return False
+    steps = np.linalg.norm(np.diff(positions[:12], axis=0), axis=-1).max(axis=1)
+    if steps[0] < 0.1 or steps[0] < 2 * np.median(steps[1:]):
+        return False
+    first = positions[0]
+    if rest is not None:
+        apart = [np.linalg.norm(pose[:, None] - pose[None], axis=-1) for pose in (first, rest)]
+        if np.abs(apart[0] - apart[1]).max() < 0.02:
+            return True
+
+    def direction(start: str, end: str) -> np.ndarray:
+        vector = first[_joint(skeleton, end)] - first[_joint(skeleton, start)]
+        return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+    across, up = direction("right_shoulder", "left_shoulder"), direction("pelvis", "neck")
+    for side, sign in (("left", 1), ("right", -1)):
+        arm = [direction(f"{side}_{a}", f"{side}_{b}") for a, b in (("shoulder", "elbow"), ("elbow", "wrist"))]
+        leg = [direction(f"{side}_{a}", f"{side}_{b}") for a, b in (("hip", "knee"), ("knee", "ankle"))]
+        if min(*(sign * part @ across for part in arm), *(-part @ up for part in leg)) < 0.96:
+            return False
+    return True
+
+
 def crossed_pairs(positions: np.ndarray, skeleton: Skeleton) -> str | None:
     """Name two neighbouring pairs of joints of which one has left and right exchanged, as hips and knees; else None.
 

@@ -25,6 +25,7 @@ class BVH:
         values: (T, C) float64 channel values, joint by joint; rotations in degrees.
         frame_time: seconds per frame as stated in the file, which can be 0.
         end_sites: numbers of the joints that are end sites.
+        stated_frames: number of frames in the header, which can differ from T by one.
     """
 
     names: tuple[str, ...]
@@ -34,6 +35,7 @@ class BVH:
     values: np.ndarray
     frame_time: float
     end_sites: frozenset[int] = frozenset()
+    stated_frames: int | None = None
 
     @property
     def rest_positions(self) -> np.ndarray:

@@ -36,6 +36,7 @@ from .detection import (
     metres_per_unit,
     sides_agree,
     sort_joints,
+    starts_in_rest,
     to_y_up,
     unlike_a_body,
 )
@@ -147,12 +148,17 @@ def read_motion(path: str | os.PathLike, options: ReadingOptions, skeleton: str 
     scale = metres_per_unit(source["units"].value)
     _check_range(path, positions, scale)
     positions = to_y_up(positions * scale, source["up"].value)
+    if recording.features is None and finite[:12].all():
+        rest = None if recording.rest is None or match is None else scale * _rest(recording, match)
+        if starts_in_rest(positions, layout, rest):
+            positions, finite = positions[1:], finite[1:]
+            recording.problems.append(Problem("note", "frame 0 is the rest pose, not the motion, and is left out"))
     return Motion(
         np.ascontiguousarray(positions, dtype=np.float32),
         float(source["fps"].value),
         layout.name,
         source,
-        [*recording.problems, *_problems(positions, finite, layout, source)],
+        [*recording.problems, *_mapping_problems(match), *_problems(positions, finite, layout, source)],
         recording.features,
     )
 
@@ -214,9 +220,15 @@ def _facts(
     if options.up is not None:
         facts["up"] = Fact(options.up, "given")
     else:
-        rest = match.apply(recording.rest[None], recording.names)[0] if match and recording.rest is not None else None
+        rest = _rest(recording, match) if match and recording.rest is not None else None
         facts["up"] = recording.up or detect_up(clean, layout, rest, usually_y=match is None)
     return facts
+
+
+def _rest(recording: Recording, match: RigMatch) -> np.ndarray:
+    """Return the (J, 3) rest pose of the skeleton's joints in the file's unit."""
+    assert recording.rest is not None
+    return match.apply(recording.rest[None], recording.names)[0]
 
 
 def _known_facts(recording: Recording) -> dict[str, Fact]:
@@ -256,6 +268,13 @@ def _joints(
         remedy = f"use a model of {layout.name!r}, or retarget the motion"
         raise ValueError(f"{path}: got the {count} joints of {layout.name!r}, not those of {wanted.name!r}; {remedy}")
     return recording.positions, layout, None
+
+
+def _mapping_problems(match: RigMatch | None) -> Iterator[Problem]:
+    if match is not None:
+        for one, other in match.repeated:
+            message = f"{one} and {other} are both {match.sources[one][0]!r}"
+            yield Problem("warning", message, "name another source for one of them in the mapping")
 
 
 def _problems(

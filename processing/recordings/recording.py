@@ -14,7 +14,8 @@ from .detection import Fact
 class Problem:
     """A problem of a motion: its severity, a description with the value, and a remedy.
 
-    The severity is `error` (the motion cannot be used), `warning` (it may be wrong) or `note`.
+    The severity is `error` (the motion cannot be used), `warning` (it may be wrong) or `note`; a
+    note without a remedy states what was changed while reading.
     """
 
     severity: str

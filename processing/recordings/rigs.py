@@ -66,6 +66,13 @@ class RigMatch:
         """Joints that lie between two joints of the recording."""
         return [joint for joint, (first, second, _) in self.sources.items() if first != second]
 
+    @property
+    def repeated(self) -> list[tuple[str, str]]:
+        """Pairs of joints that have the same source."""
+        first: dict[Between, str] = {}
+        known = [(first.setdefault(source, joint), joint) for joint, source in self.sources.items()]
+        return [(one, other) for one, other in known if one != other]
+
     def apply(self, positions: np.ndarray, names: Sequence[str]) -> np.ndarray:
         """Compute (T, J, 3) positions of the skeleton from (T, N, 3) positions of `names`."""
         index = {name: place for place, name in enumerate(names)}
@@ -165,7 +172,10 @@ def match_rig(
         'smpl'
     """
     own, label = _own_sources(names, mapping, skeleton)
-    at_hand = dict(zip(plain(names), names, strict=True))
+    called: dict[str, list[str]] = {}
+    for short, name in zip(plain(names), names, strict=True):
+        called.setdefault(short, []).append(name)
+    at_hand = {short: same[0] for short, same in called.items()}
     rigs = [rig for rig in RIGS if skeleton in (None, rig.skeleton)]
     if isinstance(mapping, str) and mapping in RIG_NAMES:
         rigs = [rig for rig in rigs if rig.name == mapping]
@@ -179,7 +189,20 @@ def match_rig(
     missing = [joint for joint in rig.skeleton.joint_names if joint not in sources]
     if missing:
         _complain(rig, missing, names, forced=mapping == rig.name)
+    _refuse_several_bodies(called, {joint: source for joint, source in sources.items() if joint not in own})
     return RigMatch(label or rig.name, rig.skeleton, {joint: sources[joint] for joint in rig.skeleton.joint_names})
+
+
+def _refuse_several_bodies(called: Mapping[str, Sequence[str]], sources: Mapping[str, Between]) -> None:
+    """Raise a `ValueError` if several of the recording's names, `called` the same, stand for one joint."""
+    several = {same[0]: same for same in called.values() if len(same) > 1}
+    for joint, (first, second, _) in sources.items():
+        if (same := several.get(first) or several.get(second)) is not None:
+            shown = " and ".join(name[:_SHOWN] for name in same[:3])
+            raise ValueError(
+                f"{shown} all stand for {joint}; split the file into one per body, or name the joints of one in a "
+                f"mapping file (--mapping rig.json): {MAPPING_EXAMPLE}"
+            )
 
 
 def _is_marked(rig: Rig, names: Sequence[str], at_hand: Mapping[str, str]) -> bool:

@@ -10,8 +10,9 @@ from hypothesis.extra import numpy as arrays
 from moving_rigs import CMU, MIXAMO
 from scipy.spatial.transform import Rotation
 
-from lexmotion.processing.recordings.bvh import format_bvh, parse_bvh, read_bvh
+from lexmotion.processing.recordings.bvh import bvh_recording, format_bvh, parse_bvh, read_bvh
 from lexmotion.processing.recordings.kinematics import BVH
+from lexmotion.processing.recordings.options import ReadingOptions
 
 LINES = """HIERARCHY
 ROOT Hips
@@ -104,9 +105,10 @@ BROKEN = {
     "cut in the tree": ("\n".join(LINES[:8]), r"line 8\b.*'Left Leg'"),
     "cut before frames": ("\n".join(LINES[:16]), r"line 16\b.*'Frames: N'"),
     "no frames": ("\n".join(LINES[:18]), r"\b2\b.*\b0\b"),
-    "cut in the frames": ("\n".join(LINES[:19]), r"\b2\b.*\b1\b.*'Frames: 1'"),
+    "no frame of one": ("\n".join([*LINES[:16], "Frames: 1", LINES[17]]), r"\b1\b.*\b0\b"),
+    "cut in the frames": (text(l17="Frames: 4"), r"\b4\b.*\b2\b.*'Frames: 2'"),
     "cut in a frame": (text(l20="0 0 0 0"), r"line 20\b.*\b4\b.*\b9\b"),
-    "too many frames": (text(l17="Frames: 1"), r"\b1\b.*\b2\b.*'Frames: 2'"),
+    "too many frames": (text(l17="Frames: 1", l20=f"{LINES[19]}\n" * 2), r"\b1\b.*\b3\b.*'Frames: 3'"),
     "no number": (text(l19=LINES[18].replace("20", "2O")), r"line 19\b.*'2O'"),
     "nan": (text(l19=LINES[18].replace("20", "nan")), r"line 19\b.*\bnan\b"),
     "frame count": (text(l17="Frames: two"), r"line 17\b.*\b1\b.*'two'"),
@@ -128,6 +130,15 @@ BROKEN = {
     "channels of an end": (text(l12="CHANNELS 0"), r"line 12\b.*End Site.*channels"),
     "no channels": (text(l5="CHANNELS 0", l9=None), "channels"),
 }
+
+
+@pytest.mark.parametrize("stated", [1, 3])
+def test_one_frame_more_or_less_than_stated_is_a_notice(stated, tmp_path):
+    (tmp_path / "a.bvh").write_text(text(l17=f"Frames: {stated}"))
+    recording = bvh_recording(tmp_path / "a.bvh", ReadingOptions())
+    np.testing.assert_array_equal(recording.positions, parse_bvh(text()).positions())
+    (problem,) = recording.problems
+    assert problem.severity == "note" and f"{stated} frames" in problem.message and " 2," in problem.message
 
 
 @pytest.mark.parametrize(("content", "message"), BROKEN.values(), ids=list(BROKEN))

@@ -505,3 +505,66 @@ def test_a_start_without_an_end_is_the_rest(positions, tmp_path):
 def test_ids_that_name_one_file_twice_are_one(positions, tmp_path):
     (tmp_path / "ids.txt").write_text("\ufeffa ./a b//c")
     assert read_ids(tmp_path / "ids.txt") == ["a", "b/c"]
+
+
+# --- bodies and their first frame ---
+
+
+def test_two_bodies_under_one_root_are_refused(rig, tmp_path):
+    lines = MIXAMO.text(*rig[:2]).splitlines()
+    start = lines.index("MOTION")
+    body = "\n".join(lines[1:start]).replace("ROOT", "JOINT")
+    tree = "".join(body.replace("JOINT ", f"JOINT {name}:") + "\n" for name in "AB")
+    values = [f"0 0 0 {row} {row}" for row in lines[start + 3 :]]
+    stage = "HIERARCHY\nROOT Stage\n{\nOFFSET 0 0 0\nCHANNELS 3 Xposition Yposition Zposition\n"
+    path = write(tmp_path / "a.bvh", "\n".join([stage + tree + "}", *lines[start : start + 3], *values]))
+    with pytest.raises(ValueError, match=r"A:Hips and B:Hips.*pelvis.*--mapping"):
+        load_motion(path)
+    mapping = {joint: f"B:{name}" for joint, name in MIXAMO.joints.items()}
+    np.testing.assert_allclose(load_motion(path, mapping=mapping).positions, rig[2], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "joints", [("hip",), ("hip", "knee", "ankle", "foot"), ("shoulder", "elbow", "wrist"), ("knee",)]
+)
+def test_a_mapping_that_exchanges_sides_is_doubted(joints, rig, tmp_path):
+    path = write(tmp_path / "a.bvh", MIXAMO.text(*rig[:2]))
+    sides = {"left": "right", "right": "left"}
+    mapping = {f"{a}_{joint}": MIXAMO.joints[f"{b}_{joint}"] for joint in joints for a, b in sides.items()}
+    assert "exchanged" in warnings_of(load_motion(path, mapping=mapping)) and not warnings_of(load_motion(path))
+
+
+def test_one_joint_for_two_is_doubted(rig, tmp_path):
+    path = write(tmp_path / "a.bvh", MIXAMO.text(*rig[:2]))
+    told = warnings_of(load_motion(path, mapping={"spine2": "Spine"}))
+    assert "spine1 and spine2 are both 'Spine'" in told and "mapping" in told
+
+
+@pytest.mark.parametrize("kind", ["bvh", "npy"])
+def test_a_rest_pose_before_the_motion_is_left_out_and_told(kind, rig, tmp_path):
+    root, turns, expected = rig
+    text = MIXAMO.text(root, turns)
+    lines = text.splitlines()
+    zeros = " ".join(["0"] * len(lines[-1].split()))
+    lines[-41] = lines[-41]
+    lines[-42] = "Frames: 41"
+    with_rest = write(tmp_path / "a.bvh", "\n".join([*lines[:-40], zeros, *lines[-40:]]))
+    path = with_rest
+    if kind == "npy":
+        still = MIXAMO.expected(MIXAMO.world(root[:1] * 0, [turn[:1] * turn[:1].inv() for turn in turns]))
+        path = saved(tmp_path / "a.npy", np.concatenate([still.astype(np.float32), expected]))
+    motion = load_motion(path)
+    np.testing.assert_allclose(motion.positions, expected, atol=1e-6)
+    assert any("rest pose" in problem.message and problem.severity == "note" for problem in motion.problems)
+    write(tmp_path / "captions.csv", f"file,caption,split\n{path.name},walks,train\n")
+    folder = MotionFilesFolder(tmp_path, MOTION_FILES)
+    (record,) = folder.records("train")
+    assert record.num_frames == 40 and folder.skipped[0].reason == "changed while reading"
+
+
+def test_a_motion_that_starts_in_a_t_pose_is_kept(rig, tmp_path):
+    root, turns, expected = rig
+    still = MIXAMO.expected(MIXAMO.world(root[:1], [turn[:1] * turn[:1].inv() for turn in turns]))
+    weights = np.linspace(0, 1, 30)[:, None, None]
+    slow = still + weights * (expected[:1] - still)
+    assert len(load_motion(saved(tmp_path / "a.npy", np.concatenate([slow, expected]))).positions) == 70
