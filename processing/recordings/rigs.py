@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..skeletons import HUMANML3D, SKELETONS, Skeleton
+from .kinematics import END_SUFFIX
 
 Between = tuple[str, str, float]
 Source = str | Between
@@ -96,7 +97,25 @@ def _limbs(toe: tuple[str, ...]) -> dict[str, tuple[Source, ...]]:
 
 
 def _spine(spine1: Source, spine2: Source, spine3: Source, neck: Source = "neck") -> dict[str, tuple[Source, ...]]:
-    return {"spine1": (spine1,), "spine2": (spine2,), "spine3": (spine3,), "neck": (neck,), "head": ("head",)}
+    spine: dict[str, tuple[Source, ...]] = {"spine1": (spine1,), "spine2": (spine2,), "spine3": (spine3,)}
+    necks: tuple[Source, ...] = (neck, (spine3, "head", 0.5)) if isinstance(spine3, str) else (neck,)
+    return spine | {"neck": necks, "head": ("head",)}
+
+
+def _sided(pelvis: str, **words: str) -> dict[str, tuple[Source, ...]]:
+    """Return the pelvis and the limbs by their words, each of which has its side in full or as a letter."""
+    joints: dict[str, tuple[Source, ...]] = {"pelvis": tuple(pelvis.split())}
+    for joint, options in words.items():
+        for side in SIDES:
+            names = ([f"{side}{word}", f"{word}{side[0]}", f"{side[0]}{word}"] for word in options.split())
+            joints[f"{side}_{joint}"] = tuple(name for group in names for name in group)
+    return joints
+
+
+def _collars(collar: str, shoulder: str, pattern: str) -> dict[str, tuple[Source, ...]]:
+    """Return collars on the way to the arms, for rigs whose own are at the last spine joint."""
+    names = {side: [pattern.format(side=side, word=word, s=side[0]) for word in (collar, shoulder)] for side in SIDES}
+    return {f"{side}_collar": ((first, second, 0.4),) for side, (first, second) in names.items()}
 
 
 _TOES = ("toebase", "toe", "footend")
@@ -113,6 +132,36 @@ _CMU = (
     | {f"{side}_collar": ((f"{side}shoulder", f"{side}arm", 0.4),) for side in SIDES}
     | _spine("spine", ("spine", "spine1", 0.6), "spine1", "neck1")
 )
+# Unity's humanoid and Bandai-Namco.
+_UNITY = _sided(
+    "hips",
+    **{"hip": "upperleg", "knee": "lowerleg", "ankle": "foot", "foot": "toes toe toebase footend"},
+    **{"collar": "shoulder", "shoulder": "upperarm", "elbow": "lowerarm", "wrist": "hand"},
+)
+# 3ds Max's biped, Unreal's mannequin, iClone and Rigify.
+_THIGH = _sided(
+    "pelvis hip hips spine",
+    **{"hip": "thigh", "knee": "calf shin", "ankle": "foot", "foot": "toe0 toebase ball toe footend"},
+    **{"collar": "clavicle shoulder", "shoulder": "upperarm", "elbow": "forearm lowerarm", "wrist": "hand"},
+)
+# Daz and Poser.
+_DAZ = _sided(
+    "hip pelvis",
+    **{"hip": "thigh thighbend", "knee": "shin", "ankle": "foot", "foot": "toe footend"},
+    **{"shoulder": "shldr shldrbend", "elbow": "forearm forearmbend", "wrist": "hand"},
+) | _collars("collar", "shldr", "{s}{word}")
+# Joints named after the anatomy: Xsens, CMU's conversion for 3ds Max, and the first files of Biovision.
+_ANATOMY = _sided(
+    "hips",
+    **{"hip": "hip upleg", "knee": "knee lowleg", "ankle": "ankle foot", "foot": "toe toeend ankleend footend"},
+    **{"collar": "collar", "shoulder": "shoulder uparm", "elbow": "elbow lowarm", "wrist": "wrist hand"},
+)
+_CHESTS = (
+    _spine("chest", "chest2", "chest4"),
+    _spine("chest", "chest2", "lowerneck"),
+    _spine("chest", ("chest", "chest2", 0.6), "chest2"),
+    _spine("chest", ("chest", "neck", 0.35), ("chest", "neck", 0.5)),
+)
 _SHORT = {joint: joint.replace("left_", "l").replace("right_", "r") for joint in HUMANML3D.joint_names}
 _SMPL = {joint: tuple(name.replace("_", "") for name in (joint, short)) for joint, short in _SHORT.items()}
 _SMPL["pelvis"] = ("pelvis", "hips")
@@ -123,6 +172,30 @@ RIGS = (
     Rig("lafan1", _limbs(("toe",)) | _SPINES[1], marker="^lefttoe$"),
     *(Rig("motionbuilder", _MOTIONBUILDER | spine) for spine in _SPINES),
     Rig("smpl", _SMPL),
+    Rig("unity", _UNITY | _spine("spine", "chest", "upperchest")),
+    Rig("unity", _UNITY | _spine("spine", "spine2", "chest")),
+    Rig("unity", _UNITY | _spine("spine", ("spine", "chest", 0.5), "chest")),
+    Rig("unreal", _THIGH | _spine("spine01", "spine03", "spine05", "neck01"), marker="^spine_?05$"),
+    Rig("unreal", _THIGH | _spine("spine01", "spine02", "spine03", "neck01"), marker="^thigh_?l$"),
+    Rig("iclone", _THIGH | _spine("waist", "spine01", "spine02", "necktwist01"), marker="^cc_base_"),
+    *(Rig("biped", _THIGH | spine, marker=r"^bip0*\d") for spine in (*_SPINES[1:], _SPINES[0])),
+    Rig(
+        "rigify",
+        _THIGH | _spine("spine001", "spine002", "spine003", "spine004") | {"head": ("spine006", "head")},
+        marker="^spine001$",
+    ),
+    Rig("daz", _DAZ | _spine("abdomen", ("abdomen", "chest", 0.6), "chest"), marker="shldr"),
+    Rig(
+        "daz",
+        _DAZ | _spine("abdomenlower", ("abdomenlower", "chestlower", 0.6), "chestlower", "necklower"),
+        marker="shldr",
+    ),
+    Rig(
+        "3dsmax",
+        _ANATOMY | _CHESTS[2] | _collars("collar", "shoulder", "{side}{word}"),
+        marker="^(lowerback|lhipjoint)$",
+    ),
+    *(Rig("xsens", _ANATOMY | spine) for spine in _CHESTS),
     *(
         Rig(skeleton.name, {joint: (joint.replace("_", ""),) for joint in skeleton.joint_names}, skeleton=skeleton)
         for skeleton in SKELETONS.values()
@@ -131,20 +204,30 @@ RIGS = (
 )
 RIG_NAMES = tuple(dict.fromkeys(rig.name for rig in RIGS))
 
-_NAMESPACE = re.compile(r"^.*[:|]|^mixamorig\d*_?|^[mf]_avg_", re.IGNORECASE)
+_NAMESPACE = re.compile(r"^.*[:|]|^mixamorig\d*_?|^[mf]_avg_|^cc_base_|^bip0*\d+[ _]*|^(def|org)[-_.]", re.IGNORECASE)
+_END = re.compile(rf"(?P<name>.*?)(?P<end>({END_SUFFIX}\d*)?)", re.DOTALL)
+_NUMBER = re.compile(r"[_.]\d{2,4}$")
 
 
 def plain(names: Sequence[str]) -> list[str]:
-    """Return names without namespace, shared prefix, case and punctuation.
+    """Return names without namespace, shared prefix and suffix, numbers that all of them have, case and punctuation.
 
     Example:
         >>> plain(["mixamorig:Hips", "mixamorig:LeftUpLeg"]), plain(["Model_Hips", "Model_Left_Up_Leg"])
         (['hips', 'leftupleg'], ['hips', 'leftupleg'])
     """
-    bare = [_NAMESPACE.sub("", name) for name in names]
-    shared = os.path.commonprefix(bare)
-    shared = shared[: shared.rfind("_") + 1] if len(bare) > 1 else ""
-    return [re.sub("[^a-z0-9]", "", name[len(shared) :].lower()) for name in bare]
+    parts = [_END.fullmatch(_NAMESPACE.sub("", name)) for name in names]
+    bare = [part["name"] if part else name for part, name in zip(parts, names, strict=True)]
+    if len(bare) > 1:
+        shared = os.path.commonprefix(bare)
+        start = max(shared.rfind(mark) for mark in "_-. ") + 1
+        shared = os.path.commonprefix([name[start:][::-1] for name in bare])
+        end = max(shared.rfind(mark) for mark in "_-. ") + 1
+        bare = [name[start : len(name) - end] for name in bare]
+        if sum(_NUMBER.search(name) is not None for name in bare) >= 0.9 * len(bare):
+            bare = [_NUMBER.sub("", name) for name in bare]
+    ends = (part["end"] if part else "" for part in parts)
+    return [re.sub("[^a-z0-9]", "", (name + end).lower()) for name, end in zip(bare, ends, strict=True)]
 
 
 def match_rig(

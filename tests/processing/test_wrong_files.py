@@ -19,6 +19,7 @@ from lexmotion.processing.corpora.motion_files import MOTION_FILES, MotionFilesF
 from lexmotion.processing.motion_features import positions_to_features
 from lexmotion.processing.recordings.detection import JOINT_ORDERS
 from lexmotion.processing.recordings.inspection import inspect_motion
+from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.recordings.reading import load_motion
 from lexmotion.processing.skeletons import HUMANML3D
 
@@ -568,3 +569,142 @@ def test_a_motion_that_starts_in_a_t_pose_is_kept(rig, tmp_path):
     weights = np.linspace(0, 1, 30)[:, None, None]
     slow = still + weights * (expected[:1] - still)
     assert len(load_motion(saved(tmp_path / "a.npy", np.concatenate([slow, expected]))).positions) == 70
+
+
+# --- names ---
+
+LIMB = ("UpLeg", "Leg", "Foot", "ToeBase", "Shoulder", "Arm", "ForeArm", "Hand")
+# Pelvis, Spine, Spine1, Spine2, Neck, Head, then hip to toe and collar to hand; {s}, {S} and {side} are the side.
+NAMES = {
+    "unity": "Hips Spine Chest UpperChest Neck Head|{Side}UpperLeg {Side}LowerLeg {Side}Foot {Side}Toes "
+    "{Side}Shoulder {Side}UpperArm {Side}LowerArm {Side}Hand",
+    "unity Bandai": "Hips Spine Spine_2 Chest Neck Head|UpperLeg_{S} LowerLeg_{S} Foot_{S} Toes_{S} "
+    "Shoulder_{S} UpperArm_{S} LowerArm_{S} Hand_{S}",
+    "unreal": "pelvis spine_01 spine_02 spine_03 neck_01 head|thigh_{s} calf_{s} foot_{s} ball_{s} "
+    "clavicle_{s} upperarm_{s} lowerarm_{s} hand_{s}",
+    "iclone": "CC_Base_Hip CC_Base_Waist CC_Base_Spine01 CC_Base_Spine02 CC_Base_NeckTwist01 CC_Base_Head|"
+    "CC_Base_{S}_Thigh CC_Base_{S}_Calf CC_Base_{S}_Foot CC_Base_{S}_ToeBase "
+    "CC_Base_{S}_Clavicle CC_Base_{S}_Upperarm CC_Base_{S}_Forearm CC_Base_{S}_Hand",
+    "biped": "Bip01~Pelvis Bip01~Spine Bip01~Spine1 Bip01~Spine2 Bip01~Neck Bip01~Head|"
+    "Bip01~{S}~Thigh Bip01~{S}~Calf Bip01~{S}~Foot Bip01~{S}~Toe0 "
+    "Bip01~{S}~Clavicle Bip01~{S}~UpperArm Bip01~{S}~Forearm Bip01~{S}~Hand",
+    "rigify": "DEF-spine DEF-spine.001 DEF-spine.002 DEF-spine.003 DEF-spine.004 DEF-spine.006|"
+    "DEF-thigh.{S} DEF-shin.{S} DEF-foot.{S} DEF-toe.{S} "
+    "DEF-shoulder.{S} DEF-upper_arm.{S} DEF-forearm.{S} DEF-hand.{S}",
+    "xsens": "Hips Chest Chest2 Chest4 Neck Head|{Side}Hip {Side}Knee {Side}Ankle {Side}Toe "
+    "{Side}Collar {Side}Shoulder {Side}Elbow {Side}Wrist",
+    "xsens 3ds Max": "Hips Chest Chest2 LowerNeck Neck Head|{Side}Hip {Side}Knee {Side}Ankle {Side}Toe "
+    "{Side}Collar {Side}Shoulder {Side}Elbow {Side}Wrist",
+    "daz": "hip abdomen middle chest neck head|{s}Thigh {s}Shin {s}Foot {s}Toe {s}Collar {s}Shldr {s}ForeArm {s}Hand",
+    "xsens Biovision": "Hips Chest a b Neck Head|{Side}Hip {Side}LowLeg {Side}Foot {Side}Toe "
+    "{Side}Collar {Side}UpArm {Side}LowArm {Side}Hand",
+}
+DERIVED = {"daz": {"spine2", "left_collar", "right_collar"}, "xsens Biovision": {"spine2", "spine3"}}
+
+
+def named(text, names):
+    """A BVH text with the joints of Mixamo's rig renamed."""
+    middle, limbs = names.replace("{Side}", "{side}").split("|")
+    new = dict(zip(("Hips", "Spine", "Spine1", "Spine2", "Neck", "Head"), middle.split(), strict=True))
+    for side in ("Left", "Right"):
+        for old, word in zip(LIMB, limbs.split(), strict=True):
+            new[side + old] = word.format(side=side, S=side[0], s=side[0].lower())
+    lines = []
+    for line in text.splitlines():
+        kind, _, name = line.partition(" ")
+        lines.append(f"{kind} {new.get(name, name).replace('~', ' ')}" if kind in ("ROOT", "JOINT") else line)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("name", list(NAMES))
+def test_rigs_of_other_programs_are_read(name, rig, tmp_path):
+    path = write(tmp_path / "a.bvh", named(MIXAMO.text(*rig[:2]), NAMES[name]).replace("HeadTop_End", "crown"))
+    motion = load_motion(path)
+    assert motion.source["mapping"].value == name.split()[0] and not warnings_of(motion)
+    exact = [n for n, joint in enumerate(HUMANML3D.joint_names) if joint not in DERIVED.get(name, ())]
+    np.testing.assert_allclose(motion.positions[:, exact], rig[2][:, exact], atol=1e-6)
+    np.testing.assert_allclose(motion.positions, rig[2], atol=0.15)
+
+
+CHANGES = {
+    "DEF-": lambda name, number: f"DEF-{name}",
+    "_joint": lambda name, number: f"{name}_joint",
+    "prefix and suffix": lambda name, number: f"rig {name}-bone",
+    "numbers": lambda name, number: f"{name}_{number:02d}",
+    "copies": lambda name, number: f"{name}.001",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_common_prefixes_suffixes_and_numbers_are_ignored(change, rig, tmp_path):
+    text = MIXAMO.text(*rig[:2])
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        kind, _, name = line.partition(" ")
+        if kind in ("ROOT", "JOINT"):
+            lines[number] = f"{kind} {change(name, number)}"
+    motion = load_motion(write(tmp_path / "a.bvh", "\n".join(lines)))
+    np.testing.assert_allclose(motion.positions, rig[2], atol=1e-6)
+
+
+def test_a_missing_neck_lies_between_spine_and_head(rig, tmp_path):
+    motion = load_motion(write(tmp_path / "a.bvh", MIXAMO.text(*rig[:2]).replace("JOINT Neck", "JOINT Collar")))
+    assert "neck" in motion.source["mapping"].reason
+    spine, neck, head = (HUMANML3D.joint_names.index(name) for name in ("spine3", "neck", "head"))
+    np.testing.assert_allclose(motion.positions[:, neck], motion.positions[:, [spine, head]].mean(axis=1), atol=1e-6)
+
+
+# --- the shared cases and the real files, if they are at hand ---
+
+REFUSED = {
+    "axis_angle_66": "axis angles",
+    "body_pose_hmr_npz": "rotations of SMPL",
+    "body_without_size": "one place",
+    "inf_after_cast_bvh": "1e300",
+    "overflow_npy": "100 km",
+    "normalised_features": "normalised",
+    "npy_shape_overflow": "header",
+    "two_bodies_mixed": "A:Hips and B:Hips",
+    "mapping_deep_json": "rig.json",
+    "mapping_duplicate_key": "'left_hip' is named twice",
+}
+DOUBTED = {"mapping_swapped_hips": "exchanged", "frame_time_5e-324": "Frame Time"}
+READ = [
+    *("csv_decimal_comma", "csv_time_60fps_ms", "csv_time_seconds_header", "header_one_frame_long"),
+    *("header_one_frame_short", "lafan_order_npy", "no_neck", "prefix_DEF", "suffix_joint", "rig_bandai_names"),
+    *("rig_biped_names", "rig_cmu_3dsmax_names", "rig_iclone_names", "rig_unreal_names", "rig_xsens_names"),
+]
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
+@pytest.mark.parametrize("name", [*REFUSED, *DOUBTED, *READ])
+def test_shared_case(name):
+    mapping = CASES / name / "rig.json"
+    path = next((CASES / name).glob("m.*"))
+    inspection = inspect_motion(path, ReadingOptions(mapping=mapping if mapping.is_file() else None))
+    if name in REFUSED:
+        assert not inspection.usable and REFUSED[name] in str(inspection.problems[0])
+    elif name in DOUBTED:
+        assert DOUBTED[name] in warnings_of(inspection)
+    else:
+        assert inspection.usable
+        base = load_motion(CASES / "base.bvh").positions
+        if name.startswith(("rig", "prefix", "suffix")):
+            np.testing.assert_allclose(inspection.motion.positions, base, atol=1e-6)
+
+
+@pytest.mark.skipif(not TROUBLE.is_dir(), reason="the shared real files are not here")
+@pytest.mark.parametrize("name", ["bandai_namco", "cmu_3dsmax", "cmu_daz", "cmu_iclone"])
+def test_rig_of_a_real_file(name):
+    path = TROUBLE / f"{name}_rig.bvh"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not here")
+    mapped = load_motion(path, mapping=TROUBLE / "mappings" / f"{name}.json").positions
+    np.testing.assert_allclose(load_motion(path).positions, mapped, atol=1e-6)
+
+
+@pytest.mark.skipif(not TROUBLE.is_dir(), reason="the shared real files are not here")
+def test_rest_pose_of_a_real_file():
+    motion = load_motion(TROUBLE / "cmu_t_pose_first_frame.bvh")
+    assert any("rest pose" in problem.message for problem in motion.problems)
+    assert load_motion(TROUBLE / "mhad_480fps_ok.bvh").problems == []
