@@ -9,7 +9,10 @@ corpus.
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
-from transformers import AutoFeatureExtractor, AutoTokenizer
+from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
 
 from .lexical_head import LexicalHead, max_pooled_projection, saturate
 
@@ -29,6 +32,8 @@ except ImportError:  # models loaded as remote code need it only for encoding
     sparse = None
 
 PRECISIONS = ("auto", "fp32", "bf16")
+SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
+_VOCABULARIES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()  # size and hash of tokens
 CAPTION_WINDOW, MOTION_WINDOW = 1 << 14, 1 << 10  # inputs that are in memory and sorted by length together
 CPU_BATCH, ACCELERATOR_BATCH = 64, 512
 
@@ -140,12 +145,25 @@ class LinearMaps(TorchFunctionMode):
             return function(*map(self._cast, args), **(kwargs or {}))
 
 
+def tokenizer_hash(tokenizer: Any) -> str | None:
+    """Return the SHA-256 of a tokenizer's tokens in the order of their ids and of its special ids; None for others."""
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        return None
+    size, known = len(tokenizer), _VOCABULARIES.get(tokenizer)
+    if known is None or known[0] != size:
+        tokens = json.dumps(tokenizer.convert_ids_to_tokens(list(range(size))))
+        known = _VOCABULARIES[tokenizer] = (size, hashlib.sha256(tokens.encode()).hexdigest())
+    special = [getattr(tokenizer, f"{name}_token_id", None) for name in SPECIAL_TOKENS]
+    return hashlib.sha256(json.dumps([known[1], *special]).encode()).hexdigest()
+
+
 def _hashes(processor: Any) -> dict[str, str | None]:
-    """Return the hashes of the lexicon and statistics of a processor or one of its parts; None for missing ones."""
+    """Return the hashes of tokenizer, lexicon and statistics of a processor or its part; None for missing ones."""
     extractor, lexicon = getattr(processor, "feature_extractor", processor), getattr(processor, "lexicon", None)
     return {
         "lexicon_hash": getattr(lexicon, "hash", None),
         "statistics_hash": getattr(extractor, "statistics_hash", None),
+        "tokenizer_hash": tokenizer_hash(getattr(processor, "tokenizer", processor)),
     }
 
 
@@ -156,10 +174,11 @@ def _with_towers(config: Any) -> list[Any]:
 
 def bind_processor(model: nn.Module, processor: Any) -> None:
     """
-    Write the hashes of the processor's lexicon and statistics into a model's configurations, for [`check_processor`].
+    Write the hashes of the processor's tokenizer, lexicon and statistics into a model's configurations, for
+    [`check_processor`].
 
     Raises:
-        ValueError: if the active words of the model are not those of the lexicon.
+        ValueError: if the model was trained with another tokenizer, or its active words are not those of the lexicon.
     """
     hashes, lexicon = _hashes(processor), getattr(processor, "lexicon", None)
     if lexicon is not None:
@@ -170,34 +189,39 @@ def bind_processor(model: nn.Module, processor: Any) -> None:
                     f"the model's {head.active_ids.numel()} active words are not the {len(words)} of the lexicon; "
                     "start from a model trained with this corpus's processor"
                 )
-    for module in model.modules():
-        for config in _with_towers(getattr(module, "config", None)):
-            for name, value in hashes.items():
-                if hasattr(config, name) and value is not None:
-                    setattr(config, name, value)
+    configs = [config for module in model.modules() for config in _with_towers(getattr(module, "config", None))]
+    for config in configs:
+        _compare("tokenizer_hash", hashes["tokenizer_hash"], {getattr(config, "tokenizer_hash", None)})
+    for config in configs:
+        for name, value in hashes.items():
+            if hasattr(config, name) and value is not None:
+                setattr(config, name, value)
 
 
 def check_processor(config: Any, processor: Any) -> None:
     """
-    Check that a model was trained with the words and the normalization of a processor.
+    Check that a model was trained with the tokens, the words and the normalization of a processor.
 
     Args:
         config: configuration of the model; if it has no hashes, as in old checkpoints, every processor is accepted.
         processor: a `LexMotionProcessor`, or only its tokenizer or feature extractor.
 
     Raises:
-        ValueError: if the lexicon or the statistics differ.
+        ValueError: if the tokenizer, the lexicon or the statistics differ.
     """
     for name, found in _hashes(processor).items():
-        kept = (getattr(part, name, None) for part in _with_towers(config))
-        expected = {value for value in kept if value is not None}
-        if found is not None and expected and expected != {found}:
-            what = name.removesuffix("_hash")
-            trained = " and ".join(sorted(value[:12] for value in expected))
-            raise ValueError(
-                f"the processor's {what}: got hash {found[:12]} for a model trained with {trained}, so its vectors "
-                "would be wrong; load the processor saved with the model"
-            )
+        _compare(name, found, {getattr(part, name, None) for part in _with_towers(config)})
+
+
+def _compare(name: str, found: str | None, kept: set[str | None]) -> None:
+    expected = {value for value in kept if value is not None}
+    if found is not None and expected and expected != {found}:
+        what = name.removesuffix("_hash")
+        trained = " and ".join(sorted(value[:12] for value in expected))
+        raise ValueError(
+            f"the processor's {what}: got hash {found[:12]} for a model trained with {trained}, so its vectors "
+            "would be wrong; load the processor saved with the model"
+        )
 
 
 def longest_first(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
@@ -324,9 +348,13 @@ class _WithProcessor:
                     "processor=LexMotionProcessor.from_pretrained(...)"
                 )
             # If the model's own code was loaded from there, the user trusts it.
-            trusted = type(self).__module__.startswith("transformers_modules.")
-            parts[name] = auto_class.from_pretrained(self.name_or_path, trust_remote_code=trusted or None)
-            check_processor(self.config, parts[name])
+            trusted = type(self).__module__.startswith("transformers_modules.") or None
+            hashes = {key for config in _with_towers(self.config) for key, value in vars(config).items() if value}
+            if name == "tokenizer" and "lexicon_hash" in hashes and "tokenizer_hash" not in hashes:
+                auto_class = AutoProcessor  # an older model, whose tokenizer only the saved lexicon can identify
+            found = auto_class.from_pretrained(self.name_or_path, trust_remote_code=trusted)
+            check_processor(self.config, found)
+            parts[name] = getattr(found, name, found)
         return parts[name]
 
 

@@ -161,11 +161,14 @@ class LexMotionPreTrainedModel(PreTrainedModel):
 
         New words are active only if all words are (otherwise call `set_active_words`); removed words become inactive.
         """
+        size = self.get_input_embeddings().num_embeddings
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         for tower in self.modules():
             if isinstance(tower, LexMotionTextModel | LexMotionMotionModel):
                 head = tower.lexical_head
                 head.resize(embeddings.num_embeddings)
+                if isinstance(tower, LexMotionTextModel) and head.vocab_size != size:
+                    tower.config.tokenizer_hash = None
                 tower.config.vocab_size = head.vocab_size
                 if tower.config.num_active_words is not None:
                     tower.config.num_active_words = head.active_ids.numel()

@@ -115,6 +115,12 @@ def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable
     return decorate
 
 
+def without_given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values whose option is not on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in values}
+    return {name: value for name, value in values.items() if getattr(sources[name], "name", "") != "COMMANDLINE"}
+
+
 def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:
     """Parse `["a=1", "b=x=y"]` as `{"a": "1", "b": "x=y"}`; a missing `=` or a repeated name is an error."""
     parsed: dict[str, str] = {}
