@@ -23,6 +23,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
 from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
+from transformers.utils import logging
 
 from .lexical_head import LexicalHead, max_pooled_projection, saturate
 
@@ -31,7 +32,10 @@ try:
 except ImportError:  # models loaded as remote code need it only for encoding
     sparse = None
 
+logger = logging.get_logger(__name__)
+
 PRECISIONS = ("auto", "fp32", "bf16")
+NO_LIMIT = 1 << 30
 SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
 _VOCABULARIES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()  # size and hash of tokens
 CAPTION_WINDOW, MOTION_WINDOW = 1 << 14, 1 << 10  # inputs that are in memory and sorted by length together
@@ -189,6 +193,9 @@ def bind_processor(model: nn.Module, processor: Any) -> None:
                     f"the model's {head.active_ids.numel()} active words are not the {len(words)} of the lexicon; "
                     "start from a model trained with this corpus's processor"
                 )
+    tokenizer = getattr(processor, "tokenizer", None)
+    if hasattr(tokenizer, "model_max_length"):  # the processor truncates captions as the model does
+        tokenizer.model_max_length = min(tokenizer.model_max_length, text_positions(getattr(model, "config", None)))
     configs = [config for module in model.modules() for config in _with_towers(getattr(module, "config", None))]
     for config in configs:
         _compare("tokenizer_hash", hashes["tokenizer_hash"], {getattr(config, "tokenizer_hash", None)})
@@ -222,6 +229,25 @@ def _compare(name: str, found: str | None, kept: set[str | None]) -> None:
             f"the processor's {what}: got hash {found[:12]} for a model trained with {trained}, so its vectors "
             "would be wrong; load the processor saved with the model"
         )
+
+
+def text_positions(config: Any) -> int:
+    """Return the most tokens that the text encoder of a configuration takes; `NO_LIMIT` if it has no limit."""
+    encoders = (getattr(part, "encoder_config", None) for part in _with_towers(config))
+    return min((getattr(one, "max_position_embeddings", None) or NO_LIMIT for one in encoders), default=NO_LIMIT)
+
+
+def note_cut_captions(tokenizer: Any, captions: Sequence[str], ids: Sequence[Sequence[int]], limit: int) -> None:
+    """Warn if captions have more tokens than the `limit` that was kept of them as `ids`."""
+    full = [place for place, row in enumerate(ids) if len(row) >= limit]
+    if full:
+        counts = map(len, tokenizer([captions[place] for place in full], verbose=False)["input_ids"])
+        cut = [(place, count) for place, count in zip(full, counts, strict=True) if count > limit]
+        if cut:
+            logger.warning(
+                f"{len(cut)} of {len(captions)} captions are too long, and the model reads their first {limit} tokens "
+                f"(the longest has {max(count for _, count in cut)}): {captions[cut[0][0]][:60]!r} ...; shorten them"
+            )
 
 
 def longest_first(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
@@ -363,10 +389,10 @@ class TextEncodingMixin(_WithProcessor):
 
     def encode_text(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         processor: Any = None,
         batch_size: int | None = None,
-        max_length: int = 77,
+        max_length: int | None = None,
         precision: str = "auto",
         progress: bool = False,
     ) -> "sparse.csr_matrix":
@@ -374,10 +400,11 @@ class TextEncodingMixin(_WithProcessor):
         Encode captions as word vectors.
 
         Args:
-            texts: N captions.
+            texts: N captions, or one.
             processor: the model's `LexMotionProcessor` or its tokenizer; None loads the one saved with the weights.
             batch_size: captions per batch; None for 64 on a CPU, 512 elsewhere.
-            max_length: tokens read per caption.
+            max_length: tokens read per caption; None for as many as tower and tokenizer take. A warning names longer
+                captions.
             precision: of the matrix products: `"fp32"`, equal to `forward` up to the rounding of another batch;
                 `"bf16"`; or `"auto"`, bf16 if the processor is faster at it.
             progress: show a progress bar.
@@ -394,13 +421,18 @@ class TextEncodingMixin(_WithProcessor):
             sizes = f"got {len(tokenizer)} words for a model with {tower.config.vocab_size}"
             raise ValueError(f"tokenizer: {sizes}; pass the processor saved with this model")
 
+        texts = [texts] if isinstance(texts, str) else texts
+        limit = min(text_positions(tower.config), getattr(tokenizer, "model_max_length", NO_LIMIT))
+        limit = limit if max_length is None else min(limit, max_length)
+
         def inputs(window: slice):
             captions = list(texts[window])
             for place, caption in enumerate(captions):
                 if not caption.strip():
                     raise ValueError(f"caption {window.start + place} is empty; pass a text, or leave it out")
             only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
-            ids = tokenizer(captions, truncation=True, max_length=max_length, **only_ids)["input_ids"]
+            ids = tokenizer(captions, truncation=True, max_length=limit, **only_ids)["input_ids"]
+            note_cut_captions(tokenizer, captions, ids, limit)
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
 
             def collate(places: np.ndarray) -> dict[str, torch.Tensor]:
@@ -434,7 +466,8 @@ class MotionEncodingMixin(_WithProcessor):
         Encode motions as word vectors.
 
         Args:
-            motions: N arrays (T, J, 3) in metres or (T, 263 | 251); or a split of a prepared corpus, a
+            motions: N arrays (T, J, 3) in metres or (T, 263 | 251), or `Motion`s of `load_motion`; or one of them; or
+                a batch (N, T, J, 3) or (N, T, F); or a split of a prepared corpus, a
                 `datasets.Dataset` with the columns `motion` and `fps`, of which at most a thousand rows are in memory
                 at a time.
             fps: frame rate of all arrays, or one per array; None for the processor's own. Splits contain theirs.
@@ -457,6 +490,8 @@ class MotionEncodingMixin(_WithProcessor):
             if fps is not None:
                 raise ValueError(f"fps: got {fps} with a split, which contains its own; leave it out or pass arrays")
             motions = motions.select_columns(["motion", "fps"]).with_format("numpy")
+        else:
+            motions, fps = extractor.as_list(motions, fps)
         given = np.asarray(extractor.fps if fps is None else fps, dtype=np.float64)
         if given.ndim and len(given) != len(motions):
             raise ValueError(f"got {len(given)} fps for {len(motions)} motions; pass one number, or one per motion")

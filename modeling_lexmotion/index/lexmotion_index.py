@@ -19,7 +19,7 @@ from .engine import Books, Found, IndexEngine, Metadata, Query, Ranked, Rows
 from .folder import IndexFolder, check_free
 from .segments import PROCESSOR, SEGMENTS, State, Texts, merge_segments, metadata_line, open_state
 from .tables import made_here
-from .words import Words, canonical
+from .words import Words, canonical, is_one_motion
 
 logger = logging.getLogger(__name__)
 
@@ -470,7 +470,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         if isinstance(query, str) or (isinstance(query, list | tuple) and query and isinstance(query[0], str)):
             query, text = None, query
         if text is not None or motion is not None:
-            single = isinstance(text, str) or hasattr(motion, "ndim")
+            single = isinstance(text, str) or is_one_motion(motion)
             query = self.encode(text, motion, fps)
         elif query is None:
             single = True

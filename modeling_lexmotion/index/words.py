@@ -46,6 +46,11 @@ def canonical(vectors: Any, vocab_size: int | None = None) -> sparse.csr_matrix:
     return matrix
 
 
+def is_one_motion(motion: Any) -> bool:
+    """Return whether this is one motion, an array (T, J, 3) or (T, F) or a `Motion`, not several."""
+    return hasattr(motion, "model_input") or getattr(motion, "ndim", 0) == 2 or np.shape(motion)[2:] == (3,)
+
+
 class Words:
     """
     The vocabulary and query encoder of an index: its processor and its model.
@@ -126,8 +131,7 @@ class Words:
             raise ValueError("no model in this index; pass model=... when building or loading it, or search vectors")
         if text is not None:
             return self.model.encode_text([text] if isinstance(text, str) else list(text), self.processor)
-        motions = [motion] if hasattr(motion, "ndim") else list(motion)
-        return self.model.encode_motion(motions, fps, self.processor)
+        return self.model.encode_motion(motion, fps, self.processor)
 
     def query_of(self, words: Sequence[str | int]) -> sparse.csr_matrix:
         """Return a query (1, V) with weight 1 for each word."""
