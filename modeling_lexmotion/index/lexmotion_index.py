@@ -425,6 +425,8 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         """
         Encode queries with the index's model. Returns (N, V) CSR.
 
+        A warning names unknown words of a text; a text of unknown words alone has an empty row, which finds nothing.
+
         Args:
             text: one text or several.
             motion, fps: one array (T, J, 3) or (T, F) or several, and their frame rate in Hz.
@@ -433,6 +435,10 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             ValueError: if the index has no model, a text is empty, or not exactly one of text and motion is given.
         """
         return self._words.encode(text, motion, fps)
+
+    def notes(self, text: str) -> list[str]:
+        """Return remarks on a text query: its words that the model does not know, and whether it is too long."""
+        return self._words.notes(text)
 
     def search(
         self,
@@ -450,8 +456,9 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         Find the k items with the largest scores.
 
         Args:
-            query: a text or vector (V,), or several: a list of texts or a matrix (Q, V), sparse or dense. Without any
-                query, the words of `must` and `boost` are the query, each with weight 1.
+            query: a text or vector (V,), or several: a list of texts or a matrix (Q, V), sparse or dense. A text whose
+                words are all unknown finds nothing. Without any query, the words of `must` and `boost` are the query,
+                each with weight 1.
             k: maximum number of hits.
             text, motion, fps: instead of `query`, as in `encode`.
             must, must_not: words (texts or their numbers) that every hit contains, or that no hit contains; a word is

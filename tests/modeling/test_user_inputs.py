@@ -11,6 +11,7 @@ from tiny import text_config
 from lexmotion import LexMotionModel, LexMotionMotionConfig, LexMotionProcessor, LexMotionTextModel
 from lexmotion.encoding_lexmotion import bind_processor
 from lexmotion.evaluation.explain import explain
+from lexmotion.evaluation.search import ask
 from lexmotion.index.lexmotion_index import LexMotionIndex
 from lexmotion.processing.corpora.synthetic_motion import CHANNEL, CHANNELS, forward_kinematics
 from lexmotion.processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
@@ -158,3 +159,31 @@ def test_long_motions_are_cut_with_a_notice(model, processor, notices):
 def test_a_processor_is_printed_in_a_line(processor):
     for part in (processor, processor.feature_extractor):
         assert len(repr(part)) < 400 and "\n" not in repr(part) and "'positions'" in repr(part)
+
+
+@pytest.fixture
+def index(model, processor):
+    texts = ["a person walks forward", "a man jumps twice", "someone kicks with the left leg"]
+    return LexMotionIndex.build(model.encode_text(texts, processor), processor=processor, model=model)
+
+
+@pytest.mark.parametrize("text", ["xyzzy", "xyzzy qwfp", "日 ßü", "🙂 zz"])
+def test_a_query_of_unknown_words_finds_nothing_and_names_them(index, text, notices):
+    assert index.search(text) == []
+    assert index.search([text, "a man jumps"])[0] == [] and index.search([text, "a man jumps"])[1]
+    named = text.removeprefix("🙂 ").split()
+    assert all(repr(word) in notices.text for word in named) and "nothing is found" in notices.text
+    answer = ask(index, text)
+    assert answer.hits == [] and all(repr(word) in answer.to_dict()["notes"][0] for word in named)
+
+
+def test_unknown_words_beside_known_ones_are_named(index, notices):
+    assert index.search("a man jumps like a xyzzy")
+    assert "'xyzzy'" in notices.text and "jumps" not in notices.text.partition("unknown words")[2].partition(";")[0]
+    assert index.notes("a man cartwheels, kicks twice and is walking 360") == []
+    assert "202" in index.notes(LONG)[0] and str(POSITIONS) in index.notes(LONG)[0]
+
+
+def test_the_words_of_a_query_by_their_pieces(index):
+    known, unknown = index._words.read("Cartwheel, walksing jumpss kicks2 s é A qs 7 a")
+    assert (known, unknown) == (["Cartwheel", "walksing", "jumpss", "A", "a"], ["kicks2", "s", "é", "qs"])
