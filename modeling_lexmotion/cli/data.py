@@ -38,7 +38,7 @@ def prepare(
     options: PrepareOptions = PrepareOptions(),
     num_workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of processes. If unset, one per core. Example: --num-workers 8"),
+        typer.Option(help="Number of processes. If unset, one per core. Example: --num-workers 8"),
     ] = None,
     shard: Annotated[
         str | None,
@@ -46,7 +46,7 @@ def prepare(
     ] = None,
     merge_shards: Annotated[
         int | None,
-        typer.Option(min=1, help="Merge the N parts written with --shard. Example: --merge-shards 8"),
+        typer.Option(help="Merge the N parts written with --shard. Example: --merge-shards 8"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a folder with other content. Example: --overwrite")

@@ -92,7 +92,7 @@ def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable
     for name, (kind, example) in offered.items():
         text = " ".join(texts.get(name, "").split()) + " Repeatable." * (defaults[name] == ())
         text += f" Example: --{name.replace('_', '-')} {example}"
-        option = Annotated[kind, typer.Option(help=text, min=1 if kind is int else None)]  # type: ignore[valid-type]
+        option = Annotated[kind, typer.Option(help=text)]  # type: ignore[valid-type]
         default = defaults[name] or None  # empty sequences are not shown
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
 

@@ -11,6 +11,7 @@ from lexmotion import LexMotionModel, LexMotionMotionConfig, LexMotionTextConfig
 from lexmotion.cli import app
 from lexmotion.encoding_lexmotion import bind_processor, check_processor, tokenizer_hash
 from lexmotion.evaluation.loading import load_model
+from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.training import tasks
 from lexmotion.training.pipeline import train
@@ -155,3 +156,10 @@ def test_prepare_takes_them_from_the_recipe_and_the_training_accepts_the_corpus(
     options = json.loads((tmp_path / "out" / "report.json").read_text())["options"]
     assert (options["representation"], options["vocabulary_filter"]) == ("joint_angles", "words")
     assert (options["max_frames"], options["text_model"]) == (64, "own")
+
+
+def test_val_is_another_name_of_validation(prepared):
+    found = load_prepared(prepared, splits=["val", "test"])
+    assert set(found) == {"val", "test"} and found["val"]["id"] == load_prepared(prepared)["validation"]["id"]
+    with pytest.raises(ValueError, match="'vali'.*validation"):
+        load_prepared(prepared, splits=["vali"])
