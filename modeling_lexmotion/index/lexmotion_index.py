@@ -102,6 +102,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
     def __init__(self, folder: IndexFolder, engine: IndexEngine, model: Any = None, processor: Any = None):
         self.folder, self.engine = folder.path, engine
         self.place, self._words = folder, Words(folder, engine, model, processor)
+        self.notes = self._words.notes  # text of a query -> remarks: its unknown words, and whether it is too long
 
     @classmethod
     def build(
@@ -435,10 +436,6 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             ValueError: if the index has no model, a text is empty, or not exactly one of text and motion is given.
         """
         return self._words.encode(text, motion, fps)
-
-    def notes(self, text: str) -> list[str]:
-        """Return remarks on a text query: its words that the model does not know, and whether it is too long."""
-        return self._words.notes(text)
 
     def search(
         self,
