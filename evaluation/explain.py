@@ -110,7 +110,7 @@ def explain(
     if text is not None:
         if not text.strip():
             raise ValueError("text: the caption is empty; omit --text to see only the motion's words")
-        tokens = processor.tokenizer([text], return_tensors="pt", truncation=True).to(model.device)
+        tokens = processor(text=[text], return_tensors="pt").to(model.device)
         caption = model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
         z_t = caption.text_embeds[0].float().cpu()
         score = float(torch.nn.functional.cosine_similarity(z_m, z_t, dim=0))

@@ -186,6 +186,7 @@ class Answer:
         vector: the query, (1, V) CSR; None if the words of the conditions were the query.
         words: words of the query with their weights, heaviest first.
         hits: best first.
+        notes: remarks on the query, such as its unknown words.
     """
 
     title: str
@@ -193,6 +194,7 @@ class Answer:
     vector: sparse.csr_matrix | None
     words: list[tuple[str, float]]
     hits: list[Hit]
+    notes: list[str] = field(default_factory=list)
 
     def described(self) -> str:
         """Describe the conditions: `10 best, must have kick, must not have right, left x 2`."""
@@ -202,8 +204,13 @@ class Answer:
         return ", ".join([*parts, *(f"{word} x {factor:g}" for word, factor in self.conditions["boost"].items())])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return title, conditions and hits, JSON-safe."""
-        return {"query": self.title, **self.conditions, "hits": [hit.to_dict() for hit in self.hits]}
+        """Return title, conditions, notes and hits, JSON-safe."""
+        return {
+            "query": self.title,
+            **self.conditions,
+            "notes": self.notes,
+            "hits": [hit.to_dict() for hit in self.hits],
+        }
 
 
 def ask(
@@ -233,7 +240,8 @@ def ask(
         return Answer(title or " ".join(dict.fromkeys([*must, *(boost or {})])), conditions, None, [], hits)
     vector = index.encode(text=text, motion=motion, fps=fps)
     hits = index.search(vector, k, must=must, must_not=must_not, boost=boost)[0]
-    return Answer(title or text or "motion", conditions, vector, index.words_of(vector), hits)
+    notes = [] if text is None else index.notes(text)
+    return Answer(title or text or "motion", conditions, vector, index.words_of(vector), hits, notes)
 
 
 def _joined(parts: Sequence[CorpusItems]) -> CorpusItems:

@@ -37,7 +37,8 @@ class LexMotionTextConfig(PreTrainedConfig):
         top_k: number of largest words to keep per vector; None for all.
         min_words: minimum number of words above zero; the scores of vectors with fewer are raised until they have it.
         num_decoder_layers: depth of the weak decoder of LexMLM (2 in LexMAE and LexLIP).
-        lexicon_hash: hash of the lexicon of the training; processors with another lexicon are refused.
+        lexicon_hash, tokenizer_hash: hashes of the lexicon and the tokenizer of the training; processors with others
+            are refused.
     """
 
     model_type = "lexmotion_text"
@@ -51,6 +52,7 @@ class LexMotionTextConfig(PreTrainedConfig):
     min_words: int = 0
     num_decoder_layers: int = 2
     lexicon_hash: str | None = None
+    tokenizer_hash: str | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):

@@ -9,7 +9,10 @@ corpus.
 
 import contextlib
 import functools
+import hashlib
+import json
 import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from tqdm.auto import tqdm
-from transformers import AutoFeatureExtractor, AutoTokenizer
+from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
+from transformers.utils import logging
 
 from .lexical_head import LexicalHead, max_pooled_projection, saturate
 
@@ -28,7 +32,12 @@ try:
 except ImportError:  # models loaded as remote code need it only for encoding
     sparse = None
 
+logger = logging.get_logger(__name__)
+
 PRECISIONS = ("auto", "fp32", "bf16")
+NO_LIMIT = 1 << 30
+SPECIAL_TOKENS = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
+_VOCABULARIES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()  # size and hash of tokens
 CAPTION_WINDOW, MOTION_WINDOW = 1 << 14, 1 << 10  # inputs that are in memory and sorted by length together
 CPU_BATCH, ACCELERATOR_BATCH = 64, 512
 
@@ -140,12 +149,25 @@ class LinearMaps(TorchFunctionMode):
             return function(*map(self._cast, args), **(kwargs or {}))
 
 
+def tokenizer_hash(tokenizer: Any) -> str | None:
+    """Return the SHA-256 of a tokenizer's tokens in the order of their ids and of its special ids; None for others."""
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        return None
+    size, known = len(tokenizer), _VOCABULARIES.get(tokenizer)
+    if known is None or known[0] != size:
+        tokens = json.dumps(tokenizer.convert_ids_to_tokens(list(range(size))))
+        known = _VOCABULARIES[tokenizer] = (size, hashlib.sha256(tokens.encode()).hexdigest())
+    special = [getattr(tokenizer, f"{name}_token_id", None) for name in SPECIAL_TOKENS]
+    return hashlib.sha256(json.dumps([known[1], *special]).encode()).hexdigest()
+
+
 def _hashes(processor: Any) -> dict[str, str | None]:
-    """Return the hashes of the lexicon and statistics of a processor or one of its parts; None for missing ones."""
+    """Return the hashes of tokenizer, lexicon and statistics of a processor or its part; None for missing ones."""
     extractor, lexicon = getattr(processor, "feature_extractor", processor), getattr(processor, "lexicon", None)
     return {
         "lexicon_hash": getattr(lexicon, "hash", None),
         "statistics_hash": getattr(extractor, "statistics_hash", None),
+        "tokenizer_hash": tokenizer_hash(getattr(processor, "tokenizer", processor)),
     }
 
 
@@ -156,10 +178,11 @@ def _with_towers(config: Any) -> list[Any]:
 
 def bind_processor(model: nn.Module, processor: Any) -> None:
     """
-    Write the hashes of the processor's lexicon and statistics into a model's configurations, for [`check_processor`].
+    Write the hashes of the processor's tokenizer, lexicon and statistics into a model's configurations, for
+    [`check_processor`].
 
     Raises:
-        ValueError: if the active words of the model are not those of the lexicon.
+        ValueError: if the model was trained with another tokenizer, or its active words are not those of the lexicon.
     """
     hashes, lexicon = _hashes(processor), getattr(processor, "lexicon", None)
     if lexicon is not None:
@@ -170,33 +193,60 @@ def bind_processor(model: nn.Module, processor: Any) -> None:
                     f"the model's {head.active_ids.numel()} active words are not the {len(words)} of the lexicon; "
                     "start from a model trained with this corpus's processor"
                 )
-    for module in model.modules():
-        for config in _with_towers(getattr(module, "config", None)):
-            for name, value in hashes.items():
-                if hasattr(config, name) and value is not None:
-                    setattr(config, name, value)
+    tokenizer = getattr(processor, "tokenizer", None)
+    if hasattr(tokenizer, "model_max_length"):  # the processor truncates captions as the model does
+        tokenizer.model_max_length = min(tokenizer.model_max_length, text_positions(getattr(model, "config", None)))
+    configs = [config for module in model.modules() for config in _with_towers(getattr(module, "config", None))]
+    for config in configs:
+        _compare("tokenizer_hash", hashes["tokenizer_hash"], {getattr(config, "tokenizer_hash", None)})
+    for config in configs:
+        for name, value in hashes.items():
+            if hasattr(config, name) and value is not None:
+                setattr(config, name, value)
 
 
 def check_processor(config: Any, processor: Any) -> None:
     """
-    Check that a model was trained with the words and the normalization of a processor.
+    Check that a model was trained with the tokens, the words and the normalization of a processor.
 
     Args:
         config: configuration of the model; if it has no hashes, as in old checkpoints, every processor is accepted.
         processor: a `LexMotionProcessor`, or only its tokenizer or feature extractor.
 
     Raises:
-        ValueError: if the lexicon or the statistics differ.
+        ValueError: if the tokenizer, the lexicon or the statistics differ.
     """
     for name, found in _hashes(processor).items():
-        kept = (getattr(part, name, None) for part in _with_towers(config))
-        expected = {value for value in kept if value is not None}
-        if found is not None and expected and expected != {found}:
-            what = name.removesuffix("_hash")
-            trained = " and ".join(sorted(value[:12] for value in expected))
-            raise ValueError(
-                f"the processor's {what}: got hash {found[:12]} for a model trained with {trained}, so its vectors "
-                "would be wrong; load the processor saved with the model"
+        _compare(name, found, {getattr(part, name, None) for part in _with_towers(config)})
+
+
+def _compare(name: str, found: str | None, kept: set[str | None]) -> None:
+    expected = {value for value in kept if value is not None}
+    if found is not None and expected and expected != {found}:
+        what = name.removesuffix("_hash")
+        trained = " and ".join(sorted(value[:12] for value in expected))
+        raise ValueError(
+            f"the processor's {what}: got hash {found[:12]} for a model trained with {trained}, so its vectors "
+            "would be wrong; load the processor saved with the model"
+        )
+
+
+def text_positions(config: Any) -> int:
+    """Return the most tokens that the text encoder of a configuration takes; `NO_LIMIT` if it has no limit."""
+    encoders = (getattr(part, "encoder_config", None) for part in _with_towers(config))
+    return min((getattr(one, "max_position_embeddings", None) or NO_LIMIT for one in encoders), default=NO_LIMIT)
+
+
+def note_cut_captions(tokenizer: Any, captions: Sequence[str], ids: Sequence[Sequence[int]], limit: int) -> None:
+    """Warn if captions have more tokens than the `limit` that was kept of them as `ids`."""
+    full = [place for place, row in enumerate(ids) if len(row) >= limit]
+    if full:
+        counts = map(len, tokenizer([captions[place] for place in full], verbose=False)["input_ids"])
+        cut = [(place, count) for place, count in zip(full, counts, strict=True) if count > limit]
+        if cut:
+            logger.warning(
+                f"{len(cut)} of {len(captions)} captions are too long, and the model reads their first {limit} tokens "
+                f"(the longest has {max(count for _, count in cut)}): {captions[cut[0][0]][:60]!r} ...; shorten them"
             )
 
 
@@ -324,9 +374,13 @@ class _WithProcessor:
                     "processor=LexMotionProcessor.from_pretrained(...)"
                 )
             # If the model's own code was loaded from there, the user trusts it.
-            trusted = type(self).__module__.startswith("transformers_modules.")
-            parts[name] = auto_class.from_pretrained(self.name_or_path, trust_remote_code=trusted or None)
-            check_processor(self.config, parts[name])
+            trusted = type(self).__module__.startswith("transformers_modules.") or None
+            hashes = {key for config in _with_towers(self.config) for key, value in vars(config).items() if value}
+            if name == "tokenizer" and "lexicon_hash" in hashes and "tokenizer_hash" not in hashes:
+                auto_class = AutoProcessor  # an older model, whose tokenizer only the saved lexicon can identify
+            found = auto_class.from_pretrained(self.name_or_path, trust_remote_code=trusted)
+            check_processor(self.config, found)
+            parts[name] = getattr(found, name, found)
         return parts[name]
 
 
@@ -335,10 +389,10 @@ class TextEncodingMixin(_WithProcessor):
 
     def encode_text(
         self,
-        texts: Sequence[str],
+        texts: str | Sequence[str],
         processor: Any = None,
         batch_size: int | None = None,
-        max_length: int = 77,
+        max_length: int | None = None,
         precision: str = "auto",
         progress: bool = False,
     ) -> "sparse.csr_matrix":
@@ -346,10 +400,11 @@ class TextEncodingMixin(_WithProcessor):
         Encode captions as word vectors.
 
         Args:
-            texts: N captions.
+            texts: N captions, or one.
             processor: the model's `LexMotionProcessor` or its tokenizer; None loads the one saved with the weights.
             batch_size: captions per batch; None for 64 on a CPU, 512 elsewhere.
-            max_length: tokens read per caption.
+            max_length: tokens read per caption; None for as many as tower and tokenizer take. A warning names longer
+                captions.
             precision: of the matrix products: `"fp32"`, equal to `forward` up to the rounding of another batch;
                 `"bf16"`; or `"auto"`, bf16 if the processor is faster at it.
             progress: show a progress bar.
@@ -366,13 +421,18 @@ class TextEncodingMixin(_WithProcessor):
             sizes = f"got {len(tokenizer)} words for a model with {tower.config.vocab_size}"
             raise ValueError(f"tokenizer: {sizes}; pass the processor saved with this model")
 
+        texts = [texts] if isinstance(texts, str) else texts
+        limit = min(text_positions(tower.config), getattr(tokenizer, "model_max_length", NO_LIMIT))
+        limit = limit if max_length is None else min(limit, max_length)
+
         def inputs(window: slice):
             captions = list(texts[window])
             for place, caption in enumerate(captions):
                 if not caption.strip():
                     raise ValueError(f"caption {window.start + place} is empty; pass a text, or leave it out")
             only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
-            ids = tokenizer(captions, truncation=True, max_length=max_length, **only_ids)["input_ids"]
+            ids = tokenizer(captions, truncation=True, max_length=limit, **only_ids)["input_ids"]
+            note_cut_captions(tokenizer, captions, ids, limit)
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
 
             def collate(places: np.ndarray) -> dict[str, torch.Tensor]:
@@ -406,7 +466,8 @@ class MotionEncodingMixin(_WithProcessor):
         Encode motions as word vectors.
 
         Args:
-            motions: N arrays (T, J, 3) in metres or (T, 263 | 251); or a split of a prepared corpus, a
+            motions: N arrays (T, J, 3) in metres or (T, 263 | 251), or `Motion`s of `load_motion`; or one of them; or
+                a batch (N, T, J, 3) or (N, T, F); or a split of a prepared corpus, a
                 `datasets.Dataset` with the columns `motion` and `fps`, of which at most a thousand rows are in memory
                 at a time.
             fps: frame rate of all arrays, or one per array; None for the processor's own. Splits contain theirs.
@@ -429,6 +490,8 @@ class MotionEncodingMixin(_WithProcessor):
             if fps is not None:
                 raise ValueError(f"fps: got {fps} with a split, which contains its own; leave it out or pass arrays")
             motions = motions.select_columns(["motion", "fps"]).with_format("numpy")
+        else:
+            motions, fps = extractor.as_list(motions, fps)
         given = np.asarray(extractor.fps if fps is None else fps, dtype=np.float64)
         if given.ndim and len(given) != len(motions):
             raise ValueError(f"got {len(given)} fps for {len(motions)} motions; pass one number, or one per motion")

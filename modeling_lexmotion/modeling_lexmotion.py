@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
-from .encoding_lexmotion import MotionEncodingMixin, TextEncodingMixin
+from .encoding_lexmotion import MotionEncodingMixin, TextEncodingMixin, text_positions
 from .layers_lexmotion import (
     GridPositions,
     LexMotionAttention,
@@ -161,11 +161,14 @@ class LexMotionPreTrainedModel(PreTrainedModel):
 
         New words are active only if all words are (otherwise call `set_active_words`); removed words become inactive.
         """
+        size = self.get_input_embeddings().num_embeddings
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         for tower in self.modules():
             if isinstance(tower, LexMotionTextModel | LexMotionMotionModel):
                 head = tower.lexical_head
                 head.resize(embeddings.num_embeddings)
+                if isinstance(tower, LexMotionTextModel) and head.vocab_size != size:
+                    tower.config.tokenizer_hash = None
                 tower.config.vocab_size = head.vocab_size
                 if tower.config.num_active_words is not None:
                     tower.config.num_active_words = head.active_ids.numel()
@@ -277,6 +280,20 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             model.set_active_words(active_ids)
         return model
 
+    def _cut(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut captions (B, L) to the positions of the encoder, keeping the end token, as tokenizers do."""
+        limit, lengths = text_positions(self.config), attention_mask.sum(dim=1, keepdim=True)
+        longest = int(lengths.max())
+        if longest > limit:
+            logger.warning(
+                f"captions are too long, and the model reads their first {limit} tokens (the longest has {longest}); "
+                "shorten them"
+            )
+        ends = input_ids.gather(1, (lengths - 1).clamp(min=0))
+        input_ids, attention_mask = input_ids[:, :limit].clone(), attention_mask[:, :limit]
+        input_ids[:, -1:] = torch.where(lengths > limit, ends, input_ids[:, -1:])
+        return input_ids, attention_mask
+
     @can_return_tuple
     def forward(
         self,
@@ -303,6 +320,8 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         given = input_ids if input_ids is not None else inputs_embeds
         if attention_mask is None:
             attention_mask = torch.ones(given.shape[:2], dtype=torch.int64, device=given.device)
+        if input_ids is not None and input_ids.shape[1] > text_positions(self.config):
+            input_ids, attention_mask = self._cut(input_ids, attention_mask)
         wants_layers, wants_attentions = output_hidden_states, output_attentions
         if wants_layers is None:
             wants_layers = self.config.output_hidden_states or self.encoder.config.output_hidden_states

@@ -185,6 +185,11 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         if min(self.std) <= 0:
             raise ValueError(f"std: got {min(self.std)}; pass positive numbers, 1 for constant features")
 
+    def __repr__(self) -> str:
+        fitted = "fitted" if self.is_fitted else "not fitted"
+        size = f"{self.representation!r}, skeleton={self.skeleton!r}, fps={self.fps:g}, max_frames={self.max_frames}"
+        return f"{type(self).__name__}({size}, {fitted})"
+
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()
         output["statistics_hash"] = self.statistics_hash
@@ -207,12 +212,14 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
 
         Args:
             motion: joint positions (T, J, 3), also flattened (T, 3 J), or published features (T, 263 | 251), as numpy,
-                torch or nested lists; or a list of these, or a batch (B, T, J, 3) or (B, T, F).
-            fps: frames per second of the motions, one number or one per motion; None uses that of the extractor.
+                torch or nested lists, or a `Motion` of `load_motion`; or a list of these, a ragged batch of
+                `datasets`, or a batch (B, T, J, 3) or (B, T, F).
+            fps: frames per second of the motions, one number or one per motion; None uses that of a `Motion`, or of
+                the extractor.
             return_tensors: `"pt"`, `"np"`, or None for lists of arrays.
             padding: `True` or `"longest"`: to the longest motion; `"max_length"`: to `max_frames`; `False`: none.
-            truncation: part to keep of motions longer than `max_frames`, `"start"` (or `True`) or `"center"`; `False`
-                makes them an error.
+            truncation: part to keep of motions longer than `max_frames`, `"start"` (or `True`) or `"center"`, with a
+                warning; `False` makes them an error.
             kind: `"positions"` or `"features"`; None infers it from the shape.
             max_frames: maximum number of frames for this call; None uses that of the extractor.
             pad_to_multiple_of: round the padded length up to a multiple of this, for example the model's window.
@@ -225,6 +232,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             ValueError: if a motion has a wrong shape or joint count, NaN or infinity (the message names the frame), is
                 too short or, without truncation, too long, or if an fps is not a positive number.
         """
+        motion, fps = _opened(motion, fps)
         motions = self._split(motion, kind)
         rates = self._rates(fps, len(motions))
         if not self.is_fitted:
@@ -239,9 +247,31 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             self._prepare(index, values, values_kind, rate, truncation, limit)
             for index, ((values, values_kind), rate) in enumerate(zip(motions, rates, strict=True))
         ]
+        if truncation:
+            self._note_cut_motions(motions, rates, limit)
         values, lengths = self._assemble(prepared)
         values = self._normalize(values, lengths)
         return self._pad(values, lengths, return_tensors, padding, limit, pad_to_multiple_of)
+
+    def as_list(self, motions: Any, fps: Any = None) -> tuple[Any, Any]:
+        """Return one motion or several, in any form that a call takes, as a sequence, and their frame rates."""
+        motions, fps = _opened(motions, fps)
+        if isinstance(motions, np.ndarray | torch.Tensor) and not _is_batch(motions):
+            return [motions], fps
+        return motions, fps
+
+    def _note_cut_motions(
+        self, motions: Sequence[tuple[torch.Tensor, str]], rates: Sequence[float], limit: int
+    ) -> None:
+        """Warn if motions last longer than `limit` frames."""
+        lost = self._lost_frames
+        seconds = [len(values) / rate for (values, _), rate in zip(motions, rates, strict=True)]
+        cut = [length for length in seconds if length * self.fps > limit + lost + 1]
+        if cut:
+            logger.warning(
+                f"{len(cut)} of {len(motions)} motions are longer than the model takes (the longest lasts "
+                f"{max(cut):.1f} s), and only {limit / self.fps:.1f} s are read; pass shorter parts of them"
+            )
 
     def _split(self, motion: Any, kind: str | None) -> list[tuple[torch.Tensor, str]]:
         """Return each motion as a float32 tensor, (T, J, 3) positions or (T, F) features, with its kind."""
@@ -251,9 +281,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(f"motion: got {type(motion).__name__}; pass an array, a tensor or a list of them")
         if isinstance(motion, (np.ndarray, torch.Tensor)):
             array = _to_tensor(motion, "motion")
-            dims = array.ndim
-            many = dims == 4 or (dims == 3 and array.shape[-1] != 3)
-            items = list(array) if many else [array]
+            items = list(array) if _is_batch(array) else [array]
         else:
             items = [_to_tensor(item, f"motion {index}") for index, item in enumerate(motion)]
             if not items:
@@ -568,6 +596,24 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return features_to_positions(values, self._layout) * self._layout.metres_per_unit
 
 
+def _is_batch(array: Any) -> bool:
+    """Return whether an array is a batch (B, T, J, 3) or (B, T, F), not one motion."""
+    return array.ndim == 4 or (array.ndim == 3 and array.shape[-1] != 3)
+
+
+def _opened(motion: Any, fps: Any) -> tuple[Any, Any]:
+    """Replace a `Motion` of `load_motion`, or a list of them, by positions and rates, a ragged array by a list."""
+    if isinstance(motion, np.ndarray) and motion.dtype == object and motion.ndim == 1:
+        motion = list(motion)
+    is_one = hasattr(motion, "model_input")
+    loaded = [motion] if is_one else motion
+    if not (isinstance(loaded, list | tuple) and loaded and all(hasattr(item, "model_input") for item in loaded)):
+        return motion, fps
+    if fps is None and all(item.fps_is_known for item in loaded):
+        fps = [item.fps for item in loaded]
+    return [item.model_input for item in loaded], fps
+
+
 def _check_fps(fps: Any) -> float:
     if isinstance(fps, (bool, np.bool_)) or not isinstance(fps, (int, float, np.integer, np.floating)):
         raise ValueError(f"fps: got {fps!r}; pass a positive number of frames per second")
@@ -587,6 +633,8 @@ def _to_tensor(values: Any, name: str) -> torch.Tensor:
     if not isinstance(values, torch.Tensor):
         try:
             array = np.asarray(values)
+            if array.dtype == object:  # rows of equal length in a ragged array of `datasets`
+                array = np.asarray([np.asarray(row.tolist() if hasattr(row, "tolist") else row) for row in array])
         except ValueError as error:
             raise ValueError(f"{name}: got a ragged list ({error}); pass frames of equal shape") from error
         if array.dtype.kind not in "fiu":

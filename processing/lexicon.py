@@ -42,6 +42,7 @@ MOTION_WORD_MAX_SHARE = 0.5
 CHUNK_CAPTIONS = 4096
 CACHED_CAPTIONS = 1 << 17
 
+WORD_STARTS = ("\u0120", "\u2581")
 _UNUSED = re.compile(r"\[unused\d+\]")
 _LETTER = re.compile("[A-Za-z]")
 
@@ -73,8 +74,8 @@ def _is_word(token: str) -> bool:
 class Lexicon:
     """Immutable lexicon with the properties of every dimension of the vocabulary space.
 
-    Build it with [`Lexicon.from_corpus`]. Ids are the V ids of a WordPiece tokenizer (BERT family). A document is one
-    caption.
+    Build it with [`Lexicon.from_corpus`]. Ids are the V ids of a WordPiece (BERT family), byte-level BPE or
+    sentencepiece tokenizer. A document is one caption.
 
     Args:
         tokenizer: tokenizer of the ids.
@@ -121,11 +122,15 @@ class Lexicon:
         self.num_documents = int(num_documents)
         self.document_frequency = np.asarray(document_frequency, dtype=np.int64).copy()
         vocab_size = len(self.document_frequency)
-        self._tokens = _vocabulary(tokenizer, vocab_size)
+        entries = _vocabulary(tokenizer, vocab_size)
+        self._vocabulary_hash = _vocabulary_hash(entries)
+        self._tokens = _word_pieces(entries)
         self.idf = (np.log((1 + self.num_documents) / (1 + self.document_frequency)) + 1).astype(np.float32)
-        self.special = _special_mask(tokenizer, self._tokens)
+        self.special = _special_mask(tokenizer, entries)
         self.subword = np.fromiter((token.startswith("##") for token in self._tokens), bool, vocab_size)
-        self.stop_word = np.fromiter((token.lower() in STOP_WORDS for token in self._tokens), bool, vocab_size)
+        # Without WordPiece, the first word of a text may have no mark of a beginning, like a continuation.
+        words = self._tokens if self._tokens is entries else [token.removeprefix("##") for token in self._tokens]
+        self.stop_word = np.fromiter((token.lower() in STOP_WORDS for token in words), bool, vocab_size)
         self.active_ids = np.unique(np.asarray(active_ids, dtype=np.int64))
         if not len(self.active_ids):
             raise ValueError(
@@ -163,7 +168,7 @@ class Lexicon:
 
         Args:
             captions: iterable of captions, read once and in chunks. Pass training captions only.
-            tokenizer: WordPiece tokenizer.
+            tokenizer: tokenizer of the ids.
             vocabulary_filter: `"all"`: all tokens except special and `[unusedN]` ones; `"words"`: those in ASCII with
                 a letter, single letters only as continuations; `"corpus"`: those that also occur in at least
                 `min_document_frequency` captions.
@@ -191,6 +196,7 @@ class Lexicon:
 
         tokens = _vocabulary(tokenizer, vocab_size)
         active = ~_special_mask(tokenizer, tokens)
+        tokens = _word_pieces(tokens)
         if vocabulary_filter != "all":
             active &= np.fromiter(map(_is_word, tokens), bool, vocab_size)
         if vocabulary_filter == "corpus":
@@ -250,7 +256,7 @@ class Lexicon:
         return {
             "vocabulary_filter": self.vocabulary_filter,
             "vocab_size": self.vocab_size,
-            "vocabulary_hash": _vocabulary_hash(self._tokens),
+            "vocabulary_hash": self._vocabulary_hash,
             "num_documents": self.num_documents,
             "min_document_frequency": self.min_document_frequency,
             "seen_ids": _to_ranges(seen),
@@ -287,7 +293,7 @@ class Lexicon:
             vocabulary_hash = content["vocabulary_hash"]
         except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"content: not a lexicon ({error!r}); pass the result of `Lexicon.to_dict`") from error
-        if vocabulary_hash != _vocabulary_hash(lexicon._tokens):
+        if vocabulary_hash != lexicon._vocabulary_hash:
             raise ValueError(
                 f"tokenizer: the lexicon has another vocabulary than {type(tokenizer).__name__} ({len(tokenizer)} "
                 "tokens); load the tokenizer saved with it, or rebuild the lexicon"
@@ -302,7 +308,7 @@ class Lexicon:
     # ------------------------------------------------------------------ words and ids
 
     def word(self, id: int) -> str:
-        """Return the vocabulary entry of an id; continuations keep their `##`."""
+        """Return the vocabulary entry of an id; continuations of a word begin with `##`."""
         index = int(id)
         if not 0 <= index < len(self._tokens):
             raise ValueError(f"id: got {index}; pass an id of the vocabulary, below {len(self._tokens)}")
@@ -414,6 +420,19 @@ def _vocabulary(tokenizer: Any, vocab_size: int) -> list[str]:
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     tokens += [None] * (vocab_size - len(tokens))
     return [f"[unused{id}]" if token is None else token for id, token in enumerate(tokens)]
+
+
+def _word_pieces(tokens: list[str]) -> list[str]:
+    """
+    Return vocabulary entries in the form of WordPiece, whose continuations begin with `##`.
+
+    Byte-level BPE (RoBERTa, ModernBERT) and sentencepiece (T5) mark the beginning of a word instead, by `Ġ` or `▁`.
+    Entries of byte-level BPE that are not ASCII stay as they are.
+    """
+    marker = next((mark for mark in WORD_STARTS if sum(map(str.startswith, tokens, itertools.repeat(mark))) > 1), None)
+    if marker is None:
+        return tokens
+    return [token[1:] if token.startswith(marker) else f"##{token}" if token.isalnum() else token for token in tokens]
 
 
 def _vocabulary_hash(tokens: list[str]) -> str:

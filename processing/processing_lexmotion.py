@@ -7,9 +7,12 @@ import numpy as np
 import torch
 from transformers import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
+from transformers.utils import logging
 
 from .feature_extraction_lexmotion import LexMotionMotionKwargs
 from .lexicon import Lexicon
+
+logger = logging.get_logger(__name__)
 
 MOTION_TRUNCATIONS = ("start", "center")
 
@@ -78,8 +81,9 @@ class LexMotionProcessor(ProcessorMixin):
 
         Args:
             text: one or several captions.
-            motion: one or several motions, see [`LexMotionFeatureExtractor`].
-            fps: frames per second of the motions, one number or one per motion; None uses that of the extractor.
+            motion: one or several motions, also of `load_motion`, see [`LexMotionFeatureExtractor`].
+            fps: frames per second of the motions, one number or one per motion; None uses that of a loaded motion, or
+                of the extractor.
             kwargs: `return_tensors` (default `"pt"`), `padding` and `truncation` apply to both; a truncation of
                 `"start"` or `"center"` applies to motion only. `max_length` and other tokenizer arguments apply to
                 text; `max_frames`, `kind`, ... to motion. `text_kwargs` and `motion_kwargs` apply to one modality.
@@ -89,7 +93,7 @@ class LexMotionProcessor(ProcessorMixin):
             motion; pass it to the model as `model(**inputs)`.
 
         Raises:
-            ValueError: if neither text nor motion is given, text is not a string, or a motion is invalid.
+            ValueError: if neither text nor motion is given, text is empty or not a string, or a motion is invalid.
         """
         if text is None and motion is None:
             raise ValueError("text, motion: got None for both; pass text, motion or both")
@@ -109,7 +113,10 @@ class LexMotionProcessor(ProcessorMixin):
             if not isinstance(captions, str) and not all(isinstance(caption, str) for caption in captions):
                 wrong = next(caption for caption in captions if not isinstance(caption, str))
                 raise ValueError(f"text: got {wrong!r}; pass a string or a list of strings")
+            if not captions and not isinstance(captions, str):
+                raise ValueError("text: got an empty list; pass at least 1 caption")
             data.update(self.tokenizer(captions, **options["text_kwargs"]))
+            self._note_cut_captions(captions, data["input_ids"], options["text_kwargs"])
         if motion is not None:
             motion_options = {
                 k: v for k, v in options["audio_kwargs"].items() if k in LexMotionMotionKwargs.__annotations__
@@ -118,6 +125,26 @@ class LexMotionProcessor(ProcessorMixin):
                 motion_options["fps"] = fps
             data.update(self.feature_extractor(motion, **motion_options))
         return BatchFeature(data)
+
+    def _note_cut_captions(self, captions: str | list[str], ids: Any, options: dict[str, Any]) -> None:
+        """Warn if captions have more tokens than were kept of them."""
+        limit = options.get("max_length") or self.tokenizer.model_max_length
+        kept = [ids] if isinstance(ids[0], int) else ids
+        if not options.get("truncation") or max(map(len, kept)) < limit:
+            return
+        captions = [captions] if isinstance(captions, str) else captions
+        longest = max(map(len, self.tokenizer(captions, verbose=False)["input_ids"]))
+        if longest > limit:
+            logger.warning(
+                f"captions are too long, and the model reads their first {limit} tokens (the longest has {longest}); "
+                "shorten them"
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.feature_extractor}, {type(self.tokenizer).__name__} of "
+            f"{len(self.tokenizer)} tokens, {self.lexicon})"
+        )
 
     def with_representation(
         self,

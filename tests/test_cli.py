@@ -2,15 +2,17 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from lexmotion import cli
+from lexmotion import LexMotionIndex, cli
 from lexmotion.cli import base
 from lexmotion.cli.options import PREPARE, READING
 from lexmotion.processing.corpora.options import PrepareOptions
@@ -66,6 +68,39 @@ def test_every_option_is_explained_with_an_example(path, command):
 def test_help_is_shown(path):
     result = CliRunner().invoke(cli.app, [*path, "--help"], prog_name="lexmotion")
     assert result.exit_code == 0 and "Usage:" in result.output
+
+
+@pytest.mark.parametrize(("path", "command"), LEAVES, ids=[" ".join(path) for path, _ in LEAVES])
+def test_help_shows_every_option_and_extra_in_80_columns(path, command):
+    shown = CliRunner().invoke(cli.app, [*path, "--help"], prog_name="lexmotion", env={"COLUMNS": "80"}).output
+    words = shown.split()
+    assert [one.opts[0] for one in command.params if one.opts[0].startswith("--") and one.opts[0] not in words] == []
+    written = " ".join([command.help or "", *(getattr(one, "help", None) or "" for one in command.params)])
+    extras = re.findall(r"lexmotion\\?\[[a-z]+\]", written)
+    assert all(extra.replace("\\", "") in shown for extra in extras)
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "shown"),
+    [
+        ("index add", "id 'a' is in the index; pass replace=True", "id 'a' is in the index; pass --replace"),
+        ("index delete", "nothing was deleted; pass missing_ok=True", "nothing was deleted; pass --missing-ok"),
+        ("search", "model 'x': gone; pass model=... instead", "model 'x': gone; pass --model instead"),
+        ("prepare", "max_frames: got 3; pass min_frames=2", "--max-frames: got 3; pass min_frames=2"),
+        ("index build", "uri: got 'x'; pass engine='milvus'", "--uri: got 'x'; pass --engine 'milvus'"),
+        ("train", "id 'replace=1' and a.replace=True: kept", "id 'replace=1' and a.replace=True: kept"),
+    ],
+)
+def test_errors_name_options_for_arguments(command, text, shown):
+    assert base.with_flags(text, base.flags_of([*command.split(), "INDEX"])) == shown
+
+
+def test_an_item_that_exists_is_replaced_with_an_option(tmp_path, capsys):
+    with LexMotionIndex.build(np.ones((1, 3)), ids=["kick"], folder=tmp_path / "index"):
+        pass
+    with pytest.raises(SystemExit):
+        cli.main(["index", "delete", str(tmp_path / "index"), "jump"])
+    assert "'jump'" in (error := capsys.readouterr().err) and "--missing-ok" in error and "=True" not in error
 
 
 def test_help_loads_no_heavy_library():

@@ -28,6 +28,7 @@ from .arguments import RunArguments
 from .provenance import digest, folder_fingerprint, provenance
 from .recipe import apply_overrides, load_recipe, run_arguments, task_values
 from .tasks import TASKS
+from .tasks.initialization import check_packages, check_text_model
 
 logger = logging.get_logger(__name__)
 
@@ -152,17 +153,22 @@ def train(
         The run record, as written to `output_dir/run.json`.
 
     Raises:
-        ValueError: if an argument is unknown or output_dir belongs to another run.
+        ImportError: if a package that the recipe needs is not installed.
+        ValueError: if an argument is unknown, the corpus was prepared with another tokenizer than that of the text
+            model, or output_dir belongs to another run.
         NonFiniteLossError: if a loss becomes NaN or infinite.
     """
     output_dir = Path(output_dir)
     content = apply_overrides(load_recipe(recipe), overrides)
     content.setdefault("name", "recipe")
     planned = plan_tasks(content, dataset, output_dir)
+    for arguments in planned.values():
+        check_packages(arguments)
     sources: dict[Any, Any] = {}
     for name, arguments in planned.items():
         if TASKS[name].read not in sources:
             sources[TASKS[name].read] = TASKS[name].read(arguments)
+        check_text_model(arguments, sources[TASKS[name].read].processor)
     record: dict[str, Any] = {
         "format": 1,
         "recipe": content,

@@ -1,11 +1,12 @@
 """
 Recipes: the arguments behind one result as YAML, with overrides by dotted keys.
 
-Top-level keys apply to all tasks; each task has a section of its own:
+Top-level keys apply to all tasks; each task has a section of its own, and `prepare` are the options of the corpus:
 
 ```yaml
 seed: 0
 text_model: minilm
+prepare: {representation: humanml3d}
 phases:
   lexmlm: {num_steps: 1000, learning_rate: 5.0e-5}
   lexcmlp: {num_steps: 2000, batch_size: 64}
@@ -24,11 +25,20 @@ from typing import Any
 
 import yaml
 
+from lexmotion.processing.corpora.options import PrepareOptions
+
 from .arguments import RunArguments, build, convert, plain_type
 from .tasks import TASKS, find_task
 
 RECIPES = Path(__file__).parent / "recipes"
-RECIPE_KEYS = ("name", "description", "phases", "baselines", "compare")  # all other top-level keys are arguments
+RECIPE_KEYS = (
+    "name",
+    "description",
+    "prepare",
+    "phases",
+    "baselines",
+    "compare",
+)  # others are arguments
 
 
 def run_arguments(name: str, values: dict[str, Any]) -> RunArguments:
@@ -91,6 +101,22 @@ def load_recipe(recipe: str | os.PathLike | dict) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"recipe: unknown tasks {sorted(unknown)} in `phases`; use {', '.join(TASKS)}")
     return content
+
+
+def prepare_values(recipe: str | os.PathLike | dict) -> dict[str, Any]:
+    """
+    Return the options of `prepare` that a recipe names: its `text_model`, and those in its section `prepare`.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `load_recipe`; ValueError also for an unknown option.
+    """
+    content = load_recipe(recipe)
+    values = {"text_model": content.get("text_model"), **(content.get("prepare") or {})}
+    known = [item.name for item in dataclasses.fields(PrepareOptions)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"recipe: unknown option {unknown[0]!r} in `prepare`; use {', '.join(known)}")
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def apply_overrides(recipe: dict[str, Any], overrides: dict[str, Any] | list[str] | None) -> dict[str, Any]:

@@ -114,6 +114,7 @@
       ? `Best ${hits.length} of ${info.items.toLocaleString("en")} motions in ${Math.max(answer.milliseconds, 1).toFixed(0)} ms`
       : "No motion that meets these conditions shares a word with this question.";
     $("hits").replaceChildren(...hits.map((hit, place) => hitRow(hit, place)));
+    if (answer.notes.length) say(answer.notes.join(". "), { remark: true });
     // Show the upload itself first.
     if (question.example?.kind === "upload") show({ kind: "upload", id: question.example.id, title: question.example.name }, play);
     else if (hits.length) show(hits[0], play);

@@ -217,7 +217,7 @@ class Demo:
         Returns:
             `hits` with `id`, `score`, `title`, `captions`, `words` (word, share of the score) and a `preview`, without
             other metadata, which can contain paths; `query` (its words and weights); `milliseconds` spent in the
-            index.
+            index; `notes` on the text, such as its unknown words.
 
         Raises:
             ValueError: if the question is empty, or a word or the example is unknown.
@@ -239,7 +239,8 @@ class Demo:
             for hit in found
         ]
         words = [[word, round(weight, 4)] for word, weight in self.index.words_of(vector, QUERY_WORDS)]
-        return {"hits": hits, "query": words, "milliseconds": round(took, 1)}
+        notes = self.index.notes(question.text) if question.text and question.example is None else []
+        return {"hits": hits, "query": words, "milliseconds": round(took, 1), "notes": notes}
 
     def vector(self, question: Question, query: sparse.csr_matrix | None = None) -> sparse.csr_matrix:
         """
@@ -390,6 +391,9 @@ class Demo:
         with self._computing:
             vector = self.index.encode(motion=model_input, fps=rate)
         notes = [str(problem) for problem in motion.problems if problem.severity == "warning"]
+        taken = self.extractor.max_frames / self.extractor.fps
+        if len(positions) / rate > taken + 1 / self.extractor.fps:
+            notes.append(f"The model reads only the first {taken:.1f} seconds.")
         if len(motion.positions) > frames:
             notes.append(f"Only the first {UPLOAD_SECONDS:g} seconds are shown.")
         key = hashlib.sha256(content + f"{name}\0{fps}".encode()).hexdigest()[:24]
@@ -533,5 +537,5 @@ def write_search_page(
             for hit in tqdm(answer.hits, desc="motions explained", disable=None, leave=False)
         ]
         moving = {"views": views, "skeleton": shown.skeleton} if any(views) else {}
-    conditions = f"{answer.described()}; {len(index)} motions in {name}"
+    conditions = "; ".join([answer.described(), f"{len(index)} motions in {name}", *answer.notes])
     write_text(path, search_page(answer.title, conditions, answer.words, answer.hits, **moving))

@@ -84,6 +84,7 @@ class RetrieverConfig(PreTrainedConfig):
         false_negative_threshold: pairs whose captions' sentence vectors have a higher cosine are not negatives; None
             keeps all.
         loss_weights: weight of each named loss in `loss`; losses without a weight are not part of it.
+        tokenizer_hash: as in [`LexMotionTextConfig`].
     """
 
     sub_configs_defaults = {"encoder_config": SubConfigSpec(config_class=AutoConfig, model_type="distilbert")}
@@ -101,6 +102,7 @@ class RetrieverConfig(PreTrainedConfig):
     temperature: float = 0.1
     false_negative_threshold: float | None = None
     loss_weights: dict | None = None
+    tokenizer_hash: str | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):

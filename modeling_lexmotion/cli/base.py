@@ -1,8 +1,10 @@
 """The `lexmotion` command: its groups and its error handling."""
 
 import os
+import re
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -31,6 +33,8 @@ app.add_typer(report_app, name="report")
 
 # Errors that users can cause and fix; anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
+# `name: ...` at the start, and `name=value`, in the text of an error.
+_ARGUMENT = re.compile(r"(?<![\w.-])(?P<name>[a-z_]+)=(?P<value>True|\.\.\.|'[^']*'|[\w.]+)|^(?P<first>[a-z_]+)(?=: )")
 DEBUG_VARIABLE = "LEXMOTION_DEBUG"
 
 
@@ -45,15 +49,35 @@ def main(arguments: list[str] | None = None) -> None:
     except USER_ERRORS as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        fail(error)
+        fail(error, flags_of(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         Console(stderr=True).print("[yellow]Stopped.[/] To resume `lexmotion train`, run the same command again.")
         sys.exit(130)
 
 
-def fail(error: BaseException) -> NoReturn:
-    """Print `error` as one line to stderr and exit with status 1."""
-    text = " ".join(str(error).split()) or type(error).__name__
+def flags_of(arguments: list[str]) -> dict[str, str]:
+    """Return the option of each Python argument of the command that is called: `{"missing_ok": "--missing-ok"}`."""
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        command = getattr(command, "commands", {}).get(word, command)
+    return {option.name: option.opts[0] for option in command.params if option.param_type_name == "option"}
+
+
+def with_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Replace Python arguments in an error by the options of the command: `replace=True` by `--replace`."""
+
+    def flag(match: re.Match) -> str:
+        name, value = match["name"] or match["first"], match["value"]
+        if name not in flags:
+            return match.group()
+        return flags[name] if value in (None, "True", "...") else f"{flags[name]} {value}"
+
+    return _ARGUMENT.sub(flag, text)
+
+
+def fail(error: BaseException, flags: Mapping[str, str] | None = None) -> NoReturn:
+    """Print `error` as one line to stderr, with options for Python arguments, and exit with status 1."""
+    text = with_flags(" ".join(str(error).split()) or type(error).__name__, flags or {})
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[bold red]error:[/] {escape(text)}")
     console.print(f"[dim]lexmotion --debug ... (or {DEBUG_VARIABLE}=1) shows the traceback.[/]")

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,21 +16,29 @@ from lexmotion.processing.recordings.options import ReadingOptions
 
 from .base import app
 from .loading import begin
-from .options import PREPARE, READING, SplitFilesOption, parse_pairs, with_options
+from .options import PREPARE, READING, SPLIT_NAMES, SplitFilesOption, parse_pairs, with_options, without_given
 
 
 @app.command()
 @with_options(PrepareOptions, PREPARE)
 def prepare(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="Folder of the corpus as published.", show_default=False)],
     output_dir: Annotated[
         Path, typer.Option(help="Folder to write. Example: --output-dir prepared/humanml3d", show_default=False)
     ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Take text model, representation and filter from the recipe to train: tiny, small, base or a YAML "
+            "file. Options given here replace its values. Example: --recipe small"
+        ),
+    ] = None,
     split: SplitFilesOption = None,
     options: PrepareOptions = PrepareOptions(),
     num_workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of processes. If unset, one per core. Example: --num-workers 8"),
+        typer.Option(help="Number of processes. If unset, one per core. Example: --num-workers 8"),
     ] = None,
     shard: Annotated[
         str | None,
@@ -37,7 +46,7 @@ def prepare(
     ] = None,
     merge_shards: Annotated[
         int | None,
-        typer.Option(min=1, help="Merge the N parts written with --shard. Example: --merge-shards 8"),
+        typer.Option(help="Merge the N parts written with --shard. Example: --merge-shards 8"),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a folder with other content. Example: --overwrite")
@@ -50,14 +59,19 @@ def prepare(
     be read on several machines: run the same command on each with its --shard, then once with --merge-shards. The
     result is the same.
 
-    Example: [bold]lexmotion prepare HumanML3D --layout humanml3d --output-dir prepared/humanml3d[/]
+    Example: [bold]lexmotion prepare HumanML3D --layout humanml3d --recipe small --output-dir prepared/humanml3d[/]
     """
     # On a terminal, `datasets` shows the progress of its workers.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")
     begin()
     from lexmotion.processing.corpora.prepare import prepare as run
 
-    splits = parse_pairs(split or [], "--split", "train=train_nodev.txt")
+    files = parse_pairs(split or [], "--split", "train=train_nodev.txt")
+    splits = {SPLIT_NAMES.get(name, name): file for name, file in files.items()}
+    if recipe is not None:
+        from lexmotion.training.recipe import prepare_values
+
+        options = replace(options, **without_given(context, prepare_values(recipe)))
     work: dict[str, Any] = {"num_workers": num_workers, "shard": shard, "merge_shards": merge_shards}
     report = run(source, output_dir, options, splits=splits, overwrite=overwrite, progress=True, **work)
     console = Console(highlight=False)

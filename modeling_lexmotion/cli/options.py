@@ -92,7 +92,7 @@ def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable
     for name, (kind, example) in offered.items():
         text = " ".join(texts.get(name, "").split()) + " Repeatable." * (defaults[name] == ())
         text += f" Example: --{name.replace('_', '-')} {example}"
-        option = Annotated[kind, typer.Option(help=text, min=1 if kind is int else None)]  # type: ignore[valid-type]
+        option = Annotated[kind, typer.Option(help=text)]  # type: ignore[valid-type]
         default = defaults[name] or None  # empty sequences are not shown
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option))
 
@@ -113,6 +113,12 @@ def with_options(options: type, offered: dict[str, tuple[Any, str]]) -> Callable
         return command
 
     return decorate
+
+
+def without_given(context: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values whose option is not on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in values}
+    return {name: value for name, value in values.items() if getattr(sources[name], "name", "") != "COMMANDLINE"}
 
 
 def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:

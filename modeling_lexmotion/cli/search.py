@@ -335,7 +335,7 @@ def demo(
 ) -> None:
     """Search motions in the browser, by text and by example, and see why each was found.
 
-    Needs `pip install lexmotion[demo]`. Nothing leaves this machine without --share; the page loads no other site.
+    Needs `pip install lexmotion\\[demo]`. Nothing leaves this machine without --share; the page loads no other site.
 
     Example: [bold]lexmotion demo quickstart --port 7860[/]
     """

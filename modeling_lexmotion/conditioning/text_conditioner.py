@@ -27,7 +27,7 @@ from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..configuration_lexmotion import LexMotionConfig, LexMotionTextConfig
-from ..encoding_lexmotion import ACCELERATOR_BATCH, CPU_BATCH, LinearMaps
+from ..encoding_lexmotion import ACCELERATOR_BATCH, CPU_BATCH, LinearMaps, check_processor
 from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel
 
 OUTPUTS = ("pooled", "tokens", "lexical")
@@ -266,6 +266,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
                     f"{path}: saved with output={model.config.output!r} and dim={width}, got output={output!r} and "
                     f"dim={dim}; omit them, or load from the LexMotionModel"
                 )
+            check_processor(model.config, tokenizer)
             model.tokenizer = tokenizer
             model.requires_grad_(False).eval()
             return loaded
@@ -291,6 +292,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             widths = {"token_dim": 768 if dim is None else dim}
         elif output == "lexical":
             widths = {"dim": dim}
+        check_processor(text_model.config, tokenizer)
         config = cls.config_class(text_config=copy.deepcopy(text_model.config), output=output, **widths)
         model = cls(config, tokenizer)
         model.text_model = text_model

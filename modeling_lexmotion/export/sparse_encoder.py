@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM
 
+from ..encoding_lexmotion import text_positions
+
 NEVER = -1e4  # bias of inactive words
-CAPTION_TOKENS = 77  # maximum tokens per caption, as in `encode_text`
 PROBES = ("a person walks forward slowly", "jump", "someone kicks with the left leg, then turns around and sits down")
 TOLERANCE = 1e-4  # per word weight, between two implementations of the same float32 matrix products
 
@@ -126,7 +127,7 @@ def save_sparse_encoder(text_model: Any, tokenizer: Any, folder: str | Path, dro
             f"word_share: SparseEncoder supports no word thresholds, got {head.word_share}; export one without"
         )
     tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.model_max_length = CAPTION_TOKENS
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text_positions(text_model.config))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
         masked_lm, ready = Path(work, "masked_lm"), Path(work, "ready")

@@ -19,7 +19,7 @@ from .engine import Books, Found, IndexEngine, Metadata, Query, Ranked, Rows
 from .folder import IndexFolder, check_free
 from .segments import PROCESSOR, SEGMENTS, State, Texts, merge_segments, metadata_line, open_state
 from .tables import made_here
-from .words import Words, canonical
+from .words import Words, canonical, is_one_motion
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
     def __init__(self, folder: IndexFolder, engine: IndexEngine, model: Any = None, processor: Any = None):
         self.folder, self.engine = folder.path, engine
         self.place, self._words = folder, Words(folder, engine, model, processor)
+        self.notes = self._words.notes  # text of a query -> remarks: its unknown words, and whether it is too long
 
     @classmethod
     def build(
@@ -425,6 +426,8 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         """
         Encode queries with the index's model. Returns (N, V) CSR.
 
+        A warning names unknown words of a text; a text of unknown words alone has an empty row, which finds nothing.
+
         Args:
             text: one text or several.
             motion, fps: one array (T, J, 3) or (T, F) or several, and their frame rate in Hz.
@@ -450,8 +453,9 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         Find the k items with the largest scores.
 
         Args:
-            query: a text or vector (V,), or several: a list of texts or a matrix (Q, V), sparse or dense. Without any
-                query, the words of `must` and `boost` are the query, each with weight 1.
+            query: a text or vector (V,), or several: a list of texts or a matrix (Q, V), sparse or dense. A text whose
+                words are all unknown finds nothing. Without any query, the words of `must` and `boost` are the query,
+                each with weight 1.
             k: maximum number of hits.
             text, motion, fps: instead of `query`, as in `encode`.
             must, must_not: words (texts or their numbers) that every hit contains, or that no hit contains; a word is
@@ -470,7 +474,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         if isinstance(query, str) or (isinstance(query, list | tuple) and query and isinstance(query[0], str)):
             query, text = None, query
         if text is not None or motion is not None:
-            single = isinstance(text, str) or hasattr(motion, "ndim")
+            single = isinstance(text, str) or is_one_motion(motion)
             query = self.encode(text, motion, fps)
         elif query is None:
             single = True

@@ -15,6 +15,9 @@ from .folder import IndexFolder
 
 logger = logging.getLogger(__name__)
 
+SHOWN_UNKNOWN = 8
+ENDINGS = ("s", "d")  # continuations of one letter that do not make a word unknown
+
 
 def canonical(vectors: Any, vocab_size: int | None = None) -> sparse.csr_matrix:
     """
@@ -44,6 +47,47 @@ def canonical(vectors: Any, vocab_size: int | None = None) -> sparse.csr_matrix:
         wrong = matrix.data[~((matrix.data > 0) & np.isfinite(matrix.data))]
         raise ValueError(f"vectors: got a weight of {wrong[0]}; pass finite weights of at least 0")
     return matrix
+
+
+def unknown_note(known: Sequence[str], unknown: Sequence[str]) -> str:
+    """Return the notice about the unknown words of a query."""
+    names = ", ".join(map(repr, unknown[:SHOWN_UNKNOWN])) + ", ..." * (len(unknown) > SHOWN_UNKNOWN)
+    effect = "they are not searched for" if known else "no word of the query is known, so nothing is found"
+    return f"unknown words: {names}; {effect}; use words of the captions"
+
+
+def _is_known(pieces: Sequence[tuple[int, str]], unknown_id: int | None, seen: np.ndarray | None) -> bool:
+    """
+    Return whether a tokenizer knows a word.
+
+    Args:
+        pieces: ids and texts of its pieces. A word in several pieces is known if they are longer than single letters.
+        unknown_id: id of the token for unknown words.
+        seen: (V,) number of training captions with each id, None if not known.
+    """
+    (_, first), *rest = pieces
+    ids = [id for id, _ in pieces]
+    if unknown_id in ids:
+        return False
+    is_seen = seen is not None and bool((seen[ids] > 0).all())
+    if not rest:
+        return len(first) > 1 or is_seen or seen is None
+    whole = all(len(piece) > 1 or piece in ENDINGS for _, piece in rest)
+    return whole and (len(first) > 2 or (len(first) > 1 and is_seen))
+
+
+def _without(matrix: sparse.csr_matrix, dropped: Sequence[bool]) -> sparse.csr_matrix:
+    """Return a matrix with these rows empty."""
+    if any(dropped):
+        matrix = matrix.copy()
+        matrix.data[np.repeat(np.array(dropped), np.diff(matrix.indptr))] = 0
+        matrix.eliminate_zeros()
+    return matrix
+
+
+def is_one_motion(motion: Any) -> bool:
+    """Return whether this is one motion, an array (T, J, 3) or (T, F) or a `Motion`, not several."""
+    return hasattr(motion, "model_input") or getattr(motion, "ndim", 0) == 2 or np.shape(motion)[2:] == (3,)
 
 
 class Words:
@@ -125,9 +169,50 @@ class Words:
         if self.model is None:
             raise ValueError("no model in this index; pass model=... when building or loading it, or search vectors")
         if text is not None:
-            return self.model.encode_text([text] if isinstance(text, str) else list(text), self.processor)
-        motions = [motion] if hasattr(motion, "ndim") else list(motion)
-        return self.model.encode_motion(motions, fps, self.processor)
+            texts = [text] if isinstance(text, str) else list(text)
+            read = [self.read(one) for one in texts]
+            for known, unknown in read:
+                if unknown:
+                    logger.warning("%s", unknown_note(known, unknown))
+            return _without(self.model.encode_text(texts, self.processor), [bool(b and not a) for a, b in read])
+        return self.model.encode_motion([motion] if is_one_motion(motion) else motion, fps, self.processor)
+
+    def read(self, text: str) -> tuple[list[str], list[str]]:
+        """
+        Return the words of a text that the tokenizer knows, and those that it does not know: it has no token for them,
+        or only letters and fragments. Without a fast tokenizer every word is known.
+        """
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        if not getattr(tokenizer, "is_fast", False):
+            return text.split(), []
+        encoded = tokenizer(text, add_special_tokens=False, verbose=False)
+        pieces: dict[int, list[tuple[int, str]]] = {}
+        places = zip(encoded["input_ids"], encoded.word_ids(), range(len(encoded["input_ids"])), strict=True)
+        for id, word, place in places:
+            span = encoded.token_to_chars(place)
+            if word is not None and span is not None:
+                pieces.setdefault(word, []).append((id, text[span.start : span.end].strip()))
+        found: tuple[dict[str, None], dict[str, None]] = ({}, {})
+        seen = getattr(getattr(self.processor, "lexicon", None), "document_frequency", None)
+        for parts in pieces.values():
+            name = "".join(part for _, part in parts)
+            if any(character.isalpha() for character in name):
+                found[not _is_known(parts, tokenizer.unk_token_id, seen)][name] = None
+        return list(found[0]), list(found[1])
+
+    def notes(self, text: str) -> list[str]:
+        """Return what a user should know about the text of a query: its unknown words, and whether it is cut."""
+        from ..encoding_lexmotion import text_positions
+
+        known, unknown = self.read(text)
+        notes = [unknown_note(known, unknown)] if unknown else []
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        if tokenizer is not None and self.model is not None:
+            limit = min(text_positions(self.model.config), tokenizer.model_max_length)
+            count = len(tokenizer(text, verbose=False)["input_ids"])
+            if count > limit:
+                notes.append(f"the text is too long, and the model reads its first {limit} of {count} tokens")
+        return notes
 
     def query_of(self, words: Sequence[str | int]) -> sparse.csr_matrix:
         """Return a query (1, V) with weight 1 for each word."""

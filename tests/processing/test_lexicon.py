@@ -228,3 +228,46 @@ def test_hash_depends_on_the_corpus(lexicon, tiny_tokenizer):
     assert lexicon.hash == Lexicon.from_corpus(iter(CAPTIONS), tiny_tokenizer).hash
     assert lexicon.hash != Lexicon.from_corpus(CAPTIONS[:3], tiny_tokenizer).hash
     assert lexicon != "lexicon"
+
+
+def _fast(model, pre_tokenizer, trainer):
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(model)
+    core.pre_tokenizer = pre_tokenizer
+    core.train_from_iterator(CAPTIONS * 20, trainer)
+    special = {"pad_token": "<pad>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=core, **special)
+
+
+def _other_tokenizers():
+    from tokenizers import models, pre_tokenizers, trainers
+
+    special = ["<pad>", "<unk>"]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    prefixed = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe = trainers.BpeTrainer(vocab_size=500, special_tokens=special, show_progress=False)
+    unigram = trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="<unk>", show_progress=False)
+    return {
+        "byte-level BPE (ModernBERT)": (models.BPE(), byte_level, bpe),
+        "byte-level BPE with a space before (RoBERTa)": (models.BPE(), prefixed, bpe),
+        "sentencepiece BPE": (models.BPE(unk_token="<unk>"), pre_tokenizers.Metaspace(), bpe),
+        "sentencepiece unigram (T5)": (models.Unigram(), pre_tokenizers.Metaspace(), unigram),
+    }
+
+
+@pytest.mark.parametrize("kind", list(_other_tokenizers()))
+@pytest.mark.parametrize("vocabulary_filter", ["corpus", "words", "all"])
+def test_words_are_read_from_other_tokenizers(kind, vocabulary_filter):
+    tokenizer = _fast(*_other_tokenizers()[kind])
+    lexicon = Lexicon.from_corpus(CAPTIONS, tokenizer, vocabulary_filter)
+    assert not lexicon.special[lexicon.active_ids].any()
+    assert lexicon.words(lexicon.ids("a person walks left"))[-1] == "left"
+    content = lexicon.words(lexicon.content_ids("a person kicks left"))
+    assert content[-1] == "left" and ("unigram" in kind or content == ["kicks", "left"])
+    assert not any("\u0120" in word or "\u2581" in word for word in lexicon.words(lexicon.active_ids))
+    assert Lexicon.from_dict(lexicon.to_dict(), tokenizer) == lexicon
+    weights = np.zeros(lexicon.vocab_size, np.float32)
+    weights[lexicon.content_ids("a person kicks left")] = 1
+    assert lexicon.top_words(weights)[0]

@@ -38,6 +38,7 @@ from ..pipeline import train as train_recipe
 from ..provenance import digest, provenance
 from ..recipe import apply_overrides, baseline_values, load_recipe, run_arguments, task_values, with_moved_options
 from ..tasks import TASKS
+from ..tasks.initialization import check_packages, check_text_model
 from ..trainer import NonFiniteLossError
 from .archive import RESULT, add_results, read_results
 from .budget import clock_name, plan_steps, time_task
@@ -319,16 +320,22 @@ class Comparison:
             All results, new and existing.
 
         Raises:
-            ValueError: if a row is invalid or a result belongs to another run, before anything is trained.
+            ValueError: if a row is invalid, a result belongs to another run, or the corpus was prepared with another
+                tokenizer than that of the text model, before anything is trained.
+            ImportError: if a missing row needs a package that is not installed.
             NonFiniteLossError: if a training diverged, after the other rows are finished.
         """
         settled = [self.settled(row) for row in rows]
         for row in settled:
-            self.arguments(row, 0, None)
+            results: list[Any] = [None]
+            runs = self.arguments(row, 0, None)
             with contextlib.suppress(LookupError):  # a row without a plan has no results
                 plan = self.plan(row, make=False)
-                for seed in self.seeds(row, seeds):
-                    self.find(row, seed, plan)
+                results = [self.find(row, seed, plan) for seed in self.seeds(row, seeds)]
+            for run in runs.values() if None in results else ():
+                check_packages(run)
+                if row.text_encoder is None:  # else the corpus is tokenized again for the row
+                    check_text_model(run, self.data.processor)
         jobs = [(seed, row) for seed in seeds for row in settled if seed in self.seeds(row, seeds)]
         found: dict[int, dict[str, Any]] = {}
         diverged = []

@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 
 from lexmotion import LexMotionModel, LexMotionProcessor
+from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency
 from lexmotion.evaluation.encoding.vectors import EncodedSplit, encode_dataset, has_parts, similarity
 from lexmotion.evaluation.metrics.lexical import active_words, caption_coverage, prior_coverage
@@ -41,6 +42,7 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     model_class: Any = LexMotionModel if system is None else SYSTEMS[system].model
     model = model_class.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     processor = LexMotionProcessor.from_pretrained(folder)
+    check_processor(model.config, processor)
     encoded = encode_dataset(model, processor, rows)
 
     def retrieval(scores: np.ndarray) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lexmotion.processing.corpora.text_models import resolve_text_model
 from ..arguments import RunArguments, argument
 from ..batches.order import Batch
 from .alignment import AlignmentArguments, AlignmentTrainer
-from .initialization import check_vocabulary, seed_weights
+from .initialization import check_tokenizer, check_vocabulary, seed_weights
 from .lexmotion_task import LexMotionTask
 
 
@@ -122,6 +122,7 @@ def build_baseline(arguments: RunArguments, processor: Any) -> RetrieverModel:
     active_ids = torch.tensor(processor.lexicon.active_ids)
     model = system.model.from_text_pretrained(resolve_text_model(arguments.model.text_model), config, active_ids)
     check_vocabulary(arguments.model.text_model, model.get_input_embeddings().num_embeddings, processor.tokenizer)
+    check_tokenizer(arguments.model.text_model, processor.tokenizer)
     return model
 
 

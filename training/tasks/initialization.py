@@ -1,9 +1,11 @@
 """Initial weights of the towers, from published text models, configurations or earlier phases."""
 
+import importlib.util
 from typing import Any
 
 import torch
 from transformers import AutoConfig, set_seed
+from transformers.utils import logging
 
 import lexmotion
 from lexmotion import (
@@ -15,12 +17,17 @@ from lexmotion import (
     LexMotionTextConfig,
     LexMotionTextModel,
 )
+from lexmotion.encoding_lexmotion import tokenizer_hash
 from lexmotion.processing.corpora.event_order import event_word_ids
-from lexmotion.processing.corpora.text_models import resolve_text_model
+from lexmotion.processing.corpora.text_models import resolve_text_model, text_model_tokenizer
 
 from ..arguments import ModelArguments, RunArguments
 from ..batches.order import derive_seed
 from ..checkpoints import phase_model_folder
+
+logger = logging.get_logger(__name__)
+
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "comet_ml": ("comet_ml",), "dvclive": ("dvclive",)}
 
 lexmotion.register()  # `import lexmotion` does not register when started by `-m` or the `lexmotion` command
 
@@ -45,6 +52,7 @@ def initial_text_model(arguments: ModelArguments, processor: Any) -> LexMotionTe
             resolve_text_model(arguments.text_model), active_ids=active_ids, **fields
         )
         check_vocabulary(str(arguments.text_model), model.config.vocab_size, tokenizer)
+        check_tokenizer(arguments.text_model, tokenizer)
         return model
     if not encoder:
         raise ValueError("text_model: got None; set it (pretrained) or encoder_config in text_config (random weights)")
@@ -63,6 +71,42 @@ def check_vocabulary(text_model: str, words: int, tokenizer: Any) -> None:
         raise ValueError(
             f"text_model {text_model}: {words} words, but the processor's tokenizer has {len(tokenizer)}; prepare the "
             f"data with --text-model {text_model}"
+        )
+
+
+def check_packages(arguments: RunArguments) -> None:
+    """Raise an ImportError if a package that the arguments need, for text weights or logging, is not installed."""
+    for name in (getattr(arguments.model, "text_model", None), getattr(arguments.task, "caption_feature_model", None)):
+        if name is not None:
+            resolve_text_model(name)
+    for tracker in arguments.task.log_with:
+        if not any(importlib.util.find_spec(module) for module in TRACKERS.get(tracker, (tracker,))):
+            remedy = f"run `pip install {tracker}`, or leave it out with --set log_with=[]"
+            raise ImportError(f"log_with {tracker!r}: its package is not installed; {remedy}")
+
+
+def check_text_model(arguments: RunArguments, processor: Any) -> None:
+    """Check the tokenizer of the text weights that a task starts from, if any; see `check_tokenizer`."""
+    model = vars(arguments.model)
+    if processor is not None and model.get("text_model") and not (model.get("init_text") or model.get("init_model")):
+        check_tokenizer(model["text_model"], processor.tokenizer)
+
+
+def check_tokenizer(text_model: str, tokenizer: Any) -> None:
+    """
+    Raise a ValueError if the weights of a text model belong to another tokenizer than the processor's.
+
+    Raises:
+        ImportError: if the package of the text model is not installed.
+    """
+    own = text_model_tokenizer(text_model)
+    if own is None:
+        logger.warning(f"text_model {text_model}: no tokenizer beside the weights, so that of the data is not checked")
+    elif tokenizer_hash(own) != tokenizer_hash(tokenizer):
+        raise ValueError(
+            f"text_model {text_model}: its tokenizer ({len(own)} tokens) is not that of the prepared data "
+            f"({len(tokenizer)} tokens), so the weights would read other words; prepare the data again with "
+            f"`lexmotion prepare SOURCE --output-dir DIR --text-model {text_model}`, or with --recipe RECIPE"
         )
 
 
