@@ -43,7 +43,7 @@ MODEL, INDEX = "model", "motions.index"  # folders of a Space, beside its motion
 SUGGESTED_WORDS = 4000
 EXAMPLES, EXAMPLE_LENGTHS = 3, (14, 44)  # letters
 HITS = 12
-UPLOADS = 32  # uploaded motions kept in memory; the oldest is dropped first
+UPLOADS, UPLOADS_BYTES = 32, 256 << 20  # uploaded motions kept in memory; the oldest is dropped first
 UPLOAD_BYTES = 64 << 20
 TOO_LARGE = f"{{name}} is larger than {UPLOAD_BYTES >> 20} MB; upload a shorter motion"
 UPLOAD_SECONDS = 120.0
@@ -110,6 +110,11 @@ class Upload:
     model_input: np.ndarray
     vector: sparse.csr_matrix
 
+    @property
+    def nbytes(self) -> int:
+        """Size in memory, without the vector's few words."""
+        return self.clip[0].nbytes + self.model_input.nbytes
+
 
 class Demo:
     """
@@ -142,6 +147,7 @@ class Demo:
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
         self._computing = threading.Lock()  # one query at a time: two would only share the cores
         self._reading = threading.Lock()  # one file at a time, to limit memory
+        self._keeping = threading.Lock()  # of the uploads
         self._text_vector = functools.lru_cache(maxsize=512)(self._encode_text)
         self._preview = functools.lru_cache(maxsize=2048)(self._make_preview)
         self._explanation = functools.lru_cache(maxsize=128)(self._explain)
@@ -365,7 +371,7 @@ class Demo:
 
     # ----------------------------------------------------------------------------------------------------- uploads
 
-    def upload(self, name: str, content: bytes, fps: float | None = None) -> dict[str, Any]:
+    def upload(self, name: str, content: bytes | bytearray, fps: float | None = None) -> dict[str, Any]:
         """
         Read an uploaded motion file; it is kept only in memory.
 
@@ -396,14 +402,18 @@ class Demo:
             notes.append(f"The model reads only the first {taken:.1f} seconds.")
         if len(motion.positions) > frames:
             notes.append(f"Only the first {UPLOAD_SECONDS:g} seconds are shown.")
-        key = hashlib.sha256(content + f"{name}\0{fps}".encode()).hexdigest()[:24]
-        self._uploads[key] = Upload((positions, rate), model_input, vector)
-        self._uploads.move_to_end(key)
-        while len(self._uploads) > UPLOADS:
-            self._uploads.popitem(last=False)
+        identity = hashlib.sha256(content)
+        identity.update(f"{name}\0{fps}".encode())
+        key = identity.hexdigest()[:24]
+        with self._keeping:
+            self._uploads[key] = Upload((positions, rate), model_input, vector)
+            self._uploads.move_to_end(key)
+            kept = sum(upload.nbytes for upload in self._uploads.values())
+            while len(self._uploads) > UPLOADS or (kept > UPLOADS_BYTES and len(self._uploads) > 1):
+                kept -= self._uploads.popitem(last=False)[1].nbytes
         return {"key": key, "name": name, "seconds": round(len(positions) / rate, 2), "notes": notes}
 
-    def _read(self, name: str, content: bytes, fps: float | None) -> tuple[Motion, float]:
+    def _read(self, name: str, content: bytes | bytearray, fps: float | None) -> tuple[Motion, float]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             path.write_bytes(content)
@@ -418,9 +428,10 @@ class Demo:
 
     def upload_of(self, key: Any) -> Upload:
         """Return an uploaded motion; ValueError if it is no longer kept."""
-        if key not in self._uploads:
-            raise ValueError("this upload is no longer in memory; upload the file again")
-        return self._uploads[key]
+        with self._keeping:
+            if key not in self._uploads:
+                raise ValueError("this upload is no longer in memory; upload the file again")
+            return self._uploads[key]
 
     # ------------------------------------------------------------------------------------------------------- saving
 

@@ -5,8 +5,11 @@ demo --export`), or those given by environment variables: LEXMOTION_MODEL and LE
 LEXMOTION_DATASET and LEXMOTION_SPLIT (a prepared corpus and its splits), and LEXMOTION_TITLE.
 """
 
+import asyncio
 import json
 import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 from lexmotion.evaluation.viewer.demo import UPLOAD_BYTES, Demo, MalformedError, Question, open_demo  # noqa: E402
 
 JSON_BYTES = 64_000
+GRADIO = "/gradio_api/"
 CLOSED = ("/gradio_api/upload", "/gradio_api/process_recording")  # gradio would save any file to disk
+FETCHING = ("file=", "file/", "proxy=", "stream/", "component_server")  # gradio would read or fetch what they name
+UPLOADS_AT_ONCE = 2  # their contents are in memory
+UPLOAD_WAIT, UPLOAD_TIME = 60.0, 120.0  # seconds until an upload can begin, and for its content
 
 
 def gradio_server() -> Any:
@@ -34,7 +41,8 @@ def gradio_server() -> Any:
 
 class Limits:
     """
-    ASGI middleware: 404 for gradio's own uploads, 413 for bodies over `JSON_BYTES` except motion files.
+    ASGI middleware: 404 for gradio's own uploads and files, 413 for bodies over `JSON_BYTES` except motion files, and
+    400 for a question to gradio that contains an object, as gradio would fetch the URL of a file description.
 
     Args:
         app: wrapped ASGI application.
@@ -50,7 +58,8 @@ class Limits:
         path = scope.get("path", "").rstrip("/")
         if scope["type"] != "http" or path.endswith("/api/upload"):
             return await self.app(scope, receive, send)
-        if path.endswith(CLOSED):
+        of_gradio = path.rpartition(GRADIO)[2] if GRADIO in path else ""
+        if path.endswith(CLOSED) or of_gradio.startswith(FETCHING):
             return await JSONResponse({"error": "not found"}, 404)(scope, receive, send)
         too_long = {"error": f"request too long; send at most {JSON_BYTES // 1000} kB"}
         length = dict(scope["headers"]).get(b"content-length", b"0")
@@ -66,7 +75,39 @@ class Limits:
                 raise HTTPException(413, too_long["error"])
             return message
 
-        await self.app(scope, counted, send)
+        if not of_gradio or scope["method"] != "POST":
+            return await self.app(scope, counted, send)
+        body, more = b"", True
+        try:
+            while more:
+                message = await counted()
+                body, more = body + message.get("body", b""), message.get("more_body", False)
+        except HTTPException as error:
+            return await JSONResponse({"error": error.detail}, error.status_code)(scope, receive, send)
+        if not is_plain(body):
+            plain = {"error": "expected texts and numbers; upload a motion file with api/upload"}
+            return await JSONResponse(plain, 400)(scope, receive, send)
+        messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replayed() -> Any:
+            return messages.pop() if messages else await receive()
+
+        await self.app(scope, replayed, send)
+
+
+def is_plain(body: bytes) -> bool:
+    """Return whether a body is empty, or a JSON object of values and lists without objects in them."""
+    try:
+        content = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        return False
+    values = list(content.values()) if isinstance(content, dict) else [content]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            return False
+        values += value if isinstance(value, list) else []
+    return True
 
 
 def server(demo: Demo) -> Any:
@@ -139,14 +180,27 @@ def server(demo: Demo) -> Any:
     async def view(request: Request) -> JSONResponse:
         return await answered(motion, await request.body())
 
+    places = threading.Semaphore(UPLOADS_AT_ONCE)
+
     @app.post("/api/upload")
     async def upload(request: Request, name: str, fps: float | None = None) -> JSONResponse:
-        taken = bytearray()
-        async for part in request.stream():
-            taken += part
-            if len(taken) > UPLOAD_BYTES:
-                break
-        return await answered(demo.upload, name, bytes(taken), fps)
+        latest = time.monotonic() + UPLOAD_WAIT
+        while not places.acquire(blocking=False):
+            if time.monotonic() > latest:
+                return JSONResponse({"error": "too many uploads at once; try again in a minute"}, 503)
+            await asyncio.sleep(0.05)
+        try:
+            taken = bytearray()
+            async with asyncio.timeout(UPLOAD_TIME):
+                async for part in request.stream():
+                    taken += part
+                    if len(taken) > UPLOAD_BYTES:
+                        break
+            return await answered(demo.upload, name, taken, fps)
+        except TimeoutError:
+            return JSONResponse({"error": f"the upload took more than {UPLOAD_TIME:g} s; send a shorter motion"}, 408)
+        finally:
+            places.release()
 
     @app.api(name="search")
     def search_by_words(text: str, must: str = "", must_not: str = "", k: int = 10) -> list:

@@ -213,19 +213,22 @@ def test_only_captions_of_an_item_are_told(model, processor, bodies):
     assert "/home/me" not in json.dumps(found)
 
 
-def test_the_oldest_upload_is_forgotten(model, processor, bodies, tmp_path):
+def test_the_oldest_upload_is_forgotten(model, processor, bodies, tmp_path, monkeypatch):
     index = LexMotionIndex.build(model.encode_motion(bodies, 20.0, processor), processor=processor, model=model)
     demo = Demo(index)
     np.save(tmp_path / "own.npy", bodies[0])
     content = (tmp_path / "own.npy").read_bytes()
     keys = [demo.upload(f"{number}.npy", content)["key"] for number in range(UPLOADS + 1)]
-    assert len(set(keys)) == UPLOADS + 1
+    assert len(set(keys)) == UPLOADS + 1 and len(demo._uploads) == UPLOADS
     demo.upload_of(keys[-1])
     with pytest.raises(ValueError, match="upload"):
         demo.upload_of(keys[0])
     with pytest.raises(ValueError, match="--dataset"):
         demo.view("item", 0)
     assert demo.search(Question(must=(demo.words[0],)))["hits"][0]["preview"] is None
+    monkeypatch.setattr(demos, "UPLOADS_BYTES", 2 * demo.upload_of(keys[-1]).nbytes)
+    demo.upload("last.npy", content)
+    assert len(demo._uploads) == 2
 
 
 WRONG = [

@@ -1,8 +1,14 @@
 """The demo as visitors meet it: its addresses, its Space folder, and its page driven in a real Chromium."""
 
+import json
 import re
 import shutil
 import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -122,6 +128,104 @@ def address(demo):
     _, url, _ = app.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
     yield url
     app.get_blocks().close(verbose=False)
+
+
+def post(url, content):
+    """Status and JSON of the answer."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    asked = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(asked, timeout=60) as reply:
+            return reply.status, json.loads(reply.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+FILE = {"path": "https://example.org/motion.bvh", "url": "https://example.org/x", "meta": {"_type": "gradio.FileData"}}
+BY_URL = [
+    ("call/search", {"data": [FILE]}),
+    ("call/search", {"data": ["a person kicks", [[FILE]]]}),
+    ("call/v2/search", {"text": FILE}),
+    ("run/search", {"data": [FILE]}),
+    ("api/search/", {"data": [FILE]}),
+    ("queue/join", {"data": [FILE], "fn_index": 0, "session_hash": "x"}),
+    ("queue/join", {"data": ["kicks"], "fn_index": 0, "session_hash": "x", "event_data": FILE}),
+]
+
+
+@pytest.mark.parametrize(("path", "content"), BY_URL)
+def test_a_file_given_as_a_url_is_not_fetched(address, path, content, monkeypatch):
+    from gradio import processing_utils
+
+    fetched = []
+
+    async def fetch(url, *_):
+        fetched.append(url)
+        raise ValueError("fetched")
+
+    for name in ("async_ssrf_protected_download", "async_ssrf_protected_get"):
+        monkeypatch.setattr(processing_utils, name, fetch)
+    status, reply = post(f"{address}gradio_api/{path}", content)
+    time.sleep(0.2)  # the queue works behind the answer
+    assert status == 400 and "api/upload" in reply["error"] and fetched == []
+
+
+@pytest.mark.parametrize("path", ["file=https://example.org/x", "file=/etc/passwd", "proxy=https://example.org/x"])
+def test_files_and_addresses_are_not_served(address, path):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{address}gradio_api/{path}", timeout=60)
+
+
+def test_a_client_of_gradio_still_searches(address):
+    status, reply = post(f"{address}gradio_api/call/search", {"data": ["a person kicks", "", "", 2]})
+    assert status == 200
+    with urllib.request.urlopen(f"{address}gradio_api/call/search/{reply['event_id']}", timeout=60) as answer:
+        lines = answer.read().decode().splitlines()
+    assert lines[0] == "event: complete" and len(json.loads(lines[1].removeprefix("data: "))[0]) == 2
+
+
+def test_sixty_at_once_are_answered_and_few_uploads_are_in_memory(address, demo, bodies, tmp_path, monkeypatch):
+    working, most, guard = [], [], threading.Lock()
+
+    def upload(name, content, fps=None):
+        with guard:
+            working.append(name)
+            most.append(len(working))
+        time.sleep(0.02)
+        with guard:
+            working.remove(name)
+        return {"key": name, "size": len(content)}
+
+    monkeypatch.setattr(demo, "upload", upload)
+    asked = [(f"api/upload?name={number}.npy", b"0" * 1000) for number in range(30)]
+    asked += [("api/search", {"text": "a person kicks"})] * 30
+    with ThreadPoolExecutor(60) as pool:
+        replies = list(pool.map(lambda one: post(address + one[0], one[1]), asked))
+    assert {status for status, _ in replies} == {200} and max(most) <= space.UPLOADS_AT_ONCE
+    assert [reply["size"] for _, reply in replies[:30]] == [1000] * 30
+
+
+def test_an_upload_that_finds_no_place_is_told_to_come_back(demo, monkeypatch):
+    monkeypatch.setattr(space, "UPLOAD_WAIT", 0.1)
+    begun, end = threading.Event(), threading.Event()
+
+    def upload(*_):
+        begun.set()
+        end.wait(60)
+        return {}
+
+    monkeypatch.setattr(demo, "upload", upload)
+    monkeypatch.setattr(space, "UPLOADS_AT_ONCE", 1)
+    from starlette.testclient import TestClient
+
+    alone = TestClient(space.server(demo))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(alone.post, "/api/upload?name=a.npy", content=b"0")
+        assert begun.wait(60)
+        reply = alone.post("/api/upload?name=b.npy", content=b"0")
+        end.set()
+        assert first.result().status_code == 200
+    assert reply.status_code == 503 and "try again" in reply.json()["error"]
 
 
 @pytest.fixture(scope="module")
