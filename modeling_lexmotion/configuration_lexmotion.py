@@ -8,12 +8,30 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 HEAD_KINDS = ("splade", "vdr")
 POSITION_INITS = ("normal", "sincos")
+# Bounds of sizes, far above those of any model: a damaged or hostile config.json must not compute for minutes.
+MOST_LAYERS, MOST_OF_A_SIZE, MOST_WEIGHTS = 1000, 1 << 22, 1 << 36
+SIZES = ("_size", "_features", "_frames", "_heads", "_embeddings", "_dim", "dim", "_segments", "_words")
 # Training options in the configurations of old checkpoints, which are dropped on loading.
 TRAINING_OPTIONS = ("false_negative_threshold", "hard_negative_beta", "contrast_temperature")
 
 
 def _without_training_options(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in TRAINING_OPTIONS}
+
+
+def check_sizes(config: PreTrainedConfig) -> None:
+    """Raise a ValueError for sizes beyond any model, before something of that size is built."""
+    for name, value in vars(config).items():
+        most = MOST_LAYERS if name.endswith("layers") else MOST_OF_A_SIZE if name.endswith(SIZES) else None
+        if most is not None and isinstance(value, int) and not 0 <= value <= most:
+            raise ValueError(f"{name}: got {value}; pass 0 to {most}, or restore config.json")
+    layers, width, words = (getattr(config, name, 0) for name in ("num_hidden_layers", "hidden_size", "vocab_size"))
+    weights = width * (words + layers * max(width, getattr(config, "intermediate_size", 0)))
+    if weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"hidden_size: got {width} with {layers} layers and {words} words; pass sizes below {MOST_WEIGHTS:.0e} "
+            "weights, or restore config.json"
+        )
 
 
 def _check_head(head_kind: str, top_k: int | None, min_words: int = 0) -> None:
@@ -57,6 +75,8 @@ class LexMotionTextConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        check_sizes(self.encoder_config)
+        check_sizes(self)
         _check_head(self.head_kind, self.top_k, self.min_words)
 
     @property
@@ -146,6 +166,7 @@ class LexMotionMotionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**_without_training_options(kwargs))
+        check_sizes(self)
         _check_head(self.head_kind, self.top_k, self.min_words)
         if self.word_share is not None and not 0 < self.word_share < 1:
             raise ValueError(f"word_share: got {self.word_share}; pass a number between 0 and 1")
@@ -208,6 +229,7 @@ class LexMotionConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**_without_training_options(kwargs))
+        check_sizes(self)
         text, motion = self.text_config, self.motion_config
         if (text.vocab_size, text.hidden_size) != (motion.vocab_size, motion.word_embedding_size):
             raise ValueError(

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self, TypedDict
 
@@ -14,11 +13,13 @@ from transformers.utils import logging
 
 from .joint_angles import column_names, part_columns, positions_to_joint_angles
 from .motion_features import (
+    FPS_RANGE,
     canonicalize,
     features_to_positions,
     mirror_positions,
     positions_to_features,
     resample_positions,
+    resampled_length,
 )
 from .skeletons import REPRESENTATIONS, Skeleton, get_skeleton
 
@@ -359,13 +360,15 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         if len(values) and not as_is:
             if kind == "features":
                 values = features_to_positions(values, self._layout) * self._layout.metres_per_unit
-            values = resample_positions(values, fps, self.fps)
-        num_frames = len(values) - lost
+            num_frames = resampled_length(len(values), fps, self.fps) - lost
+        else:
+            num_frames = len(values) - lost
         if num_frames < self.min_frames:
             raise ValueError(
                 f"motion {index}: too short, {max(num_frames, 0)} frames at {self.fps:g} frames per second; pass at "
                 f"least {self.min_frames}"
             )
+        start = 0
         if num_frames > limit:
             if keep == "no":
                 raise ValueError(
@@ -373,8 +376,10 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
                     "or a larger max_frames"
                 )
             start = (num_frames - limit) // 2 if keep == "center" else 0
-            values = values[start : start + limit + lost]
-        return values
+        most = min(num_frames, limit) + lost
+        if as_is or not len(values):
+            return values[start : start + most]
+        return resample_positions(values, fps, self.fps, start, most)  # only what is kept, for any frame rate
 
     def _assemble(self, motions: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return unnormalised values (B, T, F) and lengths (B,) of prepared motions; converts positions in a batch."""
@@ -617,8 +622,9 @@ def _opened(motion: Any, fps: Any) -> tuple[Any, Any]:
 def _check_fps(fps: Any) -> float:
     if isinstance(fps, (bool, np.bool_)) or not isinstance(fps, (int, float, np.integer, np.floating)):
         raise ValueError(f"fps: got {fps!r}; pass a positive number of frames per second")
-    if not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps: got {fps}; pass a positive, finite number of frames per second")
+    if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
+        low, high = FPS_RANGE
+        raise ValueError(f"fps: got {fps}; pass a positive number of frames per second, {low:g} to {high:g}")
     return float(fps)
 
 

@@ -44,6 +44,7 @@ import torch.nn.functional as F
 
 from .skeletons import Skeleton, get_skeleton
 
+FPS_RANGE = (0.01, 100_000.0)  # frames per second of any recording; the length of a result depends on their ratio
 HEADING_SIGMA = 20.0  # frames
 HEADING_RADIUS = 80  # frames: four standard deviations
 CHUNK_FRAMES = 8192  # frames processed at once; bounds the memory of large batches without loss of speed
@@ -521,33 +522,45 @@ def mirror_positions(positions: torch.Tensor, skeleton: str | Skeleton = "humanm
     return mirrored
 
 
-def resample_positions(positions: torch.Tensor, fps: float, target_fps: float) -> torch.Tensor:
+def resampled_length(num_frames: int, fps: float, target_fps: float) -> int:
+    """Return the number of frames after `resample_positions`; arguments as there."""
+    for name, rate in (("fps", fps), ("target_fps", target_fps)):
+        if not FPS_RANGE[0] <= rate <= FPS_RANGE[1]:  # also NaN
+            low, high = FPS_RANGE
+            raise ValueError(f"{name}: got {rate}; pass a positive number of frames per second, {low:g} to {high:g}")
+    if fps == target_fps:
+        return num_frames
+    # A rate with few digits (1 / 0.0333333) must not drop a last frame just beyond the end of the clip.
+    return math.floor((num_frames - 1) * target_fps / fps + 1e-3) + 1
+
+
+def resample_positions(
+    positions: torch.Tensor, fps: float, target_fps: float, start: int = 0, most: int | None = None
+) -> torch.Tensor:
     """Resample to another frame rate by linear interpolation; frames at common times keep their values.
 
     Args:
         positions: (T, J, 3) joint positions of one clip.
         fps: frames per second of `positions`.
         target_fps: frames per second of the result.
+        start, most: first frame of the result to compute, and how many; None computes all others.
 
     Returns:
         (T', J, 3), one frame every 1 / target_fps seconds from the first frame to at most the last (tolerance 0.001
         frames, as rates are often given with few digits).
 
     Raises:
-        ValueError: if a rate is not positive and finite, or positions have no frames.
+        ValueError: if a rate is not in `FPS_RANGE`, or positions have no frames.
     """
     positions = _to_float(positions)
-    for name, rate in (("fps", fps), ("target_fps", target_fps)):
-        if not (math.isfinite(rate) and rate > 0):
-            raise ValueError(f"{name}: got {rate}; pass a positive number of frames per second")
     if positions.ndim != 3 or not len(positions):
         raise ValueError(f"positions: got shape {tuple(positions.shape)}; pass (frames, joints, 3)")
+    num_frames = resampled_length(len(positions), fps, target_fps)
+    end = num_frames if most is None else min(start + most, num_frames)
     if fps == target_fps:
-        return positions
+        return positions if (start, end) == (0, num_frames) else positions[start:end]
     last = len(positions) - 1
-    # A rate with few digits (1 / 0.0333333) must not drop a last frame just beyond the end of the clip.
-    num_frames = math.floor(last * target_fps / fps + 1e-3) + 1
-    time = torch.arange(num_frames, dtype=torch.float64, device=positions.device) * (fps / target_fps)
+    time = torch.arange(start, end, dtype=torch.float64, device=positions.device) * (fps / target_fps)
     before = time.floor().long().clamp_(max=last)
     weight = (time - before).clamp_(0.0, 1.0).to(positions.dtype)[:, None, None]
     return torch.lerp(positions[before], positions[(before + 1).clamp_(max=last)], weight)

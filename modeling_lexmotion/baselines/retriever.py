@@ -22,7 +22,7 @@ from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, AutoConfig, AutoModelF
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.utils import ModelOutput
 
-from ..configuration_lexmotion import HEAD_KINDS
+from ..configuration_lexmotion import HEAD_KINDS, check_sizes
 from ..layers_lexmotion import by_length, check_motion_values
 from ..lexical_head import LexicalHead
 from ..losses_lexmotion import cosine, false_negatives, flops, paired_clip_ids, same_clip, symmetric_info_nce
@@ -107,6 +107,9 @@ class RetrieverConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
+        check_sizes(self)
+        if self.encoder_config is not None:
+            check_sizes(self.encoder_config)
         if self.representation not in REPRESENTATIONS:
             raise ValueError(f"representation: got {self.representation!r}; pass one of {REPRESENTATIONS}")
         self.check_encoder()
