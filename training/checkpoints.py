@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from lexmotion.common.files import sha256_of, write_json
+from lexmotion.common.files import remove_leftovers, sha256_of, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -154,10 +154,7 @@ class CheckpointFolder:
 
     def clean(self) -> None:
         """Delete the temporary files of interrupted writes."""
-        if self.root.is_dir():
-            for entry in self.root.glob(".*"):
-                if entry.name.endswith((".tmp", ".old")) or ".partial" in entry.name:
-                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        remove_leftovers(self.root)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -25,10 +25,12 @@ from lexmotion.common.files import write_json
 from lexmotion.encoding_lexmotion import bind_processor
 
 from .arguments import RunArguments
+from .locks import sole_training
 from .provenance import digest, folder_fingerprint, provenance
 from .recipe import apply_overrides, load_recipe, run_arguments, task_values
 from .tasks import TASKS
 from .tasks.initialization import check_packages, check_text_model
+from .trainer import on_cpu
 
 logger = logging.get_logger(__name__)
 
@@ -48,7 +50,13 @@ def run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathLi
 
     Raises:
         ValueError: if output_dir contains the finished task of another run.
+        FolderBusyError: if another training writes to output_dir.
     """
+    with sole_training(str(arguments.task.output_dir), on_cpu(arguments)):
+        return _run_task(arguments, data, reuse)
+
+
+def _run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathLike]) -> dict[str, Any]:
     name, task = arguments.name, TASKS[arguments.name]
     output_dir = Path(str(arguments.task.output_dir))
     inherited = {key: folder_fingerprint(folder) for key, folder in arguments.handed_on().items()}
@@ -156,6 +164,7 @@ def train(
         ImportError: if a package that the recipe needs is not installed.
         ValueError: if an argument is unknown, the corpus was prepared with another tokenizer than that of the text
             model, or output_dir belongs to another run.
+        FolderBusyError: if another training writes to output_dir.
         NonFiniteLossError: if a loss becomes NaN or infinite.
     """
     output_dir = Path(output_dir)
@@ -169,6 +178,19 @@ def train(
         if TASKS[name].read not in sources:
             sources[TASKS[name].read] = TASKS[name].read(arguments)
         check_text_model(arguments, sources[TASKS[name].read].processor)
+    with sole_training(output_dir):
+        return _train_all(content, planned, sources, output_dir, on_task, reuse)
+
+
+def _train_all(
+    content: dict[str, Any],
+    planned: Mapping[str, RunArguments],
+    sources: Mapping[Any, Any],
+    output_dir: Path,
+    on_task: Callable[[str, dict[str, Any]], None] | None,
+    reuse: Sequence[str | os.PathLike],
+) -> dict[str, Any]:
+    """Run the planned tasks, whose data is in `sources`, and return the run record."""
     record: dict[str, Any] = {
         "format": 1,
         "recipe": content,

@@ -51,6 +51,11 @@ class NonFiniteLossError(FloatingPointError):
         )
 
 
+def on_cpu(arguments: RunArguments) -> bool:
+    """Return whether a task is trained on the CPU."""
+    return arguments.task.use_cpu or not torch.cuda.is_available()
+
+
 def make_accelerator(arguments: RunArguments) -> Accelerator:
     """Return an Accelerator for one task; tasks of one process may differ in precision."""
     task = arguments.task
@@ -59,7 +64,7 @@ def make_accelerator(arguments: RunArguments) -> Accelerator:
         GradientState._reset_state()
     return Accelerator(
         mixed_precision=task.mixed_precision,
-        cpu=task.use_cpu or not torch.cuda.is_available(),
+        cpu=on_cpu(arguments),
         log_with=task.log_with or None,
         project_dir=task.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)],
@@ -273,7 +278,8 @@ class Trainer:
         """
         if self.accelerator.is_main_process:
             self.output_dir.mkdir(parents=True, exist_ok=True)
-            self.checkpoints.clean()
+            for checkpoints in (self.checkpoints, CheckpointFolder(self.output_dir / "best")):
+                checkpoints.clean()
         self.accelerator.wait_for_everyone()
         with self.ready() as (model, optimizer):
             self.run_steps(model, optimizer)

@@ -1,12 +1,17 @@
-"""Atomic writing of files, and their hashes."""
+"""Atomic writing of files, their hashes, and what killed writers leave behind."""
 
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# Unfinished files of `atomic_path` and folders of checkpoints, also as earlier versions named them: `.NAME.PID.KIND`.
+_LEFTOVER = re.compile(r"\..+\.\d+\.(partial(\..*)?|tmp|old)")
 
 
 @contextmanager
@@ -51,6 +56,14 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write JSON atomically, indented by two spaces; see `atomic_path`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Delete unfinished files and folders that killed writers left in a folder; only its sole writer may call this."""
+    folder = Path(folder)
+    for entry in list(folder.iterdir()) if folder.is_dir() else ():
+        if _LEFTOVER.fullmatch(entry.name):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def sha256_of(path: str | os.PathLike) -> str:
