@@ -235,7 +235,7 @@ class ModelCard:
     criteria: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self):
-        self.recipe_content = _without_folders(self.recipe_content)  # older card.json files still contain folders
+        self.recipe_content = without_folders(self.recipe_content)  # older card.json files still contain folders
 
     @classmethod
     def from_run_record(
@@ -503,12 +503,12 @@ def _report_of(dataset: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return _read(path) if path.is_file() else None
 
 
-def _without_folders(content: Any) -> Any:
-    """Return a recipe with file and folder paths reduced to their last part, so that no local path is published."""
+def without_folders(content: Any) -> Any:
+    """Return a recipe or configuration with local paths reduced to their last part, so that none is published."""
     if isinstance(content, Mapping):
-        return {name: _without_folders(part) for name, part in content.items()}
+        return {name: without_folders(part) for name, part in content.items()}
     if isinstance(content, list | tuple):
-        return [_without_folders(part) for part in content]
+        return [without_folders(part) for part in content]
     if isinstance(content, os.PathLike):
         return Path(content).name
     if not isinstance(content, str):

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from .dataset_card import DatasetCard
 from .licenses import chosen, license_of
-from .model_card import RECIPE, RECORD, ModelCard
+from .model_card import RECIPE, RECORD, ModelCard, without_folders
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 PROCESSOR = (
@@ -37,7 +37,7 @@ DATASET_FILES = (
     "report.json",
     *CARD,
 )
-PLACES = ("_name_or_path",)  # local folder a part was loaded from; must not be published
+PLACES = ("_name_or_path", "name_or_path")  # local folder a part was loaded from; must not be published
 WITH_AUTO_MAP = ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 # Files of an earlier push that would be loaded instead of, or in addition to, the new ones.
@@ -57,7 +57,9 @@ REMOTE_PIPELINES = {
     "lexmotion_text": (),
     "lexmotion_motion": ("MotionFeatureExtractionPipeline",),
 }
+WITH_PLACES = (*WITH_AUTO_MAP, "report.json")  # files that can contain local paths
 ATTEMPTS, PAUSE = 3, 2.0  # the pause, in seconds, grows with each attempt
+LONGEST_PAUSE = 30.0  # if the Hub asks for a longer one
 
 
 @dataclass
@@ -151,14 +153,29 @@ def _is_named(path: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _collect(folder: Path, repo_type: str, patterns: tuple[str, ...]) -> Parcel:
-    parcel = Parcel(repo_type)
+    """Sort the files of a folder; a ValueError if one to upload is a link to a file outside the folder."""
+    parcel, inside = Parcel(repo_type), folder.resolve()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         path = file.relative_to(folder).as_posix()
-        if _is_named(path, patterns):
+        if not _is_named(path, patterns):
+            parcel.left.append(path)
+        elif file.resolve().is_relative_to(inside):
             parcel.files[path] = file
         else:
-            parcel.left.append(path)
+            raise ValueError(
+                f"{file}: a link to {file.resolve()}, outside the folder; replace it by a copy, or delete it"
+            )
     return parcel
+
+
+def _leave_out_places(parcel: Parcel) -> None:
+    """Remove the local folders that parts were loaded from, and reduce other local paths to their last part."""
+    for path, content in parcel.files.items():
+        if path.rsplit("/", 1)[-1] in WITH_PLACES:
+            config = json.loads(content if isinstance(content, bytes) else content.read_bytes())
+            cleaned = without_folders(without(PLACES, config))
+            if cleaned != config:
+                parcel.files[path] = _json(cleaned)
 
 
 def _license_in(folder: Path) -> str | None:
@@ -182,6 +199,7 @@ def _pack_model(folder: Path, name: str, include_code: bool, license: str | None
     else:
         parcel.files["config.json"] = _json(config)
         _leave_out_auto_map(parcel)
+    _leave_out_places(parcel)
     card = ModelCard.of_folder(folder)
     if "README.md" in parcel.files and (card is None or not card.is_in(folder)):
         parcel.notes.append("README.md was edited by hand; it is pushed unchanged")
@@ -205,6 +223,7 @@ def _pack_dataset(folder: Path, name: str, license: str | None) -> Parcel:
     missing = sorted(set(report["files"]) - set(parcel.files))
     if missing:
         raise ValueError(f"{folder}: {missing[0]}, listed in report.json, not found; run `lexmotion prepare` again")
+    _leave_out_places(parcel)
     if "README.md" in parcel.files and license is not None and _license_in(folder) != license:
         raise ValueError(
             f"{folder / 'README.md'}: licence {_license_in(folder)!r} differs from --license {license!r}; set "
@@ -346,8 +365,9 @@ def push(
     """
     Upload a parcel in one commit.
 
-    Unchanged files are not uploaded again, and no commit is made if nothing changed. An interrupted upload is retried;
-    pushing again after a failure resumes with the files that are still missing.
+    Unchanged files are not uploaded again, and no commit is made if nothing changed. An interrupted upload is retried,
+    as is one that the Hub is too busy for (status 429 or 5xx); pushing again after a failure resumes with the files
+    that are still missing.
 
     Args:
         parcel: result of [`pack`].
@@ -360,7 +380,8 @@ def push(
 
     Raises:
         PermissionError: if not logged in, or if the account has no write access.
-        ConnectionError: if the Hub cannot be reached.
+        ConnectionError: if the Hub cannot be reached, or remains too busy.
+        OSError: if the Hub refuses the upload for another reason.
         ValueError: if the parcel is restricted or `private`, and the repository is, or would be, public.
     """
     if parcel.restricted and not private:
@@ -374,14 +395,17 @@ def push(
     try:
         sent = _retried(lambda: _push_once(parcel, repo_id, private, revision, message, api, deleted))
         return replace(sent, deleted=tuple(sorted(deleted)))
-    except HfHubHTTPError as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
+    except (HfHubHTTPError, RuntimeError) as error:  # the client wraps the error of a large file
+        status = _status(error)
         if status in (401, 403):
             raise PermissionError(
                 f"{repo_id!r}: the Hub refused the upload (status {status}); log in with `hf auth login` or set "
                 "HF_TOKEN to a token with write access"
             ) from error
-        raise
+        if status is None:
+            raise
+        reason = " ".join(str(error.__cause__ if isinstance(error, RuntimeError) else error).split())
+        raise OSError(f"{repo_id!r}: the Hub refused the upload (status {status}); {reason}") from error
 
 
 def would_delete(
@@ -443,29 +467,57 @@ def _push_once(
 
 
 def _retried(act: Callable[[], Pushed]) -> Pushed:
-    """Return the result of `act`, called again if the connection breaks; files already uploaded are not sent again."""
+    """
+    Return the result of `act`, called again if the connection breaks or the Hub is too busy; uploaded files are not
+    sent again.
+    """
     attempt = 1
     while True:
         try:
             return act()
         except Exception as error:
-            if not _is_broken_connection(error):
+            status = _status(error)
+            busy = status is not None and (status == 429 or status >= 500)
+            if not busy and not _is_broken_connection(error):
                 raise
             if attempt == ATTEMPTS:
-                raise ConnectionError(
-                    f"the connection to the Hub broke {ATTEMPTS} times ({error}); push again to resume the upload"
-                ) from error
-        time.sleep(PAUSE * attempt)
+                what = f"answered with status {status}" if busy else f"broke the connection ({error})"
+                message = f"the Hub {what} {ATTEMPTS} times; push again later to resume the upload"
+                raise ConnectionError(message) from error
+            pause = max(PAUSE * attempt, _pause_asked(error))
+        time.sleep(min(pause, LONGEST_PAUSE))
         attempt += 1
 
 
-def _is_broken_connection(error: BaseException | None) -> bool:
-    """Return whether an error, or its cause, comes from the connection and not from a response of the Hub."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of that, and so on."""
     while error is not None:
-        library = type(error).__module__.split(".")[0]
-        if isinstance(error, HfHubHTTPError):
-            return False
-        if isinstance(error, ConnectionError) or library in ("httpx", "httpx2", "requests", "urllib3"):
-            return True
+        yield error
         error = error.__cause__
+
+
+def _response(error: BaseException) -> Any:
+    """Return the response of the Hub that an error, or its cause, reports; None if there was none."""
+    answered = (cause.response for cause in _causes(error) if isinstance(cause, HfHubHTTPError))
+    return next(answered, None)
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(_response(error), "status_code", None)
+
+
+def _pause_asked(error: BaseException) -> float:
+    """Return the seconds for which the Hub asks to wait; 0 if it does not."""
+    asked = (getattr(_response(error), "headers", None) or {}).get("retry-after", "")
+    return float(asked) if asked.isdigit() else 0.0  # else a date
+
+
+def _is_broken_connection(error: BaseException) -> bool:
+    """Return whether an error, or its cause, comes from the connection and not from a response of the Hub."""
+    for cause in _causes(error):
+        library = type(cause).__module__.split(".")[0]
+        if isinstance(cause, HfHubHTTPError):
+            return False
+        if isinstance(cause, ConnectionError) or library in ("httpx", "httpx2", "requests", "urllib3"):
+            return True
     return False

@@ -56,6 +56,7 @@ class LoopbackHub(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self.drop = {"upload": 0, "commit": 0}
+        self.refuse: list[tuple[str, int, dict[str, str]]] = []  # part of a path, status and headers, once each
 
     def __enter__(self):
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -88,6 +89,11 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         self.query, path = parse_qs(parts.query), unquote(parts.path)
         self.server.asked.append((self.command, path))
+        for refusal in self.server.refuse:
+            if refusal[0] in path:
+                self.server.refuse.remove(refusal)
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                return self.fail(refusal[1], "not now", headers=refusal[2])
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         self.user = USER if given == TOKEN else None
         if path.startswith("/lfs/"):

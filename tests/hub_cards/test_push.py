@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub.utils import _http
+from loopback_hub import TOKEN
 
 from lexmotion.hub_cards import push as room
 from lexmotion.hub_cards.push import pack, push
@@ -161,6 +162,71 @@ def test_a_push_that_failed_goes_on_with_what_is_missing(model_dir, hub, api):
     hub.asked.clear()
     assert push(pack(model_dir, NAME), NAME, api=api).changed
     assert hub.asked_for("PUT", arrived) == 0 and hub.asked_for("PUT", "/lfs/") == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("place", ["/api/repos/create", "/api/models/", "/preupload/", "/lfs/", "/commit/"])
+def test_a_busy_hub_is_asked_again(model_dir, hub, api, place, status, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(room.time, "sleep", pauses.append)
+    # The client itself sends a large file six times.
+    hub.refuse = [(place, status, {"Retry-After": "20"})] * (8 if place == "/lfs/" else 1)
+    sent = push(pack(model_dir, NAME), NAME, api=api)
+    assert repository(hub).branches["main"] == sent.commit and len(repository(hub).messages) == 2
+    assert all(pause <= 30 for pause in pauses)
+
+
+@pytest.mark.parametrize("place", ["/api/repos/create", "/lfs/", "/commit/"])
+def test_a_hub_that_stays_busy_ends_in_one_line(model_dir, hub, place, monkeypatch, capsys):
+    from lexmotion import cli
+
+    parcel = pack(model_dir, NAME)
+    monkeypatch.setattr(room, "HfApi", lambda: HfApi(endpoint=hub.url, token=TOKEN))
+    hub.refuse = [(place, 503, {})] * 100
+    with pytest.raises(ConnectionError, match=r"503 3 times; push again"):
+        push(parcel, NAME)
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["push", str(model_dir), NAME])
+    assert "error: the Hub answered with status 503" in capsys.readouterr().err
+
+
+def test_another_refusal_of_a_large_file_is_one_line(model_dir, hub, api):
+    hub.refuse = [("/lfs/", 400, {})]
+    with pytest.raises(OSError, match=f"'{NAME}'.*400.*not now"):
+        push(pack(model_dir, NAME), NAME, api=api)
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "model-2.safetensors", "README.md"])
+def test_a_link_out_of_the_folder_is_not_followed(model_dir, tmp_path, name):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine")
+    (model_dir / name).symlink_to(secret)
+    with pytest.raises(ValueError, match=rf"{name}: .*secret\.txt.*copy"):
+        pack(model_dir, NAME)
+
+
+def test_links_inside_the_folder_and_of_files_that_stay_are_no_matter(model_dir, tmp_path):
+    (tmp_path / "secret.txt").write_text("mine")
+    (model_dir / "notes.txt").symlink_to(tmp_path / "secret.txt")
+    (model_dir / "elsewhere").symlink_to(tmp_path)
+    (model_dir / "LICENSE").write_text("terms")
+    (model_dir / "LICENSE.txt").symlink_to("LICENSE")
+    (model_dir / ".model.99.partial.safetensors").write_bytes(b"half")
+    parcel = pack(model_dir, NAME)
+    assert {"LICENSE", "LICENSE.txt"} <= set(parcel.files) and "notes.txt" in parcel.left
+    assert not any("partial" in path or "secret" in path for path in parcel.files)
+
+
+def test_no_configuration_carries_a_local_path(model_dir, tmp_path):
+    for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
+        content = json.loads((model_dir / name).read_text())
+        places = {"_name_or_path": str(tmp_path), "name_or_path": str(tmp_path)}
+        (model_dir / name).write_text(json.dumps(content | places | {"tokenizer_file": str(tmp_path / "t.json")}))
+    for path, content in pack(model_dir, NAME, include_code=True).files.items():
+        text = content if isinstance(content, bytes) else content.read_bytes()
+        assert str(tmp_path).encode() not in text, path
+        assert path.endswith(".py") or b"name_or_path" not in text, path
 
 
 @pytest.mark.parametrize("token", ["hf_wrong", False])
