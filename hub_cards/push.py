@@ -157,7 +157,7 @@ def _collect(folder: Path, repo_type: str, patterns: tuple[str, ...]) -> Parcel:
     parcel, inside = Parcel(repo_type), folder.resolve()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         path = file.relative_to(folder).as_posix()
-        if not _is_named(path, patterns):
+        if file.name.startswith(".") or not _is_named(path, patterns):  # hidden: what a killed writer left
             parcel.left.append(path)
         elif file.resolve().is_relative_to(inside):
             parcel.files[path] = file
