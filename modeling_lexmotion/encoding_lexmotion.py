@@ -194,7 +194,7 @@ def bind_processor(model: nn.Module, processor: Any) -> None:
                     "start from a model trained with this corpus's processor"
                 )
     tokenizer = getattr(processor, "tokenizer", None)
-    if hasattr(tokenizer, "model_max_length"):  # the processor truncates captions as the model does
+    if tokenizer is not None and hasattr(tokenizer, "model_max_length"):  # captions are cut as the model cuts them
         tokenizer.model_max_length = min(tokenizer.model_max_length, text_positions(getattr(model, "config", None)))
     configs = [config for module in model.modules() for config in _with_towers(getattr(module, "config", None))]
     for config in configs:
