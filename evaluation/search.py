@@ -44,6 +44,7 @@ class CorpusItems:
 def encoded_items(folder: str | Path, splits: Sequence[str] | None = None) -> CorpusItems:
     """Read the motions that `lexmotion encode` wrote, of all splits by default."""
     parts = []
+    splits = [splits] if isinstance(splits, str) else splits
     for split in splits or dict.fromkeys(shard["split"] for shard in EncodeReport.load(folder).shards):
         corpus = load_encoded(folder, [split])
         captions: dict[str, list[str]] = {id: [] for id in corpus.motion_ids}

@@ -49,3 +49,9 @@ def test_the_hash_is_that_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_of(os.fspath(tmp_path / "a")) == sha256_of(tmp_path / "a")
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="folder.*file"):
+        write_text(tmp_path, "x")
+    assert list(tmp_path.iterdir()) == []

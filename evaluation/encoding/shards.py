@@ -311,6 +311,7 @@ def load_encoded(folder: str | Path, splits: Sequence[str] | None = None) -> Enc
         ValueError: if it does not have a split.
     """
     report = EncodeReport.load(folder)
+    splits = [splits] if isinstance(splits, str) else splits
     known = list(dict.fromkeys(shard["split"] for shard in report.shards))
     unknown = [split for split in splits or () if split not in known]
     if unknown:

@@ -36,6 +36,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         numbers.txt
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; pass the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:

@@ -14,7 +14,6 @@ merging all of them gives the same bytes as a single run.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from transformers.utils import logging
 
 from lexmotion.common.files import write_json
+from lexmotion.common.options import merge_options
 
 from ..skeletons import get_skeleton
 from .blocks import Shard, count_workers, open_blocks, read_blocks
@@ -69,7 +69,8 @@ def prepare(
 
     Raises:
         FileNotFoundError: if the source, a split file, the text model, the processor or a shard is missing.
-        FileExistsError: if the output folder contains something else.
+        FileExistsError: if the output folder contains something else or is a file.
+        TypeError: if an option is unknown.
         ValueError: if the layout is unknown, a split lists or keeps no motion, an id is in two splits, or no processor
             is given without a training split.
 
@@ -79,8 +80,10 @@ def prepare(
     """
     _check_sharding(shard, merge_shards)
     part = None if shard is None else Shard.parse(shard)
-    plan = make_plan(source, replace(options or PrepareOptions(), **fields), part)
+    plan = make_plan(source, merge_options(PrepareOptions, options, fields), part)
     output_dir = Path(output_dir)
+    if output_dir.is_file():
+        raise FileExistsError(f"{output_dir}: is a file; pass a folder to write")
     target = output_dir if part is None else output_dir / SHARDS / part.name
     workers = count_workers(num_workers, plan.num_ids)
     # A merge replaces an older corpus without reading every motion to compare with it.
@@ -194,7 +197,7 @@ def load_prepared(
 
     Args:
         folder: output of [`prepare`].
-        splits: splits to load; None: all. `val` is another name of `validation`.
+        splits: splits to load, or the name of one; None: all. `val` is another name of `validation`.
         streaming: read row group by row group instead of through the local cache.
         cache_dir: folder of the memory-mapped copy that `datasets` keeps.
 
@@ -208,6 +211,7 @@ def load_prepared(
     """
     folder = Path(folder)
     report = PrepareReport.load(folder)
+    splits = [splits] if isinstance(splits, str) else splits
     wanted = {split: split for split in (report.splits if splits is None else splits)}
     if "val" in wanted and "val" not in report.splits:
         wanted["val"] = "validation"

@@ -13,7 +13,7 @@ import numpy as np
 from ..skeletons import HUMANML3D, Skeleton, get_skeleton
 from .detection import BONES_WRONG, LIKELY_HEIGHTS, UNITS, body_height, bone_change, detect_units
 from .options import ReadingOptions
-from .reading import Motion, MotionError, read_motion
+from .reading import Motion, MotionError, check_file, read_motion
 from .recording import Problem
 
 MIN_FRAMES = 8  # of the model's input, at the skeleton's frame rate
@@ -64,8 +64,7 @@ def inspect_motion(
     The arguments are those of [`load_motion`]. A file that cannot be read has one problem of severity `error`; a
     missing file raises `FileNotFoundError`.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: motion file not found; check the path")
+    check_file(Path(path))
     try:
         motion = read_motion(path, options or ReadingOptions(), skeleton)
     except (ValueError, OSError, ImportError) as error:

@@ -11,7 +11,7 @@ class ReadingOptions:
     """Facts that a motion file does not contain, or contains wrongly. These texts are also the command line's help.
 
     Args:
-        fps: Frames per second of the file. By default the stated rate, else the frame rate of the model.
+        fps: Frames per second of the file. By default the rate in the file, else that of the model or skeleton.
         units: Unit of the file: m, cm, mm, in, ft, cmu, or metres per unit. By default inferred from body height.
         up: Vertical axis of the file: y, z, x, -y, -z or -x. By default inferred from posture.
         mapping: Names of the joints: cmu, mixamo, lafan1, motionbuilder, smpl, unity, unreal, iclone, biped, rigify,

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lexmotion.common.options import merge_options
 
 from ..skeletons import HUMANML3D, Skeleton, get_skeleton, skeleton_for_joints
 from .arrays import arrays_recording
@@ -111,6 +113,7 @@ def load_motion(
     Raises:
         FileNotFoundError: if the file, the mapping or the body model does not exist.
         ImportError: if it is an AMASS file and `smplx` is not installed.
+        TypeError: if an option is unknown.
         ValueError: if the file is malformed, has joints of another or no skeleton, lacks joints, or contains NaN.
 
     Example:
@@ -119,7 +122,7 @@ def load_motion(
         >>> motion.positions.shape, motion.fps, motion.source["fps"].confidence
         ((40, 22, 3), 20.0, 'assumed')
     """
-    motion = read_motion(path, replace(options or ReadingOptions(), **fields), skeleton)
+    motion = read_motion(path, merge_options(ReadingOptions, options, fields), skeleton)
     for problem in motion.problems:
         if problem.severity == "error":
             raise ValueError(f"{path}: {problem}")
@@ -181,9 +184,16 @@ def _check_range(path: Path, positions: np.ndarray, scale: float) -> None:
         raise ValueError(f"{path}: {message}; move the motion to the origin, or pass the unit with --units")
 
 
-def _read_file(path: Path, options: ReadingOptions) -> Recording:
+def check_file(path: Path) -> None:
+    """Raise a `FileNotFoundError` if the file does not exist, and an `IsADirectoryError` if it is a folder."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; pass a motion file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: motion file not found; check the path")
+
+
+def _read_file(path: Path, options: ReadingOptions) -> Recording:
+    check_file(path)
     suffix = path.suffix.lower()
     if options.key is not None and suffix != ".npz":
         raise ValueError(f"{path}: no named arrays; remove --key {options.key!r}, which is for .npz files")

@@ -314,8 +314,10 @@ def test_options_are_an_object_or_keywords(positions, tmp_path):
     assert motion.fps == 30 and motion.source["units"].confidence == "given"
     np.testing.assert_array_equal(motion.positions, load_motion(path, fps=30, units="cm", up="y").positions)
     assert load_motion(path, options, fps=25).fps == 25
-    with pytest.raises(TypeError, match="'unit'"):
+    with pytest.raises(TypeError, match="'unit'.*fps, units"):
         load_motion(path, unit="cm")
+    with pytest.raises(TypeError, match=r"30.*ReadingOptions\(\.\.\.\)"):
+        load_motion(path, 30)
 
 
 def test_wrong_options_and_files_are_told(positions, tmp_path):
@@ -335,6 +337,8 @@ def test_wrong_options_and_files_are_told(positions, tmp_path):
             load_motion(path, **options)
     with pytest.raises(FileNotFoundError, match="nowhere.npy"):
         load_motion(tmp_path / "nowhere.npy")
+    with pytest.raises(IsADirectoryError, match="folder.*motion file"):
+        load_motion(tmp_path)
     with pytest.raises(ValueError, match=r"a\.fbx.*\.npy, \.npz, \.bvh, \.csv"):
         load_motion(write(tmp_path / "a.fbx", ""))
     path.write_bytes(path.read_bytes()[:500])

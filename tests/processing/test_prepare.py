@@ -243,6 +243,10 @@ def test_other_peoples_folder_is_kept(corpus, tmp_path):
     assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
     prepare(corpus, tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out" / "thesis.txt").exists()
+    (tmp_path / "kick.npy").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"kick\.npy.*folder"):
+        prepare(corpus, tmp_path / "kick.npy", overwrite=True)
+    assert (tmp_path / "kick.npy").read_text() == "precious"
 
 
 def test_extra_captions_leave_held_out_motions_out(corpus, tmp_path):
@@ -331,6 +335,10 @@ def test_load_prepared_wants_a_prepared_folder(tmp_path):
     (tmp_path / "report.json").write_text('{"format_version": 0}')
     with pytest.raises(ValueError, match=r"report\.json.*\b0\b.*\b1\b"):
         load_prepared(tmp_path)
+
+
+def test_one_split_is_loaded_by_its_name(prepared):
+    assert list(load_prepared(prepared[0], splits="train")) == ["train"]
 
 
 def test_real_corpus_reads(tmp_path):
