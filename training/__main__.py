@@ -5,6 +5,7 @@ Train one task: `accelerate launch -m lexmotion.training TASK --config small --d
 """
 
 import argparse
+import os
 import sys
 import textwrap
 from typing import Any
@@ -19,7 +20,7 @@ REQUIRED = ("dataset", "output_dir")  # if the task has them
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """
-    Train the task named on the command line, and return its result (see `run_task`).
+    Train the task named on the command line, and return its result (see `run_task`); a user's error ends in one line.
 
     Args:
         argv: command-line arguments; None: those of the process.
@@ -36,11 +37,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument("task", choices=TASKS, metavar="TASK")
     name = parser.parse_args(words[:1]).task
-    arguments = parse_arguments(name, words[1:])
-    for key, value in arguments.to_dict().items():
-        if key in REQUIRED and value is None:
-            raise SystemExit(f"--{key}: no value; pass --{key} or set {key} in the recipe")
-    return run_task(arguments, TASKS[name].read(arguments))
+    try:
+        arguments = parse_arguments(name, words[1:])
+        for key, value in arguments.to_dict().items():
+            if key in REQUIRED and value is None:
+                raise ValueError(f"--{key}: no value; pass --{key} or set {key} in the recipe")
+        return run_task(arguments, TASKS[name].read(arguments))
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if os.environ.get("LEXMOTION_DEBUG"):
+            raise
+        raise SystemExit(f"error: {error} (LEXMOTION_DEBUG=1 shows the traceback)") from error
 
 
 if __name__ == "__main__":

@@ -131,6 +131,8 @@ def apply_overrides(recipe: dict[str, Any], overrides: dict[str, Any] | list[str
         ValueError: if an override has no `=`, or its key leads through a value that is not a section.
     """
     recipe = json.loads(json.dumps(recipe))
+    if isinstance(overrides, str):
+        overrides = [overrides]
     if isinstance(overrides, list | tuple):
         pairs = [item.partition("=") for item in overrides]
         for key, separator, _ in pairs:
@@ -211,7 +213,9 @@ def parse_arguments(name: str, argv: list[str] | None = None) -> RunArguments:
     """
     task = find_task(name)
     parser = argparse.ArgumentParser(
-        prog=f"python -m lexmotion.training {name}", description=f"{task.title}: {task.summary}"
+        prog=f"python -m lexmotion.training {name}",
+        usage="%(prog)s [--config RECIPE] [--ARGUMENT VALUE ...]",
+        description=f"{task.title}: {task.summary}",
     )
     parser.add_argument("--config", help="Recipe, by name or path; all other flags override it.")
     for part in task.parts:

@@ -123,7 +123,10 @@ def test_one_phase_from_the_command_line(prepared, recipe_file, tmp_path):
     assert three["acceptance"]["coverage_top20"] >= 0
     with pytest.raises(SystemExit, match="--output_dir"):
         main(["lexmlm", *command])
-    with pytest.raises(FileNotFoundError, match=r"config\.json.*model/config\.json"):
+    for words, value in (("--num_steps x", "num_steps.*'x'"), ("--config nowhere", "'nowhere'.*tiny")):
+        with pytest.raises(SystemExit, match=f"error: .*{value}"):
+            main(["lexmlm", *command, *words.split()])
+    with pytest.raises(SystemExit, match=r"(?s)config\.json.*model/config\.json"):
         main(["lexmmm", *command, "--output_dir", str(tmp_path / "x"), "--init_text", str(tmp_path)])
 
 
@@ -136,6 +139,8 @@ def test_mistakes_are_found_before_the_first_phase_runs(prepared, recipe, tmp_pa
         train({"seed": 1}, prepared, tmp_path)
     with pytest.raises(ValueError, match="'recipe'.*phase"):
         train({"phases": {}}, prepared, tmp_path)
+    with pytest.raises(ValueError, match="'seed'.*key=value"):
+        train(recipe, prepared, tmp_path, overrides="seed")
     with pytest.raises(FileNotFoundError, match=r"data/.*processor/.*\bprepare\b"):
         PreparedData.read(tmp_path)
 
