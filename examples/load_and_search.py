@@ -13,6 +13,11 @@ from lexmotion import LexMotionIndex
 from lexmotion.processing.corpora.prepare import load_prepared
 
 
+def word_and_factor(text: str) -> tuple[str, float]:
+    word, _, factor = text.partition("=")
+    return word, float(factor)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", default="a person kicks", help="query (default: %(default)s)")
@@ -20,7 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dataset", default="quickstart/prepared", help="prepared corpus (default: %(default)s)")
     parser.add_argument("--split", default="test", help="split to search (default: %(default)s)")
     parser.add_argument("--index", help="folder to keep the index in; without it, the index lives in memory")
-    parser.add_argument("--boost", action="append", default=[], metavar="WORD=FACTOR", help="weigh a word differently")
+    boost: dict = {"type": word_and_factor, "action": "append", "default": [], "metavar": "WORD=FACTOR"}
+    parser.add_argument("--boost", help="weigh a word of the query differently; repeatable", **boost)
     parser.add_argument("-k", type=int, default=5, help="number of hits (default: %(default)s)")
     arguments = parser.parse_args(argv)
 
@@ -36,8 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         model=model,
     )
 
-    boost = {word: float(factor) for word, factor in (pair.split("=") for pair in arguments.boost)}
-    for hit in index.search(arguments.text, k=arguments.k, boost=boost):
+    for hit in index.search(arguments.text, k=arguments.k, boost=dict(arguments.boost)):
         words = ", ".join(f"{word} {share:.2f}" for word, share in hit.words[:5])
         print(f"{hit.score:.3f}  {hit.id}  {hit.metadata['caption']}\n       {words}")
 
