@@ -428,8 +428,8 @@ class TextEncodingMixin(_WithProcessor):
         def inputs(window: slice):
             captions = list(texts[window])
             for place, caption in enumerate(captions):
-                if not caption.strip():
-                    raise ValueError(f"caption {window.start + place} is empty; pass a text, or leave it out")
+                if not isinstance(caption, str) or not caption.strip():
+                    raise ValueError(f"caption {window.start + place}: got {caption!r}; pass a text, or leave it out")
             only_ids = {"return_attention_mask": False, "return_token_type_ids": False}
             ids = tokenizer(captions, truncation=True, max_length=limit, **only_ids)["input_ids"]
             note_cut_captions(tokenizer, captions, ids, limit)

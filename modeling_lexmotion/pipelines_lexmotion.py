@@ -66,7 +66,7 @@ class MotionFeatureExtractionPipeline(MotionPipeline):
         """
         return super().__call__(motions, **kwargs)
 
-    def _sanitize_parameters(self, fps: float | None = None, top_k: int | None = None, **_: Any):
+    def _sanitize_parameters(self, fps: float | None = None, top_k: int | None = None):
         return ({} if fps is None else {"fps": fps}), {}, ({} if top_k is None else {"top_k": top_k})
 
     def _forward(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -119,7 +119,6 @@ class ZeroShotMotionClassificationPipeline(MotionPipeline):
         candidate_labels: Sequence[str] | None = None,
         hypothesis_template: str = "a person {}",
         fps: float | None = None,
-        **_: Any,
     ):
         preprocess = {} if fps is None else {"fps": fps}
         if candidate_labels is None:

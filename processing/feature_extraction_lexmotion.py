@@ -644,6 +644,6 @@ def _to_tensor(values: Any, name: str) -> torch.Tensor:
         except ValueError as error:
             raise ValueError(f"{name}: got a ragged list ({error}); pass frames of equal shape") from error
         if array.dtype.kind not in "fiu":
-            raise ValueError(f"{name}: got dtype {array.dtype}; pass numbers")
+            raise ValueError(f"{name}: got dtype {array.dtype}; pass numbers, such as those of lexmotion.load_motion")
         values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     return values.detach().to(device="cpu", dtype=torch.float32)

@@ -184,8 +184,8 @@ def baseline_values(recipe: dict[str, Any], system: str, vectors: str = "dense")
     """
     sections = recipe.get("baselines") or {}
     if system not in sections:
-        known = ", ".join(sections) or "none"
-        raise ValueError(f"recipe {recipe.get('name')!r}: no baseline {system!r}, only {known}; add it to `baselines`")
+        known = f"only {', '.join(sections)}" if sections else "and no other"
+        raise ValueError(f"recipe {recipe.get('name')!r}: no baseline {system!r}, {known}; add it to `baselines`")
     shared = _shared_values(recipe, "baseline")
     for name in ("text_config", "motion_config", "model_config"):  # sizes of LexMotion, not of baselines
         shared.pop(name, None)

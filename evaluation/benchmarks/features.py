@@ -115,7 +115,7 @@ def cases(
 
     def facts() -> dict[str, Any]:
         mean = float(np.mean([len(positions) for positions in drawn]))
-        return {"frames a clip, mean": mean, "published implementation, on another machine": PUBLISHED}
+        return {"frames per clip, mean": mean, "published implementation, on another machine": PUBLISHED}
 
     name = f"{layout.name}, {layout.num_features} features per frame"
     return [Case(name, ours, plain, agree, clips, "clips", facts)]

@@ -147,9 +147,10 @@ def encode(
         >>> encode("runs/small/model", "prepared/humanml3d", "vectors").summary()  # doctest: +SKIP
         >>> load_encoded("vectors").motion_embeds.shape  # doctest: +SKIP
     """
+    kinds = [kinds] if isinstance(kinds, str) else kinds
     kinds = [kind for kind in KINDS if kind in set(kinds)] if set(kinds) <= set(KINDS) else list(kinds)
     if not kinds or not set(kinds) <= set(KINDS):
-        raise ValueError(f"kinds: expected one or both of {', '.join(KINDS)}, got {', '.join(kinds) or 'none'}")
+        raise ValueError(f"kinds (--what): got {', '.join(kinds) or 'none'}; pass one or both of {', '.join(KINDS)}")
     if shard_size < 1:
         raise ValueError(f"shard_size: got {shard_size}; pass at least 1")
     state = process_state()

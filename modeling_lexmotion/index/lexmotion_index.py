@@ -373,8 +373,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             ValueError: if an id is unknown; nothing is deleted then.
             IndexBusyError: if another process is writing the index.
         """
-        listed = [ids] if isinstance(ids, str | int | np.integer) else ids
-        wanted = list(dict.fromkeys(int(id) if isinstance(id, int | np.integer) else id for id in listed))
+        wanted = list(dict.fromkeys(int(id) if isinstance(id, int | np.integer) else id for id in _listed(ids)))
         with self.engine.change() as books:
             there = self.engine.locate(_known_kind(wanted, books.id_type))
             missing = [id for id in wanted if id not in there]
@@ -478,7 +477,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             query = self.encode(text, motion, fps)
         elif query is None:
             single = True
-            query = self._words.query_of([*must, *(boost or {})])
+            query = self._words.query_of([*_listed(must), *(boost or {})])
         else:
             single = not sparse.issparse(query) and np.ndim(query) == 1
         ranked = self._rank(query, k, must, must_not, boost)
@@ -505,8 +504,13 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         asked = self._words.queries(queries, boost)
         if k < 1:
             raise ValueError(f"k: got {k}; pass at least 1")
-        wanted, unwanted = ([self.word_ids(word) for word in words] for words in (must, must_not))
+        wanted, unwanted = ([self.word_ids(word) for word in _listed(words)] for words in (must, must_not))
         return list(zip(self.engine.rank(asked, k, wanted, unwanted), asked, strict=True))
+
+
+def _listed(values: Any) -> Any:
+    """Return one word or id as a list, and several unchanged."""
+    return [values] if isinstance(values, str | int | np.integer) else values
 
 
 def check_build(

@@ -227,8 +227,8 @@ class Words:
         matrix = canonical(vectors, self._folder.state.vocab_size)
         factors: dict[int, float] = {}
         for word, factor in (boost or {}).items():
-            if not (math.isfinite(factor) and factor >= 0):
-                raise ValueError(f"boost of {word!r}: got {factor}; pass a finite number of at least 0")
+            if not (isinstance(factor, int | float | np.number) and math.isfinite(factor) and factor >= 0):
+                raise ValueError(f"boost of {word!r}: got {factor!r}; pass a finite number of at least 0")
             ids = self.ids_of(word)
             factors |= dict.fromkeys(ids, factor)
             if not np.isin(ids, matrix.indices).any():

@@ -89,3 +89,12 @@ def test_labels_that_make_no_sense_are_refused(classify, motions, options, value
 def test_a_broken_motion_is_refused(read):
     with pytest.raises(ValueError, match="nan|NaN"):
         read(np.full((20, 22, 3), np.nan, np.float32), fps=20)
+
+
+def test_unknown_options_and_file_names_are_refused(read, classify, motions):
+    with pytest.raises(TypeError, match="topk"):
+        read(motions[0], fps=20, topk=3)
+    with pytest.raises(TypeError, match="template"):
+        classify(motions[0], candidate_labels=LABELS, template="a person {}")
+    with pytest.raises(ValueError, match="load_motion"):
+        read("kick.bvh")

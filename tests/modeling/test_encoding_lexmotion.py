@@ -159,6 +159,11 @@ def test_mistakes(tiny_tokenizer, message, options):
         tower().encode_text(CAPTIONS, **({"processor": tiny_tokenizer} | options))
 
 
+def test_what_is_no_text_is_refused(tiny_tokenizer):
+    with pytest.raises(ValueError, match=r"caption 1\b.*\b3\b"):
+        tower().encode_text(["walks", 3], tiny_tokenizer)
+
+
 def test_a_foreign_tokenizer_is_refused(tiny_tokenizer):
     model = tower()
     model.config.encoder_config.vocab_size = 20

@@ -247,6 +247,7 @@ def test_boosting_multiplies_a_word_of_the_query(clips, query, tiny_tokenizer, c
 def test_without_a_query_the_words_are_the_query(clips, tiny_tokenizer):
     alone = bags(tiny_tokenizer, [{"kick": 1, "left": 3}])[0]
     assert clips.search(must=["kick"], boost={"left": 3}) == clips.search(alone, must=["kick"])
+    assert clips.search(must="kick", boost={"left": 3}) == clips.search(alone, must="kick")
     with pytest.raises(ValueError, match="text.*motion.*vector.*words"):
         clips.search()
 
@@ -304,6 +305,7 @@ def test_texts_and_motions_are_encoded_by_the_model(tiny_tokenizer):
         (lambda index, query: index.search(query, must=["kik"]), r"'kik'.*\bkick\b"),
         (lambda index, query: index.search(query, must=[10**6]), r"\b1000000\b.*\b96\b"),
         (lambda index, query: index.search(query, boost={"kick": -1}), r"'kick'.*-1\b"),
+        (lambda index, query: index.search(query, boost={"kick": "2"}), r"'kick'.*'2'.*number"),
         (lambda index, query: index.search(query, 0), r"\bk\b.*\b0\b"),
         (lambda index, query: index.search(query, text="walk"), r"\bquery\b.*\btext\b"),
         (lambda index, query: index.search("walk"), "model="),

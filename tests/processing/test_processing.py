@@ -54,6 +54,8 @@ def test_parts_alone(processor):
         processor()
     with pytest.raises(ValueError, match=r"\btext\b.*\b3\b"):
         processor(text=["a person", 3])
+    with pytest.raises(ValueError, match="text.*empty"):
+        processor(text=[])
 
 
 def test_text_is_first(processor):
