@@ -49,7 +49,7 @@ def prepare(
         typer.Option(help="Merge the N parts written with --shard. Example: --merge-shards 8"),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a folder of other content than a corpus. Example: --overwrite")
+        bool, typer.Option("--overwrite", help="Replace a folder that is not a prepared corpus. Example: --overwrite")
     ] = False,
 ) -> None:
     """Convert a motion corpus to a Parquet dataset with a fitted processor.
