@@ -426,7 +426,7 @@ def describe(folder: str | os.PathLike) -> dict[str, Any]:
     layered = "num_hidden_layers" in motion and "hidden_size" in motion
     extractor, lexicon = processor.get("feature_extractor", {}), processor.get("lexicon") or {}
     facts = {
-        "parameters": sum(_parameters(path) for path in sorted(folder.glob("*.safetensors"))),
+        "parameters": sum(_parameters(path) for path in sorted(folder.glob("[!.]*.safetensors"))),
         "words": lexicon.get("vocab_size"),
         "active words": (text or motion).get("num_active_words") or lexicon.get("vocab_size"),
         "text encoder": (text.get("encoder_config") or {}).get("model_type"),

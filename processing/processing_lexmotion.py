@@ -104,9 +104,12 @@ class LexMotionProcessor(ProcessorMixin):
         if isinstance(truncation, str):
             modality = "audio_kwargs" if truncation in MOTION_TRUNCATIONS else "text_kwargs"
             kwargs[modality] = {**kwargs.get(modality, {}), "truncation": kwargs.pop("truncation")}
+        asked = "max_length" in {**kwargs, **kwargs.get("text_kwargs", {})}
         options = self._merge_kwargs(
             LexMotionProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
         )
+        if not asked:  # a tokenizer that was saved after use remembers its last truncation, which is not the limit
+            options["text_kwargs"].pop("max_length", None)
         data: dict[str, Any] = {}
         if text is not None:
             captions = text if isinstance(text, str) else list(text)

@@ -125,7 +125,7 @@ MISTAKES = [
     (["train", "--dataset", "nowhere", "--output-dir", "out", "--set", "seed"], "--set ... NAME=VALUE ... 'seed'"),
     (["prepare", "nowhere", "--output-dir", "out"], "nowhere"),
     (["prepare", "nowhere", "--output-dir", "out", "--split", "a=1", "--split", "a=2"], "--split ... '1' ... '2'"),
-    (["train", "--dataset", "nowhere", "--output-dir", "out"], "nowhere"),
+    (["train", "--recipe", "tiny", "--dataset", "nowhere", "--output-dir", "out"], "nowhere"),
     (["train", "--dataset", "nowhere", "--output-dir", "out", "--recipe", "giant"], "giant"),
     (["evaluate", "retrieval", "--model", "./nowhere", "--dataset", "nowhere"], "nowhere"),
     (["explain", "--model", "./nowhere", "--motion", "kick.npy"], "kick.npy"),
