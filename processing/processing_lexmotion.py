@@ -104,12 +104,12 @@ class LexMotionProcessor(ProcessorMixin):
         if isinstance(truncation, str):
             modality = "audio_kwargs" if truncation in MOTION_TRUNCATIONS else "text_kwargs"
             kwargs[modality] = {**kwargs.get(modality, {}), "truncation": kwargs.pop("truncation")}
-        asked = "max_length" in {**kwargs, **kwargs.get("text_kwargs", {})}
         options = self._merge_kwargs(
             LexMotionProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
         )
-        if not asked:  # a tokenizer that was saved after use remembers its last truncation, which is not the limit
-            options["text_kwargs"].pop("max_length", None)
+        text_options = options["text_kwargs"]
+        if text_options.get("max_length"):  # may come from a tokenizer that was saved after use
+            text_options["max_length"] = min(text_options["max_length"], self.tokenizer.model_max_length)
         data: dict[str, Any] = {}
         if text is not None:
             captions = text if isinstance(text, str) else list(text)
