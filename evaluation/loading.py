@@ -1,9 +1,9 @@
 """Trained models, their processors and motion files for them, by folder, Hub name or as objects."""
 
 import os
-from pathlib import Path
 from typing import Any
 
+from lexmotion.common.names import checked_model_name
 from lexmotion.processing.recordings.options import ReadingOptions
 
 
@@ -29,7 +29,7 @@ def load_model(
 
     from lexmotion.encoding_lexmotion import check_processor
 
-    name = _checked_name(name, remedy)
+    name = checked_model_name(name, remedy)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model, processor = AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
     check_processor(model.config, processor)
@@ -40,7 +40,9 @@ def load_processor(name: str | os.PathLike) -> Any:
     """Load the processor saved beside a model; see `load_model`."""
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(_checked_name(name, "pass the model that encoded the vectors with --model"))
+    return AutoProcessor.from_pretrained(
+        checked_model_name(name, "pass the model that encoded the vectors with --model")
+    )
 
 
 def ready_model(model: Any, processor: Any = None, device: str | None = None) -> tuple[Any, Any]:
@@ -74,20 +76,6 @@ def ready_model(model: Any, processor: Any = None, device: str | None = None) ->
 def name_of(model: Any) -> str:
     """Return the folder or Hub name of a model as `ready_model` takes it; empty if it has none."""
     return os.fspath(model) if isinstance(model, str | os.PathLike) else model.name_or_path
-
-
-def is_hub_name(name: str) -> bool:
-    """Return whether a name is USER/NAME, not a path."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
-
-
-def _checked_name(name: str | os.PathLike, remedy: str) -> str:
-    name = os.fspath(name)
-    if not Path(name).is_dir() and not is_hub_name(name):
-        raise FileNotFoundError(f"no model folder {name!r}; {remedy}")
-    if Path(name).is_dir() and not Path(name, "config.json").is_file():
-        raise FileNotFoundError(f"no model in the folder {name!r} (no config.json); {remedy}")
-    return name
 
 
 def read_motion_for(

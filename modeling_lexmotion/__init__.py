@@ -35,6 +35,7 @@ _HOME = {
     "evaluate": "evaluation.model_evaluation",
     "explain": "evaluation.explain",
     "encode": "evaluation.encoding.shards",
+    "encode_captions": "evaluation.encoding.captions",
     "build_index": "evaluation.search",
 }
 __all__ = [*_HOME, "register"]

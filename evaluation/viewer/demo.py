@@ -25,6 +25,7 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from lexmotion.common.files import write_text
+from lexmotion.common.names import is_hub_name
 from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex
 from lexmotion.processing.recordings.options import ReadingOptions
@@ -32,7 +33,7 @@ from lexmotion.processing.recordings.reading import FORMATS, Motion
 
 from ..explain import explain
 from ..figures.drawing import facing_front
-from ..loading import is_hub_name, load_model, read_motion_for
+from ..loading import load_model, read_motion_for
 from ..search import Answer, captions_of, dataset_items, search_page
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
 from .views import explained_view, page, preview, skeleton_view

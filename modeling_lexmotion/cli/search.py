@@ -116,6 +116,62 @@ def encode(
     state.destroy_process_group()
 
 
+@app.command()
+def encode_captions(
+    model: ModelOption,
+    captions: Annotated[
+        list[Path],
+        typer.Option(
+            help="Folder of text files (HumanML3D's texts), text file of one caption per line, or prepared corpus. "
+            "Repeatable. Example: --captions HumanML3D/texts",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Table to write, or to add captions to; clip.py is written beside it. Example: --output table.npz",
+            show_default=False,
+        ),
+    ],
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="Width of a vector; if unset, 512. Example: --dim 768")
+    ] = None,
+    tokens: Annotated[
+        bool,
+        typer.Option("--tokens", help="Add the state of every token, for MDM with BERT. Example: --tokens"),
+    ] = False,
+    context_length: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Number of tokens that a program cuts captions to. Repeatable. If unset, 22 (MDM) and 77. "
+            "Example: --context-length 77"
+        ),
+    ] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Encode captions for a motion generator whose environment cannot import lexmotion.
+
+    Beside the table, clip.py is written. It takes the place of OpenAI's clip there and looks captions up. A second run
+    adds captions to the table.
+
+    Example: [bold]lexmotion encode-captions --model runs/small/model --captions HumanML3D/texts --output table.npz[/]
+    """
+    begin()
+    from lexmotion.evaluation.encoding.captions import CONTEXT_LENGTHS
+    from lexmotion.evaluation.encoding.captions import encode_captions as run
+
+    lengths = context_length or CONTEXT_LENGTHS
+    report = run(
+        model, captions, output, dim=dim, tokens=tokens, context_lengths=lengths, device=device, progress=True
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    states = " and states of tokens" if report.tokens else ""
+    console.print(f"{report.captions} captions ({report.added} added): vectors of {report.dim} numbers{states}")
+    console.print(f"table: {escape(str(report.table))}")
+    console.print(f"replacement of clip: {escape(str(report.clip))}")
+
+
 @index_app.callback()
 def index() -> None:
     """Build and change an index of motions to search by words."""

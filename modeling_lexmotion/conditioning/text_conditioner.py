@@ -26,11 +26,13 @@ from transformers import AutoTokenizer
 from transformers import initialization as init
 from transformers.configuration_utils import PreTrainedConfig
 
+from ..common.names import checked_model_name
 from ..configuration_lexmotion import LexMotionConfig, LexMotionTextConfig
 from ..encoding_lexmotion import ACCELERATOR_BATCH, CPU_BATCH, LinearMaps, check_processor
 from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel
+from .clip_table import CLIP_PARTS, Shared, cut, missing_part
 
-OUTPUTS = ("pooled", "tokens", "lexical")
+OUTPUTS = ("pooled", "sequence", "tokens", "lexical")
 TOWERS = (LexMotionConfig.model_type, LexMotionTextConfig.model_type)
 CACHE_BYTES = 256 << 20
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -46,7 +48,8 @@ class LexMotionTextConditionerConfig(PreTrainedConfig):
 
     Args:
         text_config: configuration of the text tower.
-        output: output of a call: `"pooled"` (sentence and words), `"tokens"` or `"lexical"` (words only).
+        output: output of a call: `"pooled"` (sentence and words), `"sequence"` (the same as a sequence of one, for
+            MLD), `"tokens"` or `"lexical"` (words only).
         dim: width of caption vectors, 512 as in CLIP ViT-B/32. With `"lexical"` it may be `None`: the vector is then
             the word weights themselves, one value per word of the vocabulary.
         token_dim: width of token vectors, 768 as in DistilBERT.
@@ -217,6 +220,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         if config.token_dim != width:
             self.token_projection = FixedProjection(width, config.token_dim, config.projection_seed)
         self.cache = VectorCache()
+        self.translated = Shared()  # token ids of OpenAI's clip -> of the tower; see `Clip.tokenize`
         self._mark: tuple | None = None
         self.post_init()
         self.requires_grad_(False)
@@ -245,16 +249,25 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
 
         Args:
             path: folder or Hub name of a `LexMotionModel`, a `LexMotionTextModel` or a saved conditioner.
-            output: `"pooled"` (the default), `"tokens"` or `"lexical"`.
-            dim: width of the output; None: 512 for `"pooled"`, 768 for `"tokens"`, the vocabulary for `"lexical"`.
+            output: `"pooled"` (the default), `"sequence"`, `"tokens"` or `"lexical"`.
+            dim: width of the output; None: 512, but 768 for `"tokens"` and the vocabulary for `"lexical"`.
             tokenizer: None loads the one saved with the weights.
             kwargs: arguments of `PreTrainedModel.from_pretrained`.
 
         Raises:
+            FileNotFoundError: if there is no such folder, or no model in it or of that name on the Hub.
             ValueError: if `path` has no text tower or no tokenizer, or a saved conditioner has another width.
         """
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        kind = PreTrainedConfig.get_config_dict(path, **hub)[0].get("model_type")
+        checked_model_name(path, "pass the folder or Hub name of a LexMotionModel", kwargs.get("subfolder", ""))
+        try:
+            kind = PreTrainedConfig.get_config_dict(path, **hub)[0].get("model_type")
+        except OSError as error:
+            if Path(path).is_dir():
+                raise
+            raise FileNotFoundError(
+                f"{path}: no such folder in {Path.cwd()}, and no such model on the Hub ({str(error).splitlines()[0]})"
+            ) from error
         if tokenizer is None:
             tokenizer = cls._saved_tokenizer(path, hub)
         if kind == cls.config_class.model_type:
@@ -319,6 +332,11 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             tokenizer._set_processor_class(None)  # otherwise loading it would look for a LexMotionProcessor
             tokenizer.save_pretrained(save_directory)
 
+    def __getattr__(self, name: str) -> Any:
+        if name in CLIP_PARTS:  # of a program that took this for CLIP
+            raise missing_part(name)
+        return super().__getattr__(name)
+
     # ---------------------------------------------------------------------------------------------------- stays frozen
 
     def train(self, mode: bool = True) -> "LexMotionTextConditioner":
@@ -336,8 +354,11 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
     # -------------------------------------------------------------------------------------------------------- encoding
 
     def forward(self, texts: Texts) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Return `encode_tokens` if `config.output` is `"tokens"`, else `encode_text`."""
-        return self.encode_tokens(texts) if self.config.output == "tokens" else self.encode_text(texts)
+        """Return `encode_tokens` for output `"tokens"`, else `encode_text`, as (B, 1, D) for `"sequence"`."""
+        if self.config.output == "tokens":
+            return self.encode_tokens(texts)
+        vectors = self.encode_text(texts)
+        return vectors[:, None] if self.config.output == "sequence" else vectors
 
     def encode_text(self, texts: Texts) -> torch.Tensor:
         """
@@ -353,8 +374,11 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         Raises:
             ValueError: if ids are outside the vocabulary or too many, or for captions if the tokenizer is missing.
         """
-        vectors = self._remembered("text", self._token_ids(texts))
-        return torch.stack(vectors).to(self.device, self.dtype)
+        rows = self._token_ids(texts)
+        if not rows and isinstance(texts, torch.Tensor):
+            width = self.config.text_config.vocab_size if self.config.dim is None else self.config.dim
+            return torch.zeros(0, width, device=self.device, dtype=self.dtype)
+        return torch.stack(self._remembered("text", rows)).to(self.device, self.dtype)
 
     def encode_tokens(self, texts: Texts) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -441,14 +465,17 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         """Maximum number of tokens per caption."""
         return min(self.config.max_length, self.text_model.encoder.config.max_position_embeddings)
 
+    def token_rows(self, texts: Sequence[str]) -> list[tuple[TokenIds, int]]:
+        """Return for each caption its token ids, at most `longest`, and the number of all its tokens."""
+        if not texts:
+            return []
+        rows = self._need_tokenizer()(list(texts), verbose=False)["input_ids"]
+        return [(cut(tuple(row), self.longest), len(row)) for row in rows]
+
     def _token_ids(self, texts: Texts) -> list[TokenIds]:
         """Return the token ids of each caption, without padding; they are also the cache keys."""
         if not isinstance(texts, torch.Tensor):
-            texts = [texts] if isinstance(texts, str) else list(texts)
-            if not texts:
-                return []
-            ids = self._need_tokenizer()(texts, truncation=True, max_length=self.longest)["input_ids"]
-            return [tuple(row) for row in ids]
+            return [row for row, _ in self.token_rows([texts] if isinstance(texts, str) else texts)]
         if texts.ndim != 2 or texts.is_floating_point():
             raise ValueError(f"token ids: got {texts.dtype} of shape {tuple(texts.shape)}; pass integers (B, L)")
         vocabulary, longest = self.config.text_config.vocab_size, self.longest
@@ -457,12 +484,13 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         for row in texts.tolist():
             while len(row) > 1 and row[-1] == pad:
                 row.pop()
+            row = self.translated.get(tuple(row), tuple(row))
             if len(row) > longest or min(row) < 0 or max(row) >= vocabulary:
                 raise ValueError(
                     f"token ids: got {len(row)} ids in {min(row)}..{max(row)}, the text tower takes at most {longest} "
                     f"below {vocabulary}; use the tokenizer of the conditioner"
                 )
-            rows.append(tuple(row))
+            rows.append(row)
         return rows
 
     def _states(self, rows: list[TokenIds]) -> tuple[torch.Tensor, torch.Tensor]:
