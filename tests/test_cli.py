@@ -48,7 +48,8 @@ def run(*words, **environment):
 
 def test_the_promised_verbs_are_there():
     verbs = {" ".join(path) for path, _ in LEAVES}
-    named = "quickstart, prepare, train, compare, inspect, explain, report figures, encode, demo, benchmark"
+    named = "quickstart, prepare, train, compare, inspect, explain, report figures, encode, encode-captions, demo, "
+    named += "benchmark"
     sharing = "card, push, export sentence-transformers"
     measures = "evaluate retrieval, evaluate ridge-floor, evaluate order"
     searching = "search, index build, index add, index delete, index info"

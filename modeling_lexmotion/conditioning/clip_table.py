@@ -215,10 +215,14 @@ class Clip(types.ModuleType):
         self._hidden, self._undo = None, []
         self.loaded = set()  # of the names that are replaced
         self.model = ClipModel(self)
-        folder = openai_folder()
-        self.__path__ = [] if folder is None else [folder]  # for `import clip.simple_tokenizer`
         for module, name in zip((self, self.model), MODULES):
             module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=name == "clip")
+
+    @property
+    def __path__(self):
+        """Folder of OpenAI's package, if it is installed, for `import clip.simple_tokenizer`."""
+        folder = openai_folder()
+        return [] if folder is None else [folder]
 
     def __getattr__(self, name):
         if name.startswith("_"):
@@ -228,14 +232,15 @@ class Clip(types.ModuleType):
     def _real(self, wanted, error):
         """Return OpenAI's module, imported under another name."""
         if self._openai is None:
-            if not self.__path__:
+            folder = openai_folder()
+            if folder is None:
                 raise error(
                     f"{wanted}: LexMotion replaces the text encoder of {', '.join(self._replaced)} only, and OpenAI's "
                     f"clip is not installed for the rest; install it (`{OPENAI}`), or name the model with --replace"
                 )
             name = "openai_clip_behind_lexmotion"
-            file = os.path.join(self.__path__[0], "__init__.py")
-            spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=self.__path__)
+            file = os.path.join(folder, "__init__.py")
+            spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[folder])
             module = sys.modules[name] = importlib.util.module_from_spec(spec)
             try:
                 spec.loader.exec_module(module)
@@ -247,7 +252,7 @@ class Clip(types.ModuleType):
 
     def available_models(self):
         """Return the names that `load` replaces, then those of OpenAI's package if it is installed."""
-        others = self._real("", RuntimeError).available_models() if self.__path__ else []
+        others = self._real("clip", RuntimeError).available_models() if openai_folder() else []
         return list(self._replaced) + [name for name in others if name not in self._replaced]
 
     def load(self, name=REPLACED[0], device=None, jit=False, download_root=None):
@@ -440,6 +445,10 @@ class NamedModel(nn.Module):
         text_config = types.SimpleNamespace(hidden_size=dim)
         self.config = types.SimpleNamespace(hidden_size=token_dim, projection_dim=dim, text_config=text_config)
 
+    def train(self, mode=True):
+        """Stay in evaluation mode."""
+        return super().train(False)
+
     @property
     def text_model(self):
         return self
@@ -518,6 +527,7 @@ def run_with(clip, run):
     finally:
         for name in clip.unused():
             sys.stderr.write(f"lexmotion: {name} was never loaded, so nothing was replaced in its place\n")
+        clip.remove()
 
 
 def main(argv=None):

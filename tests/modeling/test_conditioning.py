@@ -76,7 +76,14 @@ def test_a_width_of_nothing_is_refused(folder):
 
 @pytest.mark.parametrize(
     ("output", "dim", "shape"),
-    [("pooled", None, 512), ("pooled", 24, 24), ("lexical", None, 99), ("lexical", 16, 16), ("tokens", 512, 512)],
+    [
+        ("pooled", None, 512),
+        ("sequence", 24, 24),
+        ("pooled", 24, 24),
+        ("lexical", None, 99),
+        ("lexical", 16, 16),
+        ("tokens", 512, 512),
+    ],
 )
 def test_widths(folder, output, dim, shape):
     conditioner = LexMotionTextConditioner.from_pretrained(folder, output=output, dim=dim)
@@ -320,6 +327,21 @@ ERRORS = [
 def test_errors_say_what_to_do(conditioner, call, message):
     with pytest.raises(ValueError, match=message):
         call(conditioner)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("runs/small/model", "no model folder 'runs/small/model' in {here}"),
+        ("runs/model", "runs/model: no such folder in {here}, and no such model on the Hub"),
+        ("empty", r"no model in the folder 'empty' \(no config.json\)"),
+    ],
+)
+def test_a_missing_folder_is_said_to_be_missing_and_where(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=message.format(here=tmp_path)):
+        LexMotionTextConditioner.from_pretrained(name, local_files_only=True)
 
 
 def test_folders_that_will_not_do(folder, conditioner, tmp_path, tiny_tokenizer):

@@ -1,11 +1,12 @@
 """
 Generators run unedited with the conditioner: stand-ins make the calls of MDM, T2M-GPT, MoMask and T2M.
 
-What is run is what `docs/drop_in.md` says, block by block, from the folder of each stand-in.
+What is run is what `docs/drop_in.md` says, command by command, from the folder of each stand-in.
 """
 
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,20 +15,20 @@ import torch
 from tiny import motion_config, text_config
 
 from lexmotion import LexMotionConfig, LexMotionModel
-from lexmotion.conditioning import ClipShim, LexMotionTextConditioner, T2MTextEncoder, install_clip_shim
+from lexmotion.conditioning import ClipShim, LexMotionTextConditioner, T2MTextEncoder, install_clip_shim, run
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "drop_in.md").read_text(encoding="utf-8")
 CAPTIONS = ["a person walks forward", "someone kicks with the left leg and then turns around slowly", ""]
 OTHERS = ["jump", "a man waves", "run"]
-PUBLISHED = ("clip", "model", "models", "networks", "utils")
+PUBLISHED = ("clip", "model", "models", "networks", "train", "utils")
 
 
-def blocks(heading: str) -> list[str]:
-    """The Python blocks below a heading that begins so."""
-    section = re.search(rf"^## {re.escape(heading)}(?: .*?)?$(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL)
+def blocks(heading: str, language: str = "python") -> list[str]:
+    """The blocks of code below a heading."""
+    section = re.search(rf"^##+ {re.escape(heading)}$(.*?)(?=^#|\Z)", PAGE, flags=re.MULTILINE | re.DOTALL)
     assert section, f"docs/drop_in.md has no heading {heading!r}"
-    return re.findall(r"```python\n(.*?)```", section.group(1), flags=re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", section.group(1), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +61,31 @@ def published(monkeypatch):
         del sys.modules[name]
 
 
-def run_page(heading: str, folder, place: int = 0) -> dict:
-    names = {"MODEL": str(folder)}
-    exec(compile(blocks(heading)[place], f"docs/drop_in.md: {heading}", "exec"), names)
-    return names
+@pytest.fixture
+def launch(folder, published, monkeypatch):
+    """Run the command of a heading in the folder of a stand-in; returns the names that its program leaves."""
+
+    def start(stand_in: str, heading: str) -> dict:
+        published(stand_in)
+        ran: dict = {}
+        for name in ("run_path", "run_module"):
+            original = getattr(runpy, name)
+            monkeypatch.setattr(runpy, name, lambda *a, original=original, **k: ran.update(original(*a, **k)))
+        monkeypatch.setattr(sys, "argv", [""])
+        monkeypatch.setattr(sys, "path", ["", *sys.path])
+        monkeypatch.setattr(run, "restore_removed_names", lambda: None)  # of the whole process
+        (command,) = blocks(heading, "bash")
+        words = shlex.split(command.replace("MODEL", str(folder)))
+        assert words[:3] == ["python", "-m", "lexmotion.conditioning.run"]
+        run.main(words[3:])
+        return ran
+
+    return start
 
 
 def train_a_step(network, loss_of) -> None:
     """Forward, backward, optimiser step, with all that must hold of the text encoder meanwhile."""
-    encoder = network.clip_model
+    encoder = next(module for module in network.modules() if isinstance(module, LexMotionTextConditioner))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     network.train()
     assert network.training and not any(module.training for module in encoder.modules())
@@ -96,30 +113,29 @@ def resume(network, fresh) -> None:
 
 
 @pytest.mark.parametrize("heading", ["MDM", "MDM with BERT"])
-def test_mdm(folder, published, heading):
-    published("mdm")
-    if heading == "MDM":
-        mdm, options = run_page(heading, folder)["MDM"], {}
-    else:
-        sys.modules["clip"] = ClipShim(folder)  # which MDM imports even where it is not used
-        mdm, options = run_page(heading, folder)["model"].mdm.MDM, {"text_encoder_type": "bert"}
-    torch.manual_seed(0)
-    network = mdm(**options)
+def test_mdm(launch, heading):
+    ran = launch("mdm", heading)
+    network, fresh = ran["network"], ran["fresh"]
     motion, target = torch.randn(2, 7, 3, 6)
     train_a_step(network, lambda network: (network(motion, CAPTIONS) - target).square().mean())
     network.eval()
     with torch.no_grad():
         output = network(motion, CAPTIONS)
         assert not torch.allclose(output, network(motion, OTHERS), atol=1e-4)
-        fresh = mdm(**options)
         resume(network, fresh)
         fresh.eval()
         torch.testing.assert_close(fresh(motion, CAPTIONS), output)
 
 
-def test_mdm_reads_22_tokens(folder, published):
-    published("mdm")
-    network = run_page("MDM", folder)["MDM"]()
+def test_mdm_with_bert_reads_the_states_of_the_tokens(launch, folder):
+    states, padding = launch("mdm", "MDM with BERT")["network"].encode_text(CAPTIONS)
+    expected, mask = LexMotionTextConditioner.from_pretrained(folder).encode_tokens(CAPTIONS)
+    torch.testing.assert_close(states, expected.transpose(0, 1))
+    assert torch.equal(padding, ~mask)
+
+
+def test_mdm_reads_22_tokens(launch):
+    network = launch("mdm", "MDM")["network"]
     words = "walk run jump kick wave turn step sit stand raise " * 3
     twenty = " ".join(words.split()[:20])
     vectors, _ = network.encode_text([words, twenty, " ".join(words.split()[:19])])
@@ -127,18 +143,14 @@ def test_mdm_reads_22_tokens(folder, published):
     assert torch.equal(vectors[0, 0], vectors[0, 1]) and not torch.allclose(vectors[0, 0], vectors[0, 2])
 
 
-def test_t2m_gpt(folder, published, monkeypatch):
-    published("t2m_gpt")
-    ran = {}
-    run_path = runpy.run_path
-    monkeypatch.setattr(runpy, "run_path", lambda *args, **kwargs: ran.update(run_path(*args, **kwargs)))
-    run_page("T2M-GPT", folder)
+def test_t2m_gpt(launch, folder):
+    ran = launch("t2m_gpt", "T2M-GPT")
     encoder = ran["clip_model"]
     assert isinstance(encoder, LexMotionTextConditioner) and ran["losses"][-1] < ran["losses"][0]
     assert all(parameter.grad is None for parameter in encoder.parameters())
     own = LexMotionTextConditioner.from_pretrained(folder)
     assert all(torch.equal(value, own.state_dict()[name]) for name, value in encoder.state_dict().items())
-    vectors = encoder.encode_text(sys.modules["clip"].tokenize(ran["clip_text"]))
+    vectors = encoder.encode_text(ran["clip"].tokenize(ran["clip_text"]))
     torch.testing.assert_close(vectors, own.encode_text(ran["clip_text"]), atol=1e-5, rtol=1e-4)
     with torch.no_grad():
         logits = [ran["network"](ran["codes"][:, :-1], own.encode_text(texts)) for texts in (CAPTIONS, OTHERS)]
@@ -146,11 +158,8 @@ def test_t2m_gpt(folder, published, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("MaskTransformer", (3, 5)), ("ResidualTransformer", (3, 5, 2))])
-def test_momask(folder, published, kind, shape):
-    published("momask")
-    names = run_page("MoMask", folder)
-    torch.manual_seed(0)
-    network = names[kind]()
+def test_momask(launch, kind, shape):
+    network, fresh = launch("momask", "MoMask")["networks"][kind]
     ids = torch.randint(8, shape)
     target = torch.randint(8, (3 * 5,))
     train_a_step(
@@ -160,15 +169,12 @@ def test_momask(folder, published, kind, shape):
     network.eval()
     output = network(ids, CAPTIONS)
     assert not torch.allclose(output, network(ids, OTHERS), atol=1e-4)
-    fresh = names[kind]()
     resume(network, fresh)
     torch.testing.assert_close(fresh.eval()(ids, CAPTIONS), output)
 
 
-def test_t2m(folder, published):
-    published("t2m")
-    run_page("T2M", folder)
-    ran = runpy.run_path("train_comp.py")
+def test_t2m(launch, folder):
+    ran = launch("t2m", "T2M")
     encoder, own = ran["text_enc"], LexMotionTextConditioner.from_pretrained(folder)
     assert isinstance(encoder, T2MTextEncoder) and ran["losses"][-1] < ran["losses"][0]
     assert encoder.training and not any(module.training for module in encoder.clip_model.modules())
@@ -190,6 +196,19 @@ def test_t2m(folder, published):
     expected = own.encode_text(["a person walks forward", "person cartwheel [UNK]", "jump"])
     with torch.no_grad():
         torch.testing.assert_close(sentences, encoder.sentence_head(expected), atol=1e-4, rtol=1e-3)
+
+
+def test_a_checkpoint_of_t2m_contains_its_encoder(folder):
+    table = {word: torch.randn(4).numpy() for word in ("walk", "jump", "unk")}
+    encoder, other = (T2MTextEncoder(LexMotionTextConditioner.from_pretrained(folder), table) for _ in range(2))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1)
+    batch = torch.from_numpy(table["walk"]).expand(1, 3, 4), None, torch.tensor([3])
+    expected = encoder(*batch)[1]
+    assert not torch.allclose(other(*batch)[1], expected)
+    other.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(other(*batch)[1], expected)
 
 
 def test_t2m_with_vectors_of_another_table(folder, published):
@@ -255,9 +274,171 @@ def test_what_the_page_says_of_saving(folder, tmp_path, monkeypatch):
     assert torch.equal(vectors, names["conditioner"].encode_text(CAPTIONS))
 
 
-def test_the_page_has_five_lines_for_each_generator():
-    headings = [heading for heading in re.findall(r"^## (.*)$", PAGE, flags=re.MULTILINE) if "What" not in heading]
-    assert [heading.split(" (")[0] for heading in headings] == ["MDM", "MDM with BERT", "T2M-GPT", "MoMask", "T2M"]
-    for heading in headings:
-        lines = [line for block in blocks(heading.split(" (")[0]) for line in block.splitlines() if line]
-        assert 0 < len(lines) <= 5, heading
+def test_what_the_page_says_of_python(folder, published):
+    names = {"MODEL": str(folder)}
+    exec(blocks("From Python")[0], names)
+    assert names["vectors"].shape == (1, 512) and names["sequence"].shape == (1, 1, 768)
+    torch.testing.assert_close(names["encoder"].encode_text(["a person walks forward"]), names["sequence"][:, 0])
+    sys.modules["clip"].remove()
+
+
+# ------------------------------------------------------------------------------------------- other models, other uses
+
+
+OPENAI = {
+    "__init__.py": "from .clip import *\n",
+    "clip.py": """
+import torch
+from . import model
+from .model import build_model
+def available_models(): return ["ViT-B/32", "ViT-B/16"]
+def load(name, device="cpu", jit=False): return build_model(name), None
+def tokenize(texts, context_length=77, truncate=False):
+    table = torch.zeros(len(texts), context_length, dtype=torch.int64)
+    for place, text in enumerate(texts):
+        ids = [49406, *(len(word) for word in text.split()), 49407][:context_length]
+        table[place, : len(ids)] = torch.tensor(ids)
+    return table
+""",
+    "model.py": """
+import torch
+def build_model(name):
+    network = torch.nn.Module()
+    network.name, network.token_embedding = name, torch.nn.Embedding(49408, 2)
+    return network
+def convert_weights(network): network.half()
+""",
+    "simple_tokenizer.py": "WORDS = 49408\n",
+}
+
+
+@pytest.fixture
+def openai_clip(tmp_path, monkeypatch):
+    """A package that looks as OpenAI's does, first on the path."""
+    (tmp_path / "clip").mkdir()
+    for name, code in OPENAI.items():
+        (tmp_path / "clip" / name).write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in [name for name in sys.modules if name.startswith("openai_clip_behind_lexmotion")]:
+        del sys.modules[name]
+
+
+def test_other_models_and_other_uses_pass_through(folder, published, openai_clip):
+    with install_clip_shim(folder) as shim:
+        import clip
+        import clip.simple_tokenizer
+
+        ours, _ = clip.load("ViT-B/32", device="cpu")
+        vectors = ours.encode_text(clip.tokenize(CAPTIONS))
+        theirs, _ = clip.load("ViT-B/16", device="cpu")
+        ids = clip.tokenize(CAPTIONS)
+        assert ids[0].max() == 49407 and theirs.token_embedding(ids).shape == (3, 77, 2)
+        assert torch.equal(ours.encode_text(ids), vectors)
+        assert torch.equal(clip.load("ViT-B/32", device="cpu")[0].encode_text(ids), vectors)
+        for model in (ours, theirs):
+            clip.model.convert_weights(model)
+        assert theirs.token_embedding.weight.dtype == torch.float16 and ours.dtype == torch.float32
+        assert clip.simple_tokenizer.WORDS == 49408 and clip.model.build_model("x").name == "x"
+        assert clip.available_models() == ["ViT-B/32", "ViT-B/16"] and shim.unused() == []
+
+
+def test_other_models_and_other_uses_end_in_one_line_without_openai(folder, monkeypatch):
+    shim = ClipShim(folder, replaced=["ViT-L/14"])
+    monkeypatch.setattr(sys, "path", [])
+    model = shim.load("ViT-L/14", device="cpu")[0]
+    for call, error, message in [
+        (lambda: shim.load("ViT-B/16"), RuntimeError, r"'ViT-B/16'.*ViT-L/14 only.*install.*--replace"),
+        (lambda: shim.simple_tokenizer, AttributeError, "simple_tokenizer.*install"),
+        (lambda: shim.model.CLIP, AttributeError, "clip.model.CLIP.*install"),
+        (lambda: model.token_embedding, AttributeError, r"clip_model\.token_embedding.*not replaced"),
+        (lambda: model.visual, AttributeError, r"clip_model\.visual.*not replaced"),
+    ]:
+        with pytest.raises(error, match=message) as raised:
+            call()
+        assert "\n" not in str(raised.value)
+    assert not hasattr(model, "logit_scale") and shim.tokenize(CAPTIONS).shape == (3, 77)
+    assert shim.unused() == [] and shim.available_models() == ["ViT-L/14"]
+
+
+def test_a_length_estimator_of_clip_is_refused(folder, monkeypatch):
+    class LengthEstimator(torch.nn.Linear):
+        pass
+
+    module = type(sys)("models.length")
+    module.LengthEstimator = LengthEstimator
+    monkeypatch.setitem(sys.modules, "models.length", module)
+    estimator, vectors = LengthEstimator(512, 50), torch.ones(1, 512)
+    with install_clip_shim(folder) as shim:
+        shim.load(device="cpu")
+        shim.load(device="cpu")
+        assert estimator(vectors).shape == (1, 50)  # in training
+        with pytest.raises(RuntimeError, match="--motion_length.*--own-lengths"):
+            estimator.eval()(vectors)
+    assert estimator(vectors).shape == (1, 50)
+    with install_clip_shim(folder, own_lengths=True) as shim:
+        shim.load(device="cpu")
+        assert estimator(vectors).shape == (1, 50)
+
+
+def test_no_captions_are_no_vectors(folder):
+    shim = ClipShim(folder)
+    assert (ids := shim.tokenize([])).shape == (0, 77)
+    assert shim.load(device="cpu")[0].encode_text(ids).shape == (0, 512)
+
+
+def test_models_of_transformers_are_replaced_by_name(folder):
+    from transformers import AutoModel, AutoTokenizer
+
+    before = AutoModel.from_pretrained, AutoTokenizer.from_pretrained
+    names = ["./deps/clip-vit-large-patch14", "bert-base-uncased"]
+    with install_clip_shim(folder, replaced=names, dim=768) as shim:
+        tokenizer, model = AutoTokenizer.from_pretrained(names[0]), AutoModel.from_pretrained(names[0])
+        inputs = tokenizer(CAPTIONS, padding="max_length", truncation=True, max_length=tokenizer.model_max_length)
+        assert (
+            inputs.input_ids.shape == (3, tokenizer.model_max_length) and model.config.text_config.hidden_size == 768
+        )
+        features = model.get_text_features(inputs.input_ids).unsqueeze(1)  # as MLD does
+        assert features.shape == (3, 1, 768)
+        torch.testing.assert_close(features[:, 0], shim.new_encoder().encode_text(CAPTIONS))
+        hidden = model.text_model(**inputs.to(model.device)).last_hidden_state
+        assert hidden.shape == (3, tokenizer.model_max_length, model.config.hidden_size)
+        assert hidden[inputs.attention_mask.bool()].any() and not hidden[~inputs.attention_mask.bool()].any()
+        assert shim.unused() == names[1:]
+        with pytest.raises((OSError, ValueError)):
+            AutoModel.from_pretrained("./nothing/here")
+    assert (AutoModel.from_pretrained, AutoTokenizer.from_pretrained) == before
+
+
+# ------------------------------------------------------------------------------------------------------- the launcher
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "runs/small/model", "train.py"], "no model folder 'runs/small/model' in {here}"),
+        (["--model", "MODEL", "nothing.py"], "nothing.py: no such script in {here}"),
+        (["--model", "MODEL", "tools.nothing"], "tools.nothing: no such module in {here}"),
+    ],
+)
+def test_the_launcher_says_what_is_missing_and_where(folder, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("raise AssertionError")
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(run, "restore_removed_names", lambda: None)
+    with pytest.raises(SystemExit) as stop:
+        run.main([str(folder) if word == "MODEL" else word for word in words])
+    assert stop.value.code.startswith("error: " + message.format(here=tmp_path))
+
+
+def test_a_program_sees_its_own_arguments_and_folder(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "show.py").write_text("import sys\nprint(__name__, sys.argv[1:], sys.path[0])")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [""])
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.setattr(run, "restore_removed_names", lambda: None)
+    run.main(["--model", str(folder), "tools/show.py", "--model", "x", "--help"])
+    shown = capsys.readouterr()
+    assert shown.out.strip() == f"__main__ ['--model', 'x', '--help'] {tmp_path / 'tools'}"
+    assert "ViT-B/32 was never loaded" in shown.err and "clip" not in sys.modules

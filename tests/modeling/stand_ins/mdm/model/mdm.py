@@ -10,8 +10,19 @@ import torch
 from torch import nn
 
 
-def load_bert(path):
-    raise OSError(f"{path} is not here")
+class Bert(nn.Module):
+    """Token states of a model of transformers, by name, and their mask."""
+
+    def __init__(self, path):
+        super().__init__()
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer, self.text_model = AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path)
+
+    def forward(self, texts):
+        inputs = self.tokenizer(texts, return_tensors="pt", padding=True)
+        states = self.text_model(**inputs.to(self.text_model.device)).last_hidden_state
+        return states, inputs.attention_mask.to(dtype=bool)
 
 
 class MDM(nn.Module):
@@ -22,7 +33,10 @@ class MDM(nn.Module):
             self.clip_model = self.load_and_freeze_clip(clip_version)
             self.encode_text = self.clip_encode_text
         else:
-            self.clip_model = load_bert("distilbert/distilbert-base-uncased")
+            self.clip_model = Bert("distilbert/distilbert-base-uncased").eval()
+            self.clip_model.text_model.training = False
+            for parameter in self.clip_model.parameters():
+                parameter.requires_grad = False
             self.encode_text = self.bert_encode_text
             clip_dim = 768
         self.embed_text = nn.Linear(clip_dim, latent_dim)
