@@ -45,10 +45,12 @@ def encode_captions(
 
     sources = [captions] if isinstance(captions, str | os.PathLike) else captions
     texts = [text for source in sources for text in read_captions(source)]
-    if not isinstance(model, LexMotionTextConditioner):
+    if isinstance(model, LexMotionTextConditioner):
+        conditioner = model
+    else:
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model = LexMotionTextConditioner.from_pretrained(os.fspath(model), dim=dim).to(place)
-    return save_caption_table(model, texts, output, context_lengths, tokens, progress)
+        conditioner = LexMotionTextConditioner.from_pretrained(os.fspath(model), dim=dim).to(place)
+    return save_caption_table(conditioner, texts, Path(output), context_lengths, tokens, progress)
 
 
 def read_captions(source: Source) -> list[str]:

@@ -12,9 +12,10 @@ Programs cut captions to a number of tokens (MDM to 22), and the vector of a cap
 table has a row for each caption and number of tokens.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,7 @@ def save_caption_table(
         captions: captions; the empty one, of generation without a text, is always added.
         path: `.npz` file to write.
         context_lengths: numbers of tokens, [CLS] and [SEP] included, that programs cut captions to.
-        tokens: whether to add the states of all tokens, which take about 20 times the space, for programs that read
+        tokens: whether to add the states of all tokens, which take about ten times the space, for programs that read
             them (MDM with BERT).
         progress: show a progress bar.
 
@@ -94,7 +95,7 @@ def save_caption_table(
     arrays = _encode(conditioner, wanted, old, tokens or (old is not None and "tokens" in old.data), progress)
 
     places = {row: place for place, row in enumerate(wanted)}
-    content = {
+    content: dict[str, Any] = {
         "format": np.array(clip_table.FORMAT),
         "model": np.array(str(conditioner.name_or_path)),
         "longest": np.array(conditioner.longest),
@@ -115,26 +116,28 @@ def save_caption_table(
 
 def _encode(
     conditioner: LexMotionTextConditioner, wanted: list[TokenIds], old: CaptionTable | None, tokens: bool, bar: bool
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Return vectors, and states of tokens if wanted, of rows of token ids; those of an old table are reused."""
-    kept: list[TokenIds] = [] if old is None else [row for row in wanted if row in old.data["rows"]]
-    if old is not None:
-        _check_same_model(conditioner, kept[:CHECKED_ROWS], old)
-        if tokens and "tokens" not in old.data:
-            kept = []
     vectors: dict[TokenIds, np.ndarray] = {}
     states: dict[TokenIds, np.ndarray] = {}
-    reused = set(kept)
-    fresh = [row for row in wanted if row not in reused]
-    with tqdm(total=len(fresh), unit="caption", disable=not bar) as shown:
-        for encoder, rows in ((old, kept), (conditioner, fresh)):
-            for batch in _batches(rows):
-                ids = _padded(batch)
-                vectors.update(zip(batch, encoder.encode_text(ids).float().cpu().numpy(), strict=True))
-                if tokens:
-                    of_tokens = encoder.encode_tokens(ids)[0].half().cpu().numpy()
-                    states.update((row, of_tokens[place, : len(row)]) for place, row in enumerate(batch))
-                shown.update(len(batch) if rows is fresh else 0)
+
+    def encode(encoder: LexMotionTextConditioner | CaptionTable, rows: list[TokenIds], shown: tqdm) -> None:
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            batch = rows[start : start + ROWS_AT_ONCE]
+            ids = _padded(batch)
+            vectors.update(zip(batch, encoder.encode_text(ids).float().cpu().numpy(), strict=True))
+            if tokens:
+                of_tokens = encoder.encode_tokens(ids)[0].half().cpu().numpy()
+                states.update((row, of_tokens[place, : len(row)]) for place, row in enumerate(batch))
+            shown.update(len(batch))
+
+    with tqdm(total=len(wanted), unit="caption", disable=not bar) as shown:
+        if old is not None:
+            kept = [row for row in wanted if row in old.data["rows"]]
+            _check_same_model(conditioner, kept[:CHECKED_ROWS], old)
+            if "tokens" in old.data or not tokens:
+                encode(old, kept, shown)
+        encode(conditioner, [row for row in wanted if row not in vectors], shown)
     arrays = {"vectors": np.stack([vectors[row] for row in wanted])}
     if tokens:
         arrays["tokens"] = np.concatenate([states[row] for row in wanted])
@@ -143,19 +146,14 @@ def _encode(
 
 def _check_same_model(conditioner: LexMotionTextConditioner, rows: list[TokenIds], old: CaptionTable) -> None:
     """Encode some rows of a table again: the projection or the weights may be others."""
-    ours, theirs = (
-        (encoder.encode_text(_padded(rows)).float().cpu() for encoder in (conditioner, old)) if rows else (0, 1)
+    if rows:
+        ours, theirs = (encoder.encode_text(_padded(rows)).float().cpu() for encoder in (conditioner, old))
+        if ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-2, rtol=1e-2):
+            return
+    raise ValueError(
+        f"{old.path}: was written with {old.data['model']} and other vectors than these of "
+        f"{conditioner.name_or_path}; pass that model, or delete the file, or pass another output"
     )
-    if not rows or ours.shape != theirs.shape or not torch.allclose(ours, theirs, atol=1e-2, rtol=1e-2):
-        raise ValueError(
-            f"{old.path}: was written with {old.data['model']} and other vectors than these of "
-            f"{conditioner.name_or_path}; pass that model, or delete the file, or pass another output"
-        )
-
-
-def _batches(rows: Sequence[TokenIds]) -> Iterator[Sequence[TokenIds]]:
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        yield rows[start : start + ROWS_AT_ONCE]
 
 
 def _padded(rows: Sequence[TokenIds]) -> torch.Tensor:

@@ -323,7 +323,7 @@ class Clip(types.ModuleType):
 
     def _guard(self, estimator):
         original = estimator.forward
-        if getattr(original, "guarded", False):
+        if any(changed is estimator for changed, _, _ in self._undo):
             return
 
         def forward(network, *args, **kwargs):
@@ -335,7 +335,6 @@ class Clip(types.ModuleType):
                 )
             return original(network, *args, **kwargs)
 
-        forward.guarded = True
         self._undo.append((estimator, "forward", original))
         estimator.forward = forward
 

@@ -52,7 +52,7 @@ def _restore_newshape() -> None:
         return reshape(a, *args, **kwargs) if newshape is None else reshape(a, newshape, *args, **kwargs)
 
     with_newshape.takes_newshape = True  # type: ignore[attr-defined]
-    np.reshape = with_newshape  # type: ignore[assignment]
+    np.reshape = with_newshape
 
 
 def _restore_umath_tests() -> None:
