@@ -27,7 +27,7 @@ from .clip_table import CaptionTable, cut, normalise
 from .text_conditioner import LexMotionTextConditioner, TokenIds
 
 CONTEXT_LENGTHS = (22, 77)  # of MDM, and of the others
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 512
 CHECKED_ROWS = 8
 
 
