@@ -52,6 +52,8 @@ PREPARE: dict[str, tuple[Any, str]] = {
     "representation": (str, "humanml3d"),
     "max_frames": (int, "196"),
     "fps": (float | None, "20"),
+    "units": (str | None, "cm"),
+    "up": (str | None, "z"),
     "vocabulary_filter": (str, "words"),
     "min_document_frequency": (int, "2"),
     "extra_captions": (list[Path] | None, "captions/train.jsonl"),

@@ -23,6 +23,7 @@ import torch
 from ..motion_features import features_to_positions, mirror_positions
 from ..recordings.arrays import load_array
 from ..recordings.detection import FURTHEST, are_normalised
+from ..recordings.options import ReadingOptions
 from ..skeletons import Skeleton, get_skeleton
 from .options import MIN_FRAMES
 from .records import MotionRecord, Skipped
@@ -179,6 +180,8 @@ class CorpusFolder:
             loaders drop motions below 40 (HumanML3D) or 24 (KIT-ML) frames.
         max_frames: maximum frames; None: unlimited. The published loaders drop motions from 200 frames up.
         name: name of the corpus in the records, by default the name of the folder.
+        reading: facts that the motion files do not contain; only for layouts that do not define
+            them.
 
     Attributes:
         skipped: skipped items, filled while `records` runs.
@@ -196,6 +199,7 @@ class CorpusFolder:
         min_frames: int = MIN_FRAMES,
         max_frames: int | None = None,
         name: str | None = None,
+        reading: ReadingOptions | None = None,
     ):
         self.source, self.layout, self.skeleton = Path(source), layout, layout.skeleton
         if mirror not in MIRROR_MODES:
@@ -206,10 +210,14 @@ class CorpusFolder:
         self.name = name or self.source.resolve().name
         self.source_clips: dict[str, str] = {}
         self.skipped: list[Skipped] = []
+        self.reading = reading or ReadingOptions()
         self.splits = self._open(splits)
 
     def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
         """Find the content of the folder and return the file of each split."""
+        if self.reading != ReadingOptions():
+            remedy = "remove --units and --up, or pass --layout files"
+            raise ValueError(f"the layout {self.layout.name!r} defines unit and axis; {remedy}")
         self.texts = self.source / "texts"
         self.motion_folders = [p for p in (self.source / "new_joints", self.source / "new_joint_vecs") if p.is_dir()]
         if not self.texts.is_dir() or not self.motion_folders:
@@ -252,6 +260,18 @@ class CorpusFolder:
         """Return the source recording of a motion if given by the corpus, otherwise its base id."""
         base_id = base_id_of(motion_id)
         return self.source_clips.get(motion_id) or self.source_clips.get(base_id) or base_id
+
+    def decide(self, workers: int, progress: bool) -> list[dict[str, Any]]:
+        """Decide unit and vertical axis of all motion files before they are read, unless the layout defines them.
+
+        Args:
+            workers: number of processes.
+            progress: show a progress bar on a terminal.
+
+        Returns:
+            The entry of the report, see [`Decision.to_dict`].
+        """
+        return []
 
     def records(self, split: str) -> Iterator[MotionRecord]:
         """Yield the motions of one of `self.splits` in the order of its file, sub-ranges after the whole motion.

@@ -6,7 +6,8 @@
 
 `file` is a path inside the folder. A `start` without `end` selects the rest of the motion. Without `split`, 80 % of
 the motions are for training and 10 % each for validation and test, by a hash of their names. Motions are converted to
-HumanML3D's joints and frame rate, metres and Y up.
+HumanML3D's joints and frame rate, metres and Y up. Unit and vertical axis are decided from all files of a format and
+rig together.
 """
 
 import csv
@@ -16,15 +17,19 @@ import math
 import os
 import reprlib
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Features, List, Value
 
 from ..motion_features import mirror_positions, resample_positions
 from ..recordings.options import ReadingOptions
-from ..recordings.reading import load_motion
+from ..recordings.orientation import Decision, Traits, decide_sources
+from ..recordings.reading import read_motion, read_traits
+from .blocks import spread
 from .folders import CorpusFolder, FolderLayout, base_id_of, is_file
 from .text_mirroring import mirror_caption
 
@@ -33,6 +38,8 @@ CAPTION_FILES = ("captions.csv", "captions.jsonl")
 MAPPING_FILES = ("mapping.json", "mapping.yaml", "mapping.yml")
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _TRAIN, _VALIDATION = 0.8, 0.9
+MAX_SURVEYED, _SURVEYED_AT_ONCE = 512, 32  # files from which unit and axis are decided
+_SURVEYED = Features({"split": Value("string"), "number": Value("int32"), "traits": List(Value("string"))})
 
 
 class MotionFilesFolder(CorpusFolder):
@@ -49,6 +56,7 @@ class MotionFilesFolder(CorpusFolder):
         self.captions_file = captions_file
         self.mapping_file = _first_of(self.source, MAPPING_FILES)
         self.paths: dict[str, Path] = {}
+        self.decisions: dict[str, Decision] = {}
         self.captions: dict[str, dict[tuple[float, float], list[str]]] = {}
         self.malformed: dict[str, list[str]] = {}  # captions that are no text
         split_of: dict[str, str] = {}
@@ -121,6 +129,20 @@ class MotionFilesFolder(CorpusFolder):
         found = self._motion_path(motion_id)
         return [] if found is None else [found[0]]
 
+    def decide(self, workers: int, progress: bool) -> list[dict[str, Any]]:
+        """Decide unit and vertical axis of every rig from evenly spaced files of the table, at most `MAX_SURVEYED`."""
+        if self.reading.units is not None and self.reading.up is not None:
+            return []
+        paths = sorted({str(path) for path in self.paths.values()})
+        count = min(len(paths), MAX_SURVEYED)
+        chosen = [paths[len(paths) * number // count] for number in range(count)]
+        parts = [chosen[start : start + _SURVEYED_AT_ONCE] for start in range(0, len(chosen), _SURVEYED_AT_ONCE)]
+        tasks = [{"split": "", "number": number, "paths": part} for number, part in enumerate(parts)]
+        surveyed = spread(_survey, tasks, workers, "comparing files", progress, features=_SURVEYED, folder=self)
+        found = [Traits(**json.loads(text)) for part in surveyed.data.column("traits").to_pylist() for text in part]
+        self.decisions = decide_sources(found)
+        return [decision.to_dict() for decision in self.decisions.values()]
+
     def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
         path = self.paths[base_id_of(motion_id)]
         return (path, motion_id.startswith("M")) if is_file(path) else None
@@ -138,13 +160,14 @@ class MotionFilesFolder(CorpusFolder):
 
     def _read_positions(self, motion_id: str, split: str, path: Path, mirror: bool) -> np.ndarray | None:
         try:
-            motion = load_motion(path, self._reading(path), self.skeleton.name)
+            motion = read_motion(path, self._reading(path), self.skeleton.name, self.decisions)
         except Exception as error:  # whatever is wrong with one file, the others are prepared
             detail = str(error) or type(error).__name__
             return self._skip(split, motion_id, "unreadable motion file", self._without_folders(detail, path))
-        doubtful = [problem for problem in motion.problems if problem.severity == "warning"]
-        if doubtful:
-            return self._skip(split, motion_id, "doubtful motion file", self._without_folders(str(doubtful[0]), path))
+        for severity, reason in (("error", "unreadable motion file"), ("warning", "doubtful motion file")):
+            problem = next((str(problem) for problem in motion.problems if problem.severity == severity), None)
+            if problem is not None:
+                return self._skip(split, motion_id, reason, self._without_folders(problem, path))
         positions = resample_positions(torch.from_numpy(motion.positions), motion.fps, self.skeleton.fps)
         changes = () if mirror else (str(p) for p in motion.problems if p.severity == "note" and not p.remedy)
         for change in changes:
@@ -159,7 +182,19 @@ class MotionFilesFolder(CorpusFolder):
 
     def _reading(self, path: Path) -> ReadingOptions:
         """Return the options for a file; arrays have no joint names for a mapping."""
-        return ReadingOptions(mapping=self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None)
+        return replace(self.reading, mapping=self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None)
+
+
+def _survey(task: Mapping[str, Any], folder: MotionFilesFolder) -> dict[str, list[str]]:
+    """Return what the files of a task show; those that cannot be read are reported later."""
+    found = []
+    for path in map(Path, task["paths"]):
+        try:
+            traits = read_traits(path, folder._reading(path), folder.skeleton.name)
+        except Exception:
+            continue
+        found += [] if traits is None else [json.dumps(asdict(traits))]
+    return {"traits": found}
 
 
 def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:

@@ -11,6 +11,7 @@ from typing import Any
 from lexmotion.common.files import sha256_of
 
 from ..feature_extraction_lexmotion import LexMotionFeatureExtractor
+from ..recordings.options import ReadingOptions
 from .blocks import Shard, hash_blocks, plan_blocks
 from .folders import HUMANML3D, KIT_ML, CorpusFolder, FolderLayout, base_id_of, read_ids
 from .motion_files import MOTION_FILES, MotionFilesFolder
@@ -94,7 +95,8 @@ def _open_folder(source: str | Path, options: PrepareOptions) -> CorpusFolder:
         raise ValueError(f"layout: got {options.layout!r}; choose one of {', '.join(LAYOUTS)}")
     layout, reader = LAYOUTS[options.layout]
     limits = options.skip_shorter_than, options.skip_longer_than
-    return reader(source, layout, options.splits, options.mirror, *limits, options.source_name)
+    reading = ReadingOptions(units=options.units, up=options.up)
+    return reader(source, layout, options.splits, options.mirror, *limits, options.source_name, reading)
 
 
 def _check_processor(folder: CorpusFolder, options: PrepareOptions) -> None:
@@ -128,6 +130,8 @@ def _identity(folder: CorpusFolder, options: PrepareOptions) -> Identity:
         "fps": options.fps or folder.skeleton.fps,
         **{name: [Path(path).name for path in recorded[name]] for name in ("extra_captions", "exclude_ids")},
     }
+    # Corpora prepared without these options keep their fingerprint.
+    recorded = {name: value for name, value in recorded.items() if name not in ("units", "up") or value is not None}
     before = [(os.path.relpath(path, folder.source), path) for path in folder.listing_files()]
     after = [(f"held-out/{name}", path) for name, path in folder.held_out_files().items()]
     extra = [*options.extra_captions, *options.exclude_ids]

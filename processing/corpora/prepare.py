@@ -113,8 +113,10 @@ def _fill(
     """Read the corpus, or the blocks of its shards, into an empty folder; unless `whole`, write only the blocks."""
     extractor = plan.extractor()
     if shards:
+        decided = PrepareReport.load(shards[0]).decided
         blocks = open_blocks([path / BLOCKS for path in shards], list(plan.folder.splits))
     else:
+        decided = plan.folder.decide(workers, progress)
         blocks = read_blocks(plan.blocks, folder / BLOCKS, plan.folder, extractor, workers, progress)
     report = PrepareReport(
         fingerprint=plan.identity.fingerprint(blocks),
@@ -123,6 +125,7 @@ def _fill(
         skeleton=plan.folder.skeleton.name,
         fps=plan.folder.skeleton.fps,
         options=plan.identity.options,
+        decided=decided,
     )
     captions = count_blocks(blocks, plan.folder, report)
     if whole:

@@ -24,6 +24,8 @@ class PrepareReport:
         skeleton: name of the joint layout.
         fps: frames per second of the stored motions.
         options: options of the preparation.
+        decided: per format and rig of motion files: `source`, `files`, and `units` and `up` with their `value`,
+            `confidence` and `reason`, as decided from these files together.
         splits: per split: listed and written motions, mirrored ones, captions, frames, seconds.
         skipped: `split`, `id`, `reason` and `detail` of each skipped item.
         skipped_by_reason: their counts.
@@ -40,6 +42,7 @@ class PrepareReport:
     skeleton: str
     fps: float
     options: dict[str, Any]
+    decided: list[dict[str, Any]] = field(default_factory=list)
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     skipped_by_reason: dict[str, int] = field(default_factory=dict)
@@ -74,6 +77,9 @@ class PrepareReport:
             f"{split['captions']} captions, {split['seconds'] / 60:.1f} min"
             for name, split in self.splits.items()
         ]
+        for entry in self.decided:
+            facts = (f"{entry[name]['value'] or 'unclear'} ({entry[name]['confidence']})" for name in ("units", "up"))
+            lines.append("{}: units {}, up {}".format(f"{entry['files']} files of {entry['source']}", *facts))
         if self.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped_by_reason.items())
             lines.append(f"skipped: {reasons}")

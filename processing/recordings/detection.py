@@ -31,6 +31,7 @@ LIKELY_HEIGHTS, POSSIBLE_HEIGHTS = (1.35, 2.1), (0.9, 2.5)  # metres, as estimat
 
 FURTHEST = 1e5  # metres from the origin; float32 positions beyond have steps of more than a centimetre
 BONES_WRONG = 0.2  # a bone that varies more, see `bone_change`, is not a bone
+POINTS = 0.5  # a foot less across its lower leg, as a share of its length, points nowhere
 SIDES_WRONG = 2.0  # ratio of the lengths of a left and a right limb
 # Orders in which other corpora store the same 22 joints.
 JOINT_ORDERS = {
@@ -52,11 +53,6 @@ _TO_Y_UP = {
     "-x": ((0, 1, 0), (-1, 0, 0), (0, 0, 1)),
 }
 UP_AXES = tuple(_TO_Y_UP)
-
-STANDS = 0.6  # mean cosine between the body's long axis and a coordinate axis from which it stands along it
-STANDS_CLEARLY = 0.85
-# In body heights: a lowest point further from 0 than the first is no floor, one nearer than the second is no accident.
-OFF_FLOOR, ON_FLOOR = 0.05, 0.005
 
 
 @dataclass(frozen=True)
@@ -204,69 +200,10 @@ def detect_units(height: float, rig: str | None = None) -> Fact:
     return Fact(unit, confidence, f"the body would be {metres:.2f} m tall")
 
 
-def _long_axis(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+def long_axis(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Return (T, 3) vectors from between the ankles to between neck and head."""
     top = positions[:, [_joint(skeleton, "neck"), _joint(skeleton, "head")]].mean(axis=1)
     return top - positions[:, [_joint(skeleton, f"{side}_ankle") for side in ("left", "right")]].mean(axis=1)
-
-
-def _standing_along(positions: np.ndarray, skeleton: Skeleton) -> tuple[str, float]:
-    """Return the axis nearest to the body's long axis over all frames, and their mean cosine."""
-    axis = _long_axis(positions, skeleton)
-    length = np.linalg.norm(axis, axis=-1, keepdims=True)
-    mean = (axis / np.where(length > 0, length, 1.0)).mean(axis=0)
-    number = int(np.abs(mean).argmax())
-    return ("-" if mean[number] < 0 else "") + "xyz"[number], float(abs(mean[number]))
-
-
-def _floor_gap(positions: np.ndarray, up: str, height: float) -> float:
-    """Return the distance of the lowest point of all from 0, in body heights."""
-    return abs(float(to_y_up(positions, up)[..., 1].min())) / max(height, 1e-9)
-
-
-def detect_up(
-    positions: np.ndarray, skeleton: Skeleton, rest: np.ndarray | None = None, usually_y: bool = False
-) -> Fact:
-    """Detect the vertical axis, one of `UP_AXES`, from the floor and the axis along which the body stands.
-
-    Args:
-        positions: (T, J, 3) finite positions.
-        skeleton: joint layout.
-        rest: (J, 3) rest pose of a BVH file.
-        usually_y: whether files of this layout have Y up, so that a lying body is no evidence against it.
-    """
-    height = body_height(positions, skeleton)
-    moving, cosine = _standing_along(positions, skeleton)
-    stands = f"the body stands along {moving} (mean cosine {cosine:.2f})"
-    if usually_y:
-        if moving == "y" and cosine >= STANDS:
-            return Fact("y", "high", stands)
-        gap = _floor_gap(positions, "y", height)
-        if gap < ON_FLOOR:
-            return Fact("y", "medium", "usual in this layout, and the lowest y is 0")
-        if cosine >= STANDS_CLEARLY and gap > OFF_FLOOR:
-            return Fact(moving, "medium", f"{stands} and the lowest y is not 0")
-        return Fact("y", "low", f"usual in this layout, but {stands}")
-    resting, rest_cosine = moving, 0.0
-    if rest is not None and np.linalg.norm(_long_axis(rest[None], skeleton)) > 0.5 * height:
-        resting, rest_cosine = _standing_along(rest[None], skeleton)
-    if rest_cosine < STANDS_CLEARLY:  # no rest pose, or not a standing one
-        if _floor_gap(positions, moving, height) > OFF_FLOOR:
-            for up in ("y", "z"):
-                if _floor_gap(positions, up, height) < ON_FLOOR:
-                    return Fact(up, "low", f"{stands}, but the lowest point of all has {up} = 0")
-        if cosine >= STANDS:
-            return Fact(moving, "high" if cosine >= STANDS_CLEARLY else "medium", stands)
-        best = min(("y", "z"), key=lambda up: _floor_gap(positions, up, height))
-        return Fact(best, "low", f"the body stands along no axis; its lowest point is nearest to {best} = 0")
-    if resting == moving:
-        return Fact(moving, "high" if cosine >= STANDS else "medium", f"{stands}, as in the rest pose")
-    if cosine < STANDS:
-        return Fact(resting, "medium", f"the rest pose stands along {resting}; the body hardly ever stands")
-    best = min((resting, moving), key=lambda up: _floor_gap(positions, up, height))
-    if best == resting and _floor_gap(positions, best, height) < ON_FLOOR:
-        return Fact(best, "medium", f"the rest pose stands along {best}, and the lowest point has {best} = 0")
-    return Fact(best, "low", f"{stands}, the rest pose along {resting}; the lowest point is nearest to {best} = 0")
 
 
 def starts_in_rest(positions: np.ndarray, skeleton: Skeleton, rest: np.ndarray | None) -> bool:
@@ -320,26 +257,27 @@ def crossed_pairs(positions: np.ndarray, skeleton: Skeleton) -> str | None:
 
 
 def sides_agree(positions: np.ndarray, skeleton: Skeleton) -> float:
-    """Measure whether left and right agree with the directions of toes and hips in a right-handed Y-up frame.
+    """Measure whether left and right agree with the feet: toes point to the front of the lower leg, in any pose.
 
     Args:
-        positions: (T, J, 3) finite positions, Y up.
+        positions: (T, J, 3) finite positions.
         skeleton: joint layout.
 
     Returns:
-        Mean cosine on the floor between the direction of the toes and the facing direction of the hips, over upright
-        frames: near 1 if correct, near -1 if left and right are exchanged, 0 without such frames.
+        Mean cosine between the part of a foot across its lower leg and the front, which lies across the leg and the
+        hips: near 1 if correct, near -1 if left and right are exchanged or the file is left-handed, 0 if the feet
+        lie along the legs and point nowhere.
     """
-    axis = _long_axis(positions, skeleton)
-    positions = positions[axis[:, 1] > STANDS_CLEARLY * np.linalg.norm(axis, axis=-1)]
-    if not len(positions):
-        return 0.0
-    left, right = (
-        {name: positions[:, _joint(skeleton, f"{side}_{name}")] for name in ("hip", "shoulder", "ankle", "foot")}
-        for side in ("left", "right")
-    )
-    lateral = left["hip"] - right["hip"] + left["shoulder"] - right["shoulder"]
-    forward = np.stack([-lateral[:, 2], lateral[:, 0]], axis=-1)  # x and z of lateral x up
-    toes = (left["foot"] - left["ankle"] + right["foot"] - right["ankle"])[:, [0, 2]]
-    length = np.linalg.norm(forward, axis=-1) * np.linalg.norm(toes, axis=-1)
-    return float((np.sum(forward * toes, axis=-1) / np.where(length > 0, length, 1.0)).mean())
+    of = {name: positions[:, number] for number, name in enumerate(skeleton.joint_names)}
+    lateral = of["left_hip"] - of["right_hip"]
+    cosines = []
+    for side in ("left", "right"):
+        shank, foot = of[f"{side}_knee"] - of[f"{side}_ankle"], of[f"{side}_foot"] - of[f"{side}_ankle"]
+        along = shank / np.maximum(np.linalg.norm(shank, axis=-1, keepdims=True), 1e-9)
+        across = foot - (foot * along).sum(axis=-1, keepdims=True) * along
+        front = np.cross(lateral, along)
+        length = np.linalg.norm(across, axis=-1) * np.linalg.norm(front, axis=-1)
+        points = np.linalg.norm(across, axis=-1) > POINTS * np.linalg.norm(foot, axis=-1)
+        cosine = (across * front).sum(axis=-1) / np.maximum(length, 1e-12)
+        cosines.append(np.where(points & (length > 1e-12), cosine, 0.0))
+    return float(np.mean(cosines))

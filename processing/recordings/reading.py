@@ -7,8 +7,9 @@
 | `.bvh` | a body with joint names of a rig of [`match_rig`] or of a mapping | by name |
 | `.csv` | a header with three columns per joint (`left_hip_x`, ...), optionally `time` | by name, or by number |
 
-Missing facts are detected: the unit from the length of legs and trunk, the vertical axis from the way the body stands.
-Each such finding is a [`Fact`] with a confidence, and can be overridden. Pickles are never read.
+Missing facts are detected, see [`orientation`]: the unit from the length of legs and trunk, the vertical axis from the
+rest pose, the floor and the way the body stands. Each such finding is a [`Fact`] with a confidence, and can be
+overridden. Pickles are never read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,8 +35,6 @@ from .detection import (
     Fact,
     body_height,
     crossed_pairs,
-    detect_units,
-    detect_up,
     metres_per_unit,
     sides_agree,
     sort_joints,
@@ -43,6 +43,7 @@ from .detection import (
     unlike_a_body,
 )
 from .options import ReadingOptions
+from .orientation import Decision, Traits, facts_of, traits_of
 from .recording import Problem, Recording, check_fps
 from .rigs import RigMatch, match_rig
 
@@ -129,25 +130,25 @@ def load_motion(
     return motion
 
 
-def read_motion(path: str | os.PathLike, options: ReadingOptions, skeleton: str | None = None) -> Motion:
-    """Read a file like [`load_motion`], with NaN as a problem of severity `error` instead of an exception."""
+def read_motion(
+    path: str | os.PathLike,
+    options: ReadingOptions,
+    skeleton: str | None = None,
+    decisions: Mapping[str, Decision] = MappingProxyType({}),
+) -> Motion:
+    """Read a file like [`load_motion`], with NaN as a problem of severity `error` instead of an exception.
+
+    Args:
+        path: see [`load_motion`], as `options` and `skeleton`.
+        options: facts that the file does not contain.
+        skeleton: required joint layout.
+        decisions: unit and vertical axis of sources, see [`decide_sources`].
+    """
     path = Path(path)
-    wanted = None if skeleton is None else get_skeleton(skeleton)
-    _check(options)
-    recording = _read_file(path, options)
-    if recording.features is not None and (options.units is not None or options.up is not None):
-        raise ValueError(f"{path}: the unit and axis of published features are known; remove --units and --up")
-    try:
-        _check_range(path, recording.positions, metres_per_unit(options.units or "mm"))
-        positions, layout, match = _joints(path, recording, options.mapping, wanted)
-        finite = np.isfinite(positions).all(axis=(1, 2))
-        if not finite.any():
-            raise ValueError(f"{path}: all {len(finite)} frames contain NaN or infinity; export the motion again")
-        if not body_height(positions[finite], layout) > 1e-9:
-            raise ValueError(f"{path}: all joints are in one place; export the joint positions again")
-    except ValueError as error:
-        raise MotionError(str(error), _known_facts(recording)) from error
-    source = _facts(recording, options, positions[finite], layout, match)
+    recording, positions, layout, match = _read_joints(path, options, skeleton)
+    finite = np.isfinite(positions).all(axis=(1, 2))
+    traits = _traits(recording, positions[finite], layout, match)
+    source = _facts(recording, options, layout, match, facts_of(traits, decisions))
     scale = metres_per_unit(source["units"].value)
     _check_range(path, positions, scale)
     positions = to_y_up(positions * scale, source["up"].value)
@@ -164,6 +165,46 @@ def read_motion(path: str | os.PathLike, options: ReadingOptions, skeleton: str 
         [*recording.problems, *_mapping_problems(match), *_problems(positions, finite, layout, source)],
         recording.features,
     )
+
+
+def read_traits(path: str | os.PathLike, options: ReadingOptions, skeleton: str | None = None) -> Traits | None:
+    """Read what a file shows of its unit and vertical axis; None: it states both. Errors are those of [`read_motion`].
+
+    The arguments are those of [`read_motion`].
+    """
+    recording, positions, layout, match = _read_joints(Path(path), options, skeleton)
+    if recording.units is not None and recording.up is not None:
+        return None
+    return _traits(recording, positions[np.isfinite(positions).all(axis=(1, 2))], layout, match)
+
+
+def _read_joints(
+    path: Path, options: ReadingOptions, skeleton: str | None
+) -> tuple[Recording, np.ndarray, Skeleton, RigMatch | None]:
+    """Return a file's recording, and what [`_joints`] finds in it; at least one frame is finite."""
+    wanted = None if skeleton is None else get_skeleton(skeleton)
+    _check(options)
+    recording = _read_file(path, options)
+    if recording.features is not None and (options.units is not None or options.up is not None):
+        raise ValueError(f"{path}: the unit and axis of published features are known; remove --units and --up")
+    try:
+        _check_range(path, recording.positions, metres_per_unit(options.units or "mm"))
+        positions, layout, match = _joints(path, recording, options.mapping, wanted)
+        finite = np.isfinite(positions).all(axis=(1, 2))
+        if not finite.any():
+            raise ValueError(f"{path}: all {len(finite)} frames contain NaN or infinity; export the motion again")
+        if not body_height(positions[finite], layout) > 1e-9:
+            raise ValueError(f"{path}: all joints are in one place; export the joint positions again")
+    except ValueError as error:
+        raise MotionError(str(error), _known_facts(recording)) from error
+    return recording, positions, layout, match
+
+
+def _traits(recording: Recording, clean: np.ndarray, layout: Skeleton, match: RigMatch | None) -> Traits:
+    if match is None:
+        return traits_of(clean, layout, recording.format, layout.name, array=True)
+    rest = None if recording.rest is None else _rest(recording, match)
+    return traits_of(clean, layout, recording.format, match.rig, rest)
 
 
 def _check(options: ReadingOptions) -> None:
@@ -208,9 +249,13 @@ def _read_file(path: Path, options: ReadingOptions) -> Recording:
 
 
 def _facts(
-    recording: Recording, options: ReadingOptions, clean: np.ndarray, layout: Skeleton, match: RigMatch | None
+    recording: Recording,
+    options: ReadingOptions,
+    layout: Skeleton,
+    match: RigMatch | None,
+    detected: tuple[Fact, Fact],
 ) -> dict[str, Fact]:
-    """Collect the facts about a file: as given, else as read, else as detected from the finite frames `clean`."""
+    """Collect the facts about a file: as given, else as read, else unit and vertical axis as `detected`."""
     facts = {
         "format": Fact(recording.format, "read"),
         "skeleton": Fact(layout.name, "read", f"{layout.num_joints} of {recording.positions.shape[1]} joints"),
@@ -223,15 +268,9 @@ def _facts(
     else:
         unnamed = f"the frame rate of {layout.name}; the file contains none"
         facts["fps"] = recording.fps or Fact(layout.fps, "assumed", unnamed)
-    if options.units is not None:
-        facts["units"] = Fact(options.units, "given")
-    else:
-        facts["units"] = recording.units or detect_units(body_height(clean, layout), match.rig if match else None)
-    if options.up is not None:
-        facts["up"] = Fact(options.up, "given")
-    else:
-        rest = _rest(recording, match) if match and recording.rest is not None else None
-        facts["up"] = recording.up or detect_up(clean, layout, rest, usually_y=match is None)
+    stated = {"units": (options.units, recording.units), "up": (options.up, recording.up)}
+    for (name, (given, read)), fact in zip(stated.items(), detected, strict=True):
+        facts[name] = Fact(given, "given") if given is not None else read or fact
     return facts
 
 

@@ -162,6 +162,18 @@ _CHESTS = (
     _spine("chest", ("chest", "chest2", 0.6), "chest2"),
     _spine("chest", ("chest", "neck", 0.35), ("chest", "neck", 0.5)),
 )
+# The bones of Acclaim's ASF files, each at its beginning; neck and collars as in CMU's conversion.
+_ASF = _sided(
+    "root hips",
+    **{"hip": "femur", "knee": "tibia", "ankle": "foot", "foot": "toes footend"},
+    **{"shoulder": "humerus", "elbow": "radius", "wrist": "wrist hand"},
+) | _collars("clavicle", "humerus", "{s}{word}")
+# MakeHuman's default rig, which counts its spine from above, and its older one.
+_MAKEHUMAN = _sided(
+    "root hips",
+    **{"hip": "upperleg01 upleg", "knee": "lowerleg01 loleg", "ankle": "foot", "foot": "toe11 toe footend"},
+    **{"collar": "clavicle", "shoulder": "upperarm01 uparm", "elbow": "lowerarm01 loarm", "wrist": "wrist hand"},
+)
 _SHORT = {joint: joint.replace("left_", "l").replace("right_", "r") for joint in HUMANML3D.joint_names}
 _SMPL = {joint: tuple(name.replace("_", "") for name in (joint, short)) for joint, short in _SHORT.items()}
 _SMPL["pelvis"] = ("pelvis", "hips")
@@ -195,6 +207,9 @@ RIGS = (
         _ANATOMY | _CHESTS[2] | _collars("collar", "shoulder", "{side}{word}"),
         marker="^(lowerback|lhipjoint)$",
     ),
+    Rig("asf", _ASF | _spine("upperback", ("upperback", "thorax", 0.6), "thorax", "upperneck"), marker="^lfemur$"),
+    Rig("makehuman", _MAKEHUMAN | _spine("spine05", "spine03", "spine02", "neck01"), marker="^upperleg01"),
+    Rig("makehuman", _MAKEHUMAN | _spine("spine1", "spine2", "spine3"), marker="^loleg_?[lr]$"),
     *(Rig("xsens", _ANATOMY | spine) for spine in _CHESTS),
     *(
         Rig(skeleton.name, {joint: (joint.replace("_", ""),) for joint in skeleton.joint_names}, skeleton=skeleton)

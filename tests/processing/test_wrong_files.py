@@ -596,10 +596,17 @@ NAMES = {
     "xsens 3ds Max": "Hips Chest Chest2 LowerNeck Neck Head|{Side}Hip {Side}Knee {Side}Ankle {Side}Toe "
     "{Side}Collar {Side}Shoulder {Side}Elbow {Side}Wrist",
     "daz": "hip abdomen middle chest neck head|{s}Thigh {s}Shin {s}Foot {s}Toe {s}Collar {s}Shldr {s}ForeArm {s}Hand",
+    "asf": "root upperback middle thorax upperneck head|{s}femur {s}tibia {s}foot {s}toes "
+    "{s}clavicle {s}humerus {s}radius {s}wrist",
+    "makehuman": "root spine05 spine03 spine02 neck01 head|upperleg01.{S} lowerleg01.{S} foot.{S} toe1-1.{S} "
+    "clavicle.{S} upperarm01.{S} lowerarm01.{S} wrist.{S}",
+    "makehuman old": "Hips Spine1 Spine2 Spine3 Neck Head|UpLeg_{S} LoLeg_{S} Foot_{S} Toe_{S} "
+    "Clavicle_{S} UpArm_{S} LoArm_{S} Hand_{S}",
     "xsens Biovision": "Hips Chest a b Neck Head|{Side}Hip {Side}LowLeg {Side}Foot {Side}Toe "
     "{Side}Collar {Side}UpArm {Side}LowArm {Side}Hand",
 }
 DERIVED = {"daz": {"spine2", "left_collar", "right_collar"}, "xsens Biovision": {"spine2", "spine3"}}
+DERIVED["asf"] = DERIVED["daz"]
 
 
 def named(text, names):
