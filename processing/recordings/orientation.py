@@ -186,8 +186,8 @@ def decide(files: Sequence[Traits]) -> Decision:
     axis, margin = _best(total)
     confidence = "high" if margin >= HIGH else "medium" if margin >= MEDIUM else "low"
     if len(files) == 1:
-        reason = first.reasons[UP_AXES.index(axis)]
-        confidence = confidence if reason else "low"
+        if not first.reasons[UP_AXES.index(axis)] or axis != _best(np.array(first.evidence))[0]:
+            confidence = "low"  # only usual
         return Decision(first.source, 1, units, Fact(axis, confidence, _why(first, axis, confidence)))
     clear = [traits.clear_axis for traits in files if traits.clear_axis is not None]
     units = Fact(units.value, units.confidence, f"{units.reason}, median of {len(files)} files of {first.source}")
