@@ -160,7 +160,7 @@ def add_files(
     files: Sequence[Path],
     motions: Sequence[tuple[Motion, float]],
     replace: bool,
-    reading: ReadingOptions,
+    readings: Sequence[ReadingOptions],
 ) -> list[Any]:
     """
     Add motion files to an index, encoded by its model, and return the ids.
@@ -169,10 +169,10 @@ def add_files(
         files: motion files, whose stems are the ids.
         motions: per file the output of `read_motion_for`.
         replace: see `LexMotionIndex.add`.
-        reading: how the files were read, which is kept as metadata.
+        readings: per file how it was read, which is kept as metadata.
     """
     embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
-    metadata = [file_metadata(path, reading) for path in files]
+    metadata = [file_metadata(path, reading) for path, reading in zip(files, readings, strict=True)]
     return index.add(embeds, metadata, [path.stem for path in files], replace=replace)
 
 

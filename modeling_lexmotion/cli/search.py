@@ -248,14 +248,18 @@ def index_add(
         raise FileNotFoundError(f"no motion file {str(missing[0])!r}; pass .npy, .npz, .bvh or .csv files")
     begin()
     from lexmotion.evaluation.search import add_files, encoded_items, open_index
+    from lexmotion.processing.recordings.reading import options_of_corpus
 
     with open_index(index_dir, device=device, uri=uri) as index:
         if vectors is not None:
             items = encoded_items(vectors, split_names(split))
             added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
         else:
-            read = [read_motion_for(index.processor, path, reading) for path in motions or ()]
-            added = add_files(index, motions or (), read, replace, reading)
+            files = motions or []
+            readings = options_of_corpus(files, reading, index.processor.feature_extractor.skeleton)
+            pairs = zip(files, readings, strict=True)
+            read = [read_motion_for(index.processor, path, options) for path, options in pairs]
+            added = add_files(index, files, read, replace, readings)
         Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
 
 

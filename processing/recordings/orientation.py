@@ -87,37 +87,49 @@ def traits_of(
     """
     height = body_height(positions, skeleton)
     moving = positions[1:] if len(positions) > 2 else positions  # many exporters put a rest pose before the motion
-    evidence, reasons = np.zeros(len(UP_AXES)), [[] for _ in UP_AXES]
+    cues = [*_standing_cues(moving, skeleton, height), *_floor_cues(moving, height)]
+    if rest is not None:
+        cues += _rest_cues(rest, skeleton, height)
+    evidence = np.sum([weights for weights, _ in cues], axis=0)
+    reasons = tuple(
+        ", ".join(words.format(up=up, axis=up[-1]) for weights, words in cues if weights[place] > 0.5)
+        for place, up in enumerate(UP_AXES)
+    )
+    return Traits(format, rig, height, tuple(evidence.tolist()), reasons, array)
 
-    def add(weights: np.ndarray, words: Sequence[str]) -> None:
-        evidence[:] += weights
-        for place in np.flatnonzero(weights > 0.5):
-            reasons[place].append(words[place])
 
-    cosines = _mean_cosines(moving, skeleton)
-    stands = [f"the body stands along {up} (mean cosine {cosines[n]:.2f})" for n, up in enumerate(UP_AXES)]
+# Each cue is a weight for each of `UP_AXES` and its words.
+_Cues = list[tuple[np.ndarray, str]]
+
+
+def _standing_cues(moving: np.ndarray, skeleton: Skeleton, height: float) -> _Cues:
     hips = _along(moving[:, 0])
     extent = (hips.max(axis=0) - hips.min(axis=0)) / height
     travel = np.sqrt(np.maximum((extent**2).sum() / 2 - extent**2, 0.0))  # opposite axes have the same extent
-    add((_STANDS + _TRAVELS * np.minimum(travel / _TRAVEL, 1.0)) * _standing(cosines), stands)
-    if rest is not None:
-        if np.linalg.norm(long_axis(rest[None], skeleton)) > 0.5 * height:  # else limbs are folded
-            add(
-                _RESTS * _standing(_mean_cosines(rest[None], skeleton)),
-                [f"the rest pose stands along {up}" for up in UP_AXES],
-            )
-        offset = _along(rest[0])
-        above = (offset > 0.95 * np.linalg.norm(rest[0])) & (0.4 * height < offset) & (offset < 0.7 * height)
-        add(_HIPS_ABOVE * above, [f"the offset of the root puts the hips above {up} = 0" for up in UP_AXES])
+    weights = (_STANDS + _TRAVELS * np.minimum(travel / _TRAVEL, 1.0)) * _standing(moving, skeleton)
+    return [(weights, "the body stands along {up}")]
+
+
+def _rest_cues(rest: np.ndarray, skeleton: Skeleton, height: float) -> _Cues:
+    offset = _along(rest[0])
+    hips = (offset > 0.95 * np.linalg.norm(rest[0])) & (0.4 * height < offset) & (offset < 0.7 * height)
+    cues = [(_HIPS_ABOVE * hips, "the offset of the root puts the hips above {axis} = 0")]
+    if np.linalg.norm(long_axis(rest[None], skeleton)) > 0.5 * height:  # else its limbs are folded
+        cues.append((_RESTS * _standing(rest[None], skeleton), "the rest pose stands along {up}"))
+    return cues
+
+
+def _floor_cues(moving: np.ndarray, height: float) -> _Cues:
     lowest = _along(moving).min(axis=1) / height  # (T, 6)
     gaps = np.abs(lowest.min(axis=0))
-    on_floor = [next((weight for limit, weight in _ON_FLOOR if gap < limit), _OFF_FLOOR) for gap in gaps]
-    add(np.array(on_floor), [f"the lowest point is near {up.strip('-')} = 0" for up in UP_AXES])
+    near = [next((weight for limit, weight in _ON_FLOOR if gap < limit), _OFF_FLOOR) for gap in gaps]
     low, high = np.percentile(lowest, [5, 95], axis=0)
     spread = np.maximum((high - low) / 3.3, 1e-4)  # 3.3 standard deviations
     steady = np.clip(1.2 * np.log(_STEADY / spread), _LEAST_STEADY, _MOST_STEADY)
-    add(steady, [f"the lowest point hardly moves along {up.strip('-')}" for up in UP_AXES])
-    return Traits(format, rig, height, tuple(evidence.tolist()), tuple(", ".join(words) for words in reasons), array)
+    return [
+        (np.array(near), "the lowest point is near {axis} = 0"),
+        (steady, "the lowest point hardly moves along {axis}"),
+    ]
 
 
 def _along(positions: np.ndarray) -> np.ndarray:
@@ -126,15 +138,11 @@ def _along(positions: np.ndarray) -> np.ndarray:
     return signs * positions[..., ["xyz".index(up[-1]) for up in UP_AXES]]
 
 
-def _mean_cosines(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Return the mean cosine of the body's long axis with each of `UP_AXES`."""
+def _standing(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Return how certainly a body stands along each of `UP_AXES`, from 0 to 1, by its mean cosine."""
     axis = long_axis(positions, skeleton)
     length = np.linalg.norm(axis, axis=-1, keepdims=True)
-    return _along((axis / np.where(length > 0, length, 1.0)).mean(axis=0))
-
-
-def _standing(cosines: np.ndarray) -> np.ndarray:
-    """Return how certainly a body with these mean cosines stands along each axis, from 0 to 1."""
+    cosines = _along((axis / np.where(length > 0, length, 1.0)).mean(axis=0))
     return np.clip((cosines - _STANDS_FROM) / (_STANDS_TO - _STANDS_FROM), 0.0, 1.0)
 
 

@@ -15,8 +15,8 @@ overridden. Pickles are never read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,7 +43,7 @@ from .detection import (
     unlike_a_body,
 )
 from .options import ReadingOptions
-from .orientation import Decision, Traits, facts_of, traits_of
+from .orientation import Decision, Traits, decide_sources, facts_of, traits_of
 from .recording import Problem, Recording, check_fps
 from .rigs import RigMatch, match_rig
 
@@ -176,6 +176,39 @@ def read_traits(path: str | os.PathLike, options: ReadingOptions, skeleton: str 
     if recording.units is not None and recording.up is not None:
         return None
     return _traits(recording, positions[np.isfinite(positions).all(axis=(1, 2))], layout, match)
+
+
+def options_of_corpus(
+    paths: Sequence[str | os.PathLike], options: ReadingOptions, skeleton: str | None = None
+) -> list[ReadingOptions]:
+    """Decide unit and vertical axis of several files together, and return the options to read each of them with.
+
+    Files that are clear or cannot be read keep `options`.
+
+    Args:
+        paths: motion files.
+        options: facts that the files do not contain.
+        skeleton: required joint layout.
+    """
+    found: dict[int, Traits] = {}
+    for number, path in enumerate(paths if len(paths) > 1 else ()):
+        try:
+            traits = read_traits(path, options, skeleton)
+        except (ValueError, OSError, ImportError):
+            continue
+        found |= {} if traits is None else {number: traits}
+    decisions, chosen = decide_sources(list(found.values())), [options] * len(paths)
+    for number, traits in found.items():
+        better = {
+            name: fact.value
+            for name, fact, alone in zip(
+                ("units", "up"), facts_of(traits, decisions), facts_of(traits, {}), strict=True
+            )
+            if getattr(options, name) is None and fact.confidence != "low"
+            if fact.value != alone.value or alone.confidence == "low"
+        }
+        chosen[number] = replace(options, **better)
+    return chosen
 
 
 def _read_joints(
