@@ -20,13 +20,13 @@ from .detection import POSSIBLE_HEIGHTS, UNITS, UP_AXES, Fact, body_height, dete
 # How often files have these axes up, in logarithms relative to y. Arrays in the order of a skeleton have y up, except
 # for some with Z up and some from cameras (-y).
 _USUAL = {"y": 0.0, "z": -1.5, "-y": -4.0, "-z": -4.0, "x": -4.0, "-x": -4.0}
-_USUAL_IN_ARRAYS = {"y": 0.0, "z": -5.0, "-y": -5.0, "-z": -12.0, "x": -12.0, "-x": -12.0}
+_USUAL_IN_ARRAYS = {"y": 0.0, "z": -4.0, "-y": -4.0, "-z": -12.0, "x": -12.0, "-x": -12.0}
 _STANDS, _TRAVELS = 3.0, 2.0  # the body stands along the axis; and the hips travel across it, as if it walked
 _RESTS = 4.5  # the rest pose stands along the axis
 _STANDS_FROM, _STANDS_TO = 0.5, 0.85  # mean cosines from which and up to which this is more and more certain
 _TRAVEL = 0.5  # body heights of travel from which this is certain
 _HIPS_ABOVE = 3.0  # the offset of the root puts the hips at the height of a standing body
-_ON_FLOOR = ((0.005, 3.0), (0.03, 1.5), (0.08, 0.75), (0.3, 0.0))  # distance of the lowest point from 0, in heights
+_ON_FLOOR = ((0.005, 4.0), (0.03, 1.5), (0.08, 0.75), (0.3, 0.0))  # distance of the lowest point from 0, in heights
 _OFF_FLOOR = -0.75
 _STEADY = 0.025  # deviation of the lowest point in heights that is as common along other axes
 _MOST_STEADY, _LEAST_STEADY = 2.2, -2.5
@@ -87,7 +87,7 @@ def traits_of(
     """
     height = body_height(positions, skeleton)
     moving = positions[1:] if len(positions) > 2 else positions  # many exporters put a rest pose before the motion
-    cues = [*_standing_cues(moving, skeleton, height), *_floor_cues(moving, height)]
+    cues = [*_standing_cues(moving, skeleton, height), *_floor_cues(positions, height)]
     if rest is not None:
         cues += _rest_cues(rest, skeleton, height)
     evidence = np.sum([weights for weights, _ in cues], axis=0)
@@ -106,8 +106,10 @@ def _standing_cues(moving: np.ndarray, skeleton: Skeleton, height: float) -> _Cu
     hips = _along(moving[:, 0])
     extent = (hips.max(axis=0) - hips.min(axis=0)) / height
     travel = np.sqrt(np.maximum((extent**2).sum() / 2 - extent**2, 0.0))  # opposite axes have the same extent
-    weights = (_STANDS + _TRAVELS * np.minimum(travel / _TRAVEL, 1.0)) * _standing(moving, skeleton)
-    return [(weights, "the body stands along {up}")]
+    stands = _standing(moving, skeleton)
+    weights = (_STANDS + _TRAVELS * np.minimum(travel / _TRAVEL, 1.0)) * stands
+    upside_down = stands[[UP_AXES.index(up[1:] or f"-{up}") for up in UP_AXES]]
+    return [(weights - _STANDS * upside_down, "the body stands along {up}")]
 
 
 def _rest_cues(rest: np.ndarray, skeleton: Skeleton, height: float) -> _Cues:
@@ -119,9 +121,9 @@ def _rest_cues(rest: np.ndarray, skeleton: Skeleton, height: float) -> _Cues:
     return cues
 
 
-def _floor_cues(moving: np.ndarray, height: float) -> _Cues:
-    lowest = _along(moving).min(axis=1) / height  # (T, 6)
-    gaps = np.abs(lowest.min(axis=0))
+def _floor_cues(positions: np.ndarray, height: float) -> _Cues:
+    lowest = _along(positions).min(axis=1) / height  # (T, 6)
+    gaps = np.minimum(*(np.abs(lowest[start:].min(axis=0)) for start in (0, min(1, len(lowest) - 1))))
     near = [next((weight for limit, weight in _ON_FLOOR if gap < limit), _OFF_FLOOR) for gap in gaps]
     low, high = np.percentile(lowest, [5, 95], axis=0)
     spread = np.maximum((high - low) / 3.3, 1e-4)  # 3.3 standard deviations
@@ -194,8 +196,8 @@ def decide(files: Sequence[Traits]) -> Decision:
     axis, margin = _best(total)
     confidence = "high" if margin >= HIGH else "medium" if margin >= MEDIUM else "low"
     if len(files) == 1:
-        if not first.reasons[UP_AXES.index(axis)] or axis != _best(np.array(first.evidence))[0]:
-            confidence = "low"  # only usual
+        if not first.reasons[UP_AXES.index(axis)] or first.clear_axis not in (None, axis):
+            confidence = "low"  # it is only usual
         return Decision(first.source, 1, units, Fact(axis, confidence, _why(first, axis, confidence)))
     clear = [traits.clear_axis for traits in files if traits.clear_axis is not None]
     units = Fact(units.value, units.confidence, f"{units.reason}, median of {len(files)} files of {first.source}")
