@@ -203,6 +203,8 @@ def decide(files: Sequence[Traits]) -> Decision:
     units = Fact(units.value, units.confidence, f"{units.reason}, median of {len(files)} files of {first.source}")
     if clear and clear.count(axis) < AGREE * len(clear):
         return Decision(first.source, len(files), units, None)
+    if axis not in clear and confidence == "high":
+        confidence = "medium"
     reason = f"{clear.count(axis)} of {len(files)} files of {first.source} clearly have {axis} up"
     return Decision(first.source, len(files), units, Fact(axis, confidence, reason))
 
