@@ -8,12 +8,13 @@ from moving_rigs import JOINT, MIXAMO
 from scipy.spatial.transform import Rotation
 from test_wrong_files import CASES, TROUBLE, saved, warnings_of, write
 
+from lexmotion.processing.corpora import motion_files
 from lexmotion.processing.corpora.motion_files import MOTION_FILES, MotionFilesFolder
 from lexmotion.processing.corpora.prepare import prepare
 from lexmotion.processing.recordings.detection import UP_AXES, sides_agree, to_y_up
 from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.recordings.orientation import decide, decide_sources, facts_of, traits_of
-from lexmotion.processing.recordings.reading import load_motion
+from lexmotion.processing.recordings.reading import load_motion, options_of_corpus
 from lexmotion.processing.skeletons import HUMANML3D
 
 LIE_DOWN = Rotation.from_euler("X", -90, degrees=True)  # on the back, head at Z-
@@ -188,6 +189,25 @@ def test_shards_decide_from_the_whole_corpus(tmp_path):
         prepare(folder, tmp_path / "parts", shard=shard, **options)
     merged = prepare(folder, tmp_path / "parts", merge_shards=2, **options)
     assert merged.to_dict() == whole.to_dict() and whole.splits["train"]["motions"] == 4
+
+
+def test_a_large_corpus_is_decided_from_evenly_spaced_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(motion_files, "MAX_SURVEYED", 3)
+    _, decided, read = corpus(
+        tmp_path / "own", {f"walk{n}": standing(n) for n in range(7)} | {"zz": lying(height=0.5)}
+    )
+    assert [entry["files"] for entry in decided] == [3] and len(read) == 8
+
+
+def test_files_added_to_an_index_are_decided_together(tmp_path):
+    motions = {"walk": standing(1), "run": standing(2, travel=3.0), "turn": standing(3), "sleep": lying(height=0.5)}
+    paths = [named_csv(tmp_path / f"{name}.csv", positions) for name, positions in motions.items()]
+    (tmp_path / "broken.csv").write_text("broken")
+    given = ReadingOptions(fps=30)
+    *clear, sleep, broken = options_of_corpus([*paths, tmp_path / "broken.csv"], given)
+    assert clear == [given] * 3 and broken == given and (sleep.up, sleep.fps) == ("y", 30)
+    np.testing.assert_allclose(load_motion(paths[3], sleep).positions, motions["sleep"], atol=1e-4)
+    assert options_of_corpus(paths[3:], given) == [given]
 
 
 # --- left and right ---
