@@ -79,7 +79,8 @@ class PrepareReport:
         ]
         for entry in self.decided:
             facts = (f"{entry[name]['value'] or 'unclear'} ({entry[name]['confidence']})" for name in ("units", "up"))
-            lines.append("{}: units {}, up {}".format(f"{entry['files']} files of {entry['source']}", *facts))
+            count = f"{entry['files']} file{'s' * (entry['files'] > 1)}"
+            lines.append("{} ({}): units {}, up {}".format(entry["source"], count, *facts))
         if self.skipped:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped_by_reason.items())
             lines.append(f"skipped: {reasons}")

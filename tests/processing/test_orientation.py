@@ -174,7 +174,9 @@ def test_prepare_tells_what_it_decided_and_takes_options(tmp_path):
     corpus(folder, motions)
     report = prepare(folder, tmp_path / "out", layout="files", units="cm", num_workers=1)
     assert report.splits["train"]["motions"] == 4 and report.skipped == [] and report.options["units"] == "cm"
-    assert [entry["up"]["value"] for entry in report.decided] == ["y"] and "4 files of CSV" in report.summary()
+    assert [entry["up"]["value"] for entry in report.decided] == [
+        "y"
+    ] and "CSV, motionbuilder (4 files): units cm" in report.summary()
     with pytest.raises(ValueError, match="humanml3d.*--layout files"):
         prepare(folder, tmp_path / "other", units="cm")
 
