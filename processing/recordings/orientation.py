@@ -32,7 +32,7 @@ _STEADY = 0.025  # deviation of the lowest point in heights that is as common al
 _MOST_STEADY, _LEAST_STEADY = 2.2, -2.5
 
 HIGH, MEDIUM = 3.0, 1.5  # logarithms of odds against the second axis
-AGREE = 2 / 3  # share of the files with a clear axis that must have the same one
+AGREE = 2 / 3  # share of the files with a clear axis that must have the same one, weighted by how clear it is
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Traits:
         return f"{self.format}, {self.rig}"
 
     @property
-    def clear_axis(self) -> str | None:
-        """The axis for which the file alone speaks clearly, whatever is usual; None: there is none."""
+    def clear_axis(self) -> tuple[str | None, float]:
+        """The axis for which the file speaks clearly, whatever is usual, and by how much; None: there is none."""
         axis, margin = _best(np.array(self.evidence))
-        return axis if margin >= HIGH else None
+        return (axis, margin) if margin >= HIGH else (None, 0.0)
 
 
 def traits_of(
@@ -196,16 +196,17 @@ def decide(files: Sequence[Traits]) -> Decision:
     axis, margin = _best(total)
     confidence = "high" if margin >= HIGH else "medium" if margin >= MEDIUM else "low"
     if len(files) == 1:
-        if not first.reasons[UP_AXES.index(axis)] or first.clear_axis not in (None, axis):
+        if not first.reasons[UP_AXES.index(axis)] or first.clear_axis[0] not in (None, axis):
             confidence = "low"  # it is only usual
         return Decision(first.source, 1, units, Fact(axis, confidence, _why(first, axis, confidence)))
-    clear = [traits.clear_axis for traits in files if traits.clear_axis is not None]
     units = Fact(units.value, units.confidence, f"{units.reason}, median of {len(files)} files of {first.source}")
-    if clear and clear.count(axis) < AGREE * len(clear):
+    clear = [traits.clear_axis for traits in files]
+    agreeing = [margin for other, margin in clear if other == axis]
+    if sum(agreeing) < AGREE * sum(margin for _, margin in clear):
         return Decision(first.source, len(files), units, None)
-    if axis not in clear and confidence == "high":
+    if not agreeing and confidence == "high":
         confidence = "medium"
-    reason = f"{clear.count(axis)} of {len(files)} files of {first.source} clearly have {axis} up"
+    reason = f"{len(agreeing)} of {len(files)} files of {first.source} clearly have {axis} up"
     return Decision(first.source, len(files), units, Fact(axis, confidence, reason))
 
 

@@ -124,6 +124,12 @@ def test_clips_of_a_corpus_that_lie_are_read_like_the_others(up, height, tmp_pat
         np.testing.assert_allclose(read[name], positions, atol=1e-4)
 
 
+def test_one_body_that_walks_is_enough_for_one_that_lies():
+    walks, lies = (traits_of(positions, HUMANML3D) for positions in (standing(), lying(height=0.5)))
+    assert decide([lies]).up.confidence == "low" and lies.clear_axis[0] == "-z"
+    assert (decide([walks, lies]).up.value, decide([walks, lies]).up.confidence) == ("y", "high")
+
+
 def test_rigs_and_formats_are_decided_apart():
     z_up = [traits_of(in_axes(standing(n), "z"), HUMANML3D, "BVH", "unreal") for n in range(3)]
     y_up = [traits_of(standing(n), HUMANML3D, "BVH", "mixamo") for n in range(3)]
