@@ -16,7 +16,7 @@ from lexmotion.index import EMBEDDED
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex, check_build
 from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.recordings.options import ReadingOptions
-from lexmotion.processing.recordings.reading import Motion
+from lexmotion.processing.recordings.reading import Motion, split_key
 
 from .encoding.shards import EncodeReport, load_encoded
 from .loading import load_model, load_processor
@@ -166,14 +166,20 @@ def add_files(
     Add motion files to an index, encoded by its model, and return the ids.
 
     Args:
-        files: motion files, whose stems are the ids.
+        files: motion files, whose ids are those of [`motion_id`].
         motions: per file the output of `read_motion_for`.
         replace: see `LexMotionIndex.add`.
         readings: per file how it was read, which is kept as metadata.
     """
     embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
     metadata = [file_metadata(path, reading) for path, reading in zip(files, readings, strict=True)]
-    return index.add(embeds, metadata, [path.stem for path in files], replace=replace)
+    return index.add(embeds, metadata, [motion_id(path) for path in files], replace=replace)
+
+
+def motion_id(path: Path) -> str:
+    """Return the id of a motion file: `kick` for `kick.bvh`, `results#3` for motion 3 of `results.npy`."""
+    file, key = split_key(path)
+    return file.stem if key is None else f"{file.stem}#{key}"
 
 
 @dataclass

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from lexmotion.common.files import atomic_path
 from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.recordings.options import ReadingOptions
-from lexmotion.processing.recordings.reading import Motion, load_motion
+from lexmotion.processing.recordings.reading import Motion, load_motion, split_key
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,8 @@ def file_metadata(file: str | os.PathLike, options: ReadingOptions) -> dict[str,
     Args:
         options: how the file was read; options that are None are omitted.
     """
-    used = {name: value for name, value in vars(options).items() if value is not None}
+    file, key = split_key(Path(file))
+    used = {name: value for name, value in {**vars(options), "key": key or options.key}.items() if value is not None}
     if "body_model" in used:
         used["body_model"] = os.path.abspath(used["body_model"])
     if os.path.isfile(used.get("mapping", "")):  # else the name of a built-in one

@@ -83,7 +83,12 @@ def prepare(
 @app.command()
 @with_options(ReadingOptions, READING)
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Motion file: .npy, .npz, .bvh or .csv.", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Motion file: .npy, .npz, .bvh, .csv, .c3d, .trc, .amc, .glb, .gltf or .json.", show_default=False
+        ),
+    ],
     reading: ReadingOptions = ReadingOptions(),
     skeleton: Annotated[
         str | None,

@@ -190,7 +190,7 @@ def explain(
     motion: Annotated[
         Path,
         typer.Option(
-            help="Motion file (.npy, .npz, .bvh or .csv), read as by `lexmotion inspect`. Example: --motion kick.bvh",
+            help="Motion file, read as by `lexmotion inspect`. Example: --motion kick.bvh",
             show_default=False,
         ),
     ],
@@ -210,7 +210,7 @@ def explain(
     Example: [bold]lexmotion explain --model quickstart/model --motion quickstart/example.npy --text "someone jumps"[/]
     """
     if not motion.is_file():
-        raise FileNotFoundError(f"no motion file {str(motion)!r}; pass a .npy, .npz, .bvh or .csv file")
+        raise FileNotFoundError(f"no motion file {str(motion)!r}; check the path")
     begin()
     from lexmotion.evaluation.console import explanation_tables
     from lexmotion.evaluation.explain import explain as run

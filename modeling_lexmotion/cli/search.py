@@ -245,17 +245,17 @@ def index_add(
         raise ValueError("motions to add: pass either motion files or --vectors DIR")
     missing = [path for path in motions or () if not path.is_file()]
     if missing:
-        raise FileNotFoundError(f"no motion file {str(missing[0])!r}; pass .npy, .npz, .bvh or .csv files")
+        raise FileNotFoundError(f"no motion file {str(missing[0])!r}; check the path")
     begin()
     from lexmotion.evaluation.search import add_files, encoded_items, open_index
-    from lexmotion.processing.recordings.reading import options_of_corpus
+    from lexmotion.processing.recordings.reading import motions_in, options_of_corpus
 
     with open_index(index_dir, device=device, uri=uri) as index:
         if vectors is not None:
             items = encoded_items(vectors, split_names(split))
             added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
         else:
-            files = motions or []
+            files = [file for path in motions or () for file in motions_in(path, reading)]
             readings = options_of_corpus(files, reading, index.processor.feature_extractor.skeleton)
             pairs = zip(files, readings, strict=True)
             read = [read_motion_for(index.processor, path, options) for path, options in pairs]
@@ -336,7 +336,7 @@ def search(
     if text is not None and motion is not None:
         raise ValueError("query: got a text and --motion; pass one of them")
     if motion is not None and not motion.is_file():
-        raise FileNotFoundError(f"no motion file {str(motion)!r}; pass a .npy, .npz, .bvh or .csv file")
+        raise FileNotFoundError(f"no motion file {str(motion)!r}; check the path")
     if dataset is not None and not dataset.is_dir():
         raise FileNotFoundError(f"no dataset {str(dataset)!r}; pass a folder written by `lexmotion prepare`")
     begin()

@@ -4,10 +4,10 @@
     captions.jsonl   or rows {"file": "...", "captions": ["...", ...], "split": "..."}
     mapping.json     optional, or .yaml: mapping of the joints, see [`match_rig`]
 
-`file` is a path inside the folder. A `start` without `end` selects the rest of the motion. Without `split`, 80 % of
-the motions are for training and 10 % each for validation and test, by a hash of their names. Motions are converted to
-HumanML3D's joints and frame rate, metres and Y up. Unit and vertical axis are decided from all files of a format and
-rig together.
+`file` is a path inside the folder; `results.npy#3` is motion 3 of a file of several. A `start` without `end` selects
+the rest of the motion. Without `split`, 80 % of the motions are for training and 10 % each for validation and test, by
+a hash of their names. Motions are converted to HumanML3D's joints and frame rate, metres and Y up. Unit and vertical
+axis are decided from all files of a format and rig together.
 """
 
 import csv
@@ -28,7 +28,7 @@ from datasets import Features, List, Value
 from ..motion_features import mirror_positions, resample_positions
 from ..recordings.options import ReadingOptions
 from ..recordings.orientation import Decision, Traits, decide_sources
-from ..recordings.reading import read_motion, read_traits
+from ..recordings.reading import NAMED, read_motion, read_traits, split_key
 from .blocks import spread
 from .folders import CorpusFolder, FolderLayout, base_id_of, is_file
 from .text_mirroring import mirror_caption
@@ -127,7 +127,7 @@ class MotionFilesFolder(CorpusFolder):
 
     def files_of(self, motion_id: str) -> list[Path]:
         found = self._motion_path(motion_id)
-        return [] if found is None else [found[0]]
+        return [] if found is None else [split_key(found[0])[0]]
 
     def decide(self, workers: int, progress: bool) -> list[dict[str, Any]]:
         """Decide unit and vertical axis of every rig from evenly spaced files of the table, at most `MAX_SURVEYED`."""
@@ -145,7 +145,7 @@ class MotionFilesFolder(CorpusFolder):
 
     def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
         path = self.paths[base_id_of(motion_id)]
-        return (path, motion_id.startswith("M")) if is_file(path) else None
+        return (path, motion_id.startswith("M")) if is_file(split_key(path)[0]) else None
 
     def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
         return self.captions_file, motion_id.startswith("M")
@@ -182,7 +182,7 @@ class MotionFilesFolder(CorpusFolder):
 
     def _reading(self, path: Path) -> ReadingOptions:
         """Return the options for a file; arrays have no joint names for a mapping."""
-        return replace(self.reading, mapping=self.mapping_file if path.suffix.lower() in (".bvh", ".csv") else None)
+        return replace(self.reading, mapping=self.mapping_file if path.suffix.lower() in NAMED else None)
 
 
 def _survey(task: Mapping[str, Any], folder: MotionFilesFolder) -> dict[str, list[str]]:

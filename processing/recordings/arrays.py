@@ -6,17 +6,19 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
 
 from ..motion_features import features_to_positions
 from ..skeletons import HUMANML3D, SKELETONS, Skeleton
-from .amass import amass_positions
+from .amass import BODY_NAMES, MEAN_BODY, amass_positions, body_parts, mean_positions, stack_rotations
+from .batches import LENGTH_NAMES, choose_motion, is_batch, motions_of
 from .detection import Fact, are_normalised
 from .options import ReadingOptions
-from .recording import Recording, check_values, stated_fps
+from .pickled import MAX_PICKLE, read_pickled
+from .recording import Problem, Recording, check_values, stated_fps
 
 _ARRAY_NAMES = ("positions", "joints", "joint_positions", "motion", "features", "joint_vecs")
 MAX_MEMBERS = 1000  # of an archive, which are searched for a motion
@@ -26,19 +28,28 @@ _FPS_NAMES = ("fps", "mocap_framerate", "mocap_frame_rate", "framerate", "frame_
 
 
 def arrays_recording(path: Path, options: ReadingOptions) -> Recording:
-    """Read a NumPy file as a recording: its array, one of several arrays, or the joints of an AMASS body."""
+    """Read a NumPy file as a recording: its array, one of several arrays, or the joints of a posed body model."""
     with path.open("rb") as stream:
         is_archive = stream.read(2) == b"PK"
     if not is_archive:
-        return _from_array(load_array(path), str(path), "npy")
+        content, lengths = load_arrays(path)
+        array, problem = choose_motion(content, lengths, options.key, str(path))
+        return _from_array(array, str(path), "npy", problem)
     with _Archive(path) as archive:
-        if options.key is None and {"poses", "trans"} <= set(archive.files):
-            return _amass(archive, path, options)
-        name = options.key if options.key is not None else _choose_array(archive, path)
+        parts = body_parts(archive.files, options.key)
+        if parts is not None:
+            return _body(archive, parts, path, options)
+        name, _, number = (options.key or "").partition("/")
+        if name.isdecimal() and name not in archive.files:
+            name, number = "", name
+        name = name or _choose_array(archive, path)
         if name not in archive.files:
             names = ", ".join(archive.files) or "nothing, the file is empty"
             raise ValueError(f"{path}: no array named {name!r}; pass --key with one of {names}")
-        recording = _from_array(archive.read(name), f"{path}, array {name!r}", f"npz, array {name!r}")
+        what = f"{path}, array {name!r}"
+        lengths = next((archive.read(key) for key in LENGTH_NAMES if key in archive.files), None)
+        array, problem = choose_motion(archive.read(name), lengths, number or None, what)
+        recording = _from_array(array, what, f"npz, array {name!r}", problem)
         _set_fps(recording, archive, path, options)
     return recording
 
@@ -47,14 +58,30 @@ def load_array(path: Path) -> np.ndarray:
     """Load the array of an `.npy` file without pickles; a `ValueError` if it is damaged or its header is wrong."""
     try:
         with path.open("rb") as stream:
-            if stream.read(1) == b"\x80":
-                raise ValueError("pickle")
-            stream.seek(0)
             _check_header(stream, path.stat().st_size)
             stream.seek(0)
             return np.lib.format.read_array(stream, allow_pickle=False)
     except Exception as error:  # NumPy raises many kinds for damaged files, MemoryError among them
         raise _unreadable(path, error) from error
+
+
+def load_arrays(path: Path) -> tuple[Any, Any]:
+    """Load an `.npy` file: its array, or the motions and lengths of a dictionary as generators save them."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(1) == b"\x80":
+                raise ValueError("pickle")
+            stream.seek(0)
+            dtype = _read_header(stream)[1]
+            pickled = stream.read(MAX_PICKLE + 1) if dtype.hasobject else None
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if pickled is None:
+        return load_array(path), None
+    try:
+        return motions_of(read_pickled(pickled))
+    except ValueError as error:
+        raise _unreadable(path, ValueError(f"pickle: {error}")) from error
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -113,8 +140,10 @@ class _Archive:
 
 
 def _unreadable(what: str | os.PathLike, error: Exception) -> ValueError:
-    if "pickle" in str(error).lower():
+    if str(error).startswith("pickle"):
         reason = "not read because it contains a pickle or objects, which can run code"
+        if detail := str(error).removeprefix("pickle").removeprefix(": "):
+            reason += f" ({detail})"
     else:
         reason = f"not a NumPy file, or truncated ({error})"
     return ValueError(f"{what}: {reason}; save joint positions as plain numbers with np.save(path, array)")
@@ -126,7 +155,8 @@ def _choose_array(archive: _Archive, path: Path) -> str:
     found = [
         name
         for name, shape in shapes.items()
-        if _layout_of(shape) and (name not in _ROTATION_NAMES or len(shape) == 3)
+        if (_layout_of(shape) or is_batch(shape))
+        and (name not in _ROTATION_NAMES or (len(shape) == 3 and body_parts(archive.files, name) is None))
     ]
     usual = [name for name in _ARRAY_NAMES if name in found]
     if len(found) == 1 or usual:
@@ -136,6 +166,9 @@ def _choose_array(archive: _Archive, path: Path) -> str:
     present = ", ".join(f"{name} {shape or '(unreadable)'}" for name, shape in shapes.items()) or "nothing"
     rotations = ", ".join(name for name in shapes if name in _ROTATION_NAMES)
     hint = f" ({rotations}: rotations of SMPL; pose its body model and keep 22 joints)" if rotations else ""
+    parts = next((name for name in BODY_NAMES if name in shapes), None)
+    if parts is not None and body_parts(archive.files, parts) is not None:
+        hint = f" ({rotations}: rotations of SMPL; pass --key {parts} to pose a mean body with them)"
     raise ValueError(f"{path}: no array can be a motion, got {present}; save {_shapes()}{hint}")
 
 
@@ -157,20 +190,20 @@ def _shapes() -> str:
     return f"positions {positions} or features {features}"
 
 
-def _from_array(array: np.ndarray, what: str, label: str) -> Recording:
+def _from_array(array: np.ndarray, what: str, label: str, problem: Problem | None = None) -> Recording:
     found = _layout_of(array.shape)
     if found is None:
         hint = ""
         if array.ndim == 3 and array.shape[2] == 3 and array.shape[1] > HUMANML3D.num_joints:
             hint = " (if these are SMPL's joints, keep the first 22: array[:, :22])"
-        elif array.ndim == 4 and len(array) == 1:
-            hint = " (one motion per file: array[0])"
         raise ValueError(f"{what}: got shape {array.shape}; save {_shapes()}{hint}")
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{what}: got values of type {array.dtype}; save numbers")
+    problems = [] if problem is None else [problem]
     layout, kind = found
     if kind != "features":
-        return Recording(label, array.reshape(-1, layout.num_joints, 3).astype(np.float64), flat=kind == "flat")
+        positions = array.reshape(-1, layout.num_joints, 3).astype(np.float64)
+        return Recording(label, positions, flat=kind == "flat", problems=problems)
     with np.errstate(over="ignore"):
         features = np.ascontiguousarray(array, dtype=np.float32)
     finite = np.isfinite(features).all(axis=1)
@@ -180,7 +213,8 @@ def _from_array(array: np.ndarray, what: str, label: str) -> Recording:
     positions = features_to_positions(torch.from_numpy(features), layout).numpy() * layout.metres_per_unit
     positions[~finite] = np.nan  # also if what is broken does not enter the positions
     units, up = (Fact(value, "read", "features as published") for value in ("m", "y"))
-    return Recording(f"{label}, features", positions.astype(np.float64), units=units, up=up, features=features)
+    label = f"{label}, features"
+    return Recording(label, positions.astype(np.float64), units=units, up=up, features=features, problems=problems)
 
 
 def _set_fps(recording: Recording, archive: _Archive, path: Path, options: ReadingOptions) -> None:
@@ -194,10 +228,29 @@ def _set_fps(recording: Recording, archive: _Archive, path: Path, options: Readi
             return
 
 
-def _amass(archive: _Archive, path: Path, options: ReadingOptions) -> Recording:
-    keys = [key for key in ("poses", "trans", "betas", "gender") if key in archive.files]
-    positions = amass_positions({key: archive.read(key) for key in keys}, options.body_model, str(path))
-    units, up = Fact("m", "read", "AMASS"), Fact("z", "read", "AMASS")
-    recording = Recording("AMASS", positions.astype(np.float64), units=units, up=up)
+def _body(archive: _Archive, parts: tuple[str, ...], path: Path, options: ReadingOptions) -> Recording:
+    """Pose a body model, or a mean body without one."""
+    is_amass = options.key is None
+    rotations = [archive.read(part) for part in parts]
+    content: dict[str, Any] = {name: archive.read(name) for name in ("betas", "gender") if name in archive.files}
+    trans = next((archive.read(name) for name in ("trans", "transl") if name in archive.files), None)
+    if is_amass and any(array.ndim != 2 for array in rotations):
+        shapes = " and ".join(f"{name} {array.shape}" for name, array in zip(parts, rotations, strict=True))
+        raise ValueError(f"{path}: got {shapes}; AMASS files contain poses (frames, 66 or more), axis angles")
+    poses = stack_rotations(rotations, parts, str(path))
+    problems = []
+    if trans is None:
+        trans = np.zeros((len(poses), 3))
+        problems.append(Problem("note", "the file contains no translation, so the body stays in place"))
+    if options.body_model is not None:
+        positions = amass_positions(content | {"poses": poses, "trans": trans}, options.body_model, str(path))
+    else:
+        positions = mean_positions(poses, trans, str(path))
+        problems.append(MEAN_BODY)
+    label = "AMASS" if is_amass else f"npz, rotations {' and '.join(parts)}"
+    up = Fact("z", "read", "AMASS") if is_amass else None
+    recording = Recording(
+        label, positions.astype(np.float64), units=Fact("m", "read", label), up=up, problems=problems
+    )
     _set_fps(recording, archive, path, options)
     return recording

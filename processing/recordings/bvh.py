@@ -25,7 +25,7 @@ from .detection import metres_per_unit
 from .inverse_kinematics import positions_to_bvh
 from .kinematics import BVH, CHANNELS, END_SUFFIX
 from .options import ReadingOptions
-from .recording import FASTEST, SLOWEST, Problem, Recording, check_fps, check_values, stated_fps
+from .recording import FASTEST, SLOWEST, Problem, Recording, check_fps, check_values, short_lines, stated_fps
 
 _CHANNEL_OF = {channel.lower(): channel for channel in CHANNELS}
 MAX_JOINTS = 10_000
@@ -41,7 +41,8 @@ _FRAME_TIME = re.compile(r"frame\s+time\s*:\s*(\S+)\s*$", re.IGNORECASE)
 def read_bvh(path: str | os.PathLike) -> BVH:
     """Parse a BVH file; see [`parse_bvh`]."""
     path = Path(path)
-    return parse_bvh(path.read_text(encoding="utf-8-sig", errors="replace"), path.name)
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        return parse_bvh("".join(short_lines(stream, path.name)), path.name)
 
 
 def bvh_recording(path: Path, options: ReadingOptions) -> Recording:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .options import ReadingOptions
-from .recording import FASTEST, Problem, Recording, check_values, stated_fps
+from .recording import FASTEST, MAX_LINE, Problem, Recording, check_values, short_lines, stated_fps
 
 _SECONDS = dict.fromkeys(("", "s", "sec", "secs", "second", "seconds"), 1.0)
 _SECONDS |= dict.fromkeys(("ms", "msec", "milliseconds"), 0.001)
@@ -42,10 +42,10 @@ def _table(path: Path) -> tuple[list[str], np.ndarray]:
     header: list[str] = []
     numbers = array("d")
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-        first = stream.readline()
+        first = stream.readline(MAX_LINE)
         stream.seek(0)
         separator = max(",;\t", key=first.count)
-        rows = csv.reader(stream, delimiter=separator)
+        rows = csv.reader(short_lines(stream, str(path)), delimiter=separator)
         try:
             for row in filter(None, rows):
                 if header:

@@ -67,7 +67,7 @@ class BVH:
                     if channel.endswith("position"):
                         offset[:, axis] = self.values[:, number]
                     else:
-                        local = _turn_about(local, axis, cos[:, number], sin[:, number])
+                        local = turn_about(local, axis, cos[:, number], sin[:, number])
                 places[joint] = offset if turn is None else places[parent] + rotate(turn, offset)
                 if local is not None:
                     turn = local if turn is None else multiply(turn, local)
@@ -104,7 +104,7 @@ def rotate(turn: np.ndarray, vector: np.ndarray) -> np.ndarray:
     return vector + w * twice + np.cross(axis, twice)
 
 
-def _turn_about(turn: np.ndarray | None, axis: int, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+def turn_about(turn: np.ndarray | None, axis: int, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
     """Compose `turn` with a rotation about an axis of its frame, by cos and sin (T,) of half the angle."""
     step = np.zeros((len(cos), 4))
     step[:, 0], step[:, 1 + axis] = cos, sin

@@ -17,8 +17,9 @@ class ReadingOptions:
         mapping: Names of the joints: cmu, mixamo, lafan1, motionbuilder, smpl, unity, unreal, iclone, biped, rigify,
             daz, 3dsmax, asf, makehuman, xsens, or a JSON or YAML file of {joint: name in the file}; in Python also a
             dictionary. By default inferred from the names in the file.
-        key: Array of an .npz file to read. By default the one that can be a motion.
-        body_model: Your SMPL-H model, for AMASS files: a .npz file or its folder.
+        key: Array of an .npz file, number of a motion of several (also ARRAY/NUMBER), or animation of a glTF file. By
+            default the only one that can be a motion.
+        body_model: Your SMPL-H model, for AMASS files: a .npz file or its folder. By default a mean body.
     """
 
     fps: float | None = None

@@ -3,13 +3,19 @@
 | file | content | joints |
 |---|---|---|
 | `.npy` | positions (T, 22 or 21, 3), also flattened, or features (T, 263 or 251) | HumanML3D's or KIT-ML's |
-| `.npz` | such an array among others; or AMASS (`poses`, `trans`), which needs `smplx` and a body model | the same |
+| | several of these, see `batches` | the same |
+| `.npz` | such an array among others; or AMASS (`poses`, `trans`), of a mean body without a body model | the same |
 | `.bvh` | a body with joint names of a rig of [`match_rig`] or of a mapping | by name |
 | `.csv` | a header with three columns per joint (`left_hip_x`, ...), optionally `time` | by name, or by number |
+| `.c3d`, `.trc` | markers or joint centres, see `marker_sets` | from known markers, else by name |
+| `.amc` | rotations of the skeleton in the `.asf` file beside it | by name |
+| `.glb`, `.gltf` | an animated skeleton | by name |
+| `.json` | landmarks of MediaPipe Pose, see `landmarks` | from landmarks |
 
 Missing facts are detected, see [`orientation`]: the unit from the length of legs and trunk, the vertical axis from the
 rest pose, the floor and the way the body stands. Each such finding is a [`Fact`] with a confidence, and can be
-overridden. Pickles are never read.
+overridden. Pickles are read as data and
+never run.
 """
 
 from __future__ import annotations
@@ -27,7 +33,9 @@ from lexmotion.common.options import merge_options
 
 from ..skeletons import HUMANML3D, Skeleton, get_skeleton, skeleton_for_joints
 from .arrays import arrays_recording
+from .asf_amc import amc_recording, asf_recording
 from .bvh import bvh_recording
+from .c3d import c3d_recording
 from .csv_files import csv_recording
 from .detection import (
     FURTHEST,
@@ -42,19 +50,35 @@ from .detection import (
     to_y_up,
     unlike_a_body,
 )
+from .gltf import gltf_recording
+from .landmarks import landmarks_recording
 from .options import ReadingOptions
 from .orientation import Decision, Traits, decide_sources, facts_of, traits_of
-from .recording import Problem, Recording, check_fps
+from .recording import Problem, Recording, SeveralMotionsError, check_fps
 from .rigs import RigMatch, match_rig
+from .trc import trc_recording
 
 READERS: dict[str, Callable[[Path, ReadingOptions], Recording]] = {
     ".npy": arrays_recording,
     ".npz": arrays_recording,
     ".bvh": bvh_recording,
     ".csv": csv_recording,
+    ".amc": amc_recording,
+    ".asf": asf_recording,
+    ".c3d": c3d_recording,
+    ".trc": trc_recording,
+    ".glb": gltf_recording,
+    ".gltf": gltf_recording,
+    ".json": landmarks_recording,
 }
 FORMATS = tuple(READERS)
-MAX_TEXT = 256 * 2**20  # bytes of a text file, as many as 20 million values need
+NAMED = (".bvh", ".csv", ".amc", ".c3d", ".trc", ".glb", ".gltf")  # whose joints have names
+WITH_KEYS = (".npy", ".npz", ".glb", ".gltf")  # which can hold several motions
+MAX_FILE = 256 * 2**20  # bytes of a file that is no array, as many as 20 million values need as text
+FROM_FBX = (
+    "import bpy; bpy.ops.wm.read_factory_settings(use_empty=True); bpy.ops.import_scene.fbx(filepath='kick.fbx'); "
+    "bpy.ops.export_scene.gltf(filepath='kick.glb')"
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +126,7 @@ def load_motion(
     """Read a motion file.
 
     Args:
-        path: an `.npy`, `.npz`, `.bvh` or `.csv` file, see the top of this file.
+        path: a file of one of `FORMATS`, see the top of this file; FILE#KEY is the motion `key` of a file of several.
         options: facts that the file does not contain; None: all facts are read or detected.
         skeleton: required joint layout, `"humanml3d"` or `"kit-ml"`; None: any.
         fields: fields of [`ReadingOptions`] by name (`fps`, `units`, `up`, `mapping`, `key`, `body_model`), which
@@ -113,8 +137,9 @@ def load_motion(
 
     Raises:
         FileNotFoundError: if the file, the mapping or the body model does not exist.
-        ImportError: if it is an AMASS file and `smplx` is not installed.
+        ImportError: if a body model is given for an AMASS file and `smplx` is not installed.
         TypeError: if an option is unknown.
+        SeveralMotionsError: if the file holds several motions and `key` names none; a ValueError.
         ValueError: if the file is malformed, has joints of another or no skeleton, lacks joints, or contains NaN.
 
     Example:
@@ -130,6 +155,7 @@ def load_motion(
     return motion
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused as NaN or infinity
 def read_motion(
     path: str | os.PathLike,
     options: ReadingOptions,
@@ -167,6 +193,7 @@ def read_motion(
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def read_traits(path: str | os.PathLike, options: ReadingOptions, skeleton: str | None = None) -> Traits | None:
     """Read what a file shows of its unit and vertical axis; None: it states both. Errors are those of [`read_motion`].
 
@@ -258,8 +285,36 @@ def _check_range(path: Path, positions: np.ndarray, scale: float) -> None:
         raise ValueError(f"{path}: {message}; move the motion to the origin, or pass the unit with --units")
 
 
+def split_key(path: Path) -> tuple[Path, str | None]:
+    """Return the file and the key of FILE#KEY, which names one motion of a file of several; None: without a key.
+
+    Example:
+        >>> split_key(Path("results.npy#3"))
+        (PosixPath('results.npy'), '3')
+    """
+    name, mark, key = path.name.rpartition("#")
+    is_key = bool(mark) and Path(name).suffix.lower() in WITH_KEYS and not path.exists()
+    return (path.with_name(name), key) if is_key else (path, None)
+
+
+def motions_in(path: Path, options: ReadingOptions) -> list[Path]:
+    """Return FILE#KEY of each motion of a file of several, else the file alone; see [`split_key`].
+
+    A file that cannot be read is returned as well, so that reading it tells why.
+    """
+    if path.suffix.lower() in WITH_KEYS and options.key is None:
+        try:
+            _read_file(path, options)
+        except SeveralMotionsError as error:
+            return [path.with_name(f"{path.name}#{key}") for key in error.keys]
+        except (ValueError, OSError, ImportError):
+            pass
+    return [path]
+
+
 def check_file(path: Path) -> None:
     """Raise a `FileNotFoundError` if the file does not exist, and an `IsADirectoryError` if it is a folder."""
+    path, _ = split_key(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder; pass a motion file")
     if not path.is_file():
@@ -268,17 +323,26 @@ def check_file(path: Path) -> None:
 
 def _read_file(path: Path, options: ReadingOptions) -> Recording:
     check_file(path)
+    path, key = split_key(path)
+    options = options if key is None else replace(options, key=key)
     suffix = path.suffix.lower()
-    if options.key is not None and suffix != ".npz":
-        raise ValueError(f"{path}: no named arrays; remove --key {options.key!r}, which is for .npz files")
+    if options.key is not None and suffix not in WITH_KEYS:
+        message = f"no named arrays; remove --key {options.key!r}, which is for {', '.join(WITH_KEYS)} files"
+        raise ValueError(f"{path}: {message}")
     if suffix not in READERS:
-        hint = " (pickles can run code)" if suffix in (".pkl", ".pickle", ".pt", ".pth") else ""
-        message = f"{path}: unsupported file type {suffix or 'without suffix'}{hint}, expected {', '.join(FORMATS)}"
-        raise ValueError(f"{message}; save joint positions with np.save(path, array)")
+        raise ValueError(f"{path}: {_unsupported(suffix)}")
     size = path.stat().st_size
-    if suffix in (".bvh", ".csv") and size > MAX_TEXT:
-        raise ValueError(f"{path}: got {size / 2**20:.0f} MB, at most {MAX_TEXT >> 20} are read; cut it into pieces")
+    if suffix not in (".npy", ".npz") and size > MAX_FILE:
+        raise ValueError(f"{path}: got {size / 2**20:.0f} MB, at most {MAX_FILE >> 20} are read; cut it into pieces")
     return READERS[suffix](path, options)
+
+
+def _unsupported(suffix: str) -> str:
+    if suffix == ".fbx":
+        return f'FBX is read through Blender; convert it with blender --background --python-expr "{FROM_FBX}"'
+    hint = " (pickles can run code)" if suffix in (".pkl", ".pickle", ".pt", ".pth") else ""
+    message = f"unsupported file type {suffix or 'without suffix'}{hint}, expected {', '.join(FORMATS)}"
+    return f"{message}; save joint positions with np.save(path, array)"
 
 
 def _facts(

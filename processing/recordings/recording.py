@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -26,6 +27,14 @@ class Problem:
         return "; ".join(filter(None, (self.message, self.remedy)))
 
 
+class SeveralMotionsError(ValueError):
+    """Error for a file of several motions if none is chosen; `keys` are those that choose one."""
+
+    def __init__(self, message: str, keys: list[str]):
+        super().__init__(message)
+        self.keys = keys
+
+
 @dataclass
 class Recording:
     """Content of a motion file, before joints, unit and axes are known."""
@@ -43,6 +52,7 @@ class Recording:
 
 
 MAX_VALUES = 20_000_000  # of a motion: 300,000 frames of 22 joints
+MAX_LINE = 2**20  # characters of a line: 10,000 joints of a BVH file
 SLOWEST, FASTEST = 1.0, 2000.0  # frames per second
 
 
@@ -50,6 +60,15 @@ def check_values(count: int, what: str) -> None:
     """Raise a `ValueError` that names the file `what` if it has more values than fit into memory safely."""
     if count > MAX_VALUES:
         raise ValueError(f"{what}: got {count:,} values, at most {MAX_VALUES:,} are read; cut the motion into pieces")
+
+
+def short_lines(stream: TextIO, name: str) -> Iterator[str]:
+    """Yield the lines of a text file; a `ValueError` that names the file `name` for one of more than `MAX_LINE`."""
+    for number, line in enumerate(iter(lambda: stream.readline(MAX_LINE + 1), ""), start=1):
+        if len(line) > MAX_LINE:
+            message = f"longer than {MAX_LINE:,} characters; write one frame per line"
+            raise ValueError(f"{name}, line {number}: {message}")
+        yield line
 
 
 def stated_fps(recording: Recording, rate: float, what: str, where: str, given: bool) -> None:
