@@ -43,6 +43,7 @@ extras = {
     "trackio": ["trackio>=0.10"],
     "test": [
         "bert-score>=0.3.13",
+        "ezc3d>=1.5",  # whose points ours must be
         "gradio>=6.31,<7",
         "hypothesis>=6.100",
         # The engines of an index, and a Postgres with pgvector where the machine has none.
