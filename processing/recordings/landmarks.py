@@ -105,7 +105,7 @@ def _landmarks(frame: Any, number: int, path: Path) -> tuple[Any, bool]:
         image = next((name for name in _IMAGE if found.get(name)), None)
         if place is None and image is not None:
             raise ValueError(f"{path}, frame {number}: {_only_image(image)}")
-        named, frame = place in _WORLD, found.get(place)
+        named, frame = place in _WORLD, None if place is None else found[place]
     if isinstance(frame, dict) and len(frame) == 1 and isinstance(next(iter(frame.values())), list):
         frame = next(iter(frame.values()))  # {"landmark": [...]}
     if isinstance(frame, list) and frame and isinstance(frame[0], list) and len(frame[0]) == len(_NAMES):
