@@ -1,9 +1,12 @@
 """Trained models, their processors and motion files for them, by folder, Hub name or as objects."""
 
 import os
+import shutil
 from typing import Any
 
+from lexmotion.common.files import files_moved_in
 from lexmotion.common.names import checked_model_name
+from lexmotion.common.pretrained import loading_from
 from lexmotion.processing.recordings.options import ReadingOptions
 
 
@@ -22,27 +25,62 @@ def load_model(
 
     Raises:
         FileNotFoundError: if `name` is a path without a model.
-        ValueError: if the processor belongs to another model.
+        ValueError: if files are damaged, or the processor belongs to another model.
     """
     import torch
-    from transformers import AutoModel, AutoProcessor
+    from transformers import AutoModel
 
     from lexmotion.encoding_lexmotion import check_processor
 
-    name = checked_model_name(name, remedy)
+    name = _checked_name(name, remedy)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, processor = AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    with loading_from(name):
+        model = AutoModel.from_pretrained(name, trust_remote_code=False).eval()
+    processor = _processor(name)
     check_processor(model.config, processor)
     return model.to(place), processor
 
 
 def load_processor(name: str | os.PathLike) -> Any:
     """Load the processor saved beside a model; see `load_model`."""
+    return _processor(_checked_name(name, "pass the model that encoded the vectors with --model"))
+
+
+def _processor(name: str) -> Any:
     from transformers import AutoProcessor
 
-    return AutoProcessor.from_pretrained(
-        checked_model_name(name, "pass the model that encoded the vectors with --model")
-    )
+    with loading_from(name):
+        processor = AutoProcessor.from_pretrained(name, trust_remote_code=False)
+    if not hasattr(processor, "feature_extractor"):  # transformers loads a part of a processor of unknown class
+        raise ValueError(
+            f"{name}: its processor_config.json names another class than LexMotionProcessor, so that a "
+            f"{type(processor).__name__} was found; restore the file, or save the processor again"
+        )
+    return processor
+
+
+def save_model(model: Any, processor: Any, folder: str | os.PathLike) -> None:
+    """
+    Save a model and its processor, if any, with the checksums of their files.
+
+    The files are moved in one by one when all of them are written; others in the folder stay.
+
+    Raises:
+        DiskFullError: if there is no space for them; the folder is unchanged.
+    """
+    from lexmotion.checksums_lexmotion import write_checksums
+
+    with files_moved_in(folder) as aside:
+        model.save_pretrained(aside)
+        if processor is not None:
+            processor.save_pretrained(aside)
+        write_checksums(aside)
+
+
+def copy_model(source: str | os.PathLike, folder: str | os.PathLike) -> None:
+    """Copy the files of a model folder; see `save_model`."""
+    with files_moved_in(folder) as aside:
+        shutil.copytree(source, aside, dirs_exist_ok=True)
 
 
 def ready_model(model: Any, processor: Any = None, device: str | None = None) -> tuple[Any, Any]:
@@ -76,6 +114,14 @@ def ready_model(model: Any, processor: Any = None, device: str | None = None) ->
 def name_of(model: Any) -> str:
     """Return the folder or Hub name of a model as `ready_model` takes it; empty if it has none."""
     return os.fspath(model) if isinstance(model, str | os.PathLike) else model.name_or_path
+
+
+def _checked_name(name: str | os.PathLike, remedy: str) -> str:
+    from lexmotion.checksums_lexmotion import check_checksums
+
+    name = checked_model_name(name, remedy)
+    check_checksums(name)  # before a damaged configuration is read
+    return name
 
 
 def read_motion_for(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lexmotion.common.pretrained import loading_from
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
 
 from .acceptance import evaluate_lexical_space
@@ -208,7 +209,8 @@ def evaluate_ridge_floor(dataset: str | Path, split: str = "validation", penalty
     from lexmotion import LexMotionProcessor
 
     splits = load_prepared(dataset, splits=["train", split])
-    processor = LexMotionProcessor.from_pretrained(Path(dataset) / "processor")
+    with loading_from(Path(dataset) / "processor"):
+        processor = LexMotionProcessor.from_pretrained(Path(dataset) / "processor", trust_remote_code=False)
     retrieval, _ = ridge_floor_of_split(processor, splits["train"], splits[split], penalty)
     return _origin(f"ridge floor, penalty {penalty:g}", dataset, split) | {"retrieval": retrieval}
 

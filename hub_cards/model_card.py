@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from lexmotion.common.files import read_json
+
 from .dataset_card import prepare_command
 from .licenses import license_of
 from .rendering import render, write_text
@@ -454,7 +456,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{path.parent}: no {path.name} found; pass a model folder written by `lexmotion train`"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def _run_record(folder: Path) -> dict[str, Any] | None:

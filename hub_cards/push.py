@@ -6,6 +6,7 @@ uploaded with its Parquet files, processor and card. Only files on an allow list
 """
 
 import fnmatch
+import hashlib
 import json
 import os
 import sys
@@ -19,6 +20,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, me
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from lexmotion.common.files import read_json
+from lexmotion.common.pretrained import loading_from
+from lexmotion.processing.corpora.report import PrepareReport, sealed
+
 from .dataset_card import DatasetCard
 from .licenses import chosen, license_of
 from .model_card import RECIPE, RECORD, ModelCard, without_folders
@@ -28,8 +33,9 @@ PROCESSOR = (
     *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.txt", "chat_template.jinja"),
 )
+CHECKSUMS = "checksums.json"
 CARD = ("README.md", RECORD, RECIPE, "*.png", "*.svg", "LICENSE*")
-MODEL_FILES = ("config.json", "generation_config.json", *WEIGHTS, *PROCESSOR, *CARD)
+MODEL_FILES = ("config.json", "generation_config.json", CHECKSUMS, *WEIGHTS, *PROCESSOR, *CARD)
 DATASET_FILES = (
     "data/*.parquet",
     "text/*.parquet",
@@ -193,7 +199,7 @@ def _pack_model(folder: Path, name: str, include_code: bool, license: str | None
     for path in weights:
         _check_weights(folder / path)
     _check_processor(folder)
-    config = without(PLACES, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = without(PLACES, read_json(folder / "config.json"))
     if include_code:
         parcel.files["config.json"] = _json(_add_code(parcel, folder, config))
     else:
@@ -213,17 +219,27 @@ def _pack_model(folder: Path, name: str, include_code: bool, license: str | None
         if license is not None:
             card = card.relicensed(license)
         parcel.files |= {path: text.encode() for path, text in card.files().items()}
+    if CHECKSUMS in parcel.files:
+        parcel.files[CHECKSUMS] = _json(_digests(parcel, read_json(folder / CHECKSUMS)))
     return parcel
+
+
+def _digests(parcel: Parcel, recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return recorded digests of a folder's files, those of changed contents computed again."""
+    kept = {path: digest for path, digest in recorded.items() if path in parcel.files}
+    changed = {path: content for path, content in parcel.files.items() if isinstance(content, bytes) and path in kept}
+    return kept | {path: hashlib.sha256(content).hexdigest() for path, content in changed.items()}
 
 
 def _pack_dataset(folder: Path, name: str, license: str | None) -> Parcel:
     parcel = _collect(folder, "dataset", DATASET_FILES)
     parcel.left = [path for path in parcel.left if not path.startswith("cache/")]  # rebuilt when needed
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = PrepareReport.load(folder).to_dict()
     missing = sorted(set(report["files"]) - set(parcel.files))
     if missing:
         raise ValueError(f"{folder}: {missing[0]}, listed in report.json, not found; run `lexmotion prepare` again")
     _leave_out_places(parcel)
+    parcel.files["report.json"] = _json(_sealed_again(parcel, report))
     if "README.md" in parcel.files and license is not None and _license_in(folder) != license:
         raise ValueError(
             f"{folder / 'README.md'}: licence {_license_in(folder)!r} differs from --license {license!r}; set "
@@ -235,6 +251,16 @@ def _pack_dataset(folder: Path, name: str, license: str | None) -> Parcel:
     if not terms.publishable:
         parcel.restricted = f"the licence is {terms.text!r}"
     return parcel
+
+
+def _sealed_again(parcel: Parcel, report: dict[str, Any]) -> dict[str, Any]:
+    """Return the report of a prepared corpus for its files as they are pushed."""
+    content = parcel.files["report.json"]
+    cleaned = json.loads(content) if isinstance(content, bytes) else report
+    for path, content in parcel.files.items():
+        if isinstance(content, bytes) and path in cleaned["files"]:
+            cleaned["files"][path] = len(content)
+    return sealed(cleaned | {"sha256": _digests(parcel, cleaned.get("sha256", {}))})
 
 
 def without(names: tuple[str, ...], config: dict[str, Any]) -> dict[str, Any]:
@@ -257,13 +283,9 @@ def _leave_out_auto_map(parcel: Parcel) -> None:
             parcel.notes.append(f"{path} is pushed without its auto_map; --include-code pushes it with the code")
 
 
-def to_json(content: dict[str, Any]) -> str:
-    """Return a configuration as JSON, formatted as by `save_pretrained`."""
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
-
-
 def _json(content: dict[str, Any]) -> bytes:
-    return to_json(content).encode()
+    """Return a configuration as JSON, formatted as by `save_pretrained`."""
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _check_weights(path: Path) -> None:
@@ -281,11 +303,16 @@ def _check_processor(folder: Path) -> None:
     from transformers import AutoConfig
 
     from lexmotion import LexMotionProcessor
+    from lexmotion.checksums_lexmotion import check_checksums
     from lexmotion.encoding_lexmotion import check_processor
 
     if not (folder / "processor_config.json").is_file():
         raise ValueError(f"{folder}: no processor found; save it with processor.save_pretrained({str(folder)!r})")
-    check_processor(AutoConfig.from_pretrained(folder), LexMotionProcessor.from_pretrained(folder))
+    check_checksums(folder)
+    with loading_from(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        processor = LexMotionProcessor.from_pretrained(folder, trust_remote_code=False)
+    check_processor(config, processor)
 
 
 # -------------------------------------------------------------------------------------------------------- remote code
@@ -304,7 +331,7 @@ def _add_code(parcel: Parcel, folder: Path, config: dict[str, Any]) -> dict[str,
     architecture = (config.get("architectures") or [None])[0]
     if architecture not in (None, mapped["auto_map"]["AutoModel"].split(".")[1]):
         mapped["auto_map"]["AutoModelForPreTraining"] = _reference(architecture)
-    processor = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+    processor = read_json(folder / "processor_config.json")
     auto_map = {"AutoProcessor": _reference("LexMotionProcessor")}
     processor["auto_map"] = auto_map
     processor["feature_extractor"]["auto_map"] = auto_map | {

@@ -1,13 +1,9 @@
 """Space folder: the app, its requirements, and the model, index and motions it searches."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
-
-from .push import PLACES, to_json, without
-from .rendering import write_text
 
 APP = Path(__file__).with_name("space")
 APP_FILES = ("app.py", "README.md", "requirements.txt")
@@ -33,6 +29,4 @@ def write_space(demo: Any, folder: str | os.PathLike, progress: bool = False) ->
     count = demo.save_pretrained(folder, progress=progress)
     for name in APP_FILES:
         shutil.copyfile(APP / name, folder / name)
-    for file in folder.rglob("config.json"):
-        write_text(file, to_json(without(PLACES, json.loads(file.read_text(encoding="utf-8")))))
     return count

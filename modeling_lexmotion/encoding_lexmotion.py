@@ -374,7 +374,7 @@ class _WithProcessor:
                     "processor=LexMotionProcessor.from_pretrained(...)"
                 )
             # If the model's own code was loaded from there, the user trusts it.
-            trusted = type(self).__module__.startswith("transformers_modules.") or None
+            trusted = type(self).__module__.startswith("transformers_modules.")
             hashes = {key for config in _with_towers(self.config) for key, value in vars(config).items() if value}
             if name == "tokenizer" and "lexicon_hash" in hashes and "tokenizer_hash" not in hashes:
                 auto_class = AutoProcessor  # an older model, whose tokenizer only the saved lexicon can identify

@@ -10,18 +10,21 @@ x body parts, time-major), D hidden size, E word-embedding size, V vocabulary, A
 """
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 from transformers.utils.output_capturing import capture_outputs
 
+from .checksums_lexmotion import MODEL_FILES, check_checksums, check_weights, write_checksums
 from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
 from .encoding_lexmotion import MotionEncodingMixin, TextEncodingMixin, text_positions
 from .layers_lexmotion import (
@@ -133,6 +136,15 @@ class LexMotionOutput(ModelOutput):
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
 
 
+def _forget_folders(config: PreTrainedConfig) -> None:
+    """Clear the folders or Hub names that the parts of a model were loaded from, which are written to config.json."""
+    for name in config.sub_configs:
+        part = getattr(config, name, None)
+        if isinstance(part, PreTrainedConfig):
+            part._name_or_path = ""
+            _forget_folders(part)
+
+
 class LexMotionPreTrainedModel(PreTrainedModel):
     config: LexMotionConfig
     base_model_prefix = "model"
@@ -145,9 +157,26 @@ class LexMotionPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """Load as in transformers, but only safetensors: the other format can run code when it is loaded."""
+        """
+        Load as in transformers, but only safetensors: the other format can run code when it is loaded.
+
+        Raises:
+            ValueError: if a file of a folder differs from its `checksums.json`, or a weight is NaN or infinite.
+        """
         kwargs.setdefault("use_safetensors", True)
-        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        name = pretrained_model_name_or_path
+        if name is not None:
+            check_checksums(os.path.join(name, kwargs.get("subfolder") or ""))
+        loaded = super().from_pretrained(name, *args, **kwargs)
+        check_weights(loaded[0] if isinstance(loaded, tuple) else loaded, name)
+        return loaded
+
+    def save_pretrained(self, save_directory, *args, **kwargs) -> None:
+        """Save as in transformers, with `checksums.json` and without the local folders that parts were loaded from."""
+        _forget_folders(self.config)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            write_checksums(save_directory, MODEL_FILES)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -249,7 +278,11 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         logging.set_verbosity_error()  # missing weights are reported below, in one line
         try:
             masked_lm, info = AutoModelForMaskedLM.from_pretrained(
-                path, output_loading_info=True, dtype=torch.float32, use_safetensors=True
+                path,
+                output_loading_info=True,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
         finally:
             logging.set_verbosity(verbosity)

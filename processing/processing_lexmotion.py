@@ -1,6 +1,9 @@
 """Processor for motion and text: feature extractor, tokenizer and lexicon in one saved folder."""
 
+import json
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -60,6 +63,22 @@ class LexMotionProcessor(ProcessorMixin):
         super().__init__(feature_extractor, tokenizer, **kwargs)
         # ProcessorMixin saves `self.lexicon`; to_dict converts it to a dictionary.
         self.lexicon = Lexicon.from_dict(lexicon, tokenizer) if isinstance(lexicon, dict) else lexicon
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load as in transformers, which does not ask here whether to run code that the folder contains."""
+        kwargs.setdefault("trust_remote_code", False)
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Save as in transformers; checksums of a processor that was in a model's folder are dropped."""
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        record = Path(save_directory, "checksums.json")
+        if record.is_file():
+            digests = json.loads(record.read_bytes())
+            of_model = {name: digests[name] for name in digests if name == "config.json" or ".safetensors" in name}
+            record.write_text(json.dumps(of_model, indent=2) + "\n", encoding="utf-8")
+        return saved
 
     def to_dict(self) -> dict[str, Any]:
         output = super().to_dict()

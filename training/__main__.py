@@ -10,6 +10,8 @@ import sys
 import textwrap
 from typing import Any
 
+from lexmotion.common.text import check_encoding, printable
+
 from .pipeline import run_task
 from .recipe import parse_arguments
 from .tasks import TASKS
@@ -38,6 +40,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("task", choices=TASKS, metavar="TASK")
     name = parser.parse_args(words[:1]).task
     try:
+        check_encoding(words)
         arguments = parse_arguments(name, words[1:])
         for key, value in arguments.to_dict().items():
             if key in REQUIRED and value is None:
@@ -46,7 +49,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if os.environ.get("LEXMOTION_DEBUG"):
             raise
-        raise SystemExit(f"error: {error} (LEXMOTION_DEBUG=1 shows the traceback)") from error
+        raise SystemExit(f"error: {printable(str(error))} (LEXMOTION_DEBUG=1 shows the traceback)") from error
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from lexmotion.common.files import remove_leftovers, sha256_of, write_json
+from lexmotion.common.files import full_disk_named, read_json, remove_leftovers, sha256_of, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -100,23 +100,31 @@ class CheckpointFolder:
         optimizer: dict[str, Any] | None = None,
         average: dict[str, torch.Tensor] | None = None,
     ) -> Path:
-        """Write the checkpoint of a step and delete the oldest ones."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """
+        Write the checkpoint of a step and delete the oldest ones.
+
+        Raises:
+            DiskFullError: if there is no space for it; the earlier checkpoints stay.
+        """
         aside = self.root / f".checkpoint-{step}.{os.getpid()}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        save_file(model, aside / "model.safetensors")
-        if optimizer is not None:
-            save_optimizer(optimizer, aside)
-        if average is not None:
-            tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in average.items()}
-            save_file(tensors, aside / "ema.safetensors")
-        write_json(aside / "trainer_state.json", state)
-        for file in aside.iterdir():
-            with open(file, "rb") as handle:
-                os.fsync(handle.fileno())
-        write_json(aside / MANIFEST, {file.name: sha256_of(file) for file in sorted(aside.iterdir())})
-        commit_folder(aside, self.path(step))
+        with full_disk_named(self.path(step)):
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            try:
+                save_file(model, aside / "model.safetensors")
+                if optimizer is not None:
+                    save_optimizer(optimizer, aside)
+                if average is not None:
+                    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in average.items()}
+                    save_file(tensors, aside / "ema.safetensors")
+                write_json(aside / "trainer_state.json", state)
+                for file in aside.iterdir():
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
+                write_json(aside / MANIFEST, {file.name: sha256_of(file) for file in sorted(aside.iterdir())})
+                commit_folder(aside, self.path(step))
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
         for old in self.steps()[: -self.limit]:
             shutil.rmtree(self.path(old))
         return self.path(step)
@@ -125,7 +133,7 @@ class CheckpointFolder:
         """Return why a checkpoint cannot be used, or None if it is intact."""
         folder = self.path(step)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = read_json(folder / MANIFEST)
         except (OSError, ValueError) as error:
             return f"no readable {MANIFEST} ({error})"
         if "optimizer.pt" in manifest:
@@ -158,7 +166,7 @@ class CheckpointFolder:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    return read_json(folder / "trainer_state.json")
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from lexmotion.common.pretrained import loading_from
 from lexmotion.processing.corpora.prepare import PrepareReport
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 
@@ -79,10 +80,12 @@ class PreparedData:
     def read(cls, folder: str | os.PathLike) -> "PreparedData":
         """Open a folder; its splits are read on demand."""
         folder = Path(folder)
+        report = PrepareReport.load(folder)
+        report.check_files(folder)
         hashes = corpus_hashes(folder)
-        processor = LexMotionProcessor.from_pretrained(folder / "processor")
-        names = PrepareReport.load(folder).splits
-        splits = {name: sorted((folder / "data").glob(f"{name}-*.parquet")) for name in names}
+        with loading_from(folder / "processor"):
+            processor = LexMotionProcessor.from_pretrained(folder / "processor", trust_remote_code=False)
+        splits = {name: sorted((folder / "data").glob(f"{name}-*.parquet")) for name in report.splits}
         return cls(folder, processor, splits, hashes, corpus_fingerprint(hashes))
 
     def load(self, arguments: RunArguments) -> Splits:

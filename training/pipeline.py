@@ -10,7 +10,6 @@ output_dir/
 """
 
 import gc
-import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +20,13 @@ from typing import Any
 from accelerate import PartialState
 from transformers.utils import logging
 
-from lexmotion.common.files import write_json
+from lexmotion.common.files import read_json, write_json
 from lexmotion.encoding_lexmotion import bind_processor
+from lexmotion.evaluation.loading import copy_model, save_model
 
 from .arguments import RunArguments
 from .locks import sole_training
-from .provenance import digest, folder_fingerprint, provenance
+from .provenance import digest, folder_fingerprint, provenance, read_result
 from .recipe import apply_overrides, load_recipe, run_arguments, task_values
 from .tasks import TASKS
 from .tasks.initialization import check_packages, check_text_model
@@ -67,7 +67,7 @@ def _run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathL
     result_path = output_dir / "result.json"
     if arguments.task.resume:
         if result_path.is_file():
-            result = json.loads(result_path.read_text(encoding="utf-8"))
+            result = read_result(output_dir)
             if result["fingerprint"] == fingerprint:
                 logger.info(f"{name} is finished already")
                 return {**task.facts(result["acceptance"]), **result}
@@ -96,7 +96,7 @@ def _run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathL
         **task.facts(acceptance),
     }
     if trainer.accelerator.is_main_process:
-        save(trainer.finished_model().cpu(), trainer.processor, output_dir / "model")
+        save_model(trainer.finished_model().cpu(), trainer.processor, output_dir / "model")
         write_json(result_path, result)
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.free_memory()
@@ -105,20 +105,12 @@ def _run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathL
     return result
 
 
-def save(model: Any, processor: Any, folder: Path) -> None:
-    """Write a model and its processor, if any."""
-    model.save_pretrained(folder)
-    if processor is not None:
-        processor.save_pretrained(folder)
-
-
 def finished_twin(folders: Sequence[str | os.PathLike], fingerprint: str) -> Path | None:
     """Return the first of these task folders with the same training and with its model, or None."""
     for folder in map(Path, folders):
-        result = folder / "result.json"
-        if not result.is_file() or not (folder / "model").is_dir():
+        if not (folder / "result.json").is_file() or not (folder / "model").is_dir():
             continue
-        if json.loads(result.read_text(encoding="utf-8"))["fingerprint"] == fingerprint:
+        if read_result(folder)["fingerprint"] == fingerprint:
             return folder
     return None
 
@@ -127,9 +119,9 @@ def copy_task(finished: Path, output_dir: Path) -> dict[str, Any]:
     """Copy a finished task and return its result, which is written last so that a partial copy is not taken for it."""
     state = PartialState()
     state.wait_for_everyone()  # no process may find the copied result before all have looked for one
-    result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
+    result = read_result(finished)
     if state.is_main_process:
-        shutil.copytree(finished / "model", output_dir / "model", dirs_exist_ok=True)
+        copy_model(finished / "model", output_dir / "model")
         if (finished / "log.jsonl").is_file():
             shutil.copy2(finished / "log.jsonl", output_dir / "log.jsonl")
         write_json(output_dir / "result.json", result)
@@ -204,7 +196,7 @@ def _train_all(
     main_process = PartialState().is_main_process
     path = output_dir / "run.json"
     if path.is_file():
-        record["started"] = json.loads(path.read_text(encoding="utf-8")).get("started", record["started"])
+        record["started"] = read_json(path).get("started", record["started"])
     done: dict[str, str] = {}
     for name, arguments in planned.items():
         for earlier, argument in TASKS[name].starts_from.items():
@@ -254,12 +246,12 @@ def finish(
     last = list(done)[-1]
     task = TASKS[last]
     if task.finish is None:
-        shutil.copytree(Path(done[last]) / "model", folder, dirs_exist_ok=True)
+        copy_model(Path(done[last]) / "model", folder)
         return
     processor = sources[task.read].load(arguments[last]).processor
     model = task.finish(done, arguments, processor)
     bind_processor(model, processor)
-    save(model, processor, folder)
+    save_model(model, processor, folder)
 
 
 def now() -> str:

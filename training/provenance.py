@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from lexmotion.common.files import sha256_of
+from lexmotion.common.files import read_json, sha256_of
 from lexmotion.evaluation.benchmarks.harness import machine
 
 from .checkpoints import phase_model_folder
@@ -53,10 +53,18 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def read_result(folder: str | os.PathLike) -> dict[str, Any]:
+    """Return the result of a finished task, `<folder>/result.json`; a ValueError names the file if it is damaged."""
+    path = Path(folder) / "result.json"
+    result = read_json(path)
+    if not isinstance(result.get("fingerprint"), str) or not isinstance(result.get("acceptance"), dict):
+        raise ValueError(f"{path}: damaged, no fingerprint and acceptance; restore a copy, or delete {folder}")
+    return result
+
+
 def folder_fingerprint(folder: str | os.PathLike) -> str:
     """Return the fingerprint of a finished task, from its result if it has one, else from its weights."""
-    result = Path(folder) / "result.json"
-    if result.is_file():
-        return json.loads(result.read_text(encoding="utf-8"))["fingerprint"]
+    if (Path(folder) / "result.json").is_file():
+        return read_result(folder)["fingerprint"]
     model = phase_model_folder(folder)
     return digest([sha256_of(file) for file in sorted(model.glob("*.safetensors"))])

@@ -15,7 +15,6 @@ output_dir/
 
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,11 @@ from rich.console import Console
 from rich.markup import escape
 from transformers import AutoModel, AutoProcessor
 
-from lexmotion.common.files import write_json
+from lexmotion.common.files import read_json, write_json
 from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_table, words_table
 from lexmotion.evaluation.criteria import Criterion
 from lexmotion.evaluation.figures.examples import read_words, readme_picture, spread
+from lexmotion.evaluation.loading import copy_model
 from lexmotion.evaluation.model_evaluation import evaluate_split
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, generate_corpus
@@ -102,7 +102,7 @@ def _quickstart(
         on_task=lambda name, result: say(f"{name}: {result['training']['seconds']:.0f} s of training"),
     )
     model_folder = output_dir / "model"
-    shutil.copytree(output_dir / "run" / "model", model_folder, dirs_exist_ok=True)
+    copy_model(output_dir / "run" / "model", model_folder)
 
     say("reloading through AutoModel and AutoProcessor, evaluating on held-out motions")
     model, processor = AutoModel.from_pretrained(model_folder).eval(), AutoProcessor.from_pretrained(model_folder)
@@ -149,7 +149,7 @@ def claim(output_dir: Path, settings: dict[str, Any]) -> None:
     """Reserve `output_dir` for a quickstart with these settings, new or resumed."""
     path = output_dir / "settings.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if found != json.loads(json.dumps(settings)):
             other = f"contains a quickstart with {found}, not {settings}"
             raise FileExistsError(f"{output_dir}: {other}; delete it or pass another --output-dir")

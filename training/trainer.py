@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from lexmotion.common.files import write_text
+from lexmotion.common.files import full_disk_named, write_text
 
 from .arguments import RunArguments
 from .batches.order import Batch, BatchOrder, BatchRandom, derive_seed
@@ -121,7 +121,7 @@ class TrainingLog:
     def write(self, line: dict[str, Any]) -> None:
         """Append a line."""
         if self.accelerator.is_main_process:
-            with open(self.path, "a", encoding="utf-8") as file:
+            with full_disk_named(self.path), open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         if self.trackers:
             self.accelerator.log({name: value for name, value in line.items() if name != "step"}, step=line["step"])

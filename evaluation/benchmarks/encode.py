@@ -130,7 +130,7 @@ def _text_model(texts: list[str], words: int, active: int) -> tuple[LexMotionTex
     """Build a text tower from MiniLM, or with random weights of its size, with `active` words per caption."""
     try:
         folder = resolve_text_model("minilm")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model = LexMotionTextModel.from_text_pretrained(folder)
     except ImportError:
         tokenizer = train_tokenizer(texts)

@@ -28,7 +28,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from scipy import sparse
 from tqdm.auto import tqdm
 
-from lexmotion.common.files import atomic_path, write_json
+from lexmotion.common.files import atomic_path, read_json, write_json
 from lexmotion.encoding_lexmotion import encoding_dtype
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
 
@@ -92,7 +92,7 @@ class EncodeReport:
         path = Path(folder) / INDEX
         if not path.is_file():
             raise FileNotFoundError(f"{folder} contains no finished vectors (no {INDEX}); run `lexmotion encode`")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"{path}: format version {version}, expected {FORMAT_VERSION}; encode again")

@@ -13,6 +13,7 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from lexmotion.baselines.retriever import RetrieverModel
+from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
 
 from ..metrics.scores import ScoreParts, blend
@@ -133,8 +134,9 @@ def sentence_vectors(texts: Sequence[str], path: str, batch_size: int = 64, prog
     """
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    model = AutoModel.from_pretrained(path, use_safetensors=True)
+    with loading_from(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        model = AutoModel.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
 
     def encode(places: np.ndarray) -> tuple[np.ndarray]:
         batch = [texts[place] for place in places]

@@ -25,7 +25,8 @@ from transformers import AutoConfig
 
 from lexmotion import LexMotionModel, LexMotionTextModel
 from lexmotion.baselines.retriever import RetrieverModel
-from lexmotion.common.files import write_text
+from lexmotion.common.files import read_json, write_text
+from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import usable_threads
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
 from lexmotion.processing.corpora.text_models import resolve_text_model
@@ -381,7 +382,7 @@ class _Work:
     def timed(self, key: str, jobs: dict[str, Callable[[], float]]) -> dict[str, float]:
         """Return the times of these jobs: those of an earlier run with the same vectors, else measure them now."""
         path = self.folder / "latency.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = read_json(path) if path.is_file() else {}
         if key not in known:
             bar = tqdm(jobs.items(), desc="latency", disable=not self.progress, leave=False)
             known[key] = {name: job() for name, job in bar}
@@ -468,15 +469,16 @@ def _text_tower(name: str, like: LexMotionTextModel) -> LexMotionTextModel:
     folder = resolve_text_model(name)
     if (Path(folder) / "model" / "config.json").is_file():
         folder = str(Path(folder) / "model")
-    kind = AutoConfig.from_pretrained(folder).model_type
     active = like.lexical_head.active_ids
     tower: Any
-    if kind == "lexmotion":
-        tower = LexMotionModel.from_pretrained(folder).text_model
-    elif kind == "lexmotion_text":
-        tower = LexMotionTextModel.from_pretrained(folder)
-    else:
-        tower = LexMotionTextModel.from_text_pretrained(folder, active.cpu(), head_kind=like.lexical_head.kind)
+    with loading_from(folder):
+        kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
+        if kind == "lexmotion":
+            tower = LexMotionModel.from_pretrained(folder).text_model
+        elif kind == "lexmotion_text":
+            tower = LexMotionTextModel.from_pretrained(folder)
+        else:
+            tower = LexMotionTextModel.from_text_pretrained(folder, active.cpu(), head_kind=like.lexical_head.kind)
     theirs = tower.lexical_head.active_ids.to(active.device)
     if tower.config.vocab_size != like.config.vocab_size or not torch.equal(theirs, active):
         raise ValueError(

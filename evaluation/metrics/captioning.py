@@ -168,8 +168,11 @@ def _bertscore(
     from transformers import AutoConfig, AutoTokenizer
 
     if layers is None:
-        layers = model2layers.get(folder.name) or AutoConfig.from_pretrained(folder).num_hidden_layers
-    if AutoTokenizer.from_pretrained(folder).model_max_length > 1 << 30:
+        layers = (
+            model2layers.get(folder.name)
+            or AutoConfig.from_pretrained(folder, trust_remote_code=False).num_hidden_layers
+        )
+    if AutoTokenizer.from_pretrained(folder, trust_remote_code=False).model_max_length > 1 << 30:
         raise ValueError(f"tokenizer in {folder}: no model_max_length; set it and save the tokenizer again")
     baseline = Path(bert_score.__file__).parent / "rescale_baseline" / "en" / f"{folder.name}.tsv"
     scores = np.zeros(len(predictions))  # bert-score does not take an empty text

@@ -33,7 +33,7 @@ from lexmotion.processing.recordings.reading import FORMATS, Motion
 
 from ..explain import explain
 from ..figures.drawing import facing_front
-from ..loading import load_model, read_motion_for
+from ..loading import load_model, read_motion_for, save_model
 from ..search import Answer, captions_of, dataset_items, search_page
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
 from .views import explained_view, page, preview, skeleton_view
@@ -448,9 +448,7 @@ class Demo:
         Write model, index and motions to a folder that `open_demo` opens anywhere. Returns the number of motions.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder / MODEL)
-        self.processor.save_pretrained(folder / MODEL)
+        save_model(self.model, self.processor, folder / MODEL)
         # Paths mean nothing on another machine, and file names can be private.
         metadata = [
             {name: value for name, value in self.index.metadata(id).items() if name not in (FILE, READ)}

@@ -321,10 +321,11 @@ class RetrieverModel(LexMotionPreTrainedModel):
             config.num_active_words = text.config.num_active_words
             encoder, head = text.encoder, text.lexical_head.state_dict()
         else:
-            config.encoder_config = AutoConfig.from_pretrained(path)
+            config.encoder_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             config.num_active_words, head = None, None
             config.check_encoder()
-            encoder = AutoModelForTextEncoding.from_pretrained(path, use_safetensors=True, **_no_pooler(config))
+            options = {"use_safetensors": True, "trust_remote_code": False, **_no_pooler(config)}
+            encoder = AutoModelForTextEncoding.from_pretrained(path, **options)
         model = cls(config)  # type: ignore[call-arg]  # subclasses set the widths
         model.text_encoder.load_state_dict(encoder.state_dict())
         for readout in (model.text_readout, model.motion_readout):

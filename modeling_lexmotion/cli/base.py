@@ -1,5 +1,6 @@
-"""The `lexmotion` command: its groups and its error handling."""
+"""The `lexmotion` command: its groups, its error handling, and what it prints."""
 
+import logging
 import os
 import re
 import sys
@@ -7,8 +8,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.markup import escape
+from rich.segment import Segment
+
+from lexmotion.common.files import full_disk_named
+from lexmotion.common.text import check_encoding, printable
 
 app = typer.Typer(
     name="lexmotion",
@@ -44,15 +49,49 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: words after `lexmotion`; None reads `sys.argv`.
     """
+    words = sys.argv[1:] if arguments is None else arguments
+    logging.setLogRecordFactory(PrintableRecord)
     try:
-        app(args=arguments, prog_name="lexmotion")
+        check_encoding(words)
+        with full_disk_named("a file"):
+            app(args=words, prog_name="lexmotion")
     except USER_ERRORS as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        fail(error, flags_of(sys.argv[1:] if arguments is None else arguments))
+        fail(error, flags_of(words))
     except KeyboardInterrupt:
-        Console(stderr=True).print("[yellow]Stopped.[/] To resume `lexmotion train`, run the same command again.")
+        terminal(stderr=True).print("[yellow]Stopped.[/] To resume `lexmotion train`, run the same command again.")
         sys.exit(130)
+
+
+class PrintableRecord(logging.LogRecord):
+    """A log record whose message cannot control the terminal."""
+
+    def getMessage(self) -> str:  # noqa: N802
+        return printable(super().getMessage())
+
+
+class PrintableHook(RenderHook):
+    """Removes what could control the terminal from the text that a console prints, see `printable`."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Printable(renderable) for renderable in renderables]
+
+
+class _Printable:
+    def __init__(self, content: ConsoleRenderable):
+        self.content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.content, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def terminal(stderr: bool = False, **options: Any) -> Console:
+    """Return a console for texts of users and files; `options` are those of `rich.console.Console`."""
+    console = Console(stderr=stderr, **options)
+    console.push_render_hook(PrintableHook())
+    return console
 
 
 def flags_of(arguments: list[str]) -> dict[str, str]:
@@ -78,7 +117,7 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
 def fail(error: BaseException, flags: Mapping[str, str] | None = None) -> NoReturn:
     """Print `error` as one line to stderr, with options for Python arguments, and exit with status 1."""
     text = with_flags(" ".join(str(error).split()) or type(error).__name__, flags or {})
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = terminal(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[bold red]error:[/] {escape(text)}")
     console.print(f"[dim]lexmotion --debug ... (or {DEBUG_VARIABLE}=1) shows the traceback.[/]")
     sys.exit(1)
@@ -89,7 +128,7 @@ def show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        Console().print(f"lexmotion {version('lexmotion')}", highlight=False)
+        terminal().print(f"lexmotion {version('lexmotion')}", highlight=False)
         raise typer.Exit
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from lexmotion.processing.corpora.options import PrepareOptions
 from lexmotion.processing.recordings.options import ReadingOptions
 
-from .base import app
+from .base import app, terminal
 from .loading import begin
 from .options import PREPARE, READING, SPLIT_NAMES, SplitFilesOption, parse_pairs, with_options, without_given
 
@@ -74,7 +73,7 @@ def prepare(
         options = replace(options, **without_given(context, prepare_values(recipe)))
     work: dict[str, Any] = {"num_workers": num_workers, "shard": shard, "merge_shards": merge_shards}
     report = run(source, output_dir, options, splits=splits, overwrite=overwrite, progress=True, **work)
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     console.print(escape(report.summary()))
     place = str(output_dir) if shard is None else f"shard {shard} in {output_dir}"
     console.print(f"{'up to date' if report.reused else 'written'}: {escape(place)}")
@@ -112,7 +111,7 @@ def inspect(
     from lexmotion.processing.recordings.inspection import inspect_motion
 
     found = inspect_motion(file, reading, skeleton)
-    console = Console()
+    console = terminal()
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:

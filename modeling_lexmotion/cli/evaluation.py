@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from lexmotion.common.files import write_json
 from lexmotion.evaluation.loading import load_model
 from lexmotion.processing.recordings.options import ReadingOptions
 
-from .base import app, evaluate_app, report_app
+from .base import app, evaluate_app, report_app, terminal
 from .loading import begin, read_motion_for
 from .options import (
     READING,
@@ -78,7 +77,7 @@ def write_results(path: Path | None, results: dict[str, Any]) -> None:
     """Write results if a file is given, and print its path."""
     if path is not None:
         write_json(path, results)
-        Console().print(f"results: {escape(str(path))}", highlight=False)
+        terminal().print(f"results: {escape(str(path))}", highlight=False)
 
 
 @evaluate_app.callback()
@@ -118,7 +117,7 @@ def evaluate_retrieval(
     encoder = None if sentence_model is None else resolve_text_model(sentence_model)
     split, protocols = SPLIT_NAMES.get(split, split), protocol or "all"
     results = run(loaded, dataset, split, protocols, processor, encoder, ids, batch_size, seed, progress=True)
-    console = Console()
+    console = terminal()
     title = f"Retrieval, split {escape(results['split'])}"
     console.print(retrieval_table(results["retrieval"], title), lexical_table(results["lexical"]))
     if "retrieval_words" in results:
@@ -154,7 +153,7 @@ def evaluate_order(
     if as_json:
         typer.echo(json.dumps(results["order"]))
     else:
-        Console().print(order_table(results["order"], f"Order of events, split {escape(results['split'])}"))
+        terminal().print(order_table(results["order"], f"Order of events, split {escape(results['split'])}"))
     if output is not None:
         write_json(output, results)
 
@@ -179,7 +178,7 @@ def evaluate_ridge_floor(
     from lexmotion.evaluation.model_evaluation import evaluate_ridge_floor as run
 
     results = run(dataset, SPLIT_NAMES.get(split, split), penalty)
-    Console().print(retrieval_table(results["retrieval"], f"Ridge floor, split {escape(results['split'])}"))
+    terminal().print(retrieval_table(results["retrieval"], f"Ridge floor, split {escape(results['split'])}"))
     write_results(output, results)
 
 
@@ -221,9 +220,9 @@ def explain(
     loaded, processor = load_model(model, device)
     read, rate = read_motion_for(processor, motion, reading)
     explanation = run(loaded, read.model_input, text, processor, rate, top_k)
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     for table in explanation_tables(explanation, top_k):
-        Console().print(table)
+        terminal().print(table)
     for path, draw in ((figure, explanation_figure), (timeline, timeline_of)):
         if path is not None:
             picture = draw(explanation, facing_front(read.positions, read.skeleton), top_k, rate)
@@ -270,7 +269,7 @@ def report_figures(
     options = FigureOptions(split, before, lexmlm, dense_model, count, seed, latency_items, batch_size)
     loaded, processor = load_model(model, device)
     made = run(loaded, dataset, output_dir, options, processor, progress=True)
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     console.print(f"{len(made.files)} files in {escape(str(output_dir))}")
     console.print(f"page: {escape(str(made.page))}")
 
@@ -314,7 +313,7 @@ def benchmark(
     sizes = (harness.quick_sizes(module) if quick else {}) | harness.parse_sizes(module, given)
     pairs = repeats or (3 if quick else 5)
     results = harness.run(module, sizes, repeats=pairs, memory=not no_memory, progress=True)
-    console = Console()
+    console = terminal()
     console.print(benchmark_table(results, harness.description(module)))
     facts = ", ".join(f"{name} {value}" for name, value in harness.machine().items() if value is not None)
     console.print(f"[dim]{escape(facts)}[/]", highlight=False)

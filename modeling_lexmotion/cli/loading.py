@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 
 from lexmotion.evaluation import loading
 from lexmotion.processing.recordings.options import ReadingOptions
+
+from .base import terminal
 
 
 def begin() -> None:
@@ -27,5 +28,5 @@ def read_motion_for(processor: Any, path: Path, reading: ReadingOptions) -> tupl
     motion, rate = loading.read_motion_for(processor, path, reading)
     for problem in motion.problems:
         if problem.severity == "warning":
-            Console(stderr=True).print(f"[yellow]{escape(str(problem))}[/]", highlight=False)
+            terminal(stderr=True).print(f"[yellow]{escape(str(problem))}[/]", highlight=False)
     return motion, rate

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from lexmotion.evaluation.loading import load_model
 from lexmotion.processing.recordings.options import ReadingOptions
 
-from .base import app, index_app
+from .base import app, index_app, terminal
 from .loading import begin, read_motion_for
 from .options import (
     READING,
@@ -109,7 +108,7 @@ def encode(
     report = shards.encode(loaded, dataset, output_dir, splits, kinds, *settings, processor, progress=True)
     if state.is_main_process:
         took = f"{time.perf_counter() - started:.0f} s, {state.num_processes} processes"
-        console = Console(highlight=False)
+        console = terminal(highlight=False)
         console.print(f"{report.written} shards written ({took}), {report.kept} kept")
         console.print(escape(report.summary()))
         console.print(f"vectors: {escape(str(output_dir))}")
@@ -218,7 +217,7 @@ def index_build(
     options: dict[str, Any] = {"model": model, "engine": engine, "uri": uri, "overwrite": overwrite, "device": device}
     with build_index(index_dir, **source, **options) as made:
         took = time.perf_counter() - started
-        Console(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
+        terminal(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
 
 
 @index_app.command("add")
@@ -260,7 +259,7 @@ def index_add(
             pairs = zip(files, readings, strict=True)
             read = [read_motion_for(index.processor, path, options) for path, options in pairs]
             added = add_files(index, files, read, replace, readings)
-        Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
+        terminal(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
 
 
 @index_app.command("delete")
@@ -281,7 +280,7 @@ def index_delete(
     with LexMotionIndex.from_pretrained(index_dir, uri=uri) as index:
         numbers = index.id_kind is int and all(id.removeprefix("-").isdigit() for id in ids)
         gone = index.delete([int(id) for id in ids] if numbers else ids, missing_ok=missing_ok)
-        Console(highlight=False).print(f"{gone} motions deleted, {len(index)} in {escape(str(index_dir))}")
+        terminal(highlight=False).print(f"{gone} motions deleted, {len(index)} in {escape(str(index_dir))}")
 
 
 @index_app.command("info")
@@ -299,7 +298,7 @@ def index_info(index_dir: IndexArgument, as_json: JsonOption = False, uri: UriOp
         return
     for name, value in info.items():
         shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
-        Console(highlight=False).print(f"{name.replace('_', ' '):>15}  {escape(str(shown))}", soft_wrap=True)
+        terminal(highlight=False).print(f"{name.replace('_', ' '):>15}  {escape(str(shown))}", soft_wrap=True)
 
 
 @app.command()
@@ -352,13 +351,13 @@ def search(
     if as_json:
         print(json.dumps(answer.to_dict(), indent=2))
     else:
-        Console().print(hits_table(answer.hits, f"{answer.title} ({answer.described()})"))
+        terminal().print(hits_table(answer.hits, f"{answer.title} ({answer.described()})"))
     if html is not None:
         from lexmotion.evaluation.viewer.demo import write_search_page
 
         write_search_page(html, index, index_dir, answer, dataset)
         if not as_json:
-            Console(highlight=False).print(f"page: {escape(str(html))}")
+            terminal(highlight=False).print(f"page: {escape(str(html))}")
 
 
 @app.command()
@@ -404,7 +403,7 @@ def demo(
     begin()
     from lexmotion.evaluation.viewer.demo import open_demo
 
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     if export is None:
         from lexmotion.hub_cards.space.app import gradio_server, serve
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from lexmotion.evaluation.loading import load_model
 
-from .base import app, export_app
+from .base import app, export_app, terminal
 from .loading import begin
 from .options import SPLIT_NAMES
 
@@ -69,7 +69,7 @@ def card(
     choices = {option: value for option, value in named.items() if value is not None}
     card_name = name or (model.resolve().name if earlier is None else earlier.name)
     made = ModelCard.collect(model, card_name, evaluations, **choices)
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     shown = (dataset or corpus_folder(model)) if picture else None
     if picture and shown is None:
         console.print("[yellow]no motions to show:[/] the training corpus was not found; pass it with --dataset")
@@ -134,7 +134,7 @@ def push(
 
     check_repo_id(repo_id)
     parcel = pack(folder, repo_id, include_code, license)
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(highlight=False, soft_wrap=True)
     list_files(console, parcel)
     if dry_run:
         stale = would_delete(parcel, repo_id, revision)
@@ -195,7 +195,7 @@ def export_sentence_transformers(
         )
     tokenizer = getattr(processor, "tokenizer", processor)
     difference = save_sparse_encoder(text_model, tokenizer, output_dir, drop_minimum)
-    console = Console(highlight=False)
+    console = terminal(highlight=False)
     console.print(f"written: {escape(str(output_dir))}; word weights differ by {difference:.1g} at most")
     parts = {"num_segments": "segments", "dense_size": "the dense vector"}
     if text_model.lexical_head.min_words:

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
-from .base import app
+from .base import app, terminal
 from .loading import begin
 from .options import SPLIT_NAMES, DatasetOption, RecipeOption, parse_pairs
 
@@ -33,7 +32,7 @@ def quickstart(
     begin()
     from lexmotion.training.quickstart import quickstart as run
 
-    run(output_dir, seed=seed, num_motions=size, console=Console())
+    run(output_dir, seed=seed, num_motions=size, console=terminal())
 
 
 @app.command()
@@ -77,7 +76,7 @@ def train(
     from lexmotion.evaluation.console import phase_table
     from lexmotion.training.pipeline import train as run
 
-    console = Console()
+    console = terminal()
     run(
         recipe,
         dataset,
@@ -189,7 +188,7 @@ def compare(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    console = Console()
+    console = terminal()
     comparison = Comparison(
         dataset,
         output_dir,

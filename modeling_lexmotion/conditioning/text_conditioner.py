@@ -315,7 +315,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
     @staticmethod
     def _saved_tokenizer(path: str | Path, hub: dict) -> Any:
         try:
-            return AutoTokenizer.from_pretrained(path, **hub)
+            return AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path}: no readable tokenizer; save the model's processor there (processor.save_pretrained), or "

@@ -14,6 +14,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lexmotion.common.files import full_disk_named
+
 from .checks import PLAIN_NAME, damaged
 from .segments import (
     ENGINE_ROWS,
@@ -176,8 +178,14 @@ class IndexFolder:
             return list(segments)
         named = {secrets.token_hex(8): segment for segment in segments}
         self.note(f"{SEGMENTS}/{name}.{kind}" for name in named for kind in ("safetensors", "jsonl"))
-        stored = [segment.save(self.path / SEGMENTS, name) for name, segment in named.items()]
-        sync_folder(self.path / SEGMENTS)
+        try:
+            with full_disk_named(self.path):
+                stored = [segment.save(self.path / SEGMENTS, name) for name, segment in named.items()]
+                sync_folder(self.path / SEGMENTS)
+        except BaseException:
+            for path in (path for name in named for path in (self.path / SEGMENTS).glob(f"{name}.*")):
+                path.unlink(missing_ok=True)
+            raise
         return stored
 
     def store_processor(self, processor: Any) -> None:
@@ -186,7 +194,8 @@ class IndexFolder:
             return
         name = PROCESSOR + secrets.token_hex(4)
         self.note([name])
-        processor.save_pretrained(self.path / name)
+        with full_disk_named(self.path):
+            processor.save_pretrained(self.path / name)
         files = {path.name: describe_file(path) for path in sorted((self.path / name).iterdir())}
         sync_folder(self.path / name)
         self.state = replace(self.state, processor=name, processor_files=files)
@@ -205,7 +214,8 @@ class IndexFolder:
         ]
         if dropped:
             self.note(dropped)
-        self.state = write_manifest(self.path, state)
+        with full_disk_named(self.path):
+            self.state = write_manifest(self.path, state)
         for name in dropped:
             with contextlib.suppress(OSError):  # Windows keeps open files; they are swept later
                 (self.path / name).unlink()
@@ -213,7 +223,7 @@ class IndexFolder:
     def note(self, names: Iterable[str]) -> None:
         """List files that are about to be written or removed, so that `sweep` removes what a killed process leaves."""
         if self.path is not None:
-            with open(self.path / WRITTEN, "a", encoding="ascii") as file:
+            with full_disk_named(self.path), open(self.path / WRITTEN, "a", encoding="ascii") as file:
                 file.writelines(f"{name}\n" for name in names)
 
     def sweep(self) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from lexmotion.common.pretrained import loading_from
+
 from .engine import IndexEngine, Query
 from .folder import IndexFolder
 
@@ -114,7 +116,8 @@ class Words:
             from transformers import AutoModel
 
             try:
-                self._model = AutoModel.from_pretrained(name, trust_remote_code=False).eval()
+                with loading_from(name):
+                    self._model = AutoModel.from_pretrained(name, trust_remote_code=False).eval()
             except OSError as error:
                 raise OSError(f"model {str(name)!r} of the index: {error}; pass model=... instead") from error
         return self._model
@@ -127,7 +130,8 @@ class Words:
             from transformers import AutoProcessor, AutoTokenizer
 
             loader = AutoProcessor if (folder / name / "processor_config.json").is_file() else AutoTokenizer
-            self._processor = loader.from_pretrained(folder / name, trust_remote_code=False)
+            with loading_from(folder / name):
+                self._processor = loader.from_pretrained(folder / name, trust_remote_code=False)
         return self._processor
 
     def ids_of(self, text: str | int) -> list[int]:

@@ -8,6 +8,8 @@ from typing import Any
 from datasets import Dataset
 from transformers import AutoTokenizer
 
+from lexmotion.common.pretrained import loading_from
+
 from ..feature_extraction_lexmotion import LexMotionFeatureExtractor
 from ..lexicon import Lexicon
 from ..processing_lexmotion import LexMotionProcessor
@@ -23,7 +25,8 @@ _WORD = re.compile("[a-z]+")
 
 def given_processor(folder: str | Path, skeleton: Skeleton) -> LexMotionProcessor:
     """Load the processor of another corpus, which must have the same skeleton."""
-    processor = LexMotionProcessor.from_pretrained(folder)
+    with loading_from(folder):
+        processor = LexMotionProcessor.from_pretrained(folder, trust_remote_code=False)
     theirs = processor.feature_extractor.skeleton
     if theirs != skeleton.name:
         remedy = f"pass one for the corpus's skeleton {skeleton.name!r}"
@@ -80,7 +83,8 @@ def _load_tokenizer(text_model: str, captions: Iterable[str]):
         return train_tokenizer(captions)
     name = resolve_text_model(text_model)
     try:
-        return AutoTokenizer.from_pretrained(name)
+        with loading_from(name):
+            return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except OSError as error:
         remedy = "pass a folder, an accessible Hub name, 'minilm', or 'corpus' to build one from the captions"
         raise OSError(f"text_model: the tokenizer of {text_model!r} cannot be loaded; {remedy}") from error

@@ -20,7 +20,7 @@ from typing import Any
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
 from transformers.utils import logging
 
-from lexmotion.common.files import write_json
+from lexmotion.common.files import sha256_of, write_json
 from lexmotion.common.options import merge_options
 
 from ..skeletons import get_skeleton
@@ -144,6 +144,7 @@ def _fill(
         shutil.rmtree(folder / BLOCKS, ignore_errors=True)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     report.files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    report.sha256 = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
     write_json(folder / "report.json", report.to_dict())
     return report
 
@@ -210,7 +211,8 @@ def load_prepared(
 
     Raises:
         FileNotFoundError: if the folder is not a prepared corpus.
-        ValueError: if it does not have one of the splits.
+        ValueError: if it does not have one of the splits, or a file is damaged; with `streaming`, only sizes are
+            compared.
     """
     folder = Path(folder)
     report = PrepareReport.load(folder)
@@ -222,5 +224,7 @@ def load_prepared(
     if unknown:
         raise ValueError(f"{folder}: no split {unknown[0]!r}; choose from {', '.join(report.splits)}")
     files = {asked: sorted(map(str, (folder / "data").glob(f"{split}-*.parquet"))) for asked, split in wanted.items()}
+    parts = tuple(f"data/{split}-" for split in wanted.values())
+    report.check_files(folder, [name for name in report.files if name.startswith(parts)], contents=not streaming)
     features, cache = corpus_features(get_skeleton(report.skeleton)), None if cache_dir is None else str(cache_dir)
     return load_dataset("parquet", data_files=files, features=features, streaming=streaming, cache_dir=cache)

@@ -2,15 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import Dataset
+
+from lexmotion.common.files import read_json, remembered_digests
 
 from .blocks import Shard
 
 FORMAT_VERSION = 1
+DIGESTS = Path(datasets.config.HF_DATASETS_CACHE) / "lexmotion" / "digests.json"  # of files that were read before
 
 
 @dataclass
@@ -33,6 +38,7 @@ class PrepareReport:
         text: rows of the text-only corpus, and how many extra ones were omitted.
         processor: origin and hashes of the processor.
         files: size of each file in bytes.
+        sha256: SHA-256 of each file; empty in reports of older versions.
         reused: whether the folder already existed; not saved.
     """
 
@@ -50,25 +56,64 @@ class PrepareReport:
     text: dict[str, int] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
     reused: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `report.json`."""
         values = asdict(self)
         del values["reused"]
-        return {"format_version": FORMAT_VERSION, **values}
+        return sealed({"format_version": FORMAT_VERSION, **values})
 
     @classmethod
     def load(cls, folder: str | Path) -> "PrepareReport":
-        """Read the report of a prepared folder."""
+        """
+        Read the report of a prepared folder.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if it is of another version, or was changed.
+        """
         path = Path(folder) / "report.json"
         if not path.is_file():
             raise FileNotFoundError(f"{folder}: not a prepared corpus (no report.json); run `lexmotion prepare` first")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
+        if values.get("checksum") not in (None, sealed(values)["checksum"]):
+            raise ValueError(f"{path}: damaged, its checksum changed; restore a copy, or prepare the corpus again")
         version = values.pop("format_version", None)
         if version != FORMAT_VERSION:
             raise ValueError(f"{path}: got format {version}, expected {FORMAT_VERSION}; prepare the corpus again")
-        return cls(**values)
+        values.pop("checksum", None)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"{path}: damaged ({error}); restore a copy, or prepare the corpus again") from error
+
+    def check_files(self, folder: str | Path, names: Iterable[str] | None = None, contents: bool = True) -> None:
+        """
+        Compare files of the prepared folder with the report.
+
+        Args:
+            folder: the prepared folder.
+            names: files to compare; None: all.
+            contents: also compare the SHA-256 of files that have not been read since they changed, see
+                `remembered_digests`; otherwise only sizes.
+
+        Raises:
+            ValueError: if a file is missing or differs.
+        """
+        remedy = "restore a copy, or prepare the corpus again"
+        paths = {name: Path(folder, name) for name in (self.files if names is None else names) if name in self.files}
+        for name, path in paths.items():
+            size = path.stat().st_size if path.is_file() else None
+            if size != self.files[name]:
+                found = "missing" if size is None else f"damaged, {size} bytes instead of {self.files[name]}"
+                raise ValueError(f"{path}: {found}; {remedy}")
+        known = [path for name, path in paths.items() if name in self.sha256] if contents else []
+        digests = remembered_digests(known, DIGESTS)
+        for name, path in paths.items():
+            if digests.get(path) not in (None, self.sha256.get(name)):
+                raise ValueError(f"{path}: damaged, its checksum changed; {remedy}")
 
     def summary(self) -> str:
         """Return a summary of a few lines."""
@@ -87,14 +132,18 @@ class PrepareReport:
         return "\n".join(lines)
 
 
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a report with its checksum as the last entry."""
+    content = {name: value for name, value in values.items() if name != "checksum"}
+    return content | {"checksum": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
 def intact(folder: Path) -> PrepareReport | None:
-    """Return the report of a folder whose files all have the recorded sizes, else None."""
+    """Return the report of a folder whose files are all as recorded, else None."""
     try:
         report = PrepareReport.load(folder)
-    except (OSError, ValueError, TypeError):
-        return None
-    paths = {folder / name: size for name, size in report.files.items()}
-    if any(not path.is_file() or path.stat().st_size != size for path, size in paths.items()):
+        report.check_files(folder)
+    except (OSError, ValueError):
         return None
     report.reused = True
     return report

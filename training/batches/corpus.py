@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from transformers.utils import logging
 
-from lexmotion.common.files import sha256_of
+from lexmotion.common.files import remembered_digests
+from lexmotion.processing.corpora.report import DIGESTS
 from lexmotion.processing.corpora.text_mirroring import mirror_caption
 
 from ..provenance import digest
@@ -39,7 +40,8 @@ def corpus_hashes(folder: str | os.PathLike) -> dict[str, str]:
     files = sorted(file for part in parts for file in (folder / part).rglob("*") if file.is_file())
     if not files:
         raise FileNotFoundError(f"{folder}: no data/ and no processor/; create the folder with `lexmotion prepare`")
-    return {file.relative_to(folder).as_posix(): sha256_of(file) for file in files}
+    digests = remembered_digests(files, DIGESTS)
+    return {file.relative_to(folder).as_posix(): digests[file] for file in files}
 
 
 def corpus_fingerprint(hashes: dict[str, str]) -> str:

@@ -4,8 +4,8 @@ Cached Arrow files of a prepared folder, memory-mapped for training.
 Each file is one record batch, so that the joint positions of all clips are a single buffer, used by a tensor without a
 copy: a corpus opens in milliseconds without using memory, and processes on one machine share its pages. Files are in
 `cache/` of the prepared folder, or in the cache of `datasets` if that is not writable. Their names contain a key from
-the hashes of all inputs, so they are never out of date. A truncated or inconsistent file is rewritten, but opening
-does not read the values, so a flipped bit among them goes unnoticed.
+the hashes of all inputs, so they are never out of date. A hidden file beside each has its SHA-256, which is compared
+when the file is opened for the first time and after it changed. A file that differs, or is truncated, is rewritten.
 """
 
 import os
@@ -23,6 +23,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 from transformers.utils import logging
+
+from lexmotion.common.files import full_disk_named, remembered_digests, sha256_of, write_text
+from lexmotion.processing.corpora.report import DIGESTS
 
 logger = logging.get_logger(__name__)
 
@@ -160,12 +163,14 @@ def cached_batch(folder: Path, name: str, key: str, make: Callable[[Path], pa.Re
         batch = read_batch(path, key)
         if batch is None:
             logger.info(f"writing {path}")
-            try:
-                write_batch(aside, make(scratch), key)
-                os.replace(aside, path)
-            finally:
-                aside.unlink(missing_ok=True)
-                scratch.unlink(missing_ok=True)
+            with full_disk_named(path):
+                try:
+                    write_batch(aside, make(scratch), key)
+                    write_text(_digest_file(path), sha256_of(aside))
+                    os.replace(aside, path)
+                finally:
+                    aside.unlink(missing_ok=True)
+                    scratch.unlink(missing_ok=True)
             batch = read_batch(path, key)
     if batch is None:
         raise OSError(f"{path}: cannot be read after writing; check the disk or set HF_DATASETS_CACHE")
@@ -177,6 +182,9 @@ def read_batch(path: Path, key: str) -> pa.RecordBatch | None:
     if not path.is_file():
         return None
     try:
+        digest = _digest_file(path)
+        if digest.is_file() and remembered_digests([path], DIGESTS)[path] != digest.read_text(encoding="ascii"):
+            raise ValueError("its checksum changed")
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batch = reader.get_batch(0)
         batch.validate(full=True)
@@ -196,6 +204,10 @@ def write_batch(path: Path, batch: pa.RecordBatch, key: str) -> None:
             writer.write_batch(batch)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
 
 
 def _can_write(place: Path) -> bool:

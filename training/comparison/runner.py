@@ -28,7 +28,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from lexmotion.common.files import write_json
+from lexmotion.common.files import read_json, write_json
 from lexmotion.evaluation.benchmarks.harness import machine
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
 
@@ -194,7 +194,7 @@ class Comparison:
         identity = mark(purpose)
         own = self.output_dir / row.name / PLAN
         if own.is_file():
-            plan = json.loads(own.read_text(encoding="utf-8"))
+            plan = read_json(own)
             if mark(deciding(plan["purpose"])) != identity:
                 raise ValueError(
                     f"{own} is of another run: {difference(deciding(plan['purpose']), purpose)}; delete {own.parent} "
@@ -225,7 +225,7 @@ class Comparison:
         """Iterate over plans of this and reused folders, including those in results (the only ones in archives)."""
         for folder in filter(Path.is_dir, (self.output_dir, *self.reuse)):
             for path in sorted(folder.glob(f"*/{PLAN}")):
-                yield json.loads(path.read_text(encoding="utf-8"))
+                yield read_json(path)
         for _, result in self.stored():
             if result.get("plan") is not None:
                 yield result["plan"]
@@ -236,7 +236,7 @@ class Comparison:
         place = {name: value for name, value in machine().items() if name != "load"}
         key = digest([training, defining, self.data.fingerprint, row.vocabulary_filter, row.text_encoder, place])
         path = self.output_dir / TIMINGS
-        timings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        timings = read_json(path) if path.is_file() else {}
         if key not in timings:
             timings[key] = {"training": training, **time_task(arguments, self.row_data(row))}
             write_json(path, timings)
@@ -392,7 +392,7 @@ class Comparison:
         splits = load_prepared(data.folder, splits=list(dict.fromkeys(("train", self.split))))
         model = self.train_tasks(row, seed, plan, data, run) if row.tasks else data.folder / "processor"
         scores = SCORERS[row.scorer].score(model, row.system, splits["train"], splits[self.split])
-        finished = {name: json.loads((run / name / "result.json").read_text(encoding="utf-8")) for name in row.tasks}
+        finished = {name: read_json(run / name / "result.json") for name in row.tasks}
         definition = self.definition(row, seed, plan)
         result = {
             "format": FORMAT,

@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 
 from lexmotion import LexMotionModel, LexMotionProcessor
+from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency
 from lexmotion.evaluation.encoding.vectors import EncodedSplit, encode_dataset, has_parts, similarity
@@ -40,8 +41,9 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
         more, `lexical` and `order` (figures or None), `parameters`.
     """
     model_class: Any = LexMotionModel if system is None else SYSTEMS[system].model
-    model = model_class.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    processor = LexMotionProcessor.from_pretrained(folder)
+    with loading_from(folder):
+        model = model_class.from_pretrained(folder).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+        processor = LexMotionProcessor.from_pretrained(folder, trust_remote_code=False)
     check_processor(model.config, processor)
     encoded = encode_dataset(model, processor, rows)
 
@@ -64,7 +66,8 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
 
 def score_ridge(folder: Path, system: str | None, train: Any, rows: Any) -> dict[str, Any]:
     """Score the ridge floor fitted on `train` and its mirror image; `folder` only has a processor."""
-    processor = LexMotionProcessor.from_pretrained(folder)
+    with loading_from(folder):
+        processor = LexMotionProcessor.from_pretrained(folder, trust_remote_code=False)
     retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY)
     missing = dict.fromkeys(("retrieval_words", "lexical", "order"))
     return {"retrieval": retrieval, **missing, "parameters": int(np.size(floor.weight))}

@@ -1,6 +1,5 @@
 """Variants of a prepared corpus: the same motions and captions with another lexicon or tokenizer."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from lexmotion.common.files import write_json
+from lexmotion.common.files import read_json, write_json
+from lexmotion.common.pretrained import loading_from
 from lexmotion.processing.corpora.fitting import caption_lexicon
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
@@ -40,15 +40,16 @@ def prepared_variant(
         OSError: if the tokenizer cannot be loaded.
     """
     mark = {"dataset": data.fingerprint, "vocabulary_filter": vocabulary_filter, "text_encoder": text_encoder}
-    if (folder / MARK).is_file() and json.loads((folder / MARK).read_text(encoding="utf-8")) == mark:
+    if (folder / MARK).is_file() and read_json(folder / MARK) == mark:
         return folder
-    report = json.loads((data.folder / "report.json").read_text(encoding="utf-8"))
+    report = read_json(data.folder / "report.json")
     options = report["options"]
     if text_encoder is None:
         tokenizer: Any = data.processor.tokenizer
         wanted = vocabulary_filter or options["vocabulary_filter"]
     else:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_text_model(text_encoder))
+        with loading_from(text_encoder):
+            tokenizer = AutoTokenizer.from_pretrained(resolve_text_model(text_encoder), trust_remote_code=False)
         wanted = vocabulary_filter or "all"
         options["text_model"] = text_encoder
     text = data.folder / "text" / "train.parquet"

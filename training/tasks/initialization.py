@@ -1,6 +1,7 @@
 """Initial weights of the towers, from published text models, configurations or earlier phases."""
 
 import importlib.util
+import os
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lexmotion import (
     LexMotionTextConfig,
     LexMotionTextModel,
 )
+from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import tokenizer_hash
 from lexmotion.processing.corpora.event_order import event_word_ids
 from lexmotion.processing.corpora.text_models import resolve_text_model, text_model_tokenizer
@@ -124,10 +126,16 @@ def motion_config(arguments: ModelArguments, processor: Any, text: LexMotionText
     return LexMotionMotionConfig(**{**features, **words, **(arguments.motion_config or {})})
 
 
+def finished_phase(kind: Any, folder: str | os.PathLike) -> Any:
+    """Return the model of a finished task's folder, of a class of this package."""
+    with loading_from(folder):
+        return kind.from_pretrained(phase_model_folder(folder))
+
+
 def current_text_model(arguments: ModelArguments, processor: Any) -> LexMotionTextModel:
     """Return the text tower of a finished phase i, else the initial one."""
     if arguments.init_text is not None:
-        return LexMotionForLexicalMaskedLM.from_pretrained(phase_model_folder(arguments.init_text)).text_model
+        return finished_phase(LexMotionForLexicalMaskedLM, arguments.init_text).text_model
     return initial_text_model(arguments, processor)
 
 
@@ -145,6 +153,5 @@ def join_towers(arguments: RunArguments, processor: Any) -> LexMotionModel:
     motion_model: LexMotionMotionModel | None = None
     config = motion_config(arguments.model, processor, text_model.config)
     if arguments.model.init_motion is not None:
-        folder = phase_model_folder(arguments.model.init_motion)
-        motion_model = LexMotionForContrastiveMaskedMotion.from_pretrained(folder).motion_model
+        motion_model = finished_phase(LexMotionForContrastiveMaskedMotion, arguments.model.init_motion).motion_model
     return LexMotionModel.from_towers(text_model, config, motion_model, **model_fields(arguments, processor))

@@ -20,9 +20,8 @@ from ..batches.event_swaps import SwappedCaptions
 from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
 from ..batches.mixing import PartMixer
 from ..batches.order import Batch, BatchRandom
-from ..checkpoints import phase_model_folder
 from .alignment import AlignmentArguments, AlignmentTrainer, retrieval_figures
-from .initialization import join_towers, model_fields, seed_weights
+from .initialization import finished_phase, join_towers, model_fields, seed_weights
 from .lexmotion_task import FROZEN, PEAK, LexMotionTask
 
 logger = logging.get_logger(__name__)
@@ -291,7 +290,7 @@ def dual_encoder(arguments: RunArguments, processor: Any) -> LexMotionModel:
     seed_weights(arguments, "lexcmlp")
     if arguments.model.init_model is None:
         return join_towers(arguments, processor)
-    phase_iii = LexMotionForLexicalMaskedMotion.from_pretrained(phase_model_folder(arguments.model.init_model)).model
+    phase_iii = finished_phase(LexMotionForLexicalMaskedMotion, arguments.model.init_model).model
     config = copy.deepcopy(phase_iii.config)
     for name, value in model_fields(arguments, processor).items():
         setattr(config, name, value)
@@ -314,7 +313,7 @@ def build_lexcmlp(arguments: RunArguments, processor: Any) -> LexMotionForContra
 def final_model(done: Mapping[str, str], arguments: Mapping[str, RunArguments], processor: Any) -> LexMotionModel:
     """Return the dual encoder of the last phase that has one, else the joined towers of earlier phases."""
     if "lexcmlp" in done:
-        return LexMotionModel.from_pretrained(phase_model_folder(done["lexcmlp"]))
+        return finished_phase(LexMotionModel, done["lexcmlp"])
     run = arguments[list(done)[-1]]
     if "lexmmm" in done:
         run.model.init_model = done["lexmmm"]

@@ -14,8 +14,7 @@ from ..batches.captions import BagOfWords, choose_captions
 from ..batches.corpus import TrainingCorpus
 from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
 from ..batches.order import Batch, BatchRandom
-from ..checkpoints import phase_model_folder
-from .initialization import join_towers, seed_weights
+from .initialization import finished_phase, join_towers, seed_weights
 from .lexcmlp import final_model
 from .lexmotion_task import ACCEPTANCE_ROWS, FROZEN, PEAK, LexMotionArguments, LexMotionTask, LexMotionTrainer
 
@@ -127,7 +126,7 @@ def build_lexmmm(arguments: RunArguments, processor: Any) -> LexMotionForLexical
     model.model.load_state_dict(joined.state_dict())
     model.tie_weights()
     if arguments.model.init_text is not None:
-        phase_i = LexMotionForLexicalMaskedLM.from_pretrained(phase_model_folder(arguments.model.init_text))
+        phase_i = finished_phase(LexMotionForLexicalMaskedLM, arguments.model.init_text)
         model.text_decoder.load_state_dict(phase_i.text_decoder.state_dict())
     return model
 
