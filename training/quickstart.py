@@ -105,7 +105,8 @@ def _quickstart(
     copy_model(output_dir / "run" / "model", model_folder)
 
     say("reloading through AutoModel and AutoProcessor, evaluating on held-out motions")
-    model, processor = AutoModel.from_pretrained(model_folder).eval(), AutoProcessor.from_pretrained(model_folder)
+    model = AutoModel.from_pretrained(model_folder, trust_remote_code=False).eval()
+    processor = AutoProcessor.from_pretrained(model_folder, trust_remote_code=False)
     test = load_prepared(prepared, splits=["test"])["test"]
     report, encoded = evaluate_split(model, processor, test, seed=seed)
     examples = read_words(processor, encoded, spread(len(encoded.ids), SHOWN_MOTIONS), SHOWN_WORDS)

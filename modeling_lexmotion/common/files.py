@@ -17,7 +17,10 @@ from typing import Any
 _LEFTOVER = re.compile(r"\..+\.\d+\.(partial(\..*)?|tmp|old)")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Writers in other languages report the error as text.
-_FULL_TEXT = re.compile(r"No space left on device|quota exceeded|File too large|os error (28|122|27)\b", re.IGNORECASE)
+_FULL_TEXT = re.compile(
+    r"No space left on device|quota exceeded|File too large|os error (28|122|27)\b|\d requested and \d+ written",
+    re.IGNORECASE,
+)
 MOST_REMEMBERED = 10_000  # digests of earlier calls
 SETTLED = 2.0  # seconds since its last change, after which the digest of a file is remembered
 

@@ -117,9 +117,17 @@ def body_height(positions: np.ndarray, skeleton: Skeleton) -> float:
     return float(HEIGHT_OF_CHAIN * (legs / 2 + trunk))
 
 
+def finite_frames(positions: np.ndarray) -> np.ndarray:
+    """Return the frames (t, J, 3) without NaN and infinity, without a copy if all are."""
+    finite = np.isfinite(positions).all(axis=(1, 2))
+    return positions if finite.all() else positions[finite]
+
+
 def bone_lengths(positions: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Compute the (T, B) lengths of the bones of positions (T, J, 3)."""
-    return np.linalg.norm(np.diff(positions[:, np.array(skeleton.bones)], axis=2)[:, :, 0], axis=-1)
+    # One by one, as all bones of a long motion at once would take several times its memory.
+    lengths = [np.linalg.norm(positions[:, end] - positions[:, start], axis=-1) for start, end in skeleton.bones]
+    return np.stack(lengths).T
 
 
 def _median_lengths(positions: np.ndarray, skeleton: Skeleton) -> dict[int, float]:
@@ -157,7 +165,7 @@ def sort_joints(positions: np.ndarray, skeleton: Skeleton) -> tuple[np.ndarray, 
     Returns:
         Positions (T, J, 3) in the order of the skeleton, and the name of the order; None: they were in that order.
     """
-    clean = positions[np.isfinite(positions).all(axis=(1, 2))]
+    clean = finite_frames(positions)
     if len(clean) and bone_change(clean, skeleton) > BONES_WRONG / 4:
         for name, order in JOINT_ORDERS.items():
             if set(order) == set(skeleton.joint_names):

@@ -43,6 +43,7 @@ from .detection import (
     Fact,
     body_height,
     crossed_pairs,
+    finite_frames,
     metres_per_unit,
     sides_agree,
     sort_joints,
@@ -173,7 +174,7 @@ def read_motion(
     path = Path(path)
     recording, positions, layout, match = _read_joints(path, options, skeleton)
     finite = np.isfinite(positions).all(axis=(1, 2))
-    traits = _traits(recording, positions[finite], layout, match)
+    traits = _traits(recording, finite_frames(positions), layout, match)
     source = _facts(recording, options, layout, match, facts_of(traits, decisions))
     scale = metres_per_unit(source["units"].value)
     _check_range(path, positions, scale)
@@ -202,7 +203,7 @@ def read_traits(path: str | os.PathLike, options: ReadingOptions, skeleton: str 
     recording, positions, layout, match = _read_joints(Path(path), options, skeleton)
     if recording.units is not None and recording.up is not None:
         return None
-    return _traits(recording, positions[np.isfinite(positions).all(axis=(1, 2))], layout, match)
+    return _traits(recording, finite_frames(positions), layout, match)
 
 
 def options_of_corpus(
@@ -253,7 +254,7 @@ def _read_joints(
         finite = np.isfinite(positions).all(axis=(1, 2))
         if not finite.any():
             raise ValueError(f"{path}: all {len(finite)} frames contain NaN or infinity; export the motion again")
-        if not body_height(positions[finite], layout) > 1e-9:
+        if not body_height(finite_frames(positions), layout) > 1e-9:
             raise ValueError(f"{path}: all joints are in one place; export the joint positions again")
     except ValueError as error:
         raise MotionError(str(error), _known_facts(recording)) from error
@@ -402,7 +403,7 @@ def _joints(
             if order is not None:
                 message = f"the joints are in the order of {order}, in which bones keep their length; they are sorted"
                 recording.problems.append(Problem("note", message))
-            clean = recording.positions[np.isfinite(recording.positions).all(axis=(1, 2))]
+            clean = finite_frames(recording.positions)
             wrong = unlike_a_body(clean, layout) if recording.flat and len(clean) else None
             if wrong is not None:
                 shape = f"(frames, {3 * count}) is also the layout of SMPL's axis angles"
@@ -443,16 +444,17 @@ def _problems(
     ):
         if fact.confidence == "low":
             yield Problem("warning", f"{what} is unclear, {fact.value} assumed: {fact.reason}", remedy)
-    wrong = unlike_a_body(positions[finite], layout)
+    clean = finite_frames(positions)
+    wrong = unlike_a_body(clean, layout)
     if wrong is not None:
         remedy = "check that these are joint positions in the order of the skeleton, and smooth glitches"
         yield Problem("warning", f"{wrong}, so this is hardly a body", remedy)
-    crossed = crossed_pairs(positions[finite], layout)
+    crossed = crossed_pairs(clean, layout)
     if crossed is not None:
         message = f"left and right of the {crossed} are exchanged against each other"
         yield Problem("warning", message, "correct the mapping, or the order of the joints")
     # KIT-ML's own files are left-handed.
-    if layout is HUMANML3D and sides_agree(positions[finite], layout) < -0.5:
+    if layout is HUMANML3D and sides_agree(clean, layout) < -0.5:
         message = "left and right seem to be exchanged: the toes point away from where the hips face"
         remedy = "the file may be left-handed: negate one horizontal axis on export, or correct the mapping"
         yield Problem("warning", message, remedy)

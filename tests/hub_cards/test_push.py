@@ -13,6 +13,7 @@ from loopback_hub import TOKEN
 
 from lexmotion.hub_cards import push as room
 from lexmotion.hub_cards.push import pack, push
+from lexmotion.processing.corpora.report import sealed
 
 NAME = "user/lexmotion-tiny"
 
@@ -65,6 +66,7 @@ def test_the_head_of_a_phase_travels_with_its_file(model_dir):
     path = model_dir / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps(config | {"architectures": ["LexMotionForContrastiveAlignment"]}))
+    (model_dir / "checksums.json").unlink()
     parcel = pack(model_dir, NAME, include_code=True)
     reference = json.loads(parcel.files["config.json"])["auto_map"]["AutoModelForPreTraining"]
     assert reference == "pretraining_lexmotion.LexMotionForContrastiveAlignment"
@@ -73,7 +75,7 @@ def test_the_head_of_a_phase_travels_with_its_file(model_dir):
 
 def test_without_its_code_a_model_names_none(model_dir):
     whole = pack(model_dir, NAME, include_code=True)
-    for name in ("config.json", "processor_config.json"):
+    for name in ("config.json", "processor_config.json", "checksums.json"):
         (model_dir / name).write_bytes(whole.files[name])  # as it is after a download
     parcel = pack(model_dir, NAME)
     files = [content if isinstance(content, bytes) else content.read_bytes() for content in parcel.files.values()]
@@ -223,6 +225,7 @@ def test_no_configuration_carries_a_local_path(model_dir, tmp_path):
         content = json.loads((model_dir / name).read_text())
         places = {"_name_or_path": str(tmp_path), "name_or_path": str(tmp_path)}
         (model_dir / name).write_text(json.dumps(content | places | {"tokenizer_file": str(tmp_path / "t.json")}))
+    (model_dir / "checksums.json").unlink()  # written by an older version
     for path, content in pack(model_dir, NAME, include_code=True).files.items():
         text = content if isinstance(content, bytes) else content.read_bytes()
         assert str(tmp_path).encode() not in text, path
@@ -271,6 +274,7 @@ def damage(folder, case):
         content = json.loads((folder / "config.json").read_text())
         content["motion_config"]["statistics_hash"] = "0" * 64
         (folder / "config.json").write_text(json.dumps(content))
+        (folder / "checksums.json").unlink()
 
 
 @pytest.mark.parametrize(
@@ -334,7 +338,7 @@ def test_a_corpus_under_somebody_elses_terms_is_not_published(trained, hub, api,
     folder = tmp_path / "prepared"
     shutil.copytree(trained / "prepared", folder, ignore=shutil.ignore_patterns("cache"))
     report = json.loads((folder / "report.json").read_text())
-    (folder / "report.json").write_text(json.dumps(report | {"source": "humanml3d"}))
+    (folder / "report.json").write_text(json.dumps(sealed(report | {"source": "humanml3d"})))
     with pytest.raises(ValueError, match="'user/lexmotion-tiny'.*--private.*--license"):
         push(pack(folder, NAME), NAME, api=api)
     assert hub.repositories == {}

@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from lexmotion.common.files import sha256_of, write_json
 from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.processing.corpora.report import PrepareReport
 from lexmotion.training.batches import packing
 from lexmotion.training.batches.corpus import CaptionTable, TrainingCorpus
 from lexmotion.training.batches.packing import Strings, cached_batch, pack_clips, read_captions
@@ -264,6 +266,11 @@ def test_a_changed_corpus_or_length_is_never_read_from_an_old_file(prepared, dat
     path = next((copy / "data").glob("validation-*.parquet"))
     rows = pq.read_table(path)
     pq.write_table(rows.slice(1), path)
+    with pytest.raises(ValueError, match=r"validation.*parquet.*prepare"):
+        PreparedData.read(copy)
+    report = PrepareReport.load(copy)
+    report.files[f"data/{path.name}"], report.sha256[f"data/{path.name}"] = path.stat().st_size, sha256_of(path)
+    write_json(copy / "report.json", report.to_dict())
     after = PreparedData.read(copy)
     assert after.fingerprint != before.fingerprint
     assert list(after.corpus("validation", 32).ids) == list(corpus.ids)[1:]
