@@ -11,6 +11,7 @@ from rich.text import Text
 from lexmotion import cli
 from lexmotion.cli.base import PrintableRecord, terminal
 from lexmotion.common.text import printable
+from lexmotion.processing.recordings import inspection
 
 HOSTILE = "kick\x1b[2J\x1b]0;title\x07\x9b31m\u202egnp.exe\r\x08"
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -62,7 +63,10 @@ def test_a_hostile_name_in_an_error_is_harmless(tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(cli.base, "app", lambda **_: exec('raise RuntimeError("File too large (os error 27)")'))
+    def inspect_motion(*_):
+        raise RuntimeError("File too large (os error 27)")
+
+    monkeypatch.setattr(inspection, "inspect_motion", inspect_motion)
     with pytest.raises(SystemExit, match="1"):
-        cli.main(["info"])
+        cli.main(["inspect", "a.npy"])
     assert re.match(r"error: .*full.*free", capsys.readouterr().err)

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -691,3 +692,15 @@ def test_the_command_tells_draws_and_exits(moving, tmp_path, monkeypatch, capsys
     status, told = command(write(tmp_path / "b.bvh", path.read_text()[:5000]), "--json")
     content = json.loads(told)
     assert status == 1 and not content["usable"] and "b.bvh" in content["problems"][0]["message"]
+
+
+def test_a_long_motion_is_read_in_a_few_times_its_memory(positions, tmp_path):
+    motion = np.tile(positions, (50, 1, 1))
+    np.save(tmp_path / "long.npy", motion)
+    load_motion(tmp_path / "long.npy")  # what is imported on the way
+    tracemalloc.start()
+    try:
+        load_motion(tmp_path / "long.npy")
+        assert tracemalloc.get_traced_memory()[1] < 9 * motion.nbytes
+    finally:
+        tracemalloc.stop()
