@@ -36,7 +36,7 @@ def loading_from(name: str | os.PathLike) -> Iterator[None]:
                 f"{name}: {_custom_class(name)}, and code from a model folder is never run; pass a model of lexmotion "
                 "or transformers, or remove its `auto_map`"
             ) from error
-        if isinstance(error, ValueError) and len(text) <= _LONGEST:
+        if type(error) is ValueError and len(text) <= _LONGEST:  # subclasses are of JSON and UTF-8
             raise
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(

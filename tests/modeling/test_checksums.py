@@ -135,7 +135,10 @@ def test_every_class_found_by_name_is_loaded_without_the_code_of_the_folder():
     assert free == []
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), RuntimeError("size\nmismatch " * 99), ValueError("long " * 99)])
+ERRORS = [KeyError("x"), RuntimeError("a\nb " * 99), ValueError("long " * 99), json.JSONDecodeError("x", "", 0)]
+
+
+@pytest.mark.parametrize("error", ERRORS)
 def test_an_error_of_another_library_is_one_short_line(error):
     with pytest.raises(ValueError, match="there: cannot be loaded") as raised, loading_from("there"):
         raise error

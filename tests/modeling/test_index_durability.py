@@ -1,5 +1,6 @@
 """What an index acknowledged stays, whoever is killed; what is damaged is named; who writes, writes alone."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from lexmotion import LexMotionIndex
+from lexmotion.common.files import DiskFullError
 from lexmotion.index import embedded
+from lexmotion.index import folder as folders
 from lexmotion.index import segments as index_storage
 from lexmotion.index.folder import IndexBusyError
 from lexmotion.index.segments import IndexDamagedError
@@ -42,6 +45,25 @@ def folder(tmp_path, tiny_tokenizer):
 
 def state(index):
     return index.ids, index.to_csr().toarray().tolist()
+
+
+@pytest.mark.parametrize("part", ["write_file", "write_manifest"])
+def test_a_full_disk_is_named_and_the_index_stays_as_it_was(folder, part, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    names = {path.name for path in (folder / "segments").iterdir()}
+    with LexMotionIndex.from_pretrained(folder) as index:
+        before, more = state(index), np.eye(1, index.vocab_size)
+        with monkeypatch.context() as patch, pytest.raises(DiskFullError, match="index: .*free"):
+            patch.setattr(index_storage if part == "write_file" else folders, part, full)
+            index.add(more)
+        assert state(index) == before
+    with LexMotionIndex.from_pretrained(folder) as again:
+        assert state(again) == before
+        again.delete(before[0][0])
+        again.add(more)
+    assert part == "write_manifest" or names < {path.name for path in (folder / "segments").iterdir()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

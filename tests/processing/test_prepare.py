@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from lexmotion.processing.corpora import prepare as prepare_module
 from lexmotion.processing.corpora import text_models, writing
 from lexmotion.processing.corpora.options import PrepareOptions
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared, prepare
+from lexmotion.processing.corpora.report import intact
 from lexmotion.processing.corpora.synthetic import generate_corpus
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.corpora.word_tokenizer import train_tokenizer
@@ -151,6 +153,29 @@ def test_changed_input_options_or_damage_are_noticed(corpus, tmp_path):
     last = prepare(changed, out, splits={"train": None}, max_frames=50)
     assert last.splits["train"]["motions"] == 9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "out"]
+
+
+@pytest.mark.parametrize("name", ["report.json", "data/test-00000-of-00001.parquet"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_damaged_file_is_named(prepared, name, cut, tmp_path):
+    out = Path(shutil.copytree(prepared[0], tmp_path / "out"))
+    content = bytearray((out / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (out / name).write_bytes(content[:-9] if cut else content)
+    with pytest.raises(ValueError, match=rf"{name}: damaged.*restore"):
+        load_prepared(out, ["test"])
+    assert intact(out) is None
+
+
+def test_a_report_without_digests_is_that_of_an_older_version(prepared, tmp_path):
+    out = Path(shutil.copytree(prepared[0], tmp_path / "out"))
+    values = json.loads((out / "report.json").read_text())
+    del values["sha256"], values["checksum"]
+    (out / "report.json").write_text(json.dumps(values))
+    assert len(load_prepared(out, ["test"], cache_dir=tmp_path / "cache")["test"]) == 6 and intact(out) is not None
+    (out / "report.json").write_text(json.dumps(values | {"color": "red"}))
+    with pytest.raises(ValueError, match=r"report\.json: damaged.*color"):
+        load_prepared(out)
 
 
 def test_failure_leaves_the_old_folder(corpus, prepared, tmp_path, monkeypatch):

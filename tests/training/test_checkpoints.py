@@ -2,7 +2,10 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from lexmotion.common.files import DiskFullError
+from lexmotion.training import checkpoints
 from lexmotion.training.checkpoints import (
     CheckpointFolder,
     load_unique_state,
@@ -36,6 +39,20 @@ def test_oldest_checkpoints_are_dropped(tmp_path):
     assert folder.steps() == [10, 100]
     assert read_state(folder.latest())["step"] == 100
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_full_disk_is_named_and_the_earlier_checkpoint_stays(tmp_path, monkeypatch):
+    folder = CheckpointFolder(tmp_path)
+    save(folder, 1)
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch, pytest.raises(DiskFullError, match="checkpoint-2: .*free"):
+        patch.setattr(checkpoints, "save_optimizer", full)
+        save(folder, 2)
+    assert read_state(folder.latest())["step"] == 1 and [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+    assert read_state(save(folder, 2))["step"] == 2
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove", "manifest", "empty"])

@@ -195,7 +195,13 @@ def swap(path):
     next(file for file in path.parent.glob("x-*.arrow") if file != path).replace(path)
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, scribble, swap])
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[content.index((2).to_bytes(8, "little"))] ^= 4  # a number of the column
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, scribble, swap, flip])
 def test_a_damaged_file_is_written_anew_with_a_warning(tmp_path, damage, monkeypatch):
     warnings = []
     monkeypatch.setattr(packing.logger, "warning_once", warnings.append)
