@@ -35,10 +35,15 @@ def load_model(
     name = _checked_name(name, remedy)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with loading_from(name):
-        model = AutoModel.from_pretrained(name, trust_remote_code=False).eval()
+        model, info = AutoModel.from_pretrained(name, trust_remote_code=False, output_loading_info=True)
+    if info["missing_keys"]:
+        first = min(info["missing_keys"])
+        raise ValueError(
+            f"{name}: {len(info['missing_keys'])} weights are missing, including {first}; restore model.safetensors"
+        )
     processor = _processor(name)
     check_processor(model.config, processor)
-    return model.to(place), processor
+    return model.eval().to(place), processor
 
 
 def load_processor(name: str | os.PathLike) -> Any:

@@ -168,7 +168,12 @@ class LexMotionPreTrainedModel(PreTrainedModel):
         if name is not None:
             check_checksums(os.path.join(name, kwargs.get("subfolder") or ""))
         loaded = super().from_pretrained(name, *args, **kwargs)
-        check_weights(loaded[0] if isinstance(loaded, tuple) else loaded, name)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        check_weights(model, name)
+        for head in (module for module in model.modules() if isinstance(module, LexicalHead)):
+            ids = head.active_ids
+            if not ids.is_meta and (ids[0] < 0 or ids[-1] >= head.vocab_size or (ids.diff() <= 0).any()):
+                raise ValueError(f"{name}: damaged weights, active_ids are no ascending ids; restore a copy")
         return loaded
 
     def save_pretrained(self, save_directory, *args, **kwargs) -> None:

@@ -17,7 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from datasets import DatasetDict, IterableDatasetDict, load_dataset
+from datasets.config import HF_DATASETS_CACHE
+from datasets.exceptions import DatasetsError
 from transformers.utils import logging
 
 from lexmotion.common.files import sha256_of, write_json
@@ -211,6 +214,7 @@ def load_prepared(
 
     Raises:
         FileNotFoundError: if the folder is not a prepared corpus.
+        OSError: if it cannot be read, or the copy cannot be written.
         ValueError: if it does not have one of the splits, or a file is damaged; with `streaming`, only sizes are
             compared.
     """
@@ -227,4 +231,9 @@ def load_prepared(
     parts = tuple(f"data/{split}-" for split in wanted.values())
     report.check_files(folder, [name for name in report.files if name.startswith(parts)], contents=not streaming)
     features, cache = corpus_features(get_skeleton(report.skeleton)), None if cache_dir is None else str(cache_dir)
-    return load_dataset("parquet", data_files=files, features=features, streaming=streaming, cache_dir=cache)
+    try:
+        return load_dataset("parquet", data_files=files, features=features, streaming=streaming, cache_dir=cache)
+    except (OSError, pa.ArrowException, DatasetsError) as error:
+        place = cache or HF_DATASETS_CACHE
+        remedy = f"free space, or delete the copy in {place} if it is damaged"
+        raise OSError(f"{folder}: cannot be read ({' '.join(str(error).split())}); {remedy}") from error

@@ -96,6 +96,20 @@ def test_weights_that_are_not_finite_are_named(folder, value):
         LexMotionTextModel.from_pretrained(folder)
 
 
+def test_damaged_ids_of_words_and_missing_weights_are_named(folder):
+    (folder / CHECKSUMS).unlink()
+    weights = load_file(folder / "model.safetensors")
+    weights["lexical_head.active_ids"][2] = 99
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="active_ids"):
+        LexMotionTextModel.from_pretrained(folder)
+    weights["lexical_head.active_ids"][2] = 2
+    weights["lexical_head.dense.biaz"] = weights.pop("lexical_head.dense.bias")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 weights are missing, including lexical_head\.dense\.bias"):
+        load_model(folder)
+
+
 def test_no_local_folder_is_saved(saved):
     assert "/home/me" not in (saved / "config.json").read_text()
 

@@ -173,6 +173,10 @@ def test_a_report_without_digests_is_that_of_an_older_version(prepared, tmp_path
     del values["sha256"], values["checksum"]
     (out / "report.json").write_text(json.dumps(values))
     assert len(load_prepared(out, ["test"], cache_dir=tmp_path / "cache")["test"]) == 6 and intact(out) is not None
+    (copy,) = (tmp_path / "cache").rglob("*.arrow")
+    copy.write_bytes(copy.read_bytes()[:5000])
+    with pytest.raises(OSError, match="out: cannot be read.*delete the copy in .*cache"):
+        load_prepared(out, ["test"], cache_dir=tmp_path / "cache")
     (out / "report.json").write_text(json.dumps(values | {"color": "red"}))
     with pytest.raises(ValueError, match=r"report\.json: damaged.*color"):
         load_prepared(out)
