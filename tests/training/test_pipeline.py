@@ -141,7 +141,7 @@ def test_mistakes_are_found_before_the_first_phase_runs(prepared, recipe, tmp_pa
         train({"phases": {}}, prepared, tmp_path)
     with pytest.raises(ValueError, match="'seed'.*key=value"):
         train(recipe, prepared, tmp_path, overrides="seed")
-    with pytest.raises(FileNotFoundError, match=r"data/.*processor/.*\bprepare\b"):
+    with pytest.raises(FileNotFoundError, match=r"no report\.json.*\bprepare\b"):
         PreparedData.read(tmp_path)
 
 
