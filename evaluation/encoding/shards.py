@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -269,12 +270,29 @@ def _encode_shard(
     content = {"identity": report.identity, "model": report.model, "shard": shard}
     table = pa.concat_tables(parts).replace_schema_metadata({METADATA: json.dumps(content)})
     with atomic_path(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Replace what goes wrong when a shard is read by a ValueError that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: damaged ({reason}); delete it and run `lexmotion encode` again") from error
+
+
+def _read_shard(path: Path) -> pa.Table:
+    """Read a shard and compare the checksums of its pages, if it has any."""
+    with _damage_named(path):
+        return pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
 
 
 def _metadata(path: Path) -> dict[str, Any]:
     """Read the metadata of a shard: `identity`, `model` and its entry of the index."""
-    found = (pq.read_schema(path).metadata or {}).get(METADATA)
+    with _damage_named(path):
+        found = (pq.read_schema(path).metadata or {}).get(METADATA)
     if found is None:
         raise ValueError(f"{path} was not written by `lexmotion encode`; use another output folder")
     return json.loads(found)
@@ -318,7 +336,7 @@ def load_encoded(folder: str | Path, splits: Sequence[str] | None = None) -> Enc
     if unknown:
         raise ValueError(f"{folder} has no vectors of split {unknown[0]!r}; use one of {', '.join(known)}")
     files = [Path(folder) / shard["file"] for shard in report.shards if splits is None or shard["split"] in splits]
-    table = pa.concat_tables(pq.read_table(file, schema=SCHEMA) for file in files)
+    table = pa.concat_tables(map(_read_shard, files))
 
     def rows_of(kind: str) -> tuple[list[str], list[str], sparse.csr_matrix]:
         rows = table.filter(pc.equal(table["kind"], kind))

@@ -179,6 +179,28 @@ def test_runs_do_not_mix(run, tmp_path, message, options):
     assert {name: data for name, data in before.items() if name != "index.json"} == contents(tmp_path)
 
 
+def test_a_damaged_shard_is_named(run, tmp_path):
+    run(tmp_path)
+    shard = min((tmp_path / "data").glob("*.parquet"))
+    content, sound = shard.read_bytes(), load_encoded(tmp_path)
+    refused = 0
+    for place in [*range(5, len(content) // 2, len(content) // 30), None]:
+        damaged = bytearray(content)
+        if place is None:
+            del damaged[-100:]
+        else:
+            damaged[place] ^= 1
+        shard.write_bytes(damaged)
+        try:
+            found = load_encoded(tmp_path)
+        except ValueError as error:
+            assert str(error).startswith(f"{shard}: damaged") and "lexmotion encode" in str(error)
+            refused += 1
+        else:  # a hint that nobody reads
+            assert found.captions == sound.captions and (found.motion_embeds != sound.motion_embeds).nnz == 0
+    assert refused > 8
+
+
 def test_foreign_parquet_is_no_shard(run, tmp_path):
     import pyarrow as pa
 
