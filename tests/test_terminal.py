@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -29,6 +30,12 @@ def test_a_console_prints_no_controls(content):
     out = io.StringIO()
     terminal(file=out, width=200).print(content, markup=False)
     assert "kick[2J]0;title31mgnp.exe" in out.getvalue() and not CONTROLS.search(out.getvalue())
+
+
+def test_every_command_prints_through_this_console():
+    folder = Path(cli.__file__).parent
+    own = {path.name for path in folder.glob("*.py") if re.search(r"\bConsole\(", path.read_text(encoding="utf-8"))}
+    assert own <= {"base.py"}
 
 
 def test_lines_tables_and_colours_stay():

@@ -164,7 +164,7 @@ def encode_captions(
     report = run(
         model, captions, output, dim=dim, tokens=tokens, context_lengths=lengths, device=device, progress=True
     )
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(highlight=False, soft_wrap=True)
     states = " and states of tokens" if report.tokens else ""
     console.print(f"{report.captions} captions ({report.added} added): vectors of {report.dim} numbers{states}")
     console.print(f"table: {escape(str(report.table))}")
