@@ -131,11 +131,11 @@ class TrainingLog:
         if not self.path.is_file():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
-            except ValueError:  # cut short by the crash
+            except (ValueError, KeyError, TypeError):  # cut short by the crash, or damaged
                 continue
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from lexmotion.common.pretrained import loading_from
 from lexmotion.conditioning.caption_table import CONTEXT_LENGTHS, CaptionTableReport, save_caption_table
 from lexmotion.conditioning.text_conditioner import LexMotionTextConditioner
 from lexmotion.processing.corpora.prepare import load_prepared
@@ -49,7 +50,8 @@ def encode_captions(
         conditioner = model
     else:
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        conditioner = LexMotionTextConditioner.from_pretrained(os.fspath(model), dim=dim).to(place)
+        with loading_from(model):
+            conditioner = LexMotionTextConditioner.from_pretrained(os.fspath(model), dim=dim).to(place)
     return save_caption_table(conditioner, texts, Path(output), context_lengths, tokens, progress)
 
 

@@ -77,3 +77,20 @@ def test_leftovers_beside_the_best_weights_are_removed(make_trainer):
     left.mkdir(parents=True)
     trainer.train()
     assert not left.exists() and (left.parent / "checkpoint-1").is_dir()
+
+
+def test_a_damaged_log_loses_its_damaged_lines_alone(tmp_path):
+    from lexmotion.training.trainer import TrainingLog
+
+    lines = [
+        b'{"step": 1}',
+        b'{"stfp": 2}',
+        b'{"step": "3"}',
+        b'{"step": \xff}',
+        b"[4]",
+        b'{"step": 5}',
+        b'{"step": 6}',
+    ]
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines))
+    TrainingLog(tmp_path / "log.jsonl", None, 1, False).trim(5)
+    assert (tmp_path / "log.jsonl").read_bytes().splitlines() == [lines[0], lines[5]]
