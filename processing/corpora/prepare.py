@@ -23,7 +23,7 @@ from datasets.config import HF_DATASETS_CACHE
 from datasets.exceptions import DatasetsError
 from transformers.utils import logging
 
-from lexmotion.common.files import sha256_of, write_json
+from lexmotion.common.files import write_json
 from lexmotion.common.options import merge_options
 
 from ..skeletons import get_skeleton
@@ -145,9 +145,7 @@ def _fill(
         report.processor = describe_processor(processor, fitted=extractor is not None)
         processor.save_pretrained(folder / "processor")
         shutil.rmtree(folder / BLOCKS, ignore_errors=True)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    report.files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
-    report.sha256 = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    report.record(folder, sorted(path for path in folder.rglob("*") if path.is_file()))
     write_json(folder / "report.json", report.to_dict())
     return report
 

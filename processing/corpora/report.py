@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 from datasets import Dataset
 
-from lexmotion.common.files import read_json, remembered_digests
+from lexmotion.common.files import read_json, remembered_digests, sha256_of
 
 from .blocks import Shard
 
@@ -88,6 +88,12 @@ class PrepareReport:
             return cls(**values)
         except TypeError as error:
             raise ValueError(f"{path}: damaged ({error}); restore a copy, or prepare the corpus again") from error
+
+    def record(self, folder: Path, files: Iterable[Path]) -> None:
+        """Enter the sizes and the SHA-256 of files of the folder, in place of earlier entries."""
+        for path in files:
+            name = path.relative_to(folder).as_posix()
+            self.files[name], self.sha256[name] = path.stat().st_size, sha256_of(path)
 
     def check_files(self, folder: str | Path, names: Iterable[str] | None = None, contents: bool = True) -> None:
         """

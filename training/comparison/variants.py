@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 from lexmotion.common.files import read_json, write_json
 from lexmotion.common.pretrained import loading_from
 from lexmotion.processing.corpora.fitting import caption_lexicon
+from lexmotion.processing.corpora.report import PrepareReport
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 
@@ -42,8 +43,8 @@ def prepared_variant(
     mark = {"dataset": data.fingerprint, "vocabulary_filter": vocabulary_filter, "text_encoder": text_encoder}
     if (folder / MARK).is_file() and read_json(folder / MARK) == mark:
         return folder
-    report = read_json(data.folder / "report.json")
-    options = report["options"]
+    report = PrepareReport.load(data.folder)
+    options = report.options
     if text_encoder is None:
         tokenizer: Any = data.processor.tokenizer
         wanted = vocabulary_filter or options["vocabulary_filter"]
@@ -63,7 +64,11 @@ def prepared_variant(
         for part in ("data", "text"):
             if (data.folder / part).is_dir():
                 (aside / part).symlink_to((data.folder / part).resolve(), target_is_directory=True)
-        write_json(aside / "report.json", report)
+        for recorded in (report.files, report.sha256):
+            for name in [name for name in recorded if name.startswith("processor/")]:
+                del recorded[name]
+        report.record(aside, (aside / "processor").iterdir())
+        write_json(aside / "report.json", report.to_dict())
         write_json(aside / MARK, mark)
         if folder.exists():
             shutil.rmtree(folder)
