@@ -122,7 +122,8 @@ def _rest_cues(rest: np.ndarray, skeleton: Skeleton, height: float) -> _Cues:
 
 
 def _floor_cues(positions: np.ndarray, height: float) -> _Cues:
-    lowest = _along(positions).min(axis=1) / height  # (T, 6)
+    ends = _along(positions.min(axis=1)), _along(positions.max(axis=1))
+    lowest = np.minimum(*ends) / height  # (T, 6)
     gaps = np.minimum(*(np.abs(lowest[start:].min(axis=0)) for start in (0, min(1, len(lowest) - 1))))
     near = [next((weight for limit, weight in _ON_FLOOR if gap < limit), _OFF_FLOOR) for gap in gaps]
     low, high = np.percentile(lowest, [5, 95], axis=0)
