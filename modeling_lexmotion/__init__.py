@@ -1,14 +1,12 @@
 """LexMotion: human motion and language in one space whose dimensions are words."""
 
-import sys
-from pathlib import Path
-
-from .common import moved
+from .common import moved, registration
 from .common.lazy import lazy_names
+from .common.registration import register
 
 __version__ = "0.1.0"
 
-# Public name -> the module that defines it. Imported when first asked for, so that `lexmotion --help` stays quick.
+# Public name -> the module that defines it. Imported when first asked for: transformers alone takes seconds.
 _HOME = {
     "LexMotionConfig": "configuration_lexmotion",
     "LexMotionMotionConfig": "configuration_lexmotion",
@@ -42,37 +40,5 @@ __all__ = [*_HOME, "register"]
 __getattr__, __dir__ = lazy_names(__name__, _HOME)
 
 
-def register() -> None:
-    """Register models, processor and pipelines with transformers. Idempotent; done when the package is imported."""
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoModelForPreTraining, AutoProcessor
-    from transformers.pipelines import PIPELINE_REGISTRY
-
-    from .configuration_lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfig
-    from .modeling_lexmotion import LexMotionModel, LexMotionMotionModel, LexMotionTextModel
-    from .pipelines_lexmotion import PIPELINES
-    from .pretraining_lexmotion import LexMotionForLexicalMaskedLM
-    from .processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
-    from .processing.processing_lexmotion import LexMotionProcessor
-
-    for config, model in (
-        (LexMotionTextConfig, LexMotionTextModel),
-        (LexMotionMotionConfig, LexMotionMotionModel),
-        (LexMotionConfig, LexMotionModel),
-    ):
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModel.register(config, model, exist_ok=True)
-    AutoModelForPreTraining.register(LexMotionTextConfig, LexMotionForLexicalMaskedLM, exist_ok=True)
-    for config in (LexMotionConfig, LexMotionMotionConfig):
-        AutoFeatureExtractor.register(config, LexMotionFeatureExtractor, exist_ok=True)
-    AutoProcessor.register(LexMotionConfig, LexMotionProcessor, exist_ok=True)
-    for pipeline in PIPELINES:
-        if pipeline.task_name not in PIPELINE_REGISTRY.supported_tasks:  # a second registration would warn
-            PIPELINE_REGISTRY.register_pipeline(pipeline.task_name, pipeline, pt_model=AutoModel, type="multimodal")
-
-
 moved.install()
-
-# `lexmotion --help` answers in under a second; importing torch and transformers alone would take four. So the command
-# registers the classes later. While `python -m lexmotion...` imports its package, sys.argv[0] is "-m".
-if Path(sys.argv[0]).name not in ("lexmotion", "-m"):
-    register()
+registration.install()

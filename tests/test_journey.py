@@ -61,7 +61,8 @@ def test_results_hold_every_figure(journey):
         strict
     )
     assert results["lexical"]["motion_active_words"] >= 0 and results["lexical"]["text_active_words"] >= 0
-    assert len(results["checks"]) == 3
+    assert len(results["checks"]) == 4
+    assert results["ridge_floor"]["all-strict"]["gallery_size"] == 12
 
 
 def test_five_held_out_motions_are_shown_with_their_words(journey):
@@ -78,7 +79,8 @@ def test_five_held_out_motions_are_shown_with_their_words(journey):
 
 def test_the_tables_are_printed(journey):
     printed = journey[2]
-    for words in ("i LexMLM", "ii CMMM", "iii LexMMM", "iv LexCMLP", "R@10", "MedR", "text→motion", "active words"):
+    for words in ("i LexMLM", "ii CMMM", "iii LexMMM", "iv LexCMLP", "R@10", "MedR", "text→motion", "active words",
+                  "ridge floor"):  # fmt: skip
         assert words in printed
 
 
