@@ -41,7 +41,7 @@ def load_processor(name: str | os.PathLike) -> Any:
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(
-        checked_model_name(name, "pass the model that encoded the vectors with --model")
+        checked_model_name(name, "pass the model that encoded the vectors, model=...")
     )
 
 

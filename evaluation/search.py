@@ -52,7 +52,7 @@ def encoded_items(folder: str | Path, splits: Sequence[str] | None = None) -> Co
         parts.append(CorpusItems(corpus.motion_ids, corpus.motion_embeds, metadata))
     items = _joined(parts)
     if not items.ids:
-        raise ValueError(f"{folder} has no vectors of motions; run `lexmotion encode` with --what motion,text")
+        raise ValueError(f"{folder} has no vectors of motions; run `lexmotion encode --what motion,text`")
     return items
 
 
@@ -110,11 +110,11 @@ def build_index(
         ...     hits = index.search("a person kicks with the left leg")
     """
     if sum(source is not None for source in (vectors, dataset, index)) != 1:
-        raise ValueError("motions to index: pass exactly one of --vectors DIR, --dataset DIR and --index DIR")
+        raise ValueError("motions to index: pass exactly one of vectors=..., dataset=... and index=...")
     if dataset is not None and model is None:
-        raise ValueError("--dataset needs a model to encode its motions; pass --model")
+        raise ValueError("dataset: needs a model to encode its motions; pass model=...")
     if index is not None and splits is not None:
-        raise ValueError("--index copies all motions of an index; omit --split")
+        raise ValueError("index: all motions of an index are copied; leave out splits=...")
     check_build(engine, uri, folder, overwrite)
     if index is not None:
         with LexMotionIndex.from_pretrained(index) as old:

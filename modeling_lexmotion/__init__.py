@@ -40,5 +40,5 @@ __all__ = [*_HOME, "register"]
 __getattr__, __dir__ = lazy_names(__name__, _HOME)
 
 
-moved.install()
 registration.install()
+moved.install()

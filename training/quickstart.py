@@ -155,10 +155,10 @@ def claim(output_dir: Path, settings: dict[str, Any]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found != json.loads(json.dumps(settings)):
             other = f"contains a quickstart with {found}, not {settings}"
-            raise FileExistsError(f"{output_dir}: {other}; delete it or pass another --output-dir")
+            raise FileExistsError(f"{output_dir}: {other}; delete it or pass another output_dir=...")
         return
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir}: not empty and not a quickstart folder; pass another --output-dir")
+        raise FileExistsError(f"{output_dir}: not empty and not a quickstart folder; pass another output_dir=...")
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.common.text import counted
 from lexmotion.evaluation.loading import load_model
 from lexmotion.processing.recordings.options import ReadingOptions
 
@@ -108,9 +109,9 @@ def encode(
     settings = shard_size, batch_size, precision
     report = shards.encode(loaded, dataset, output_dir, splits, kinds, *settings, processor, progress=True)
     if state.is_main_process:
-        took = f"{time.perf_counter() - started:.0f} s, {state.num_processes} processes"
+        took = f"{time.perf_counter() - started:.0f} s, {counted(state.num_processes, 'process', 'processes')}"
         console = Console(highlight=False)
-        console.print(f"{report.written} shards written ({took}), {report.kept} kept")
+        console.print(f"{counted(report.written, 'shard')} written ({took}), {report.kept} kept")
         console.print(escape(report.summary()))
         console.print(f"vectors: {escape(str(output_dir))}")
     state.destroy_process_group()
@@ -218,7 +219,7 @@ def index_build(
     options: dict[str, Any] = {"model": model, "engine": engine, "uri": uri, "overwrite": overwrite, "device": device}
     with build_index(index_dir, **source, **options) as made:
         took = time.perf_counter() - started
-        Console(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
+        Console(highlight=False).print(f"{counted(len(made), 'motion')} in {took:.1f} s: {escape(str(index_dir))}")
 
 
 @index_app.command("add")
@@ -260,7 +261,8 @@ def index_add(
             pairs = zip(files, readings, strict=True)
             read = [read_motion_for(index.processor, path, options) for path, options in pairs]
             added = add_files(index, files, read, replace, readings)
-        Console(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
+        done = f"{counted(len(added), 'motion')} added"
+        Console(highlight=False).print(f"{done}, {len(index)} in {escape(str(index_dir))}")
 
 
 @index_app.command("delete")
@@ -281,7 +283,7 @@ def index_delete(
     with LexMotionIndex.from_pretrained(index_dir, uri=uri) as index:
         numbers = index.id_kind is int and all(id.removeprefix("-").isdigit() for id in ids)
         gone = index.delete([int(id) for id in ids] if numbers else ids, missing_ok=missing_ok)
-        Console(highlight=False).print(f"{gone} motions deleted, {len(index)} in {escape(str(index_dir))}")
+        Console(highlight=False).print(f"{counted(gone, 'motion')} deleted, {len(index)} in {escape(str(index_dir))}")
 
 
 @index_app.command("info")
@@ -414,7 +416,9 @@ def demo(
         from lexmotion.hub_cards.space_folder import write_space
 
         moving = write_space(opened, export, progress=True)
-        console.print(f"Space of {len(opened.rows)} motions, {moving} with positions: {escape(str(export))}")
+        console.print(
+            f"Space of {counted(len(opened.rows), 'motion')}, {moving} with positions: {escape(str(export))}"
+        )
         return
-    console.print(f"{len(opened.rows)} motions, {len(opened.words)} words; stop with Ctrl+C")
+    console.print(f"{counted(len(opened.rows), 'motion')}, {counted(len(opened.words), 'word')}; stop with Ctrl+C")
     serve(opened, host, port, share)

@@ -7,9 +7,10 @@ as soon as the module of transformers that it belongs to is imported, by whoever
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 PACKAGE = __package__.rpartition(".")[0]
@@ -66,45 +67,63 @@ def _pipelines() -> None:
             PIPELINE_REGISTRY.register_pipeline(pipeline.task_name, pipeline, pt_model=AutoModel, type="multimodal")
 
 
-# Module of transformers -> what is registered there, and the modules of this package that it needs.
-STEPS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
-    f"{AUTO}.configuration_auto": (_configurations, ("configuration_lexmotion",)),
-    f"{AUTO}.modeling_auto": (_models, ("modeling_lexmotion", "pretraining_lexmotion")),
-    f"{AUTO}.feature_extraction_auto": (_feature_extractors, ("processing.feature_extraction_lexmotion",)),
-    f"{AUTO}.processing_auto": (_processors, ("processing.processing_lexmotion",)),
-    "transformers.pipelines": (_pipelines, ("pipelines_lexmotion",)),
+# Module of transformers -> what is registered there.
+STEPS: dict[str, Callable[[], None]] = {
+    f"{AUTO}.configuration_auto": _configurations,
+    f"{AUTO}.modeling_auto": _models,
+    f"{AUTO}.feature_extraction_auto": _feature_extractors,
+    f"{AUTO}.processing_auto": _processors,
+    "transformers.pipelines": _pipelines,
 }
 
 
 class Registration(MetaPathFinder):
-    """Import hook that takes each of the `STEPS` once its modules are there."""
+    """
+    Import hook that takes each of the `STEPS` once its module is imported.
+
+    If a module of this package imported it, the step waits until that module is finished, since it may be needed.
+    """
 
     def __init__(self) -> None:
         self.open = dict(STEPS)
-        ours = {f"{PACKAGE}.{name}" for _, names in STEPS.values() for name in names}
-        self.watched = {*STEPS, *ours}
-        self.loaded = self.watched & set(sys.modules)
+        self.loaded = set(STEPS) & set(sys.modules)
+        self.thread = threading.local()  # `depth`: how many modules of this package it is importing
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target) if name in self.watched else None
-        if spec is None or spec.loader is None:
+        ours = name.startswith(f"{PACKAGE}.")
+        if not ours and name not in STEPS:
             return None
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        specs = (finder.find_spec(name, path, target) for finder in others if hasattr(finder, "find_spec"))
+        spec = next((found for found in specs if found is not None), None)
+        if spec is None or spec.loader is None:
+            return spec
         execute = spec.loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
-            execute(module)
-            self.loaded.add(name)
+            before = getattr(self.thread, "depth", 0)
+            self.thread.depth = before + ours
+            try:
+                execute(module)
+            finally:
+                self.thread.depth = before
+            if not ours:
+                self.loaded.add(name)
             self.settle()
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
     def settle(self) -> None:
-        """Take the steps whose module is loaded, unless one of ours is still being imported, which imported it."""
-        for name, (step, ours) in list(self.open.items()):
-            unfinished = {f"{PACKAGE}.{module}" for module in ours} & set(sys.modules) - self.loaded
-            if name in self.loaded and not unfinished and self.open.pop(name, None):
-                step()
+        """Take the steps whose module is loaded, unless this thread is importing a module of this package."""
+        if not getattr(self.thread, "depth", 0):
+            for name in [name for name in self.open if name in self.loaded]:
+                if step := self.open.pop(name, None):
+                    try:
+                        step()
+                    except BaseException:
+                        self.open[name] = step  # the next import tries again
+                        raise
 
 
 def install() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 from datasets import Dataset
 
+from lexmotion.common.text import counted
+
 from .blocks import Shard
 
 FORMAT_VERSION = 1
@@ -74,7 +76,7 @@ class PrepareReport:
         """Return a summary of a few lines."""
         lines = [
             f"{name}: {split['motions']} of {split['listed']} motions, "
-            f"{split['captions']} captions, {split['seconds'] / 60:.1f} min"
+            f"{counted(split['captions'], 'caption')}, {split['seconds'] / 60:.1f} minutes of motion"
             for name, split in self.splits.items()
         ]
         for entry in self.decided:
