@@ -168,7 +168,8 @@ def add_files(
     Add motion files to an index, encoded by its model, and return the ids.
 
     Args:
-        files: motion files, whose ids are those of [`motion_id`].
+        files: motion files, whose ids are those of [`motion_id`], or their names, such as `kick.bvh`, if the index has
+            those, as one built from `lexmotion prepare --layout files` does.
         motions: per file the output of `read_motion_for`.
         replace: see `LexMotionIndex.add`.
         readings: per file how it was read, which is kept as metadata.
@@ -177,7 +178,9 @@ def add_files(
 
     embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
     metadata = [file_metadata(path, reading) for path, reading in zip(files, readings, strict=True)]
-    return index.add(embeds, metadata, [motion_id(path) for path in files], replace=replace)
+    known = {path.name for path in files if index.id_kind is str and path.name in index}
+    ids = [path.name if path.name in known else motion_id(path) for path in files]
+    return index.add(embeds, metadata, ids, replace=replace)
 
 
 def motion_id(path: Path) -> str:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,6 +65,19 @@ def test_every_option_is_explained_with_an_example(path, command):
         if parameter.name in COMMON_OPTIONS or parameter.param_type_name == "argument":
             continue
         assert f"Example: {parameter.opts[0]}" in parameter.help, f"{path} {parameter.name}: {parameter.help}"
+
+
+def test_a_file_keeps_the_id_that_a_prepared_corpus_gave_it(tmp_path, monkeypatch):
+    from lexmotion.evaluation.search import add_files
+
+    with LexMotionIndex.build(np.ones((1, 3)), ids=["kick.bvh"], folder=tmp_path / "index") as index:
+        monkeypatch.setattr(index, "encode", lambda motion, fps: np.ones((len(motion), 3)))
+        files, motions = (
+            [tmp_path / "kick.bvh", tmp_path / "jump.bvh"],
+            [(SimpleNamespace(model_input=None), 20.0)] * 2,
+        )
+        assert add_files(index, files, motions, True, ReadingOptions()) == ["kick.bvh", "jump"]
+        assert len(index) == 2
 
 
 @pytest.mark.parametrize("path", [(), *[path for path, _ in LEAVES]], ids=" ".join)

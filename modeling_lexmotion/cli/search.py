@@ -227,7 +227,10 @@ def index_build(
 def index_add(
     index_dir: IndexArgument,
     motions: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MOTION]...", help="Motion files, whose stems become the ids.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MOTION]...", help="Motion files; an id is the stem, or the file name if the index has it."
+        ),
     ] = None,
     vectors: VectorsOption = None,
     split: SplitsOption = None,
