@@ -198,11 +198,11 @@ def _row_ranks(scores: np.ndarray, relevant: np.ndarray, ties: str, start: int, 
             f"similarity of {query} {row}: got NaN; look for a division by zero: empty vectors need an epsilon, "
             "see `cosine_similarity`"
         )
-    _check_relevant(relevant.any(axis=1), start, query)
+    _check_relevant(np.any(relevant, axis=1), start, query)
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
     tied = scores == best
-    counts = (np.count_nonzero(cells, axis=1) for cells in (scores > best, tied, tied & relevant))
-    return _positions(*counts, ties)
+    counts = [np.count_nonzero(cells, axis=1) for cells in (scores > best, tied, tied & relevant)]
+    return _positions(np.stack(counts), ties)
 
 
 def _check_relevant(has_item: np.ndarray, start: int, query: str) -> None:
@@ -210,16 +210,16 @@ def _check_relevant(has_item: np.ndarray, start: int, query: str) -> None:
         raise ValueError(f"{query} {start + int(has_item.argmin())}: no item is relevant; drop it or add its item")
 
 
-def _positions(before: np.ndarray, tied: np.ndarray, right: np.ndarray, ties: str) -> np.ndarray:
+def _positions(counts: np.ndarray, ties: str) -> np.ndarray:
     """
     Return the rank of the best relevant item.
 
     Args:
-        before: items (q,) with a higher score than it.
-        tied: items with its score, itself included.
-        right: relevant ones among them.
+        counts: numbers (3, q) of items with a higher score than it, of items with its score (itself included), and of
+            relevant ones among the latter.
         ties: tie rule.
     """
+    before, tied, right = counts
     if ties == "average":
         return before + (tied - 1) / 2
     if ties == "expected":
@@ -258,7 +258,7 @@ class _Ranking:
 
     def result(self) -> dict[str, Any]:
         """Return the metrics of both directions."""
-        return _assemble(self.t2m[None], _positions(*self.counts, self.ties)[None])
+        return _assemble(self.t2m[None], _positions(self.counts, self.ties)[None])
 
 
 class _Pools:

@@ -70,7 +70,7 @@ def flags_of(arguments: list[str]) -> dict[str, str]:
     command: Any = typer.main.get_command(app)
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
-    flags = {}
+    flags: dict[str, str] = {}
     for option in command.params:
         if option.param_type_name == "option":
             flag = max(option.opts, key=len)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 PACKAGE = __package__.rpartition(".")[0]
 AUTO = "transformers.models.auto"
@@ -28,7 +29,7 @@ def _configurations() -> None:
         AutoConfig.register(config.model_type, config, exist_ok=True)
 
 
-def _configs() -> list[type]:
+def _configs() -> list[Any]:
     names = ("LexMotionTextConfig", "LexMotionMotionConfig", "LexMotionConfig")
     return [getattr(_load("configuration_lexmotion"), name) for name in names]
 
