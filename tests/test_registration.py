@@ -18,10 +18,9 @@ def hook(tmp_path, monkeypatch):
     (tmp_path / "ours" / "parts.py").write_text("from theirs_auto import Auto\nclass Part: ...\n")
     (tmp_path / "ours" / "model.py").write_text("from .parts import Part\nclass Model(Part): ...\n")
     done = []
-    monkeypatch.setattr(registration, "PACKAGE", "ours")
-    monkeypatch.setattr(registration, "STEPS", {"theirs_auto": lambda: done.append(registration._load("model").Model)})
+    steps = {"theirs_auto": lambda: done.append(importlib.import_module("ours.model").Model)}
     monkeypatch.syspath_prepend(tmp_path)
-    found = registration.Registration()
+    found = registration.Registration("ours", steps)
     monkeypatch.setattr(sys, "meta_path", [found, *sys.meta_path])
     yield done
     for name in [name for name in sys.modules if name.split(".")[0] in ("ours", "theirs_auto")]:
