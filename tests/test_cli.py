@@ -76,7 +76,7 @@ def test_a_file_keeps_the_id_that_a_prepared_corpus_gave_it(tmp_path, monkeypatc
             [tmp_path / "kick.bvh", tmp_path / "jump.bvh"],
             [(SimpleNamespace(model_input=None), 20.0)] * 2,
         )
-        assert add_files(index, files, motions, True, ReadingOptions()) == ["kick.bvh", "jump"]
+        assert add_files(index, files, motions, True, [ReadingOptions()] * 2) == ["kick.bvh", "jump"]
         assert len(index) == 2
 
 
