@@ -1,7 +1,9 @@
 """Results for the terminal: rich tables of retrieval rows, acceptance criteria and words."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group
@@ -10,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from lexmotion.processing.recordings.inspection import Inspection
+if TYPE_CHECKING:
+    from lexmotion.processing.recordings.inspection import Inspection
 
-from .benchmarks.harness import SIDES, Result
-from .explain import Explanation
+    from .benchmarks.harness import Result
+    from .explain import Explanation
 
 DIRECTION_TITLES = {"t2m": "text→motion", "m2t": "motion→text"}
 COLUMNS = {"R1": "R@1", "R2": "R@2", "R3": "R@3", "R5": "R@5", "R10": "R@10", "MedR": "MedR"}
@@ -40,18 +43,31 @@ USAGE = {
 }
 
 
-def retrieval_table(retrieval: Mapping[str, Mapping[str, Any]], title: str | None = None) -> Table:
-    """Show protocols of `evaluate_retrieval` in two rows each, one per direction; 80 columns wide."""
+def retrieval_table(
+    retrieval: Mapping[str, Mapping[str, Any]],
+    title: str | None = None,
+    floor: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Table:
+    """
+    Show protocols of `evaluate_retrieval` in two rows each, one per direction; 80 columns wide.
+
+    Args:
+        retrieval: protocol -> metrics.
+        title: heading of the table.
+        floor: the same of the ridge floor, shown below each protocol that it has.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for name in ("protocol", "gallery", ""):
         table.add_column(name, no_wrap=True)
     for name in (*COLUMNS.values(), "Rsum"):
         table.add_column(name, justify="right")
     for protocol, row in retrieval.items():
-        for number, (direction, words) in enumerate(DIRECTION_TITLES.items()):
-            values = [f"{row[f'{direction}/{name}']:.1f}" for name in COLUMNS]
-            shared = (protocol, str(row["gallery_size"]), f"{row['Rsum']:.1f}") if number == 0 else ("", "", "")
-            table.add_row(*shared[:2], words, *values, shared[2])
+        floors = [("  ridge floor", floor[protocol])] if floor and protocol in floor else []
+        for label, metrics in [(protocol, row), *floors]:
+            for number, (direction, words) in enumerate(DIRECTION_TITLES.items()):
+                values = [f"{metrics[f'{direction}/{name}']:.1f}" for name in COLUMNS]
+                shared = (label, str(metrics["gallery_size"]), f"{metrics['Rsum']:.1f}") if number == 0 else ("",) * 3
+                table.add_row(*shared[:2], words, *values, shared[2])
     return table
 
 
@@ -205,6 +221,8 @@ def benchmark_table(results: Sequence[Result], title: str) -> Constrain:
     Show the cases of a benchmark, at most 100 columns wide: rates, peak memory and ratios of both sides, agreement and
     facts.
     """
+    from .benchmarks.harness import SIDES  # imports torch, which the other tables do without
+
     parts: list[Text | Table] = [Text(title, style="bold"), Text("")]
     for number, result in enumerate(results):
         # One table per case with equal columns, so that the lines under a case span the full width.

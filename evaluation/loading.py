@@ -48,7 +48,7 @@ def load_model(
 
 def load_processor(name: str | os.PathLike) -> Any:
     """Load the processor saved beside a model; see `load_model`."""
-    return _processor(_checked_name(name, "pass the model that encoded the vectors with --model"))
+    return _processor(_checked_name(name, "pass the model that encoded the vectors, model=..."))
 
 
 def _processor(name: str) -> Any:

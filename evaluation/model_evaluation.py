@@ -17,15 +17,15 @@ from .encoding.vectors import (
     encode_dataset,
     encode_motions,
     has_parts,
+    score_rows,
     score_weights,
     sentence_vectors,
-    similarity,
     split_motions,
 )
 from .loading import name_of, ready_model
 from .metrics.lexical import caption_coverage
 from .metrics.order import NO_CAPTION, multi_event_captions, order_metrics
-from .metrics.retrieval import evaluate_retrieval
+from .metrics.retrieval import ScoreRows, evaluate_retrieval
 from .metrics.scores import blend
 from .ridge_floor import RidgeFloor
 
@@ -112,15 +112,16 @@ def evaluate_split(
     text_similarity = None
     if sentence_model is not None:
         vectors = sentence_vectors(encoded.captions, sentence_model, batch_size, progress)
-        text_similarity = vectors @ vectors.T
+        size = len(vectors)
+        text_similarity = ScoreRows((size, size), lambda start, stop: vectors[start:stop] @ vectors.T)
 
-    def retrieval_by(scores: np.ndarray) -> dict[str, Any]:
+    def retrieval_by(scores: ScoreRows) -> dict[str, Any]:
         ids, captions = encoded.ids, encoded.captions
         return evaluate_retrieval(scores, ids, captions, protocols, text_similarity, dissimilar_ids, seed=seed)
 
-    measured = {"retrieval": retrieval_by(similarity(encoded))}
+    measured = {"retrieval": retrieval_by(score_rows(encoded))}
     if has_parts(model):
-        measured["retrieval_words"] = retrieval_by(similarity(encoded, segment_weight=0.0, hybrid_weight=0.0))
+        measured["retrieval_words"] = retrieval_by(score_rows(encoded, segment_weight=0.0, hybrid_weight=0.0))
     lexicon = processor.lexicon
     content = content_words(encoded.all_captions, lexicon)
     lexical = evaluate_lexical_space(encoded.text_embeds, encoded.motion_embeds, content, lexicon)
@@ -186,7 +187,7 @@ def order_of_split(
     count = len(captions)
 
     def shares(segment_weight: float, hybrid_weight: float) -> dict[str, float | int]:
-        scores = blend(both, seen, segment_weight, hybrid_weight)
+        scores = blend(both, seen, segment_weight, hybrid_weight).matrix()
         return order_metrics(scores[:count], scores[count:], captions, place)
 
     measured = shares(*score_weights(model))

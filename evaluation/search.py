@@ -14,14 +14,10 @@ from scipy import sparse
 
 from lexmotion.index import EMBEDDED
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex, check_build
-from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.recordings.reading import Motion, split_key
 
-from .encoding.shards import EncodeReport, load_encoded
 from .loading import load_model, load_processor
-from .viewer.motion_sources import file_metadata
-from .viewer.views import page
 
 SHOWN_WORDS = 8
 
@@ -43,6 +39,8 @@ class CorpusItems:
 
 def encoded_items(folder: str | Path, splits: Sequence[str] | None = None) -> CorpusItems:
     """Read the motions that `lexmotion encode` wrote, of all splits by default."""
+    from .encoding.shards import EncodeReport, load_encoded  # here, since a search does without what it imports
+
     parts = []
     splits = [splits] if isinstance(splits, str) else splits
     for split in splits or dict.fromkeys(shard["split"] for shard in EncodeReport.load(folder).shards):
@@ -54,7 +52,7 @@ def encoded_items(folder: str | Path, splits: Sequence[str] | None = None) -> Co
         parts.append(CorpusItems(corpus.motion_ids, corpus.motion_embeds, metadata))
     items = _joined(parts)
     if not items.ids:
-        raise ValueError(f"{folder} has no vectors of motions; run `lexmotion encode` with --what motion,text")
+        raise ValueError(f"{folder} has no vectors of motions; run `lexmotion encode --what motion,text`")
     return items
 
 
@@ -62,6 +60,8 @@ def dataset_items(
     model: Any, processor: Any, dataset: str | Path, splits: Sequence[str] | None = None, progress: bool = False
 ) -> CorpusItems:
     """Encode the motions of a prepared corpus."""
+    from lexmotion.processing.corpora.prepare import load_prepared
+
     parts = []
     for split, rows in load_prepared(dataset, splits=splits).items():
         metadata = [{"split": split, "captions": list(captions)} for captions in rows["captions"]]
@@ -110,16 +110,18 @@ def build_index(
         ...     hits = index.search("a person kicks with the left leg")
     """
     if sum(source is not None for source in (vectors, dataset, index)) != 1:
-        raise ValueError("motions to index: pass exactly one of --vectors DIR, --dataset DIR and --index DIR")
+        raise ValueError("motions to index: pass exactly one of vectors=..., dataset=... and index=...")
     if dataset is not None and model is None:
-        raise ValueError("--dataset needs a model to encode its motions; pass --model")
+        raise ValueError("dataset: needs a model to encode its motions; pass model=...")
     if index is not None and splits is not None:
-        raise ValueError("--index copies all motions of an index; omit --split")
+        raise ValueError("index: all motions of an index are copied; leave out splits=...")
     check_build(engine, uri, folder, overwrite)
     if index is not None:
         with LexMotionIndex.from_pretrained(index) as old:
             model, processor, items = model or old.info()["model"], old.processor, CorpusItems(*old.items())
     elif vectors is not None:
+        from .encoding.shards import EncodeReport
+
         model = model or EncodeReport.load(vectors).model
         items, processor = encoded_items(vectors, splits), load_processor(model)
     else:
@@ -166,14 +168,19 @@ def add_files(
     Add motion files to an index, encoded by its model, and return the ids.
 
     Args:
-        files: motion files, whose ids are those of [`motion_id`].
+        files: motion files, whose ids are those of [`motion_id`], or their names, such as `kick.bvh`, if the index has
+            those, as one built from `lexmotion prepare --layout files` does.
         motions: per file the output of `read_motion_for`.
         replace: see `LexMotionIndex.add`.
         readings: per file how it was read, which is kept as metadata.
     """
+    from .viewer.motion_sources import file_metadata
+
     embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
     metadata = [file_metadata(path, reading) for path, reading in zip(files, readings, strict=True)]
-    return index.add(embeds, metadata, [motion_id(path) for path in files], replace=replace)
+    known = {path.name for path in files if index.id_kind is str and path.name in index}
+    ids = [path.name if path.name in known else motion_id(path) for path in files]
+    return index.add(embeds, metadata, ids, replace=replace)
 
 
 def motion_id(path: Path) -> str:
@@ -304,6 +311,8 @@ def search_page(
             shows where it was read.
         skeleton: their skeleton, see `skeleton_view`.
     """
+    from .viewer.views import page
+
     articles = []
     for number, hit in enumerate(hits):
         captions = captions_of(hit.metadata) or [summary_of(hit.metadata)]

@@ -4,22 +4,22 @@ python examples/encode_captions.py "a person walks forward" "someone strides ahe
 """
 
 import argparse
+import sys
 
 import numpy as np
-from transformers import AutoModel, AutoProcessor
 
-import lexmotion  # noqa: F401  (registers the classes with transformers)
+from lexmotion.evaluation.loading import load_model
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captions", nargs="*", default=["a person walks forward", "someone kicks twice"])
-    parser.add_argument("--model", default="quickstart/model", help="folder or Hub name (default: %(default)s)")
+    parser.add_argument("--model", default="./quickstart/model", help="folder or Hub name (default: %(default)s)")
     parser.add_argument("-k", type=int, default=8, help="words to print per caption (default: %(default)s)")
     arguments = parser.parse_args(argv)
 
-    model = AutoModel.from_pretrained(arguments.model).eval()
-    processor = AutoProcessor.from_pretrained(arguments.model)
+    # AutoModel and AutoProcessor, with a remedy in the error if there is no such model.
+    model, processor = load_model(arguments.model, remedy="run `lexmotion quickstart`, or pass --model")
     vectors = model.encode_text(arguments.captions, processor=processor)  # (N, V) scipy CSR matrix
     for caption, vector in zip(arguments.captions, vectors, strict=True):
         words = processor.lexicon.top_words(vector.toarray(), k=arguments.k)[0]
@@ -30,4 +30,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:  # such as a missing folder
+        sys.exit(f"error: {error}")

@@ -40,4 +40,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:  # such as a missing folder
+        sys.exit(f"error: {error}")

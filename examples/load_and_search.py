@@ -6,10 +6,10 @@ The defaults use what `lexmotion quickstart` leaves in the folder `quickstart`:
 """
 
 import argparse
-
-from transformers import AutoModel, AutoProcessor
+import sys
 
 from lexmotion import LexMotionIndex
+from lexmotion.evaluation.loading import load_model
 from lexmotion.processing.corpora.prepare import load_prepared
 
 
@@ -21,7 +21,7 @@ def word_and_factor(text: str) -> tuple[str, float]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", default="a person kicks", help="query (default: %(default)s)")
-    parser.add_argument("--model", default="quickstart/model", help="folder or Hub name (default: %(default)s)")
+    parser.add_argument("--model", default="./quickstart/model", help="folder or Hub name (default: %(default)s)")
     parser.add_argument("--dataset", default="quickstart/prepared", help="prepared corpus (default: %(default)s)")
     parser.add_argument("--split", default="test", help="split to search (default: %(default)s)")
     parser.add_argument("--index", help="folder to keep the index in; without it, the index lives in memory")
@@ -30,8 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("-k", type=int, default=5, help="number of hits (default: %(default)s)")
     arguments = parser.parse_args(argv)
 
-    model = AutoModel.from_pretrained(arguments.model).eval()
-    processor = AutoProcessor.from_pretrained(arguments.model)
+    model, processor = load_model(arguments.model, remedy="run `lexmotion quickstart`, or pass --model")
     clips = load_prepared(arguments.dataset, splits=[arguments.split])[arguments.split]
     index = LexMotionIndex.build(
         model.encode_motion(clips, processor=processor),
@@ -48,4 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:  # such as a missing folder
+        sys.exit(f"error: {error}")

@@ -10,6 +10,7 @@ Train a LexMotionModel with `transformers.Trainer`: one contrastive phase from r
 
 import argparse
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> Trainer:
     options = parser.parse_args(argv)
 
     torch.manual_seed(options.seed)
-    processor = LexMotionProcessor.from_pretrained(options.prepared / "processor")
     corpus = load_prepared(options.prepared, ["train", "validation"]).with_format("numpy")
+    processor = LexMotionProcessor.from_pretrained(options.prepared / "processor")
     arguments = TrainingArguments(
         output_dir=str(options.output_dir),
         max_steps=options.max_steps,
@@ -108,4 +109,7 @@ def main(argv: Sequence[str] | None = None) -> Trainer:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (OSError, ValueError) as error:  # such as a missing folder
+        sys.exit(f"error: {error}")

@@ -1,11 +1,13 @@
 """The `lexmotion` command: quick help, every option explained by example, mistakes told in one line."""
 
 import dataclasses
+import errno
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,6 +67,19 @@ def test_every_option_is_explained_with_an_example(path, command):
         assert f"Example: {parameter.opts[0]}" in parameter.help, f"{path} {parameter.name}: {parameter.help}"
 
 
+def test_a_file_keeps_the_id_that_a_prepared_corpus_gave_it(tmp_path, monkeypatch):
+    from lexmotion.evaluation.search import add_files
+
+    with LexMotionIndex.build(np.ones((1, 3)), ids=["kick.bvh"], folder=tmp_path / "index") as index:
+        monkeypatch.setattr(index, "encode", lambda motion, fps: np.ones((len(motion), 3)))
+        files, motions = (
+            [tmp_path / "kick.bvh", tmp_path / "jump.bvh"],
+            [(SimpleNamespace(model_input=None), 20.0)] * 2,
+        )
+        assert add_files(index, files, motions, True, [ReadingOptions()] * 2) == ["kick.bvh", "jump"]
+        assert len(index) == 2
+
+
 @pytest.mark.parametrize("path", [(), *[path for path, _ in LEAVES]], ids=" ".join)
 def test_help_is_shown(path):
     result = CliRunner().invoke(cli.app, [*path, "--help"], prog_name="lexmotion")
@@ -89,11 +104,21 @@ def test_help_shows_every_option_and_extra_in_80_columns(path, command):
         ("search", "model 'x': gone; pass model=... instead", "model 'x': gone; pass --model instead"),
         ("prepare", "max_frames: got 3; pass min_frames=2", "--max-frames: got 3; pass min_frames=2"),
         ("index build", "uri: got 'x'; pass engine='milvus'", "--uri: got 'x'; pass --engine 'milvus'"),
+        ("index build", "index: all are copied; leave out splits=...", "--index: all are copied; leave out --split"),
         ("train", "id 'replace=1' and a.replace=True: kept", "id 'replace=1' and a.replace=True: kept"),
     ],
 )
 def test_errors_name_options_for_arguments(command, text, shown):
     assert base.with_flags(text, base.flags_of([*command.split(), "INDEX"])) == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(errno.ENOTDIR, "not a directory; a file is in the way"), (errno.EIO, "check the path")]
+)
+def test_errors_of_the_operating_system_name_the_file_and_a_remedy(number, shown):
+    text = base.plain(OSError(number, "Not a directory", "taken/data"))
+    assert text.startswith("taken/data: ") and shown in text and "Errno" not in text
+    assert base.plain(OSError("shard 3: damaged; write it again")) == "shard 3: damaged; write it again"
 
 
 def test_an_item_that_exists_is_replaced_with_an_option(tmp_path, capsys):
@@ -104,16 +129,25 @@ def test_an_item_that_exists_is_replaced_with_an_option(tmp_path, capsys):
     assert "'jump'" in (error := capsys.readouterr().err) and "--missing-ok" in error and "=True" not in error
 
 
-def test_help_loads_no_heavy_library():
+@pytest.mark.parametrize(
+    ("words", "unused"),
+    [
+        (["--help"], {"torch", "transformers", "datasets", "numpy"}),
+        (["inspect", "kick.npy"], {"torch", "transformers", "datasets", "scipy"}),
+        (["index", "info", "nowhere"], {"torch", "transformers", "datasets"}),
+    ],
+)
+def test_a_verb_loads_no_heavy_library_that_it_does_not_use(words, unused, tmp_path):
+    np.save(tmp_path / "kick.npy", np.zeros((30, 22, 3), dtype=np.float32) + np.arange(22)[:, None] / 20)
     code = (
-        "import sys; sys.argv = ['lexmotion', '--help']\n"
+        f"import sys; sys.argv = {['lexmotion', *words]}\n"
         "from lexmotion.__main__ import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)\n"
+        f"heavy = {unused} & set(sys.modules)\n"
         "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
 
 
@@ -137,7 +171,7 @@ MISTAKES = [
     (["search", "./nowhere", "a person kicks", "--motion", "kick.bvh"], "text ... --motion"),
     (["search", "./nowhere", "--motion", "kick.bvh"], "'kick.bvh'"),
     (["search", "./nowhere", "a person kicks", "--dataset", "absent"], "'absent' ... lexmotion prepare"),
-    (["index", "build", "out"], "--vectors DIR ... --dataset DIR"),
+    (["index", "build", "out"], "--vectors ... --dataset ... --index"),
     (["index", "build", "out", "--dataset", "nowhere"], "--dataset ... --model"),
     (["index", "build", "out", "--vectors", "nowhere"], "nowhere ... lexmotion encode"),
     (["index", "add", "out"], "motion files ... --vectors DIR"),
@@ -147,6 +181,11 @@ MISTAKES = [
     (["push", "nowhere", "user/name"], "nowhere ... config.json ... report.json ... lexmotion train"),
     (["push", "nowhere", "name"], "USER/NAME ... 'name'"),
     (["card", "nowhere"], "nowhere ... config.json"),
+    (
+        ["evaluate", "retrieval", "--model", "m/m", "--dataset", "d", "--dissimilar-ids", "no.txt"],
+        "no.txt: no such file",
+    ),
+    (["index", "build", "out", "--index", "old", "--split", "test"], "--index ... --split"),
     (["demo"], "--index DIR ... --dataset DIR ... lexmotion quickstart"),
     (["demo", "./nowhere"], "'./nowhere' ... lexmotion quickstart"),
     (["demo", "./nowhere", "--dataset", "nowhere"], "'./nowhere'"),

@@ -1,6 +1,7 @@
 """The scripts in `examples/` run."""
 
 import importlib.util
+import runpy
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,24 @@ def test_every_example_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as stop:
         example(name).main(["--help"])
     assert stop.value.code == 0 and "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("encode_captions", []),
+        ("inspect_your_motion", ["nowhere/kick.bvh"]),
+        ("load_and_search", []),
+        ("train_with_transformers_trainer", ["nowhere"]),
+    ],
+)
+def test_an_example_without_its_files_ends_in_one_line(name, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [name, *words])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    error = str(stop.value.code)
+    assert error.startswith("error: ") and ("lexmotion quickstart" in error or "nowhere" in error)
 
 
 @pytest.mark.slow

@@ -61,7 +61,8 @@ def test_results_hold_every_figure(journey):
         strict
     )
     assert results["lexical"]["motion_active_words"] >= 0 and results["lexical"]["text_active_words"] >= 0
-    assert len(results["checks"]) == 3
+    assert len(results["checks"]) == 4
+    assert results["ridge_floor"]["all-strict"]["gallery_size"] == 12
 
 
 def test_five_held_out_motions_are_shown_with_their_words(journey):
@@ -78,7 +79,8 @@ def test_five_held_out_motions_are_shown_with_their_words(journey):
 
 def test_the_tables_are_printed(journey):
     printed = journey[2]
-    for words in ("i LexMLM", "ii CMMM", "iii LexMMM", "iv LexCMLP", "R@10", "MedR", "text→motion", "active words"):
+    for words in ("i LexMLM", "ii CMMM", "iii LexMMM", "iv LexCMLP", "R@10", "MedR", "text→motion", "active words",
+                  "ridge floor"):  # fmt: skip
         assert words in printed
 
 
@@ -96,7 +98,7 @@ def test_a_second_quickstart_changes_no_weight(journey):
 def test_a_folder_of_other_settings_is_left_alone(journey):
     from lexmotion.training.quickstart import quickstart
 
-    with pytest.raises(FileExistsError, match=r"'seed': 1\b.*'seed': 2\b.*--output-dir"):
+    with pytest.raises(FileExistsError, match=r"'seed': 1\b.*'seed': 2\b.*output_dir=..."):
         quickstart(journey[0], seed=2, num_motions=SIZES, overrides=SHORT, console=Console(quiet=True))
 
 
@@ -104,7 +106,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     from lexmotion.training.quickstart import quickstart
 
     (tmp_path / "precious.txt").write_text("keep")
-    with pytest.raises(FileExistsError, match="--output-dir"):
+    with pytest.raises(FileExistsError, match="output_dir=..."):
         quickstart(tmp_path, console=Console(quiet=True))
     assert [file.name for file in tmp_path.iterdir()] == ["precious.txt"]
 
@@ -256,11 +258,11 @@ def test_an_index_is_built_searched_and_changed(journey, tmp_path, run):
                 "--dataset", folder / "prepared")  # fmt: skip
     assert words[0] in shown and "must" in shown and f"{words[1]} x 200" in page.read_text(encoding="utf-8")
 
-    assert "1 motions added, 13" in run("index", "add", place, motion, "--fps", "20", "--device", "cpu")
+    assert "1 motion added, 13" in run("index", "add", place, motion, "--fps", "20", "--device", "cpu")
     by_example = json.loads(run("search", place, "--motion", motion, "--fps", "20", "-k", "1", "--json"))
     assert by_example["hits"][0]["id"] == "example" and by_example["hits"][0]["score"] == pytest.approx(1, abs=1e-2)
-    assert "1 motions added, 13" in run("index", "add", place, motion, "--fps", "20", "--replace")
-    assert "1 motions deleted, 12" in run("index", "delete", place, "example")
+    assert "1 motion added, 13" in run("index", "add", place, motion, "--fps", "20", "--replace")
+    assert "1 motion deleted, 12" in run("index", "delete", place, "example")
     assert "0 motions deleted, 12" in run("index", "delete", place, "example", "--missing-ok")
     info = json.loads(run("index", "info", place, "--json"))
     assert info["items"] == 12 and info["model"] == str(model.resolve()) and "items" in run("index", "info", place)

@@ -156,10 +156,16 @@ def train(
         ImportError: if a package that the recipe needs is not installed.
         ValueError: if an argument is unknown, the corpus was prepared with another tokenizer than that of the text
             model, or output_dir belongs to another run.
+        FileNotFoundError: if a folder of `reuse` does not exist.
         FolderBusyError: if another training writes to output_dir.
         NonFiniteLossError: if a loss becomes NaN or infinite.
     """
     output_dir = Path(output_dir)
+    for folder in reuse:
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"reuse: no folder {os.fspath(folder)!r}; pass the output folder of another training"
+            )
     content = apply_overrides(load_recipe(recipe), overrides)
     content.setdefault("name", "recipe")
     planned = plan_tasks(content, dataset, output_dir)

@@ -30,7 +30,7 @@ from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_t
 from lexmotion.evaluation.criteria import Criterion
 from lexmotion.evaluation.figures.examples import read_words, readme_picture, spread
 from lexmotion.evaluation.loading import copy_model
-from lexmotion.evaluation.model_evaluation import evaluate_split
+from lexmotion.evaluation.model_evaluation import evaluate_split, ridge_floor_of_split
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, generate_corpus
 
@@ -59,7 +59,8 @@ def quickstart(
 
     Returns:
         The content of `results.json`: `settings`, `phases` (acceptance figures, criteria and seconds), `retrieval` and
-        `lexical` figures on the test split, `checks`, `examples`, `seconds`, and the run record's versions and commit.
+        `lexical` figures on the test split, `ridge_floor` (the retrieval that ridge regression reaches there),
+        `checks`, `examples`, `seconds`, and the run record's versions and commit.
 
     Raises:
         FileExistsError: if output_dir contains a quickstart with other settings, or other files.
@@ -107,8 +108,9 @@ def _quickstart(
     say("reloading through AutoModel and AutoProcessor, evaluating on held-out motions")
     model = AutoModel.from_pretrained(model_folder, trust_remote_code=False).eval()
     processor = AutoProcessor.from_pretrained(model_folder, trust_remote_code=False)
-    test = load_prepared(prepared, splits=["test"])["test"]
-    report, encoded = evaluate_split(model, processor, test, seed=seed)
+    splits = load_prepared(prepared, splits=["train", "test"])
+    report, encoded = evaluate_split(model, processor, splits["test"], seed=seed)
+    report["ridge_floor"], _ = ridge_floor_of_split(processor, splits["train"], splits["test"])
     examples = read_words(processor, encoded, spread(len(encoded.ids), SHOWN_MOTIONS), SHOWN_WORDS)
     drawn = [np.load(corpus / "new_joints" / f"{example['id']}.npy", allow_pickle=False) for example in examples]
     np.save(output_dir / "example.npy", drawn[0])
@@ -135,7 +137,8 @@ def _quickstart(
     write_json(output_dir / "results.json", results)
 
     console.print(phase_table(record["phases"].values(), "Phases"))
-    console.print(retrieval_table(report["retrieval"], f"Retrieval, {len(encoded.ids)} held-out motions"))
+    title = f"Retrieval, {len(encoded.ids)} held-out motions"
+    console.print(retrieval_table(report["retrieval"], title, report["ridge_floor"]))
     console.print(lexical_table(report["lexical"]))
     captions, words = ([example[name] for example in examples] for name in ("caption", "words"))
     shared = [set(example["shared"]) for example in examples]
@@ -153,10 +156,10 @@ def claim(output_dir: Path, settings: dict[str, Any]) -> None:
         found = read_json(path)
         if found != json.loads(json.dumps(settings)):
             other = f"contains a quickstart with {found}, not {settings}"
-            raise FileExistsError(f"{output_dir}: {other}; delete it or pass another --output-dir")
+            raise FileExistsError(f"{output_dir}: {other}; delete it or pass another output_dir=...")
         return
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir}: not empty and not a quickstart folder; pass another --output-dir")
+        raise FileExistsError(f"{output_dir}: not empty and not a quickstart folder; pass another output_dir=...")
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
 
@@ -171,8 +174,16 @@ def promises(record: dict[str, Any], report: dict[str, Any]) -> list[Criterion]:
     coverage = report["lexical"]["caption_coverage_top10"]
     recall = f"R@1 {strict['t2m/R1']:.1f} among {strict['gallery_size']} motions"
     words = f"{coverage:.0%} of its caption's content words"
+    own, floor = strict["Rsum"], report["ridge_floor"]["all-strict"]["Rsum"]
+    verdict = "above" if own > floor else "not above"
     return [
         Criterion(f"{met} of {len(criteria)} acceptance criteria met", met, len(criteria), met == len(criteria)),
         Criterion(f"text-to-motion {recall}: {times:.0f} times chance (goal: 20)", times, 20.0, times >= 20.0),
         Criterion(f"the top 10 words of a motion cover {words} (goal: over half)", coverage, 0.5, coverage > 0.5),
+        Criterion(
+            f"Rsum {own:.1f} is {verdict} {floor:.1f}, that of ridge regression without a network (ridge floor)",
+            own,
+            floor,
+            own > floor,
+        ),
     ]

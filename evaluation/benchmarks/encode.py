@@ -30,7 +30,13 @@ DESCRIPTION = "encoding: captions against SparseEncoder, motions against plain e
 QUICK = {"captions": 8, "motions": 8}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 SMALL = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 768}
-PRECISIONS = {"float32": "fp32", "as it comes": "auto"}
+# Name -> ours, and the dtype of the baseline. Both in equal precision first.
+FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
+PRECISIONS = {
+    "float32": ("fp32", FLOAT32),
+    "bfloat16": ("bf16", BFLOAT16),
+    "default precision, baseline float32": ("auto", FLOAT32),
+}
 
 
 def cases(
@@ -75,15 +81,19 @@ def _caption_cases(
     theirs = SparseEncoder(modules=[transformer, SpladePooling(pooling_strategy="max")], device=device)
     model = text_model.to(device)
 
-    def plain() -> torch.Tensor:
-        return theirs.encode(texts, batch_size=batch, show_progress_bar=False)
+    def plain(dtype: torch.dtype) -> Callable[[], torch.Tensor]:
+        def encode() -> torch.Tensor:
+            with torch.autocast(device.partition(":")[0], dtype=dtype, enabled=dtype != FLOAT32):
+                return theirs.encode(texts, batch_size=batch, show_progress_bar=False)
+
+        return encode
 
     def ours(precision: str) -> Callable[[], sparse.csr_matrix]:
         return lambda: model.encode_text(texts, tokenizer, precision=precision)
 
     return [
-        Case(f"captions, {name}", ours(precision), plain, AGREE[precision], len(texts), "captions")
-        for name, precision in PRECISIONS.items()
+        Case(f"captions, {name}", ours(precision), plain(dtype), AGREE[precision], len(texts), "captions")
+        for name, (precision, dtype) in PRECISIONS.items()
     ]
 
 
@@ -96,20 +106,25 @@ def _motion_cases(text_model: LexMotionTextModel, motions: int, batch: int, devi
     torch.manual_seed(0)
     model = LexMotionModel.from_towers(text_model, config).motion_model.eval().to(device)
 
-    @torch.inference_mode()
-    def plain() -> sparse.csr_matrix:
-        parts = []
-        for start in range(0, len(clips), batch):
-            inputs = extractor(clips[start : start + batch], fps=extractor.fps, return_tensors="pt").to(device)
-            parts.append(sparse.csr_matrix(model(**inputs).motion_embeds.cpu().numpy()))
-        return sparse.vstack(parts, format="csr")
+    def plain(dtype: torch.dtype) -> Callable[[], sparse.csr_matrix]:
+        @torch.inference_mode()
+        def encode() -> sparse.csr_matrix:
+            parts = []
+            for start in range(0, len(clips), batch):
+                inputs = extractor(clips[start : start + batch], fps=extractor.fps, return_tensors="pt").to(device)
+                with torch.autocast(device.partition(":")[0], dtype=dtype, enabled=dtype != FLOAT32):
+                    embeds = model(**inputs).motion_embeds
+                parts.append(sparse.csr_matrix(embeds.float().cpu().numpy()))
+            return sparse.vstack(parts, format="csr")
+
+        return encode
 
     def ours(precision: str) -> Callable[[], sparse.csr_matrix]:
         return lambda: model.encode_motion(clips, extractor.fps, extractor, precision=precision)
 
     return [
-        Case(f"motions, {name}", ours(precision), plain, AGREE[precision], len(clips), "motions")
-        for name, precision in PRECISIONS.items()
+        Case(f"motions, {name}", ours(precision), plain(dtype), AGREE[precision], len(clips), "motions")
+        for name, (precision, dtype) in PRECISIONS.items()
     ]
 
 
@@ -150,7 +165,7 @@ def _text_model(texts: list[str], words: int, active: int) -> tuple[LexMotionTex
 
 
 def _pair(ours: sparse.csr_matrix, plain: Any) -> tuple[np.ndarray, np.ndarray]:
-    return ours.toarray(), plain.toarray() if sparse.issparse(plain) else plain.to_dense().cpu().numpy()
+    return ours.toarray(), plain.toarray() if sparse.issparse(plain) else plain.to_dense().float().cpu().numpy()
 
 
 def _same(ours: sparse.csr_matrix, plain: Any) -> str:
@@ -173,4 +188,4 @@ def _alike(ours: sparse.csr_matrix, plain: Any) -> str:
     return f"cosine at least {cosine.min():.4f}; {shared:.1%} of active words, {nearest:.1%} of nearest neighbours"
 
 
-AGREE = {"fp32": _same, "auto": _alike}
+AGREE = {"fp32": _same, "bf16": _alike, "auto": _alike}

@@ -30,6 +30,7 @@ from scipy import sparse
 from tqdm.auto import tqdm
 
 from lexmotion.common.files import atomic_path, read_json, write_json
+from lexmotion.common.text import counted
 from lexmotion.encoding_lexmotion import encoding_dtype
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
 
@@ -76,10 +77,10 @@ class EncodeReport:
     def summary(self) -> str:
         """Describe the content of the folder in one line."""
         motions, captions, words = (self.total(name) for name in ("motions", "captions", "active_words"))
-        return (
-            f"{motions} motions and {captions} captions in {len(self.shards)} shards, "
-            f"{words / max(motions + captions, 1):.1f} words per vector, {self.identity['precision']}"
-        )
+        mean = words / max(motions + captions, 1)
+        vectors = f"{counted(motions, 'motion')} and {counted(captions, 'caption')}"
+        shards = counted(len(self.shards), "shard")
+        return f"{vectors} in {shards}, {mean:.1f} words per vector, {self.identity['precision']}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as it is saved."""
@@ -151,7 +152,7 @@ def encode(
     kinds = [kinds] if isinstance(kinds, str) else kinds
     kinds = [kind for kind in KINDS if kind in set(kinds)] if set(kinds) <= set(KINDS) else list(kinds)
     if not kinds or not set(kinds) <= set(KINDS):
-        raise ValueError(f"kinds (--what): got {', '.join(kinds) or 'none'}; pass one or both of {', '.join(KINDS)}")
+        raise ValueError(f"kinds: got {', '.join(kinds) or 'none'}; pass one or both of {', '.join(KINDS)}")
     if shard_size < 1:
         raise ValueError(f"shard_size: got {shard_size}; pass at least 1")
     state = process_state()

@@ -16,6 +16,7 @@ from lexmotion.baselines.retriever import RetrieverModel
 from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
 
+from ..metrics.retrieval import ScoreRows
 from ..metrics.scores import ScoreParts, blend
 
 
@@ -208,11 +209,11 @@ def score_weights(model: Any) -> tuple[float, float]:
     return getattr(model.config, "segment_weight", 0.0), getattr(model.config, "hybrid_weight", 0.0)
 
 
-def similarity(
+def score_rows(
     encoded: EncodedSplit, segment_weight: float | None = None, hybrid_weight: float | None = None
-) -> np.ndarray:
+) -> ScoreRows:
     """
-    Score a split, captions x motions, as the model does: (N, N) float32.
+    Score a split, captions x motions, as the model does: (N, N) float32, computed when it is read.
 
     Args:
         segment_weight, hybrid_weight: replace the model's; 0 and 0 leave the cosine of the word vectors.
@@ -220,3 +221,10 @@ def similarity(
     w = encoded.segment_weight if segment_weight is None else segment_weight
     h = encoded.hybrid_weight if hybrid_weight is None else hybrid_weight
     return blend(encoded.texts, encoded.motions, w, h)
+
+
+def similarity(
+    encoded: EncodedSplit, segment_weight: float | None = None, hybrid_weight: float | None = None
+) -> np.ndarray:
+    """Compute the scores of [`score_rows`] at once: (N, N) float32."""
+    return score_rows(encoded, segment_weight, hybrid_weight).matrix()

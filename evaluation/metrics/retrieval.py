@@ -15,7 +15,8 @@ R@1 of one protocol cannot be compared with R@1 of another:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,41 @@ TIE_RULES = ("average", "expected", "optimistic", "pessimistic")
 RECALL_AT = (1, 2, 3, 5, 10)
 DIRECTIONS = ("t2m", "m2t")
 
-# Cells of the similarity matrix per block; bounds the temporary memory to a few times 4 MiB.
+# Cells of the similarity matrix per block; bounds the temporary memory to a few times 16 MiB.
 _BLOCK_CELLS = 1 << 22
+# Blocks that are read a second time are kept up to this size, and computed again beyond it.
+_KEPT_BYTES = 1 << 28
 
 # Rows [start, stop) of the boolean relevance matrix of one direction.
 _RelevantRows = Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ScoreRows:
+    """
+    A similarity matrix that is computed block by block when it is read, so that it never has to fit into memory.
+
+    Args:
+        shape: number of rows (captions) and columns (motions).
+        rows: function from `start` and `stop` to the rows in between, (stop - start, columns).
+    """
+
+    shape: tuple[int, int]
+    rows: Callable[[int, int], np.ndarray]
+
+    def blocks(self, known: Mapping[int, np.ndarray] | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the first row and the scores of each block, floating point; `known` blocks are not computed again."""
+        step = max(1, _BLOCK_CELLS // self.shape[1])
+        for start in range(0, self.shape[0], step):
+            if known and start in known:
+                yield start, known[start]
+                continue
+            scores = np.ascontiguousarray(self.rows(start, min(start + step, self.shape[0])))
+            yield start, scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+
+    def matrix(self) -> np.ndarray:
+        """Compute the whole matrix."""
+        return np.concatenate([scores for _, scores in self.blocks()])
 
 
 def cosine_similarity(a: Any, b: Any, eps: float = 1e-12) -> np.ndarray:
@@ -106,17 +137,25 @@ def ranks(similarity: Any, relevant: Any = None, ties: str = "average") -> np.nd
         >>> ranks([[0.9, 0.1, 0.5], [0.7, 0.7, 0.1], [0.8, 0.6, 0.2]])
         array([0. , 0.5, 2. ])
     """
-    similarity = _as_matrix(similarity)
-    return _ranks(similarity, _relevant_rows(relevant, similarity.shape), ties, "query")
+    similarity = _as_rows(similarity)
+    relevant_rows = _relevant_rows(relevant, similarity.shape)
+    _check_ties(ties)
+    found = [
+        _row_ranks(scores, relevant_rows(start, start + len(scores)), ties, start, "query")
+        for start, scores in similarity.blocks()
+    ]
+    return np.concatenate(found)
 
 
-def _as_matrix(similarity: Any) -> np.ndarray:
+def _as_rows(similarity: Any) -> ScoreRows:
+    if isinstance(similarity, ScoreRows):
+        return similarity
     similarity = np.asarray(similarity)
     if similarity.ndim != 2 or 0 in similarity.shape:
         raise ValueError(f"similarity matrix: got shape {similarity.shape}; pass (queries, gallery), neither 0")
     if similarity.dtype.kind not in "fiub":
         raise ValueError(f"similarity matrix: got dtype {similarity.dtype}; pass real numbers")
-    return similarity
+    return ScoreRows(similarity.shape, lambda start, stop: similarity[start:stop])
 
 
 def _relevant_rows(relevant: Any, shape: tuple[int, int]) -> _RelevantRows:
@@ -145,44 +184,127 @@ def _relevant_rows(relevant: Any, shape: tuple[int, int]) -> _RelevantRows:
     return lambda start, stop: relevant[start:stop, None] == items
 
 
-def _ranks(similarity: np.ndarray, relevant_rows: _RelevantRows, ties: str, query: str) -> np.ndarray:
+def _check_ties(ties: str) -> None:
     if ties not in TIE_RULES:
         raise ValueError(f"ties: got {ties!r}; choose one of {', '.join(TIE_RULES)}")
-    num_queries, gallery_size = similarity.shape
-    result = np.empty(num_queries, dtype=np.float64)
-    step = max(1, _BLOCK_CELLS // gallery_size)
-    for start in range(0, num_queries, step):
-        stop = min(start + step, num_queries)
-        scores = np.ascontiguousarray(similarity[start:stop])  # (q, G)
-        if scores.dtype.kind != "f":
-            scores = scores.astype(np.float64)
-        relevant = relevant_rows(start, stop)  # (q, G)
-        invalid = np.isnan(scores).any(axis=1)
-        if invalid.any():
-            row = start + int(invalid.argmax())
-            raise ValueError(
-                f"similarity of {query} {row}: got NaN; look for a division by zero: empty vectors need an epsilon, "
-                "see `cosine_similarity`"
-            )
-        alone = ~relevant.any(axis=1)
-        if alone.any():
-            raise ValueError(f"{query} {start + int(alone.argmax())}: no item is relevant; drop it or add its item")
-        best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
-        before = np.count_nonzero(scores > best, axis=1)
-        tied_cells = scores == best
-        tied = np.count_nonzero(tied_cells, axis=1)
-        right = np.count_nonzero(tied_cells & relevant, axis=1)
-        if ties == "average":
-            among = (tied - 1) / 2
-        elif ties == "expected":
-            # Mean position of the first of `right` marked items in a random order of `tied` items.
-            among = (tied - right) / (right + 1)
-        elif ties == "pessimistic":
-            among = tied - right
-        else:
-            among = np.zeros(len(tied))
-        result[start:stop] = before + among
-    return result
+
+
+def _row_ranks(scores: np.ndarray, relevant: np.ndarray, ties: str, start: int, query: str) -> np.ndarray:
+    """Rank the items of each row of a block (q, G) that begins at row `start`; errors name the row as a `query`."""
+    invalid = np.isnan(scores).any(axis=1)
+    if invalid.any():
+        row = start + int(invalid.argmax())
+        raise ValueError(
+            f"similarity of {query} {row}: got NaN; look for a division by zero: empty vectors need an epsilon, "
+            "see `cosine_similarity`"
+        )
+    _check_relevant(np.any(relevant, axis=1), start, query)
+    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
+    tied = scores == best
+    counts = [np.count_nonzero(cells, axis=1) for cells in (scores > best, tied, tied & relevant)]
+    return _positions(np.stack(counts), ties)
+
+
+def _check_relevant(has_item: np.ndarray, start: int, query: str) -> None:
+    if not has_item.all():
+        raise ValueError(f"{query} {start + int(has_item.argmin())}: no item is relevant; drop it or add its item")
+
+
+def _positions(counts: np.ndarray, ties: str) -> np.ndarray:
+    """
+    Return the rank of the best relevant item.
+
+    Args:
+        counts: numbers (3, q) of items with a higher score than it, of items with its score (itself included), and of
+            relevant ones among the latter.
+        ties: tie rule.
+    """
+    before, tied, right = counts
+    if ties == "average":
+        return before + (tied - 1) / 2
+    if ties == "expected":
+        # Mean position of the first of `right` marked items in a random order of `tied` items.
+        return before + (tied - right) / (right + 1)
+    return before + (tied - right if ties == "pessimistic" else 0.0)
+
+
+class _Ranking:
+    """
+    Ranks of one relevance in both directions, from two readings of the blocks: the second one needs the best relevant
+    score of each column.
+    """
+
+    def __init__(self, shape: tuple[int, int], relevant_rows: _RelevantRows, ties: str):
+        _check_ties(ties)
+        self.relevant_rows, self.ties = relevant_rows, ties
+        self.t2m = np.empty(shape[0])
+        self.best: Any = -np.inf  # of each motion
+        self.has_item = np.zeros(shape[1], dtype=bool)
+        self.counts = np.zeros((3, shape[1]), dtype=np.int64)  # before, tied, right
+
+    def first(self, start: int, scores: np.ndarray) -> None:
+        """Rank the motions of a block of captions, and update the best relevant caption of each motion."""
+        relevant = self.relevant_rows(start, start + len(scores))
+        self.t2m[start : start + len(scores)] = _row_ranks(scores, relevant, self.ties, start, "caption")
+        self.has_item |= relevant.any(axis=0)
+        self.best = np.maximum(self.best, np.where(relevant, scores, -np.inf).max(axis=0))
+
+    def second(self, start: int, scores: np.ndarray) -> None:
+        """Count the captions of a block that are before the best relevant one of each motion, or tied with it."""
+        tied = scores == self.best
+        relevant = self.relevant_rows(start, start + len(scores))
+        for number, cells in enumerate((scores > self.best, tied, tied & relevant)):
+            self.counts[number] += np.count_nonzero(cells, axis=0)
+
+    def result(self) -> dict[str, Any]:
+        """Return the metrics of both directions."""
+        return _assemble(self.t2m[None], _positions(self.counts, self.ties)[None])
+
+
+class _Pools:
+    """Scores of small galleries (P, size), collected from the blocks."""
+
+    def __init__(self, pools: np.ndarray, ties: str):
+        self.pools, self.ties = pools, ties
+        self.row, self.columns = pools.ravel(), np.repeat(pools, pools.shape[1], axis=0)
+        self.scores: np.ndarray | None = None
+
+    def first(self, start: int, scores: np.ndarray) -> None:
+        """Copy the scores of a block that are within a pool."""
+        if self.scores is None:
+            self.scores = np.empty(self.columns.shape, dtype=scores.dtype)
+        inside = np.flatnonzero((self.row >= start) & (self.row < start + len(scores)))
+        self.scores[inside] = scores[self.row[inside, None] - start, self.columns[inside]]
+
+    def result(self) -> dict[str, Any]:
+        """Return the metrics of both directions, averaged over the pools."""
+        assert self.scores is not None
+        size = self.pools.shape[1]
+        scores = self.scores.reshape(-1, size, size)  # (pools, captions, motions)
+        paired = np.tile(np.arange(size), len(scores))
+        directions = (
+            ranks(block.reshape(-1, size), paired, self.ties).reshape(-1, size)
+            for block in (scores, scores.transpose(0, 2, 1))
+        )
+        return _assemble(*directions)
+
+
+def _read(similarity: ScoreRows, collectors: Sequence[_Ranking | _Pools]) -> None:
+    """Show the blocks of a similarity matrix to all collectors, twice."""
+    kept: dict[int, np.ndarray] = {}
+    size = 0
+    for start, scores in similarity.blocks():
+        size += scores.nbytes
+        if size <= _KEPT_BYTES:
+            kept[start] = scores
+        for collector in collectors:
+            collector.first(start, scores)
+    rankings = [collector for collector in collectors if isinstance(collector, _Ranking)]
+    for ranking in rankings:
+        _check_relevant(ranking.has_item, 0, "motion")
+    for start, scores in similarity.blocks(kept) if rankings else ():
+        for ranking in rankings:
+            ranking.second(start, scores)
 
 
 def _direction_metrics(ranks: np.ndarray) -> dict[str, float]:
@@ -209,7 +331,7 @@ def retrieval_metrics(
     Compute recalls and median rank of one gallery in both directions.
 
     Args:
-        similarity: score of every caption with every motion (num_captions, num_motions).
+        similarity: score of every caption with every motion (num_captions, num_motions), an array or [`ScoreRows`].
         relevant: bool of the same shape, or for each caption the index of its motion (if several captions share one,
             the best of them counts from motion to text). If None, caption `i` belongs to motion `i`.
         ties: tie rule of [`ranks`].
@@ -224,31 +346,16 @@ def retrieval_metrics(
         >>> retrieval_metrics([[0.9, 0.1], [0.2, 0.3]])["Rsum"]
         1000.0
     """
-    similarity = _as_matrix(similarity)
-    num_captions, num_motions = similarity.shape
-    forward = _relevant_rows(relevant, similarity.shape)
-    if relevant is None:
-        backward = forward
-    elif (relevant := np.asarray(relevant)).dtype == bool:
-        backward = _relevant_rows(relevant.T, (num_motions, num_captions))
-    else:
-        motions = np.arange(num_motions)
-
-        def backward(start: int, stop: int) -> np.ndarray:
-            return motions[start:stop, None] == relevant
-
-    return _metrics(similarity, forward, backward, ties, protocol, seed)
+    similarity = _as_rows(similarity)
+    ranking = _Ranking(similarity.shape, _relevant_rows(relevant, similarity.shape), ties)
+    _read(similarity, [ranking])
+    return ranking.result() | _facts(similarity.shape, ties, protocol, seed)
 
 
-def _metrics(
-    similarity: np.ndarray, forward: _RelevantRows, backward: _RelevantRows, ties: str, protocol: str, seed: int | None
-) -> dict[str, Any]:
-    t2m = _ranks(similarity, forward, ties, "caption")
-    m2t = _ranks(similarity.T, backward, ties, "motion")
-    result = _assemble(t2m[None], m2t[None])
-    num_captions, num_motions = similarity.shape
-    result.update(protocol=protocol, ties=ties, gallery_size=num_motions, num_captions=num_captions, seed=seed)
-    return result
+def _facts(shape: tuple[int, int], ties: str, protocol: str, seed: int | None = None) -> dict[str, Any]:
+    """Return how a result was measured."""
+    captions, motions = shape
+    return {"protocol": protocol, "ties": ties, "gallery_size": motions, "num_captions": captions, "seed": seed}
 
 
 def small_batches(ids: Sequence[str], batch_size: int = 32, seed: int = 0) -> np.ndarray:
@@ -296,11 +403,12 @@ def evaluate_retrieval(
 
     Args:
         similarity: score of caption `i` (row) with motion `j` (column), (N, N); caption `i` describes motion `i`. The
-            field uses the first caption of each motion.
+            field uses the first caption of each motion. [`ScoreRows`] need no memory for the whole matrix.
         ids: id of each motion (N).
         captions: caption of each motion (N); `all-duplicates` compares them letter by letter.
         protocols: names from `PROTOCOLS`; `"all"` runs every protocol that the arguments allow and logs the others.
-        text_similarity: cosine of every caption with every caption (N, N) under a sentence encoder, for `threshold`.
+        text_similarity: cosine of every caption with every caption (N, N) under a sentence encoder, for `threshold`;
+            an array or [`ScoreRows`].
         dissimilar_ids: ids of the gallery of `dissimilar`.
         batch_size, seed: pools of `small-batches`, see [`small_batches`].
         threshold: text similarity of `threshold` on a scale from 0 to 1; the cosine must be above `2 * threshold - 1`.
@@ -318,7 +426,7 @@ def evaluate_retrieval(
         >>> results["all-strict"]["t2m/R1"]
         100.0
     """
-    similarity = _as_matrix(similarity)
+    similarity = _as_rows(similarity)
     size = len(ids)
     if similarity.shape != (size, size) or len(captions) != size:
         raise ValueError(
@@ -345,61 +453,53 @@ def evaluate_retrieval(
         protocols, wants_all = tuple(protocols), False
         if "all" in protocols:
             protocols, wants_all = PROTOCOLS, True
-    results: dict[str, dict[str, Any]] = {}
     for protocol in protocols:
         if protocol not in PROTOCOLS:
             raise ValueError(f"protocol: got {protocol!r}; choose from {', '.join(PROTOCOLS)}, or all")
+        if lacking.get(protocol) and not wants_all:
+            raise ValueError(f"protocol {protocol!r} cannot run: {lacking[protocol]}")
         if lacking.get(protocol):
-            if not wants_all:
-                raise ValueError(f"protocol {protocol!r} cannot run: {lacking[protocol]}")
             logger.info(f"protocol {protocol!r} is skipped: {lacking[protocol]}")
-            continue
-        rule = ties or ("expected" if protocol == "all-duplicates" else "average")
-        if protocol == "all-strict":
-            results[protocol] = retrieval_metrics(similarity, None, rule, protocol)
-        elif protocol == "all-duplicates":
+    rules = {name: ties or ("expected" if name == "all-duplicates" else "average") for name in protocols}
+
+    def collector(protocol: str, rule: str) -> _Ranking | _Pools:
+        if protocol == "dissimilar":
+            return _Pools(np.asarray([[place[motion_id] for motion_id in dissimilar or ()]]), rule)
+        if protocol == "small-batches":
+            return _Pools(small_batches(ids, batch_size, seed), rule)
+        if protocol == "threshold":
+            return _Ranking((size, size), _near_rows(text_similarity, size, threshold), rule)
+        if protocol == "all-duplicates":
             _, group = np.unique(np.asarray(captions, dtype=object).astype(str), return_inverse=True)
-            same = _same_group(group)
-            results[protocol] = _metrics(similarity, same, same, rule, protocol, None)
-        elif protocol == "threshold":
-            results[protocol] = _threshold_metrics(similarity, text_similarity, threshold, rule)
-        elif protocol == "dissimilar":
-            chosen = np.asarray([place[motion_id] for motion_id in dissimilar or ()])
-            results[protocol] = retrieval_metrics(similarity[np.ix_(chosen, chosen)], None, rule, protocol)
-        else:
-            results[protocol] = _small_batch_metrics(similarity, ids, batch_size, seed, rule)
+            return _Ranking((size, size), lambda start, stop: group[start:stop, None] == group, rule)
+        return _Ranking((size, size), _relevant_rows(None, (size, size)), rule)
+
+    collectors = {name: collector(name, rule) for name, rule in rules.items() if not lacking.get(name)}
+    _read(similarity, list(collectors.values()))
+    results = {}
+    for name, found in collectors.items():
+        gallery = found.pools.shape[1] if isinstance(found, _Pools) else size
+        results[name] = found.result() | _facts((gallery, gallery), rules[name], name)
+        if name == "threshold":
+            results[name]["threshold"] = threshold
+        elif name == "small-batches" and isinstance(found, _Pools):
+            dropped = size - found.pools.size
+            results[name] |= {"seed": seed, "batch_size": batch_size, "num_batches": len(found.pools)}
+            results[name]["num_dropped"] = dropped
     return results
 
 
-def _same_group(group: np.ndarray) -> _RelevantRows:
-    return lambda start, stop: group[start:stop, None] == group
-
-
-def _threshold_metrics(similarity: np.ndarray, text_similarity: Any, threshold: float, ties: str) -> dict[str, Any]:
-    near = np.asarray(text_similarity)
-    if near.shape != similarity.shape:
-        raise ValueError(f"text_similarity: got shape {near.shape}; pass that of the similarity, {similarity.shape}")
-    items = np.arange(len(near))
+def _near_rows(text_similarity: Any, size: int, threshold: float) -> _RelevantRows:
+    """Return the relevance of the protocol `threshold`."""
+    near = text_similarity if isinstance(text_similarity, ScoreRows) else np.asarray(text_similarity)
+    if near.shape != (size, size):
+        raise ValueError(f"text_similarity: got shape {near.shape}; pass that of the similarity, {(size, size)}")
+    read = near.rows if isinstance(near, ScoreRows) else lambda start, stop: near[start:stop]
+    items = np.arange(size)
     cosine = round(2.0 * threshold - 1.0, 12)  # 0.9, not the 0.8999999999999999 of floating point
 
     def rows(start: int, stop: int) -> np.ndarray:
         # A caption is always near itself, even if its sentence vector is empty.
-        return (near[start:stop] > cosine) | (items[start:stop, None] == items)
+        return (read(start, stop) > cosine) | (items[start:stop, None] == items)
 
-    result = _metrics(similarity, rows, rows, ties, "threshold", None)
-    return result | {"threshold": threshold}
-
-
-def _small_batch_metrics(
-    similarity: np.ndarray, ids: Sequence[str], batch_size: int, seed: int, ties: str
-) -> dict[str, Any]:
-    pools = small_batches(ids, batch_size, seed)
-    paired = np.tile(np.arange(batch_size), len(pools))
-    scores = similarity[pools[:, :, None], pools[:, None, :]]  # (pools, captions, motions)
-    t2m, m2t = (
-        ranks(block.reshape(-1, batch_size), paired, ties).reshape(pools.shape)
-        for block in (scores, scores.transpose(0, 2, 1))
-    )
-    result = _assemble(t2m, m2t)
-    result.update(protocol="small-batches", ties=ties, gallery_size=batch_size, num_captions=batch_size, seed=seed)
-    return result | {"batch_size": batch_size, "num_batches": len(pools), "num_dropped": len(ids) - pools.size}
+    return rows

@@ -3,13 +3,14 @@
 Captions and motions are encoded once, in parts; weights are chosen afterwards.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from .retrieval import cosine_similarity, unit_rows
+from .retrieval import ScoreRows, unit_rows
 
 
 @dataclass
@@ -29,24 +30,41 @@ class ScoreParts:
     dense: np.ndarray | None = None
 
 
-def blend(texts: ScoreParts, motions: ScoreParts, segment_weight: float, hybrid_weight: float) -> np.ndarray:
+def blend(texts: ScoreParts, motions: ScoreParts, segment_weight: float, hybrid_weight: float) -> ScoreRows:
     """
-    Compute the scores (1 - h) [(1 - w) cosine(words) + w cosine(segments)] + h cosine(dense) of one model.
+    Return the scores (1 - h) [(1 - w) cosine(words) + w cosine(segments)] + h cosine(dense) of one model.
 
     Args:
         texts, motions: N captions and M motions.
         segment_weight, hybrid_weight: w and h; the weight of a part that the model does not have is 0.
 
     Returns:
-        (N, M) float32.
+        (N, M) float32, computed when it is read.
     """
-    scores = cosine_similarity(texts.words, motions.words)
+    words = _products(unit_rows(texts.words), unit_rows(motions.words))
+    segments = dense = None
     if texts.segments is not None and motions.segments is not None and segment_weight:
-        ordered = (texts.segments @ motions.segments.T).toarray()
-        scores = (1 - segment_weight) * scores + segment_weight * ordered
+        segments = _products(texts.segments, motions.segments)
     if texts.dense is not None and motions.dense is not None and hybrid_weight:
-        scores = (1 - hybrid_weight) * scores + hybrid_weight * (texts.dense @ motions.dense.T)
-    return scores.astype(np.float32, copy=False)
+        dense = _products(texts.dense, motions.dense)
+
+    def rows(start: int, stop: int) -> np.ndarray:
+        scores = words(start, stop)
+        if segments is not None:
+            scores = (1 - segment_weight) * scores + segment_weight * segments(start, stop)
+        if dense is not None:
+            scores = (1 - hybrid_weight) * scores + hybrid_weight * dense(start, stop)
+        return scores.astype(np.float32, copy=False)
+
+    return ScoreRows((texts.words.shape[0], motions.words.shape[0]), rows)
+
+
+def _products(a: Any, b: Any) -> Callable[[int, int], np.ndarray]:
+    """Return a function for blocks of rows of the product of (N, D) and the transpose of (M, D)."""
+    if not sparse.issparse(a):
+        return lambda start, stop: a[start:stop] @ b.T
+    # A few captions as dense columns: faster than the product of sparse matrices, whose rows have few zeros.
+    return lambda start, stop: (b @ np.ascontiguousarray(a[start:stop].toarray().T)).T
 
 
 def score_vectors(parts: ScoreParts, segment_weight: float, hybrid_weight: float) -> Any:

@@ -1,5 +1,6 @@
 """The `lexmotion` command: its groups, its error handling, and what it prints."""
 
+import errno
 import logging
 import os
 import re
@@ -41,6 +42,15 @@ USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
 # `name: ...` at the start, and `name=value`, in the text of an error.
 _ARGUMENT = re.compile(r"(?<![\w.-])(?P<name>[a-z_]+)=(?P<value>True|\.\.\.|'[^']*'|[\w.]+)|^(?P<first>[a-z_]+)(?=: )")
 DEBUG_VARIABLE = "LEXMOTION_DEBUG"
+OTHER_NAMES = {"splits": "split", "kinds": "what"}  # Python argument -> option
+REMEDY = "check the path and its permissions"
+REMEDIES = {
+    errno.ENOENT: "check the path",
+    errno.EEXIST: "a file is in the way of the folder; pass another path",
+    errno.ENOTDIR: "a file is in the way of the folder; pass another path",
+    errno.EISDIR: "pass a file",
+    errno.ENOSPC: "free some space, or write to another disk",
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,7 +109,12 @@ def flags_of(arguments: list[str]) -> dict[str, str]:
     command: Any = typer.main.get_command(app)
     for word in arguments:
         command = getattr(command, "commands", {}).get(word, command)
-    return {option.name: option.opts[0] for option in command.params if option.param_type_name == "option"}
+    flags: dict[str, str] = {}
+    for option in command.params:
+        if option.param_type_name == "option":
+            flag = max(option.opts, key=len)
+            flags |= {option.name: flag, flag.removeprefix("--").replace("-", "_"): flag}
+    return flags | {name: flags[option] for name, option in OTHER_NAMES.items() if option in flags}
 
 
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
@@ -114,9 +129,17 @@ def with_flags(text: str, flags: Mapping[str, str]) -> str:
     return _ARGUMENT.sub(flag, text)
 
 
+def plain(error: BaseException) -> str:
+    """Return the text of an error; that of the operating system names the file first and has a remedy."""
+    if isinstance(error, OSError) and error.filename is not None and error.errno is not None:
+        reason = os.strerror(error.errno)
+        return f"{os.fsdecode(error.filename)}: {reason[:1].lower()}{reason[1:]}; {REMEDIES.get(error.errno, REMEDY)}"
+    return str(error)
+
+
 def fail(error: BaseException, flags: Mapping[str, str] | None = None) -> NoReturn:
     """Print `error` as one line to stderr, with options for Python arguments, and exit with status 1."""
-    text = with_flags(" ".join(str(error).split()) or type(error).__name__, flags or {})
+    text = with_flags(" ".join(plain(error).split()) or type(error).__name__, flags or {})
     console = terminal(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"[bold red]error:[/] {escape(text)}")
     console.print(f"[dim]lexmotion --debug ... (or {DEBUG_VARIABLE}=1) shows the traceback.[/]")

@@ -106,7 +106,6 @@ def inspect(
 
     Example: [bold]lexmotion inspect kick.bvh --figure strip.png[/]
     """
-    begin()
     from lexmotion.evaluation.console import inspection_tables
     from lexmotion.processing.recordings.inspection import inspect_motion
 

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from lexmotion.common.files import write_json
+from lexmotion.common.text import counted
 from lexmotion.evaluation.loading import load_model
 from lexmotion.processing.recordings.options import ReadingOptions
 
@@ -89,7 +90,7 @@ def evaluate() -> None:
 def evaluate_retrieval(
     model: ModelOption,
     dataset: DatasetOption,
-    split: SplitOption = "val",
+    split: SplitOption = "validation",
     protocol: ProtocolOption = None,
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the results. Example: --output results.json")
@@ -105,7 +106,7 @@ def evaluate_retrieval(
     The first caption of each motion is the query. Also prints how many words are active, and how many of a caption's
     words are among the top words of its motion.
 
-    Example: [bold]lexmotion evaluate retrieval --model runs/small/model --dataset prepared/humanml3d --split val[/]
+    Example: [bold]lexmotion evaluate retrieval --model runs/small/model --dataset prepared/humanml3d --split test[/]
     """
     begin()
     from lexmotion.evaluation.console import lexical_table, retrieval_table
@@ -129,7 +130,7 @@ def evaluate_retrieval(
 def evaluate_order(
     model: ModelOption,
     dataset: DatasetOption,
-    split: SplitOption = "val",
+    split: SplitOption = "validation",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON. Example: --json")] = False,
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the results. Example: --output order.json")
@@ -161,7 +162,7 @@ def evaluate_order(
 @evaluate_app.command("ridge-floor")
 def evaluate_ridge_floor(
     dataset: DatasetOption,
-    split: Annotated[str, typer.Option(help="Split to measure on. Example: --split test")] = "val",
+    split: SplitOption = "validation",
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the results. Example: --output floor.json")
     ] = None,
@@ -171,7 +172,7 @@ def evaluate_ridge_floor(
 
     It is fitted on the training split and its mirror image and measured under all-strict and all-duplicates.
 
-    Example: [bold]lexmotion evaluate ridge-floor --dataset prepared/humanml3d --split val[/]
+    Example: [bold]lexmotion evaluate ridge-floor --dataset prepared/humanml3d --split test[/]
     """
     begin()
     from lexmotion.evaluation.console import retrieval_table
@@ -270,7 +271,7 @@ def report_figures(
     loaded, processor = load_model(model, device)
     made = run(loaded, dataset, output_dir, options, processor, progress=True)
     console = terminal(highlight=False)
-    console.print(f"{len(made.files)} files in {escape(str(output_dir))}")
+    console.print(f"{counted(len(made.files), 'file')} in {escape(str(output_dir))}")
     console.print(f"page: {escape(str(made.page))}")
 
 

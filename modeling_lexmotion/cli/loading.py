@@ -13,13 +13,10 @@ from .base import terminal
 
 
 def begin() -> None:
-    """Register the Auto classes and disable the libraries' own progress bars."""
+    """Disable the libraries' own progress bars."""
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     from transformers.utils import logging
 
-    from lexmotion import register
-
-    register()
     logging.disable_progress_bar()
 
 

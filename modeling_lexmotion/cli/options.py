@@ -25,7 +25,9 @@ ModelOption = Annotated[
     str,
     typer.Option(help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False),
 ]
-SplitOption = Annotated[str, typer.Option(help="train, val, test or another prepared split. Example: --split test")]
+SplitOption = Annotated[
+    str, typer.Option(help="train, validation (or val), test or another prepared split. Example: --split test")
+]
 SplitsOption = Annotated[
     list[str] | None, typer.Option("--split", help="Split to use. Repeatable. If unset, all. Example: --split test")
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from lexmotion.common.text import counted
 from lexmotion.evaluation.loading import load_model
 from lexmotion.processing.recordings.options import ReadingOptions
 
@@ -107,9 +108,9 @@ def encode(
     settings = shard_size, batch_size, precision
     report = shards.encode(loaded, dataset, output_dir, splits, kinds, *settings, processor, progress=True)
     if state.is_main_process:
-        took = f"{time.perf_counter() - started:.0f} s, {state.num_processes} processes"
+        took = f"{time.perf_counter() - started:.0f} s, {counted(state.num_processes, 'process', 'processes')}"
         console = terminal(highlight=False)
-        console.print(f"{report.written} shards written ({took}), {report.kept} kept")
+        console.print(f"{counted(report.written, 'shard')} written ({took}), {report.kept} kept")
         console.print(escape(report.summary()))
         console.print(f"vectors: {escape(str(output_dir))}")
     state.destroy_process_group()
@@ -217,7 +218,7 @@ def index_build(
     options: dict[str, Any] = {"model": model, "engine": engine, "uri": uri, "overwrite": overwrite, "device": device}
     with build_index(index_dir, **source, **options) as made:
         took = time.perf_counter() - started
-        terminal(highlight=False).print(f"{len(made)} motions in {took:.1f} s: {escape(str(index_dir))}")
+        terminal(highlight=False).print(f"{counted(len(made), 'motion')} in {took:.1f} s: {escape(str(index_dir))}")
 
 
 @index_app.command("add")
@@ -225,7 +226,10 @@ def index_build(
 def index_add(
     index_dir: IndexArgument,
     motions: Annotated[
-        list[Path] | None, typer.Argument(metavar="[MOTION]...", help="Motion files, whose stems become the ids.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MOTION]...", help="Motion files; an id is the stem, or the file name if the index has it."
+        ),
     ] = None,
     vectors: VectorsOption = None,
     split: SplitsOption = None,
@@ -259,7 +263,8 @@ def index_add(
             pairs = zip(files, readings, strict=True)
             read = [read_motion_for(index.processor, path, options) for path, options in pairs]
             added = add_files(index, files, read, replace, readings)
-        terminal(highlight=False).print(f"{len(added)} motions added, {len(index)} in {escape(str(index_dir))}")
+        done = f"{counted(len(added), 'motion')} added"
+        terminal(highlight=False).print(f"{done}, {len(index)} in {escape(str(index_dir))}")
 
 
 @index_app.command("delete")
@@ -280,7 +285,8 @@ def index_delete(
     with LexMotionIndex.from_pretrained(index_dir, uri=uri) as index:
         numbers = index.id_kind is int and all(id.removeprefix("-").isdigit() for id in ids)
         gone = index.delete([int(id) for id in ids] if numbers else ids, missing_ok=missing_ok)
-        terminal(highlight=False).print(f"{gone} motions deleted, {len(index)} in {escape(str(index_dir))}")
+        done = f"{counted(gone, 'motion')} deleted"
+        terminal(highlight=False).print(f"{done}, {len(index)} in {escape(str(index_dir))}")
 
 
 @index_app.command("info")
@@ -413,7 +419,9 @@ def demo(
         from lexmotion.hub_cards.space_folder import write_space
 
         moving = write_space(opened, export, progress=True)
-        console.print(f"Space of {len(opened.rows)} motions, {moving} with positions: {escape(str(export))}")
+        console.print(
+            f"Space of {counted(len(opened.rows), 'motion')}, {moving} with positions: {escape(str(export))}"
+        )
         return
-    console.print(f"{len(opened.rows)} motions, {len(opened.words)} words; stop with Ctrl+C")
+    console.print(f"{counted(len(opened.rows), 'motion')}, {counted(len(opened.words), 'word')}; stop with Ctrl+C")
     serve(opened, host, port, share)

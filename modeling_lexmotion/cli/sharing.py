@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from lexmotion.common.text import counted
 from lexmotion.evaluation.loading import load_model
 
 from .base import app, export_app, terminal
@@ -156,7 +157,7 @@ def list_files(console: Console, parcel: "Parcel") -> None:
     sizes = parcel.sizes
     for path, size in sizes.items():
         console.print(f"{size:>14,}  {escape(path)}")
-    console.print(f"{sum(sizes.values()):>14,}  bytes in {len(sizes)} files, as a {parcel.repo_type}")
+    console.print(f"{sum(sizes.values()):>14,}  bytes in {counted(len(sizes), 'file')}, as a {parcel.repo_type}")
     for path in parcel.left:
         console.print(f"[dim]{'not uploaded':>14}  {escape(path)}[/]")
     for note in [*parcel.notes, *([parcel.restricted] if parcel.restricted else [])]:

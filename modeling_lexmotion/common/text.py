@@ -1,4 +1,4 @@
-"""Text from files and users, made safe to print."""
+"""Text in messages: numbers with nouns, and text from files and users made safe to print."""
 
 import re
 from collections.abc import Iterable
@@ -27,3 +27,13 @@ def check_encoding(words: Iterable[str]) -> None:
             raise ValueError(
                 f"{printable(word)!r}: not valid UTF-8; rename the file, or use a UTF-8 locale (LC_ALL=C.UTF-8)"
             )
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun; without `plural`, "s" is added.
+
+    Example:
+        >>> counted(1, "motion"), counted(2500, "motion")
+        ('1 motion', '2500 motions')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -11,6 +11,7 @@ import datasets
 from datasets import Dataset
 
 from lexmotion.common.files import read_json, remembered_digests, sha256_of
+from lexmotion.common.text import counted
 
 from .blocks import Shard
 
@@ -125,7 +126,7 @@ class PrepareReport:
         """Return a summary of a few lines."""
         lines = [
             f"{name}: {split['motions']} of {split['listed']} motions, "
-            f"{split['captions']} captions, {split['seconds'] / 60:.1f} min"
+            f"{counted(split['captions'], 'caption')}, {split['seconds'] / 60:.1f} minutes of motion"
             for name, split in self.splits.items()
         ]
         for entry in self.decided:

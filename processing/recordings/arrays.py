@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 
-from ..motion_features import features_to_positions
 from ..skeletons import HUMANML3D, SKELETONS, Skeleton
 from .amass import BODY_NAMES, MEAN_BODY, amass_positions, body_parts, mean_positions, stack_rotations
 from .batches import LENGTH_NAMES, choose_motion, is_batch, motions_of
@@ -210,6 +208,10 @@ def _from_array(array: np.ndarray, what: str, label: str, problem: Problem | Non
     if finite.any() and are_normalised(features[finite], layout):
         reason = "foot contacts are not in 0..1 or heights are negative, so the features are normalised"
         raise ValueError(f"{what}: {reason}; undo it with features * std + mean")
+    import torch  # here, since other files are read without it
+
+    from ..motion_features import features_to_positions
+
     positions = features_to_positions(torch.from_numpy(features), layout).numpy() * layout.metres_per_unit
     positions[~finite] = np.nan  # also if what is broken does not enter the positions
     units, up = (Fact(value, "read", "features as published") for value in ("m", "y"))

@@ -24,13 +24,13 @@ def tiny(monkeypatch):
 def test_every_case_agrees(tiny):
     found = encode.cases(captions=7, motions=5, batch=2, active=20)
     assert [(case.name, case.work) for case in found] == [
-        ("captions, float32", 7),
-        ("captions, as it comes", 7),
-        ("motions, float32", 5),
-        ("motions, as it comes", 5),
+        (f"{kind}, {precision}", count)
+        for kind, count in (("captions", 7), ("motions", 5))
+        for precision in ("float32", "bfloat16", "default precision, baseline float32")
     ]
     for case in found:
-        assert ("weights to" if "float32" in case.name else "cosine") in case.agree(case.ours(), case.plain())
+        exact = case.name.endswith(", float32")
+        assert ("weights to" if exact else "cosine") in case.agree(case.ours(), case.plain())
 
 
 def test_other_vectors_are_noticed(tiny):

@@ -90,6 +90,26 @@ def test_the_retrieval_table_fits_eighty_columns():
     assert printed.count("100.0") == 12 and "R@10" in printed and "MedR" in printed
 
 
+def test_the_ridge_floor_stands_below_its_protocol():
+    row = {f"{side}/{name}": 50.0 for side in ("t2m", "m2t") for name in ("R1", "R2", "R3", "R5", "R10", "MedR")}
+    rows = {name: {**row, "gallery_size": 240, "Rsum": 809.6} for name in ("all-strict", "small-batches")}
+    floor = {"all-strict": {**row, "Rsum": 816.7, "gallery_size": 240}}
+    lines = shown(retrieval_table(rows, floor=floor)).splitlines()
+    (place,) = (number for number, line in enumerate(lines) if "ridge floor" in line)
+    assert "all-strict" in lines[place - 2] and "816.7" in lines[place] and "small-batches" in lines[place + 2]
+
+
+@pytest.mark.parametrize(("own", "met", "words"), [(809.6, False, "809.6 is not above 816.7"), (820.0, True, "above")])
+def test_the_quickstart_says_whether_it_beats_its_floor(own, met, words):
+    from lexmotion.training.quickstart import promises
+
+    strict = {"gallery_size": 240, "t2m/R1": 40.0, "Rsum": own}
+    report = {"retrieval": {"all-strict": strict}, "lexical": {"caption_coverage_top10": 0.9}}
+    report["ridge_floor"] = {"all-strict": {"Rsum": 816.7}}
+    found = promises({"phases": {}}, report)[-1]
+    assert found.met is met and words in found.text and "ridge" in found.text
+
+
 def test_the_lexical_table_shows_both_sides():
     printed = shown(lexical_table({"text_active_words": 24.25, "motion_active_words": 32.0, "coverage_top20": 0.5}))
     assert "24.2" in printed and "32" in printed and "50.0%" in printed and "distinct" not in printed

@@ -12,12 +12,14 @@ from scipy import sparse
 import lexmotion.evaluation.metrics.retrieval as retrieval
 from lexmotion.evaluation.metrics.retrieval import (
     PROTOCOLS,
+    ScoreRows,
     cosine_similarity,
     evaluate_retrieval,
     ranks,
     retrieval_metrics,
     small_batches,
 )
+from lexmotion.evaluation.metrics.scores import ScoreParts, blend
 
 # Worked by hand. t2m: rank of the diagonal in each row; m2t: in each column.
 HAND = np.array(
@@ -313,3 +315,40 @@ def test_small_batches_errors():
         small_batches(["a"], 2)
     with pytest.raises(ValueError, match=r"batch.size.*\b0\b"):
         small_batches(["a"], 0)
+
+
+def test_scores_in_blocks_of_rows_give_the_same_figures_in_bounded_memory(rng, monkeypatch):
+    scores = rng.integers(0, 9, size=(40, 40)).astype(np.float32)
+    near = np.where(scores + scores.T > 12, 0.95, 0.0)
+    ids, captions = [f"{i:02d}" for i in range(40)], [f"caption {i % 30}" for i in range(40)]
+    arguments = {"dissimilar_ids": ids[5:17], "batch_size": 8}
+    whole = evaluate_retrieval(scores, ids, captions, text_similarity=near, **arguments)
+    assert list(whole) == list(PROTOCOLS)
+    read = []
+
+    def rows(start, stop):
+        read.append(stop - start)
+        return scores[start:stop]
+
+    monkeypatch.setattr(retrieval, "_BLOCK_CELLS", 120)
+    monkeypatch.setattr(retrieval, "_KEPT_BYTES", 4 * 40 * 20)  # half of the matrix
+    lazy = ScoreRows((40, 40), rows)
+    near_rows = ScoreRows((40, 40), lambda start, stop: near[start:stop])
+    assert evaluate_retrieval(lazy, ids, captions, text_similarity=near_rows, **arguments) == whole
+    assert max(read) == 3 and sum(read) == 40 + 22  # 18 of the rows were kept for the second reading
+    np.testing.assert_array_equal(lazy.matrix(), scores)
+
+
+def test_a_product_in_blocks_is_the_whole_product_bit_for_bit(rng, monkeypatch):
+    words, segments = (
+        [sparse.random_array((30, 50), density=0.3, format="csr", dtype=np.float32, rng=rng) for _ in range(2)]
+        for _ in range(2)
+    )
+    dense = rng.normal(size=(2, 30, 4)).astype(np.float32)
+    texts, motions = (ScoreParts(*parts) for parts in zip(words, segments, dense, strict=True))
+    expected = 0.6 * (0.7 * cosine_similarity(*words) + 0.3 * (segments[0] @ segments[1].T).toarray())
+    expected += 0.4 * dense[0] @ dense[1].T
+    np.testing.assert_allclose(blend(texts, motions, 0.3, 0.4).matrix(), expected, atol=1e-5)
+    plain = blend(ScoreParts(words[0]), ScoreParts(words[1]), 0.0, 0.0)
+    monkeypatch.setattr(retrieval, "_BLOCK_CELLS", 120)
+    np.testing.assert_array_equal(plain.matrix(), cosine_similarity(*words))

@@ -239,7 +239,7 @@ def test_the_command_reaches_an_engine(engine, tmp_path, capsys):
     assert made.startswith("5 motions")
     info = json.loads(run("index", "info", tmp_path / "new", "--json"))
     assert (info["engine"], info["items"], info["vocab_size"]) == (engine["engine"], 5, V)
-    assert "1 motions deleted, 4" in run("index", "delete", tmp_path / "new", "2")
+    assert "1 motion deleted, 4" in run("index", "delete", tmp_path / "new", "2")
     with LexMotionIndex.from_pretrained(tmp_path / "new") as index:
         assert index.metadata(3) == {"n": 3}
     run("index", "build", tmp_path / "new", "--index", tmp_path / "old", "--overwrite")

@@ -1,5 +1,6 @@
 """Results in one archive: written whole, read in place, and refused where they are damaged."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -284,8 +285,18 @@ def test_an_archived_result_of_another_run_is_refused_by_name(compare, tmp_path)
     compare("first").run([ROWS["ridge"]], [0])
     path = tmp_path / "results.zip"
     compare("first").archive(path)
-    with pytest.raises(ValueError, match=f"{path}/ridge/seed0/result.json.*leave out --reuse {path}"):
+    with pytest.raises(ValueError, match=f"{path}/ridge/seed0/result.json.*leave out reuse='{path}'"):
         compare("second", split="validation", reuse=[path]).run([ROWS["ridge"]], [0])
+
+
+def test_a_result_of_another_corpus_is_refused_in_words(compare, tmp_path):
+    compare("first").run([ROWS["ridge"]], [0])
+    compare("first").archive(tmp_path / "results.zip")
+    other = compare("second", reuse=[tmp_path / "results.zip"])
+    other.data = dataclasses.replace(other.data, fingerprint="f" * 64)
+    with pytest.raises(ValueError, match="measured on another corpus.*leave out reuse=") as error:
+        other.run([ROWS["ridge"]], [0])
+    assert "ffff" not in str(error.value)
 
 
 def test_the_command_writes_an_archive_and_the_same_page_from_it(prepared, recipe_file, tmp_path, monkeypatch, capsys):

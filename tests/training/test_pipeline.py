@@ -196,3 +196,9 @@ def test_phase_one_reads_the_folder_and_the_extra_captions(data, tmp_path):
 def test_the_commit_is_found_or_absent(monkeypatch):
     monkeypatch.setattr(provenance.subprocess, "run", lambda *_, **__: (_ for _ in ()).throw(OSError()))
     assert provenance.commit() is None
+
+
+def test_a_folder_to_reuse_must_exist(tmp_path):
+    with pytest.raises(FileNotFoundError, match="reuse.*'nowhere'"):
+        train("tiny", tmp_path / "prepared", tmp_path / "run", reuse=["nowhere"])
+    assert list(tmp_path.iterdir()) == []

@@ -198,7 +198,7 @@ class Comparison:
             if mark(deciding(plan["purpose"])) != identity:
                 raise ValueError(
                     f"{own} is of another run: {difference(deciding(plan['purpose']), purpose)}; delete {own.parent} "
-                    "to start the row over, restore the arguments, or pass another --output-dir"
+                    "to start the row over, restore the arguments, or pass another output_dir=..."
                 )
             return plan
         for plan in self.known_plans():
@@ -262,10 +262,16 @@ class Comparison:
                 return {**result, "row": row.name, "label": row.label}
         for path, result in stored:
             if result["row"] == row.name and result["seed"] == seed:
-                remedy = f"delete {path.parent}" if path.is_file() else f"leave out --reuse {path.parents[2]}"
+                mine = path.is_file() and self.output_dir in path.parents
+                remedy = f"delete {path.parent}" if mine else f"leave out reuse={str(path.parents[2])!r}"
+                if result["definition"].get("dataset") != wanted["dataset"]:
+                    raise ValueError(
+                        f"{path}: this result was measured on another corpus than {self.data.folder}, so it cannot be "
+                        f"compared; {remedy}, or pass the corpus of that result"
+                    )
                 raise ValueError(
                     f"{path} is of another run: {difference(result['definition'], wanted)}; {remedy} to train the row "
-                    "again, restore the arguments, or pass another --output-dir"
+                    "again, restore the arguments, or pass another output_dir=..."
                 )
         return None
 

@@ -13,7 +13,7 @@ from lexmotion import LexMotionModel, LexMotionProcessor
 from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency
-from lexmotion.evaluation.encoding.vectors import EncodedSplit, encode_dataset, has_parts, similarity
+from lexmotion.evaluation.encoding.vectors import EncodedSplit, encode_dataset, has_parts, score_rows
 from lexmotion.evaluation.metrics.lexical import active_words, caption_coverage, prior_coverage
 from lexmotion.evaluation.metrics.order import multi_event_captions
 from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
@@ -47,16 +47,16 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     check_processor(model.config, processor)
     encoded = encode_dataset(model, processor, rows)
 
-    def retrieval(scores: np.ndarray) -> dict[str, Any]:
+    def retrieval(scores: Any) -> dict[str, Any]:
         return evaluate_retrieval(scores, encoded.ids, encoded.captions, PROTOCOLS)
 
-    words_alone = retrieval(similarity(encoded, segment_weight=0.0, hybrid_weight=0.0)) if has_parts(model) else None
+    words_alone = retrieval(score_rows(encoded, segment_weight=0.0, hybrid_weight=0.0)) if has_parts(model) else None
     lexical = None
     if sparse.issparse(encoded.text_embeds):
         lexical = lexical_figures(encoded, processor.lexicon, train["captions"])
     several_events = multi_event_captions(encoded.all_captions)[0]
     return {
-        "retrieval": retrieval(similarity(encoded)),
+        "retrieval": retrieval(score_rows(encoded)),
         "retrieval_words": words_alone,
         "lexical": lexical,
         "order": order_of_split(model, processor, rows) if several_events else None,

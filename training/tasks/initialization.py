@@ -8,7 +8,6 @@ import torch
 from transformers import AutoConfig, set_seed
 from transformers.utils import logging
 
-import lexmotion
 from lexmotion import (
     LexMotionForContrastiveMaskedMotion,
     LexMotionForLexicalMaskedLM,
@@ -30,8 +29,6 @@ from ..checkpoints import phase_model_folder
 logger = logging.get_logger(__name__)
 
 TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "comet_ml": ("comet_ml",), "dvclive": ("dvclive",)}
-
-lexmotion.register()  # `import lexmotion` does not register when started by `-m` or the `lexmotion` command
 
 
 def seed_weights(arguments: RunArguments, task: str) -> None:
