@@ -71,6 +71,20 @@ def retrieval_table(
     return table
 
 
+def all_captions_table(figures: Mapping[str, Mapping[str, Any] | None]) -> Table:
+    """Show the recalls over all captions of a clip, by clip length, as `figures_by_clip` returns them."""
+    title = "All captions of a clip, all-strict"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("clips", no_wrap=True)
+    for name in ("", "t→m R@1", "R@10", "m→t R@1", "R@10", "Rsum"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for part, row in figures.items():
+        if row is not None:
+            values = [f"{row[name]:.1f}" for name in ("t2m/R1", "t2m/R10", "m2t/R1", "m2t/R10", "Rsum")]
+            table.add_row(part, str(row["clips"]), *values)
+    return table
+
+
 def lexical_table(lexical: Mapping[str, float]) -> Table:
     """
     Show figures of `evaluate_lexical_space`: sparsity of the space, and how many of its words are the captions' words.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from lexmotion.common.pretrained import loading_from
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
@@ -16,6 +17,7 @@ from .encoding.vectors import (
     encode_captions,
     encode_dataset,
     encode_motions,
+    every_caption_similarity,
     has_parts,
     score_rows,
     score_weights,
@@ -23,12 +25,15 @@ from .encoding.vectors import (
     split_motions,
 )
 from .loading import name_of, ready_model
+from .metrics.all_captions import clip_recalls, clip_scores, recall_metrics
 from .metrics.lexical import caption_coverage
 from .metrics.order import NO_CAPTION, multi_event_captions, order_metrics
 from .metrics.retrieval import ScoreRows, evaluate_retrieval
 from .metrics.scores import blend
 from .ridge_floor import RidgeFloor
 
+# Clips are reported apart below and from this length; HumanML3D's are 2 to 10 s long.
+SHORT_SECONDS = 6.0
 FLOOR_PROTOCOLS = ("all-strict", "all-duplicates")
 
 
@@ -94,16 +99,17 @@ def evaluate_split(
     Measure retrieval and the words of a loaded model on one prepared split.
 
     Args:
-        model: a `LexMotionModel`.
+        model: a `LexMotionModel` or a baseline.
         processor: its `LexMotionProcessor`.
         rows: a split of a prepared `DatasetDict`; the first caption of each motion is the query.
         protocols, sentence_model, dissimilar_ids, batch_size, seed: see `evaluate`.
 
     Returns:
-        `{"retrieval": {protocol: metrics}, "lexical": metrics}`, JSON-safe, and the vectors. Retrieval is by the
-        model's own score; if that is more than the cosine of the word vectors (segments, dense vectors),
-        `"retrieval_words"` is by this cosine alone, as in an inverted index. `caption_coverage_top10` counts the
-        content words of the query caption, `coverage_*` those of all captions.
+        `{"retrieval": {protocol: metrics}, "all_captions": metrics, "lexical": metrics}`, JSON-safe, and the vectors.
+        Retrieval is by the model's own score; if that is more than the cosine of the word vectors (segments, dense
+        vectors), `"retrieval_words"` is by this cosine alone, as in an inverted index. For `"all_captions"` see
+        `figures_by_clip`. `"lexical"` is missing for dense vectors; `caption_coverage_top10` counts the content words
+        of the query caption, `coverage_*` those of all captions.
 
     Raises:
         ValueError: if a protocol lacks an input.
@@ -119,15 +125,47 @@ def evaluate_split(
         ids, captions = encoded.ids, encoded.captions
         return evaluate_retrieval(scores, ids, captions, protocols, text_similarity, dissimilar_ids, seed=seed)
 
-    measured = {"retrieval": retrieval_by(score_rows(encoded))}
+    by_clip = figures_by_clip(every_caption_similarity(model, processor, encoded, batch_size, progress), rows)
+    measured = {"retrieval": retrieval_by(score_rows(encoded)), "all_captions": by_clip["all_captions"]}
     if has_parts(model):
         measured["retrieval_words"] = retrieval_by(score_rows(encoded, segment_weight=0.0, hybrid_weight=0.0))
+    if not sparse.issparse(encoded.text_embeds):
+        return measured, encoded
     lexicon = processor.lexicon
     content = content_words(encoded.all_captions, lexicon)
     lexical = evaluate_lexical_space(encoded.text_embeds, encoded.motion_embeds, content, lexicon)
     first = content_words([[caption] for caption in encoded.captions], lexicon)
     lexical["caption_coverage_top10"] = caption_coverage(encoded.motion_embeds, first, k=10)
     return measured | {"lexical": lexical}, encoded
+
+
+def figures_by_clip(scores: np.ndarray, rows: Any) -> dict[str, Any]:
+    """
+    Return retrieval figures over all captions of a split, and the score of each clip for paired comparisons.
+
+    Args:
+        scores: score of every caption, those of a clip side by side, with every motion (C, N).
+        rows: the prepared split.
+
+    Returns:
+        `all_captions`: figures of `recall_metrics` over `all` clips, `short` and `long` ones (None if there is none),
+        each with `clips`, its number of clips; and `clips`: `id`, `seconds` and `score` of each, JSON-safe.
+    """
+    recalls = clip_recalls(scores, [len(texts) for texts in rows["captions"]])
+    motions, rates = split_motions(rows)
+    seconds = np.array([len(motion) / rate for motion, rate in zip(motions, rates, strict=True)])
+    parts = {"all": seconds >= 0, "short": seconds < SHORT_SECONDS, "long": seconds >= SHORT_SECONDS}
+    return {
+        "all_captions": {
+            name: recall_metrics(recalls[part]) | {"clips": int(part.sum())} if part.any() else None
+            for name, part in parts.items()
+        },
+        "clips": {
+            "id": list(rows["id"]),
+            "seconds": [round(value, 3) for value in seconds.tolist()],
+            "score": [round(value, 4) for value in clip_scores(recalls).tolist()],
+        },
+    }
 
 
 def content_words(captions: Iterable[Sequence[str]], lexicon: Any) -> list[list[int]]:

@@ -204,6 +204,15 @@ def encode_dataset(
     return EncodedSplit(list(dataset["id"]), captions, all_captions, texts, motions, *score_weights(model))
 
 
+def every_caption_similarity(
+    model: Any, processor: Any, encoded: EncodedSplit, batch_size: int = 64, progress: bool = False
+) -> np.ndarray:
+    """Score all C captions of an encoded split, those of a motion side by side, as the model does: (C, N) float32."""
+    captions = [text for texts in encoded.all_captions for text in texts]
+    texts = encode_captions(model, processor, captions, batch_size, progress)
+    return blend(texts, encoded.motions, encoded.segment_weight, encoded.hybrid_weight)
+
+
 def score_weights(model: Any) -> tuple[float, float]:
     """Return the weights of segments and of dense vectors in the model's own score; 0 if it has none."""
     return getattr(model.config, "segment_weight", 0.0), getattr(model.config, "hybrid_weight", 0.0)

@@ -137,17 +137,17 @@ def ranks(similarity: Any, relevant: Any = None, ties: str = "average") -> np.nd
         >>> ranks([[0.9, 0.1, 0.5], [0.7, 0.7, 0.1], [0.8, 0.6, 0.2]])
         array([0. , 0.5, 2. ])
     """
-    similarity = _as_rows(similarity)
+    similarity = as_rows(similarity)
     relevant_rows = _relevant_rows(relevant, similarity.shape)
     _check_ties(ties)
     found = [
-        _row_ranks(scores, relevant_rows(start, start + len(scores)), ties, start, "query")
+        row_ranks(scores, relevant_rows(start, start + len(scores)), ties, start, "query")
         for start, scores in similarity.blocks()
     ]
     return np.concatenate(found)
 
 
-def _as_rows(similarity: Any) -> ScoreRows:
+def as_rows(similarity: Any) -> ScoreRows:
     if isinstance(similarity, ScoreRows):
         return similarity
     similarity = np.asarray(similarity)
@@ -189,7 +189,7 @@ def _check_ties(ties: str) -> None:
         raise ValueError(f"ties: got {ties!r}; choose one of {', '.join(TIE_RULES)}")
 
 
-def _row_ranks(scores: np.ndarray, relevant: np.ndarray, ties: str, start: int, query: str) -> np.ndarray:
+def row_ranks(scores: np.ndarray, relevant: np.ndarray, ties: str, start: int, query: str) -> np.ndarray:
     """Rank the items of each row of a block (q, G) that begins at row `start`; errors name the row as a `query`."""
     invalid = np.isnan(scores).any(axis=1)
     if invalid.any():
@@ -245,7 +245,7 @@ class _Ranking:
     def first(self, start: int, scores: np.ndarray) -> None:
         """Rank the motions of a block of captions, and update the best relevant caption of each motion."""
         relevant = self.relevant_rows(start, start + len(scores))
-        self.t2m[start : start + len(scores)] = _row_ranks(scores, relevant, self.ties, start, "caption")
+        self.t2m[start : start + len(scores)] = row_ranks(scores, relevant, self.ties, start, "caption")
         self.has_item |= relevant.any(axis=0)
         self.best = np.maximum(self.best, np.where(relevant, scores, -np.inf).max(axis=0))
 
@@ -346,7 +346,7 @@ def retrieval_metrics(
         >>> retrieval_metrics([[0.9, 0.1], [0.2, 0.3]])["Rsum"]
         1000.0
     """
-    similarity = _as_rows(similarity)
+    similarity = as_rows(similarity)
     ranking = _Ranking(similarity.shape, _relevant_rows(relevant, similarity.shape), ties)
     _read(similarity, [ranking])
     return ranking.result() | _facts(similarity.shape, ties, protocol, seed)
@@ -426,7 +426,7 @@ def evaluate_retrieval(
         >>> results["all-strict"]["t2m/R1"]
         100.0
     """
-    similarity = _as_rows(similarity)
+    similarity = as_rows(similarity)
     size = len(ids)
     if similarity.shape != (size, size) or len(captions) != size:
         raise ValueError(

@@ -103,13 +103,14 @@ def evaluate_retrieval(
 ) -> None:
     """Measure retrieval in both directions: R@1,2,3,5,10, MedR and Rsum, each row under a named protocol.
 
-    The first caption of each motion is the query. Also prints how many words are active, and how many of a caption's
-    words are among the top words of its motion.
+    The first caption of each motion is the query; a second table averages over all captions, for short and long clips
+    apart. Also prints how many words are active, and how many of a caption's words are among the top words of its
+    motion.
 
     Example: [bold]lexmotion evaluate retrieval --model runs/small/model --dataset prepared/humanml3d --split test[/]
     """
     begin()
-    from lexmotion.evaluation.console import lexical_table, retrieval_table
+    from lexmotion.evaluation.console import all_captions_table, lexical_table, retrieval_table
     from lexmotion.evaluation.model_evaluation import evaluate as run
     from lexmotion.processing.corpora.text_models import resolve_text_model
 
@@ -120,7 +121,9 @@ def evaluate_retrieval(
     results = run(loaded, dataset, split, protocols, processor, encoder, ids, batch_size, seed, progress=True)
     console = terminal()
     title = f"Retrieval, split {escape(results['split'])}"
-    console.print(retrieval_table(results["retrieval"], title), lexical_table(results["lexical"]))
+    console.print(retrieval_table(results["retrieval"], title), all_captions_table(results["all_captions"]))
+    if "lexical" in results:
+        console.print(lexical_table(results["lexical"]))
     if "retrieval_words" in results:
         console.print(retrieval_table(results["retrieval_words"], "By word vectors only"))
     write_results(output, results)

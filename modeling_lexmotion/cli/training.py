@@ -99,7 +99,16 @@ RowsOption = Annotated[
         "lexical-baselines, none, or single rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
     ),
 ]
-SeedsOption = Annotated[int, typer.Option(min=1, help="Trainings per row, seeds 0, 1, ... Example: --seeds 3")]
+SeedsOption = Annotated[
+    str,
+    typer.Option(help="Number of trainings per row, with seeds 0, 1, ..., or the seeds. Example: --seeds 3,7,11"),
+]
+TestDatasetOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of another prepared corpus to compare the rows on. Example: --test-dataset prepared/kit"
+    ),
+]
 BudgetOption = Annotated[
     float | None,
     typer.Option(
@@ -158,9 +167,10 @@ def compare(
     output_dir: ComparisonFolderOption,
     recipe: RecipeOption = "small",
     rows: RowsOption = "all",
-    seeds: SeedsOption = 3,
+    seeds: SeedsOption = "3",
     budget_minutes: BudgetOption = None,
     split: ComparedSplitOption = "test",
+    test_dataset: TestDatasetOption = None,
     override: RowOverridesOption = None,
     text_encoders: TextEncodersOption = None,
     reuse: ReusedResultsOption = None,
@@ -199,5 +209,6 @@ def compare(
         reuse=reuse or (),
         keep_weights=keep_weights,
         notify=lambda text: console.print(escape(text), highlight=False, soft_wrap=True),
+        test_dataset=test_dataset,
     )
     console.print(overview_table(run(comparison, rows, seeds, text_encoders, report, archive)))

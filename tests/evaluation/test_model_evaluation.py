@@ -27,6 +27,7 @@ def test_a_model_is_measured_by_its_name_or_as_it_is(trained, loaded):
     assert evaluate(loaded[0], dataset, "test", processor=loaded[1], dissimilar_ids=ids) == named
     assert evaluate(loaded[0], dataset, "test", "all-strict")["retrieval"].keys() == {"all-strict"}
     assert json.loads(json.dumps(named)) == named
+    assert named["all_captions"]["all"]["clips"] == 4 and 0 < named["all_captions"]["all"]["Rsum"] <= 1000
     assert (named["model"], named["dataset"], named["split"]) == (str(trained / "model"), str(dataset), "test")
     assert named["retrieval_words"] and named["lexical"]["text_active_words"] > 0
     for protocol, row in named["retrieval"].items():

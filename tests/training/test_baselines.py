@@ -8,6 +8,7 @@ from transformers import AutoModel, BertConfig, BertForMaskedLM
 from lexmotion.baselines.retriever import RetrieverModel
 from lexmotion.evaluation.encoding.vectors import encode_dataset
 from lexmotion.evaluation.metrics.retrieval import cosine_similarity, evaluate_retrieval
+from lexmotion.evaluation.model_evaluation import evaluate
 from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.processing_lexmotion import LexMotionProcessor
 from lexmotion.training.pipeline import run_task
@@ -93,6 +94,8 @@ def test_the_trained_baseline_scores_as_its_trainer_says(arguments, data, prepar
     scores = cosine_similarity(encoded.text_embeds, encoded.motion_embeds)
     rsum = evaluate_retrieval(scores, encoded.ids, encoded.captions, ["all-duplicates"])["all-duplicates"]["Rsum"]
     assert rsum == pytest.approx(result["training"]["best"]["rsum"], abs=0.5)
+    measured = evaluate(folder, prepared, "validation", ["all-duplicates"])  # dense vectors have no words
+    assert measured["retrieval"]["all-duplicates"]["Rsum"] == pytest.approx(rsum) and "lexical" not in measured
 
 
 def make_trainer(run, data):

@@ -143,6 +143,25 @@ def test_an_option_is_turned_against_the_recipe(tiny, name):
     assert on_row.overrides == {option.key: option.on} and on_row.label == f"with {option.label}"
 
 
+def test_a_seed_of_the_recipe_would_be_overwritten_and_is_refused(compare):
+    with pytest.raises(ValueError, match="seed.*--seeds 7"):
+        compare(overrides=["seed=7"])
+
+
+def test_rows_can_be_compared_on_another_corpus(compare, prepared, fake_training, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(prepared, other)
+    report = json.loads((other / "report.json").read_text())
+    (other / "report.json").write_text(json.dumps({**report, "fingerprint": "another"}))
+    here, there = compare(), compare(test_dataset=other)
+    assert mark(here.definition(ROWS["iv"], 0, None)) != mark(there.definition(ROWS["iv"], 0, None))
+    there.run([ROWS["iv"]], [0])
+    assert there.collect()["iv"] and not compare().collect()
+    (other / "report.json").write_text(json.dumps({**report, "skeleton": "kit"}))
+    with pytest.raises(ValueError, match="'kit'.*same skeleton"):
+        compare(test_dataset=other)
+
+
 def test_the_value_of_a_recipe_falls_back_to_the_default(tiny):
     assert recipe_value(tiny, "lexcmlp.mlm_weight") == 0.2
     assert recipe_value({**tiny, "mlm_weight": 0.7}, "phases.lexcmlp.mlm_weight") == 0.7

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lexmotion.training.comparison import paper
+from lexmotion.training.comparison.compare import read_seeds
 from lexmotion.training.comparison.report import PROTOCOL, verdicts, write_report
 from lexmotion.training.comparison.rows import ROWS
 from lexmotion.training.comparison.scoring import PROTOCOLS
@@ -294,6 +295,46 @@ def test_shared_recordings_are_admitted(tmp_path):
     assert "No motion and no source recording" not in page
 
 
+# ---- all captions, clip by clip
+
+
+def with_clips(results, scores, seconds):
+    """Give the results of a row the scores of their clips."""
+    for result, of_seed in zip(results, scores, strict=True):
+        parts = {"all": of_seed, "short": of_seed[: sum(value < 6 for value in seconds)], "long": None}
+        result["all_captions"] = {name: part and {"Rsum": statistics.fmean(part)} for name, part in parts.items()}
+        result["clips"] = {"id": [f"c{i}" for i in range(len(seconds))], "seconds": seconds, "score": of_seed}
+
+
+def test_rows_are_compared_clip_by_clip_over_common_seeds():
+    rows = results(lexmotion=[30.0, 31.0], tmr=[20.0, 20.0, 20.0], ridge=[10.0])
+    with_clips(rows["lexmotion"], [[300.0, 500.0], [320.0, 480.0]], [2.0, 5.0])
+    with_clips(rows["tmr"], [[200.0, 400.0], [220.0, 380.0], [0.0, 0.0]], [2.0, 5.0])
+    with_clips(rows["ridge"], [[110.0, 290.0]], [2.0, 5.0])
+    found = summarise(rows)["all_captions"]
+    assert found["tmr"]["behind"]["all"] == pytest.approx((100.0, 100.0, 100.0))  # without the third seed
+    assert found["ridge"]["behind"]["all"] == pytest.approx((200.0, 200.0, 200.0))  # the same for every seed
+    assert found["lexmotion"]["behind"] is None and set(found["tmr"]["rsum"]) == {"all", "short"}
+
+
+def test_rows_of_other_clips_are_not_compared():
+    rows = results(lexmotion=[30.0], tmr=[20.0])
+    with_clips(rows["lexmotion"], [[300.0, 500.0]], [2.0, 5.0])
+    with_clips(rows["tmr"], [[200.0]], [2.0])
+    assert summarise(rows)["all_captions"]["tmr"]["behind"] is None
+
+
+def test_results_without_clips_have_no_such_table(tmp_path):
+    write_report(results(lexmotion=[30.0], tmr=[20.0]), tmp_path / "page.md", "")
+    assert "## All captions" not in (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "0", "x", "1,1", "-1", "3.5", "1,,2", "9" * 12])
+def test_seeds_that_are_none_are_refused(text):
+    with pytest.raises(ValueError, match="seeds.*pass"):
+        read_seeds(text)
+
+
 # ---- the command
 
 
@@ -303,20 +344,24 @@ def test_the_command_trains_and_writes_the_tables(prepared, recipe_file, tmp_pat
     monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
     out = tmp_path / "out"
     words = ["compare", "--dataset", str(prepared), "--output-dir", str(out), "--recipe", str(recipe_file)]
-    words += ["--rows", "iv,ridge", "--seeds", "1", "--set", "num_steps=1", "--report", str(tmp_path / "page.md")]
+    words += ["--rows", "iv,ridge", "--seeds", "5,", "--set", "num_steps=1", "--report", str(tmp_path / "page.md")]
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert "[1/2] iv, seed 0: training" in shown and "phases iv" in shown
+    assert "[1/2] iv, seed 5: training" in shown and "phases iv" in shown
     assert {path.name for path in out.iterdir()} >= {"iv", "ridge", "results.json", "results.md", "results.tex"}
     page = (tmp_path / "page.md").read_text()
-    assert "lexmotion compare --dataset prepared --recipe test --rows iv,ridge --seeds 1" in page
-    assert "--set num_steps=1" in page and str(tmp_path) not in page
+    command = "lexmotion compare --dataset prepared --recipe test --rows iv,ridge --seeds 5,"
+    assert command in page and "--set num_steps=1" in page and "## All captions" in page
+    assert str(tmp_path) not in page
 
-    before = (out / "iv" / "seed0" / "result.json").stat().st_mtime_ns
+    before = (out / "iv" / "seed5" / "result.json").stat().st_mtime_ns
     with pytest.raises(SystemExit):
         cli.main([word if word != "iv,ridge" else "none" for word in words])
-    assert (out / "iv" / "seed0" / "result.json").stat().st_mtime_ns == before
+    result = json.loads((out / "iv" / "seed5" / "result.json").read_text())
+    assert result["all_captions"]["all"]["Rsum"] == pytest.approx(statistics.fmean(result["clips"]["score"]), abs=1e-3)
+    assert result["seed"] == 5 and len(set(result["clips"]["id"])) == result["all_captions"]["all"]["clips"]
+    assert (out / "iv" / "seed5" / "result.json").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="'ivv'.*systems.*ridge"):
         cli.main([word if word != "iv,ridge" else "ivv" for word in words])

@@ -13,6 +13,7 @@ from .scoring import PROTOCOLS, WORDS_WANTED
 from .tables import (
     PAPER_LABEL,
     Results,
+    all_captions_page,
     gain,
     markdown_table,
     number,
@@ -65,6 +66,8 @@ def write_report(results: Results, path: Path, command: str) -> None:
         parts.append(f"## {title}\n\n{markdown_table(retrieval_header(), lines)}{note}")
     if summary["ratios"]:
         parts.append(ratio_page(summary))
+    if summary["all_captions"]:
+        parts.append(all_captions_page(summary))
     parts += [ablation(results, group, title) for group, title in ABLATIONS.items()]
     parts += [words(results), costs(results)]
     write_text(path, "\n\n".join(part for part in parts if part) + "\n")

@@ -66,9 +66,11 @@ class Comparison:
         reuse: output folders of other comparisons, and archives, whose results are used if they are valid here.
         keep_weights: keep the trained models; checkpoints are deleted once a row is scored.
         notify: called with progress messages of one line.
+        test_dataset: folder of another prepared corpus of the same skeleton, on whose split rows are compared; None:
+            that of `dataset`.
 
     Raises:
-        ValueError: if the corpus has no such split, or the budget is not positive.
+        ValueError: if a corpus lacks its split, the skeletons differ, or the budget is not positive.
     """
 
     def __init__(
@@ -82,9 +84,12 @@ class Comparison:
         reuse: Sequence[str | os.PathLike] = (),
         keep_weights: bool = True,
         notify: Callable[[str], None] = logger.info,
+        test_dataset: str | os.PathLike | None = None,
     ):
         if budget_minutes is not None and not budget_minutes > 0:
             raise ValueError(f"budget_minutes: got {budget_minutes}; pass a positive number of minutes")
+        if "seed" in (pair.split("=")[0].strip() if isinstance(pair, str) else pair for pair in overrides or ()):
+            raise ValueError("seed: rows are trained with the seeds of --seeds; pass --seeds 7, in place of seed=7")
         self.output_dir = Path(output_dir)
         self.recipe = apply_overrides(load_recipe(recipe), overrides)
         self.overrides = overrides
@@ -96,10 +101,17 @@ class Comparison:
                 raise FileNotFoundError(f"reuse: no folder or archive {str(source)!r}; pass an existing one")
         self.data = PreparedData.read(dataset)
         self.report = PrepareReport.load(self.data.folder)
-        for needed in ("train", split):
-            if needed not in self.data.splits:
-                known = ", ".join(self.data.splits)
-                raise ValueError(f"{dataset}: no split {needed!r}, only {known}; prepare it or pass another split")
+        self.test_data = self.data if test_dataset is None else PreparedData.read(test_dataset)
+        for data, needed in ((self.data, "train"), (self.test_data, split)):
+            if needed not in data.splits:
+                known = ", ".join(data.splits)
+                raise ValueError(f"{data.folder}: no split {needed!r}, only {known}; prepare it or pass another split")
+        skeleton = PrepareReport.load(self.test_data.folder).skeleton
+        if skeleton != self.report.skeleton:
+            raise ValueError(
+                f"{test_dataset}: its skeleton is {skeleton!r}, that of {dataset} {self.report.skeleton!r}; pass a "
+                "corpus of the same skeleton"
+            )
         self.variants: dict[str, PreparedData] = {}
 
     # ---- definition of a row ------------------------------------------------------------------------------------
@@ -148,6 +160,8 @@ class Comparison:
     def definition(self, row: Row, seed: int, plan: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return everything that decides the figures of a settled row, JSON-safe."""
         content: dict[str, Any] = {"kind": row.kind, "dataset": self.data.fingerprint, "split": self.split}
+        if self.test_data is not self.data:
+            content["test_dataset"] = self.test_data.fingerprint
         if not row.tasks:
             return {**content, "penalty": RIDGE_PENALTY}
         content |= {
@@ -395,9 +409,10 @@ class Comparison:
         folder = self.output_dir / row.name / f"seed{seed}"
         run = folder / "run"
         data = self.row_data(row)
-        splits = load_prepared(data.folder, splits=list(dict.fromkeys(("train", self.split))))
+        test = load_prepared(self.test_data.folder, splits=[self.split])[self.split]
+        train = load_prepared(data.folder, splits=["train"])["train"]
         model = self.train_tasks(row, seed, plan, data, run) if row.tasks else data.folder / "processor"
-        scores = SCORERS[row.scorer].score(model, row.system, splits["train"], splits[self.split])
+        scores = SCORERS[row.scorer].score(model, row.system, train, test)
         finished = {name: read_json(run / name / "result.json") for name in row.tasks}
         definition = self.definition(row, seed, plan)
         result = {
@@ -444,7 +459,7 @@ class Comparison:
         train_recipe(content, data.folder, run, reuse=siblings)
         return run / "model"
 
-    def command(self, rows: str, seeds: int, text_encoders: str | None = None) -> str:
+    def command(self, rows: str, seeds: str, text_encoders: str | None = None) -> str:
         """Return the command line of this comparison, with absolute paths reduced to their last part."""
         options: dict[str, Any] = {
             "dataset": self.data.folder,
@@ -452,6 +467,7 @@ class Comparison:
             "rows": rows,
             "seeds": seeds,
             "budget-minutes": None if self.budget_minutes is None else f"{self.budget_minutes:g}",
+            "test-dataset": None if self.test_data is self.data else self.test_data.folder,
             "split": self.split,
             "text-encoders": text_encoders,
             "output-dir": self.output_dir,

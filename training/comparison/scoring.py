@@ -13,11 +13,23 @@ from lexmotion import LexMotionModel, LexMotionProcessor
 from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import check_processor
 from lexmotion.evaluation.acceptance import evaluate_lexical_space, word_frequency
-from lexmotion.evaluation.encoding.vectors import EncodedSplit, encode_dataset, has_parts, score_rows
+from lexmotion.evaluation.encoding.vectors import (
+    EncodedSplit,
+    encode_dataset,
+    every_caption_similarity,
+    has_parts,
+    score_rows,
+    split_motions,
+)
 from lexmotion.evaluation.metrics.lexical import active_words, caption_coverage, prior_coverage
 from lexmotion.evaluation.metrics.order import multi_event_captions
 from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
-from lexmotion.evaluation.model_evaluation import content_words, order_of_split, ridge_floor_of_split
+from lexmotion.evaluation.model_evaluation import (
+    content_words,
+    figures_by_clip,
+    order_of_split,
+    ridge_floor_of_split,
+)
 
 from ..tasks.baseline import SYSTEMS
 
@@ -38,7 +50,8 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
 
     Returns:
         `retrieval` (protocol -> figures) by the model's score, `retrieval_words` by its words only if the score uses
-        more, `lexical` and `order` (figures or None), `parameters`.
+        more, `all_captions` and `clips` (see `figures_by_clip`), `lexical` and `order` (figures or None),
+        `parameters`.
     """
     model_class: Any = LexMotionModel if system is None else SYSTEMS[system].model
     with loading_from(folder):
@@ -57,6 +70,7 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     several_events = multi_event_captions(encoded.all_captions)[0]
     return {
         "retrieval": retrieval(score_rows(encoded)),
+        **figures_by_clip(every_caption_similarity(model, processor, encoded), rows),
         "retrieval_words": words_alone,
         "lexical": lexical,
         "order": order_of_split(model, processor, rows) if several_events else None,
@@ -69,8 +83,10 @@ def score_ridge(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     with loading_from(folder):
         processor = LexMotionProcessor.from_pretrained(folder, trust_remote_code=False)
     retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY)
+    scores = floor.similarity([text for texts in rows["captions"] for text in texts], split_motions(rows)[0])
     missing = dict.fromkeys(("retrieval_words", "lexical", "order"))
-    return {"retrieval": retrieval, **missing, "parameters": int(np.size(floor.weight))}
+    figures = {"retrieval": retrieval, **figures_by_clip(scores, rows), **missing}
+    return {**figures, "parameters": int(np.size(floor.weight))}
 
 
 class Scorer(NamedTuple):

@@ -14,6 +14,7 @@ from lexmotion.common.files import write_json, write_text
 from lexmotion.evaluation.figures.drawing import BLUE, GREY, ORANGE, new_figure, save_figure
 
 from . import paper
+from .paired import PARTS, by_clip, interval_text
 from .rows import ENCODER_PREFIX, GROUPS, REFERENCE, ROWS
 from .scoring import PROTOCOLS
 
@@ -100,7 +101,7 @@ def rsum(protocol: str) -> Any:
 
 
 def summarise(results: Results) -> dict[str, Any]:
-    """Return the content of all tables: `rows`, `ratios` of LexMotion and the paper, and the paper's rows."""
+    """Return the content of all tables: `rows`, `ratios` (LexMotion, paper), `all_captions`, and the paper's rows."""
     ratios: dict[str, Any] = {}
     for other in ("motion_patches", "tmr"):
         found = {protocol: ratio(results, REFERENCE, other, protocol) for protocol in PROTOCOLS}
@@ -109,6 +110,7 @@ def summarise(results: Results) -> dict[str, Any]:
     return {
         "rows": {name: over_seeds(of_row) for name, of_row in results.items()},
         "ratios": ratios,
+        "all_captions": by_clip(results),
         PAPER_LABEL: {
             name: {row: paper.figures(values) for row, values in table.items()}
             for name, table in (("table 1", paper.TABLE_1), ("table 2", paper.TABLE_2), ("table 5", paper.TABLE_5))
@@ -237,6 +239,7 @@ def write_tables(results: Results, folder: Path, layout: str, curves: bool = Tru
     tables, header = tables_of(summary, layout), retrieval_header()
     pages = [f"## {title}\n\n{markdown_table(header, sum(blocks, []))}" for title, blocks in tables]
     pages += [ratio_page(summary)] if summary["ratios"] else []
+    pages += [all_captions_page(summary)] if summary["all_captions"] else []
     write_text(folder / "results.md", "\n\n".join(pages) + "\n")
     note = f"Mean and standard deviation over seeds; rows marked ``{PAPER_LABEL}'' are as printed by {paper.SOURCE}"
     latex = [latex_table(header, blocks, f"{title}. {note}.") for title, blocks in tables]
@@ -265,6 +268,23 @@ def ratio_page(summary: Mapping[str, Any]) -> str:
         for name, values in summary["ratios"].items()
     ]
     return f"## Ratios of Rsum\n\n{markdown_table(['', *PROTOCOLS, PAPER_LABEL], lines)}"
+
+
+def all_captions_page(summary: Mapping[str, Any]) -> str:
+    """Return the table of Rsum over all captions of each clip, by clip length, with paired intervals."""
+    header = ["", "seeds", *(f"Rsum, {title}" for title in PARTS.values())]
+    header += [f"LexMotion minus this row, {title}" for title in PARTS.values()]
+    lines = []
+    for name, row in summary["all_captions"].items():
+        figures = [number(spread(row["rsum"][part])) if part in row["rsum"] else "" for part in PARTS]
+        behind = row["behind"] or {}
+        intervals = [interval_text(behind.get(part)) for part in PARTS]
+        lines.append([summary["rows"][name]["label"], str(len(row["seeds"])), *figures, *intervals])
+    note = (
+        "`all-strict`, averaged over all captions of a clip, so that no choice of caption decides a rank. Brackets "
+        "enclose the 95 % interval of the difference over clips (paired bootstrap, scores averaged over common seeds)."
+    )
+    return f"## All captions\n\n{note}\n\n{markdown_table(header, lines)}"
 
 
 # ---- curves
