@@ -210,7 +210,7 @@ class LexMotionConfig(PreTrainedConfig):
         event_words: ids of the words that begin a new event of a caption ("then"); None makes segments parts of the
             text.
         dense_size: width of an additional dense vector; None for none.
-        hybrid_weight: h of the score (1 - h) lexical + h dense cosine.
+        hybrid_weight: h of the score (1 - h) lexical + h dense cosine; 1 for a control whose words do not count.
     """
 
     model_type = "lexmotion"
@@ -242,6 +242,7 @@ class LexMotionConfig(PreTrainedConfig):
             raise ValueError(f"num_segments: got {self.num_segments}; pass at least 1 (no segments)")
         if self.dense_size is not None and self.dense_size < 1:
             raise ValueError(f"dense_size: got {self.dense_size}; pass at least 1, or None for no dense vector")
-        for name in ("segment_weight", "hybrid_weight"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; pass a number in [0, 1), so that words count")
+        if not 0 <= self.segment_weight < 1:
+            raise ValueError(f"segment_weight: got {self.segment_weight}; pass a number in [0, 1)")
+        if not 0 <= self.hybrid_weight <= 1:
+            raise ValueError(f"hybrid_weight: got {self.hybrid_weight}; pass a number in [0, 1]")

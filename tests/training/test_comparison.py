@@ -9,6 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from lexmotion import LexMotionModel
 from lexmotion.training.comparison import runner
 from lexmotion.training.comparison.budget import plan_steps, time_task
 from lexmotion.training.comparison.rows import GROUPS, ROWS, encoder_row, equal, recipe_value, select_rows
@@ -16,6 +17,7 @@ from lexmotion.training.comparison.runner import Comparison, difference, flat, m
 from lexmotion.training.comparison.scoring import PROTOCOLS
 from lexmotion.training.comparison.tables import COLUMNS
 from lexmotion.training.recipe import run_arguments
+from lexmotion.training.tasks import TASKS
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +143,23 @@ def test_an_option_is_turned_against_the_recipe(tiny, name):
     on_row = ROWS[name].resolved(runner.apply_overrides(tiny, {option.key: option.off}))
     assert off_row.overrides == {option.key: option.off} and off_row.label == f"without {option.label}"
     assert on_row.overrides == {option.key: option.on} and on_row.label == f"with {option.label}"
+
+
+def test_the_dense_rival_trains_the_same_towers_and_none_of_the_words(compare, tiny):
+    made = compare(keep_weights=True)
+    row = made.settled(ROWS["dense-towers"])
+    before = TASKS["lexcmlp"].build(made.arguments(row, 0, None)["lexcmlp"], made.data.processor).model.state_dict()
+    (result,) = made.run([row], [0])
+    after = LexMotionModel.from_pretrained(made.output_dir / "dense-towers/seed0/run/model").state_dict()
+    moved = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert {"text_readout.weight", "motion_readout.weight"} < moved
+    assert any(".encoder." in name for name in moved) and not any("lexical_head" in name for name in moved)
+    assert result["lexical"] is result["retrieval_words"] is None and result["clips"]["id"]
+
+
+def test_a_training_of_nothing_is_refused(compare):
+    with pytest.raises(ValueError, match="contrastive_loss_weight.*dense_size"):
+        compare(overrides=["phases.lexcmlp.contrastive_loss_weight=0"]).arguments(ROWS["iv"], 0, None)
 
 
 def test_a_seed_of_the_recipe_would_be_overwritten_and_is_refused(compare):

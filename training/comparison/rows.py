@@ -132,10 +132,25 @@ _NO_LIMITS = {"lexcmlp.text_word_limits": None, "lexcmlp.motion_word_limits": No
 _TOP_K = {"text_config.top_k": 128, **_NO_FLOPS, **_NO_TARGETS, **_NO_LIMITS}
 _VDR = {"text_config.head_kind": "vdr", "lexcmlp.motion_word_share": None} | _TOP_K  # its words are never zero
 _TOP_64 = {"lexcmlp.text_word_limits": [0, 64], "lexcmlp.motion_word_limits": [0, 64]}
+# The towers and training of phase iv with a plain dense read-out: what the words must beat.
+_DENSE_TOWERS = {
+    "model_config.dense_size": 256,
+    "model_config.hybrid_weight": 1.0,
+    "model_config.num_segments": 1,
+    "lexcmlp.initial_active_words": None,
+    "lexcmlp.motion_word_share": None,
+    **{
+        f"lexcmlp.{name}_weight": 0.0
+        for name in ("contrastive_loss", "grounding_loss", "bow_loss", "order_loss", "mlm")
+    },
+    **_NO_TARGETS,
+    **_NO_LIMITS,
+}
 _SYSTEMS = (
     *(_system(system, "dense") for system in ("temos", "t2m", "tmr", "motion_patches")),
     *(_system(system, "lexicon") for system in LEXICAL_BASELINES),
     Row(REFERENCE, "LexMotion"),
+    Row("dense-towers", "same towers, dense vectors", tasks=PHASES[-1:], overrides=_DENSE_TOWERS),
     Row("ridge", "Ridge floor", vectors="none", tasks=(), scorer="ridge"),
 )
 _PHASES = tuple(_phases(names) for names in ("iv", "i+iv", "ii+iv", "iii+iv", "i+ii+iv", "i+iii+iv"))

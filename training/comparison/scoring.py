@@ -63,9 +63,11 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     def retrieval(scores: Any) -> dict[str, Any]:
         return evaluate_retrieval(scores, encoded.ids, encoded.captions, PROTOCOLS)
 
-    words_alone = retrieval(score_rows(encoded, segment_weight=0.0, hybrid_weight=0.0)) if has_parts(model) else None
-    lexical = None
-    if sparse.issparse(encoded.text_embeds):
+    has_words = sparse.issparse(encoded.text_embeds) and encoded.hybrid_weight < 1.0
+    words_alone = lexical = None
+    if has_words and has_parts(model):
+        words_alone = retrieval(score_rows(encoded, segment_weight=0.0, hybrid_weight=0.0))
+    if has_words:
         lexical = lexical_figures(encoded, processor.lexicon, train["captions"])
     several_events = multi_event_captions(encoded.all_captions)[0]
     return {

@@ -35,6 +35,9 @@ class LexCMLPArguments(AlignmentArguments):
     weight_decay: float = argument(0.1, "AdamW weight decay; biases and normalisation layers are exempt.")
     num_epochs: float = argument(60.0, "Passes over the clips, used if num_steps is None.")
     ema_decay: float = argument(0.999, "Decay of the weight average that is evaluated and saved. 0: no average.")
+    contrastive_loss_weight: float = argument(
+        1.0, "Weight of the contrast of words. 0: the words are not trained, only dense vectors (with dense_size)."
+    )
     grounding_loss_weight: float = argument(
         0.0, "Weight of the contrast between motions and the content words of their captions (VDR). 0: off."
     )
@@ -89,6 +92,10 @@ class LexCMLPArguments(AlignmentArguments):
             raise ValueError(f"token_drop_ratio: got {self.token_drop_ratio}; pass a value in [0, 1)")
 
     def check(self, run: RunArguments) -> None:
+        if self.contrastive_loss_weight == 0 and not (run.model.model_config or {}).get("dense_size"):
+            raise ValueError(
+                "contrastive_loss_weight: got 0 without dense vectors; set model_config.dense_size as well"
+            )
         kinds = [(fields or {}).get("head_kind") for fields in (run.model.text_config, run.model.motion_config)]
         if self.motion_word_share is not None and "vdr" in kinds:
             share = self.motion_word_share
@@ -233,7 +240,8 @@ class LexCMLPTrainer(AlignmentTrainer):
 
     def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         output = model(**batch)
-        loss = output.contrastive_loss + self.sparsity_loss(output)
+        weight = self.args.contrastive_loss_weight
+        loss = weight * output.contrastive_loss + self.sparsity_loss(output) if weight else torch.zeros(())
         sides = [f"{side}_{part}" for part in ("flops_loss", "active_words") for side in ("text", "motion")]
         parts = {name: output[name] for name in ("contrastive_loss", *sides)}
         weights = {
