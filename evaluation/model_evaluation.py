@@ -30,7 +30,7 @@ from .metrics.lexical import caption_coverage
 from .metrics.order import NO_CAPTION, multi_event_captions, order_metrics
 from .metrics.retrieval import ScoreRows, evaluate_retrieval
 from .metrics.scores import blend
-from .ridge_floor import RidgeFloor
+from .ridge_floor import RidgeFloor, UntrainedTower, motion_statistics
 
 # Clips are reported apart below and from this length; HumanML3D's are 2 to 10 s long.
 SHORT_SECONDS = 6.0
@@ -255,10 +255,17 @@ def evaluate_ridge_floor(dataset: str | Path, split: str = "validation", penalty
 
 
 def ridge_floor_of_split(
-    processor: Any, train: Any, rows: Any, penalty: float = 300.0
+    processor: Any, train: Any, rows: Any, penalty: float = 300.0, tower: bool = False
 ) -> tuple[dict[str, dict[str, Any]], RidgeFloor]:
-    """Fit the ridge floor on `train` and its mirror image; return its retrieval on `rows`, and the floor."""
-    floor = RidgeFloor(penalty, processor.tokenizer, skeleton=processor.feature_extractor.skeleton)
+    """
+    Fit the ridge floor on `train` and its mirror image; return its retrieval on `rows`, and the floor.
+
+    Args:
+        tower: describe motions by the tokens of an untrained motion tower, not by statistics.
+    """
+    extractor = processor.feature_extractor
+    describe = UntrainedTower(extractor) if tower else motion_statistics
+    floor = RidgeFloor(penalty, processor.tokenizer, skeleton=extractor.skeleton, describe=describe)
     floor.fit(split_motions(train)[0], train["captions"], train["mirrored_captions"])
     captions = [texts[0] for texts in rows["captions"]]
     scores = floor.similarity(captions, split_motions(rows)[0])

@@ -46,9 +46,44 @@ def motion_statistics(positions: Any) -> np.ndarray:
     return np.concatenate([part.ravel() for part in parts])
 
 
+class UntrainedTower:
+    """
+    Describe a motion by the mean tokens of a motion tower with random weights, a stronger floor than statistics.
+
+    Args:
+        extractor: a `LexMotionFeatureExtractor`.
+        seed: seed of the weights.
+
+    Called with positions (T, J, 3), it returns float64 (P * D,): the mean over time of the tokens of each body part.
+    """
+
+    def __init__(self, extractor: Any, seed: int = 0) -> None:
+        import torch
+
+        from lexmotion import LexMotionMotionConfig
+        from lexmotion.modeling_lexmotion import LexMotionMotionEncoder
+
+        self.extractor = extractor
+        config = LexMotionMotionConfig(
+            num_features=extractor.num_features, num_frames=extractor.max_frames, parts=extractor.parts
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.encoder = LexMotionMotionEncoder(config).eval()
+
+    def __call__(self, positions: Any) -> np.ndarray:
+        import torch
+
+        inputs = self.extractor([positions], fps=self.extractor.fps, return_tensors="pt")
+        with torch.inference_mode():
+            states, seen, _, shape = self.encoder(inputs["motion_values"], inputs["motion_attention_mask"])
+        grid, seen = states[0].unflatten(0, shape), seen[0].unflatten(0, shape)[..., None]  # (Nt, P, D), (Nt, P, 1)
+        return ((grid * seen).sum(dim=0) / seen.sum(dim=0).clamp(min=1)).flatten().double().numpy()
+
+
 class RidgeFloor:
     """
-    Ridge regression from [`motion_statistics`] to the mean TF-IDF vector of the captions.
+    Ridge regression from a description of a motion to the mean TF-IDF vector of its captions.
 
     A caption's vector marks its word pieces, weighted by `log(number of captions / captions with the piece)`, at
     length 1; a motion's target is the mean over its captions. Statistics are standardised, targets centred. The score
@@ -59,6 +94,7 @@ class RidgeFloor:
         tokenizer: a tokenizer of `transformers`, or a function from a list of captions to lists of hashable tokens. If
             None, captions are lower-cased and split at everything but letters, digits and apostrophes.
         skeleton: joint layout, for mirroring.
+        describe: function from positions (T, J, 3) to a vector; [`motion_statistics`] or an [`UntrainedTower`].
         min_count: minimum number of occurrences of a piece in the training captions, mirrored ones included.
 
     `pieces` lists the word pieces in the order of the vectors.
@@ -72,13 +108,18 @@ class RidgeFloor:
     """
 
     def __init__(
-        self, penalty: float = 300.0, tokenizer: Any = None, skeleton: str = "humanml3d", min_count: int = 2
+        self,
+        penalty: float = 300.0,
+        tokenizer: Any = None,
+        skeleton: str = "humanml3d",
+        min_count: int = 2,
+        describe: Callable[[Any], np.ndarray] = motion_statistics,
     ) -> None:
         if not penalty > 0:
             raise ValueError(f"penalty: got {penalty}; pass a positive number")
         self.penalty = float(penalty)
         self.tokenize = _tokenize_function(tokenizer)
-        self.skeleton = get_skeleton(skeleton)
+        self.skeleton, self.describe = get_skeleton(skeleton), describe
         self.min_count = min_count
         self.pieces: list | None = None
 
@@ -166,7 +207,7 @@ class RidgeFloor:
         plain, mirrored = [], []
         for motion in motions:
             positions = np.asarray(motion)
-            plain.append(motion_statistics(positions))
+            plain.append(self.describe(positions))
             if mirror:
                 if positions.shape[1] != self.skeleton.num_joints:
                     raise ValueError(
@@ -174,7 +215,7 @@ class RidgeFloor:
                         f"{self.skeleton.num_joints}; pass the skeleton of the motions or mirror=False"
                     )
                 twin = positions[:, self.skeleton.mirror_permutation] * np.array([-1.0, 1.0, 1.0])
-                mirrored.append(motion_statistics(twin))
+                mirrored.append(self.describe(twin))
         if not plain:
             raise ValueError("motions: got none; pass at least one")
         return np.stack(plain + mirrored)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lexmotion.evaluation.metrics.retrieval import evaluate_retrieval
-from lexmotion.evaluation.ridge_floor import RidgeFloor, motion_statistics
+from lexmotion.evaluation.ridge_floor import RidgeFloor, UntrainedTower, motion_statistics
+from lexmotion.processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
 from lexmotion.processing.skeletons import get_skeleton
 
 CORPUS = Path(__file__).resolve().parents[2] / "shared" / "data" / "humanml3d_cmu"
@@ -51,6 +52,18 @@ def test_statistics_errors():
     broken[2, 1, 0] = np.inf
     with pytest.raises(ValueError, match=r"(?i)frame 2\b.*NaN"):
         motion_statistics(broken)
+
+
+def test_an_untrained_tower_describes_a_motion_by_its_body_parts():
+    extractor = LexMotionFeatureExtractor(max_frames=64)
+    motion = np.random.default_rng(0).normal(scale=0.02, size=(40, JOINTS, 3)).cumsum(axis=0)
+    motion += np.random.default_rng(1).normal(size=(1, JOINTS, 3)) * 0.4
+    tower = UntrainedTower(extractor)
+    found = tower(motion)
+    assert found.shape[0] % len(extractor.parts) == 0 and np.isfinite(found).all() and found.std() > 0
+    np.testing.assert_array_equal(found, UntrainedTower(extractor)(motion))  # seeded
+    assert not np.array_equal(found, UntrainedTower(extractor, seed=1)(motion))
+    assert not np.allclose(found, tower(motion[::-1]))
 
 
 def test_fit_is_the_closed_form_of_ridge_regression(toy):

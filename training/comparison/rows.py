@@ -152,6 +152,7 @@ _SYSTEMS = (
     Row(REFERENCE, "LexMotion"),
     Row("dense-towers", "same towers, dense vectors", tasks=PHASES[-1:], overrides=_DENSE_TOWERS),
     Row("ridge", "Ridge floor", vectors="none", tasks=(), scorer="ridge"),
+    Row("tower-ridge", "Ridge floor, untrained tower", vectors="none", tasks=(), scorer="tower-ridge"),
 )
 _PHASES = tuple(_phases(names) for names in ("iv", "i+iv", "ii+iv", "iii+iv", "i+ii+iv", "i+iii+iv"))
 _HEAD = (

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,11 +81,11 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     }
 
 
-def score_ridge(folder: Path, system: str | None, train: Any, rows: Any) -> dict[str, Any]:
+def score_ridge(folder: Path, system: str | None, train: Any, rows: Any, tower: bool = False) -> dict[str, Any]:
     """Score the ridge floor fitted on `train` and its mirror image; `folder` only has a processor."""
     with loading_from(folder):
         processor = LexMotionProcessor.from_pretrained(folder, trust_remote_code=False)
-    retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY)
+    retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY, tower)
     scores = floor.similarity([text for texts in rows["captions"] for text in texts], split_motions(rows)[0])
     missing = dict.fromkeys(("retrieval_words", "lexical", "order"))
     figures = {"retrieval": retrieval, **figures_by_clip(scores, rows), **missing}
@@ -110,7 +111,11 @@ def rsum(result: dict[str, Any]) -> str:
     return f"Rsum {result['retrieval']['all-strict']['Rsum']:.1f}"
 
 
-SCORERS = {"retrieval": Scorer(score_model, rsum), "ridge": Scorer(score_ridge, rsum)}
+SCORERS = {
+    "retrieval": Scorer(score_model, rsum),
+    "ridge": Scorer(score_ridge, rsum),
+    "tower-ridge": Scorer(partial(score_ridge, tower=True), rsum),
+}
 
 
 def lexical_figures(encoded: EncodedSplit, lexicon: Any, train_captions: Any) -> dict[str, float]:
