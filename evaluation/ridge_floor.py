@@ -60,8 +60,7 @@ class UntrainedTower:
     def __init__(self, extractor: Any, seed: int = 0) -> None:
         import torch
 
-        from lexmotion import LexMotionMotionConfig
-        from lexmotion.modeling_lexmotion import LexMotionMotionEncoder
+        from lexmotion import LexMotionMotionConfig, LexMotionMotionModel
 
         self.extractor = extractor
         config = LexMotionMotionConfig(
@@ -69,7 +68,7 @@ class UntrainedTower:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.encoder = LexMotionMotionEncoder(config).eval()
+            self.encoder = LexMotionMotionModel(config).encoder.eval()
 
     def __call__(self, positions: Any) -> np.ndarray:
         import torch

@@ -123,6 +123,32 @@ def symmetric_info_nce(
     return 0.5 * (t2m + m2t)
 
 
+def distillation(
+    text: torch.Tensor,
+    motion: torch.Tensor,
+    teacher_text: torch.Tensor,
+    teacher_motion: torch.Tensor,
+    temperature: float | torch.Tensor = 1.0,
+) -> torch.Tensor:
+    """
+    Divergence KL(teacher || student) of the distributions over the batch, mean of both directions; the teacher is not
+    trained by it.
+
+    Args:
+        text, motion: (Bt, D) and (Bm, D), of this process; their products are the student's similarities.
+        teacher_text, teacher_motion: (Bt, E) and (Bm, E), likewise.
+        temperature: divisor of both similarities.
+    """
+
+    def direction(queries, keys, teacher_queries, teacher_keys):
+        teacher = (teacher_queries @ gather(teacher_keys).T / temperature).detach()
+        shares = teacher.softmax(dim=1)
+        return info_nce(queries @ gather(keys).T / temperature, shares) - info_nce(teacher, shares)
+
+    t2m = direction(text, motion, teacher_text, teacher_motion)
+    return 0.5 * (t2m + direction(motion, text, teacher_motion, teacher_text))
+
+
 def paired_clip_ids(
     shape: Sequence[int],
     text_clip_ids: torch.Tensor | None = None,

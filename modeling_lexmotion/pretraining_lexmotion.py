@@ -30,6 +30,7 @@ from .losses_lexmotion import (
     bag_of_words,
     caption_positives,
     cosine,
+    distillation,
     false_negatives,
     flops,
     gather,
@@ -129,6 +130,7 @@ class LexMotionContrastiveAlignmentOutput(LexMotionOutput, WithLoss):
     Args:
         contrastive_loss: symmetric multi-positive InfoNCE between lexical vectors, including segments.
         dense_contrastive_loss: the same between dense vectors, if the model has them.
+        distillation_loss: divergence of the lexical similarities from the dense ones, if the model has them.
         text_flops_loss, motion_flops_loss: FLOPS of the vectors before normalization.
         grounding_loss: contrast between motion vectors and the bags of words of the captions (VDR), on request.
         order_loss: captions against copies with their events exchanged, on request.
@@ -139,6 +141,7 @@ class LexMotionContrastiveAlignmentOutput(LexMotionOutput, WithLoss):
 
     contrastive_loss: torch.FloatTensor | None = None
     dense_contrastive_loss: torch.FloatTensor | None = None
+    distillation_loss: torch.FloatTensor | None = None
     text_flops_loss: torch.FloatTensor | None = None
     motion_flops_loss: torch.FloatTensor | None = None
     grounding_loss: torch.FloatTensor | None = None
@@ -598,6 +601,7 @@ class LexMotionForContrastiveAlignment(LexMotionPreTrainedModel):
         if text.dense_embeds is not None:
             d_t, d_m = cosine(text.dense_embeds.float()), cosine(motion.dense_embeds.float())  # (Bt, d), (Bm, d)
             losses["dense_contrastive_loss"] = symmetric_info_nce(d_t, d_m, *pairs, *contrast)
+            losses["distillation_loss"] = distillation(y_t, y_m, d_t, d_m, self.config.temperature)
         losses |= {"text_flops_loss": flops(z_t), "motion_flops_loss": flops(z_m)}
         if bow_weights is not None:
             bow_weights = bow_weights[:, motion_head.active_ids]  # (Bm, A)

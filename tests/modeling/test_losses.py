@@ -12,6 +12,30 @@ def test_info_nce_by_hand():
     assert losses.info_nce(logits, torch.eye(2).bool()).item() == pytest.approx(expected)
 
 
+def unit(*shape, seed=0):
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def test_distillation_is_the_divergence_in_both_directions():
+    text, motion, teacher_text, teacher_motion = (unit(3, 5, seed=seed) for seed in range(4))
+    student, teacher = text @ motion.T / 0.1, teacher_text @ teacher_motion.T / 0.1
+
+    def divergence(wanted, found):
+        p = wanted.softmax(dim=1)
+        return (p * (p.log() - found.log_softmax(dim=1))).sum(dim=1).mean()
+
+    expected = 0.5 * (divergence(teacher, student) + divergence(teacher.T, student.T))
+    found = losses.distillation(text, motion, teacher_text, teacher_motion, 0.1)
+    torch.testing.assert_close(found, expected)
+    assert losses.distillation(text, motion, text, motion, 0.1).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_distillation_trains_the_student_alone():
+    parts = [unit(3, 5, seed=seed).requires_grad_() for seed in range(4)]
+    losses.distillation(*parts, 0.1).backward()
+    assert [part.grad is not None for part in parts] == [True, True, False, False]
+
+
 def test_two_positives_share_the_target():
     logits = torch.tensor([[1.0, 0.0, 0.0]])
     log_z = math.log(math.e + 2)

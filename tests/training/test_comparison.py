@@ -157,9 +157,10 @@ def test_the_dense_rival_trains_the_same_towers_and_none_of_the_words(compare, t
     assert result["lexical"] is result["retrieval_words"] is None and result["clips"]["id"]
 
 
-def test_a_training_of_nothing_is_refused(compare):
-    with pytest.raises(ValueError, match="contrastive_loss_weight.*dense_size"):
-        compare(overrides=["phases.lexcmlp.contrastive_loss_weight=0"]).arguments(ROWS["iv"], 0, None)
+@pytest.mark.parametrize("setting", ["contrastive_loss_weight=0", "distillation_loss_weight=1"])
+def test_losses_without_their_vectors_are_refused(compare, setting):
+    with pytest.raises(ValueError, match=f"{setting.split('=')[0]}.*dense_size"):
+        compare(overrides=[f"phases.lexcmlp.{setting}"]).arguments(ROWS["iv"], 0, None)
 
 
 def test_a_seed_of_the_recipe_would_be_overwritten_and_is_refused(compare):

@@ -41,12 +41,14 @@ def test_the_phase_trains_and_evaluates_with_segments_dense_vectors_and_order(ma
     trainer = make_trainer(
         "lexcmlp",
         order_loss_weight=0.5,
+        distillation_loss_weight=0.5,
         model_config={"num_segments": 2, "dense_size": 8},
     )
     assert trainer.processor.tokenizer.convert_tokens_to_ids("then") in trainer.model.config.event_words
     trainer.train()
     steps = [line for line in read_log(tmp_path / "run") if "order_loss" in line]
     assert steps and all(line["order_loss"] > 0 and line["dense_contrastive_loss"] > 0 for line in steps)
+    assert all(line["distillation_loss"] > 0 for line in steps)
     trainer.model.eval()
     with torch.no_grad():
         values = trainer.evaluate()

@@ -179,6 +179,16 @@ _IMPROVEMENTS = (
     _option("joint-angles", "representation", None, "joint_angles", "joint angles"),
     _option("hybrid", "model_config.dense_size", None, 256, "dense vector beside the lexical one"),
 )
+# Words that learn from a dense read-out of the same towers, which the finished model does not use.
+_DENSE_ALONG = {"model_config.dense_size": 256, "model_config.hybrid_weight": 0.0}
+_TAUGHT = (
+    Row("dense-along", "a dense read-out trained along", overrides=_DENSE_ALONG),
+    Row(
+        "distilled",
+        "words taught by the dense read-out",
+        overrides={**_DENSE_ALONG, "lexcmlp.distillation_loss_weight": 1.0},
+    ),
+)
 # Phase iv with only a contrast and FLOPS, as published, since the improvements may replace the earlier phases.
 _WITHOUT = {row.option.key: row.option.off for row in _IMPROVEMENTS if row.option is not None}
 _PLAIN = (
@@ -187,12 +197,13 @@ _PLAIN = (
 )
 _UNTIED = tuple(_untied(system) for system in LEXICAL_BASELINES)
 
-ROWS: dict[str, Row] = {row.name: row for row in (*_SYSTEMS, *_PHASES, *_HEAD, *_IMPROVEMENTS, *_PLAIN, *_UNTIED)}
+_ALL = (*_SYSTEMS, *_PHASES, *_HEAD, *_IMPROVEMENTS, *_TAUGHT, *_PLAIN, *_UNTIED)
+ROWS: dict[str, Row] = {row.name: row for row in _ALL}
 GROUPS: dict[str, tuple[str, ...]] = {
     "systems": tuple(row.name for row in _SYSTEMS),
     "phases": (*(row.name for row in _PHASES), REFERENCE),
     "head": (REFERENCE, *(row.name for row in _HEAD)),
-    "improvements": (REFERENCE, *(row.name for row in _IMPROVEMENTS)),
+    "improvements": (REFERENCE, *(row.name for row in (*_IMPROVEMENTS, *_TAUGHT))),
     "plain": tuple(row.name for row in _PLAIN),
     "lexical-baselines": tuple(f"{name}{end}" for name in LEXICAL_BASELINES for end in ("", "-lexicon", "-untied")),
 }

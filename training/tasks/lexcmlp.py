@@ -48,6 +48,9 @@ class LexCMLPArguments(AlignmentArguments):
         0.0, "Weight of the contrast with captions whose events are swapped ('stands up, then sits down'). 0: off."
     )
     dense_loss_weight: float = argument(1.0, "Weight of the contrast of dense vectors (with dense_size).")
+    distillation_loss_weight: float = argument(
+        0.0, "Weight of the divergence of word similarities from those of dense vectors (with dense_size). 0: off."
+    )
     text_word_limits: list[int] | None = argument(
         None, "Minimum and maximum words per caption in the finished model. None: all active words."
     )
@@ -92,7 +95,11 @@ class LexCMLPArguments(AlignmentArguments):
             raise ValueError(f"token_drop_ratio: got {self.token_drop_ratio}; pass a value in [0, 1)")
 
     def check(self, run: RunArguments) -> None:
-        if self.contrastive_loss_weight == 0 and not (run.model.model_config or {}).get("dense_size"):
+        without_dense = not (run.model.model_config or {}).get("dense_size")
+        if self.distillation_loss_weight > 0 and without_dense:
+            got = self.distillation_loss_weight
+            raise ValueError(f"distillation_loss_weight: got {got} without dense vectors; set model_config.dense_size")
+        if self.contrastive_loss_weight == 0 and without_dense:
             raise ValueError(
                 "contrastive_loss_weight: got 0 without dense vectors; set model_config.dense_size as well"
             )
@@ -250,9 +257,10 @@ class LexCMLPTrainer(AlignmentTrainer):
             "mlm_loss": self.args.mlm_weight,
             "order_loss": self.args.order_loss_weight,
             "dense_contrastive_loss": self.args.dense_loss_weight,
+            "distillation_loss": self.args.distillation_loss_weight,
         }
         for name, weight in weights.items():
-            if output.get(name) is not None:
+            if weight and output.get(name) is not None:
                 loss = loss + weight * output[name]
                 parts[name] = output[name]
         return {"loss": loss, **parts}
