@@ -139,12 +139,12 @@ def evaluate_split(
     return measured | {"lexical": lexical}, encoded
 
 
-def figures_by_clip(scores: np.ndarray, rows: Any) -> dict[str, Any]:
+def figures_by_clip(scores: Any, rows: Any) -> dict[str, Any]:
     """
     Return retrieval figures over all captions of a split, and the score of each clip for paired comparisons.
 
     Args:
-        scores: score of every caption, those of a clip side by side, with every motion (C, N).
+        scores: score of every caption, those of a clip side by side, with every motion (C, N), array or `ScoreRows`.
         rows: the prepared split.
 
     Returns:

@@ -206,8 +206,8 @@ def encode_dataset(
 
 def every_caption_similarity(
     model: Any, processor: Any, encoded: EncodedSplit, batch_size: int = 64, progress: bool = False
-) -> np.ndarray:
-    """Score all C captions of an encoded split, those of a motion side by side, as the model does: (C, N) float32."""
+) -> ScoreRows:
+    """Score all C captions of a split, those of a motion side by side: (C, N) float32, computed when it is read."""
     captions = [text for texts in encoded.all_captions for text in texts]
     texts = encode_captions(model, processor, captions, batch_size, progress)
     return blend(texts, encoded.motions, encoded.segment_weight, encoded.hybrid_weight)

@@ -52,7 +52,7 @@ def test_a_clip_counts_once_whatever_its_captions():
 
 @pytest.mark.parametrize(("shape", "counts"), [((3, 3), [1, 1]), ((2, 2), [2, 0]), ((3, 2), [1, 1]), ((4,), [4])])
 def test_shapes_that_do_not_fit_are_refused(shape, counts):
-    with pytest.raises(ValueError, match="captions.*pass"):
+    with pytest.raises(ValueError, match="similarity matrix.*pass"):
         clip_recalls(np.zeros(shape), counts)
 
 

@@ -10,6 +10,8 @@ import torch
 from filelock import FileLock
 
 from lexmotion import LexMotionModel
+from lexmotion.common.files import write_json
+from lexmotion.processing.corpora.report import sealed
 from lexmotion.training.comparison import runner
 from lexmotion.training.comparison.budget import plan_steps, time_task
 from lexmotion.training.comparison.rows import GROUPS, ROWS, encoder_row, equal, recipe_value, select_rows
@@ -172,12 +174,12 @@ def test_rows_can_be_compared_on_another_corpus(compare, prepared, fake_training
     other = tmp_path / "other"
     shutil.copytree(prepared, other)
     report = json.loads((other / "report.json").read_text())
-    (other / "report.json").write_text(json.dumps({**report, "fingerprint": "another"}))
+    write_json(other / "report.json", sealed({**report, "fingerprint": "another"}))
     here, there = compare(), compare(test_dataset=other)
     assert mark(here.definition(ROWS["iv"], 0, None)) != mark(there.definition(ROWS["iv"], 0, None))
     there.run([ROWS["iv"]], [0])
     assert there.collect()["iv"] and not compare().collect()
-    (other / "report.json").write_text(json.dumps({**report, "skeleton": "kit"}))
+    write_json(other / "report.json", sealed({**report, "skeleton": "kit"}))
     with pytest.raises(ValueError, match="'kit'.*same skeleton"):
         compare(test_dataset=other)
 
