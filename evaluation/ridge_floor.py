@@ -48,7 +48,7 @@ def motion_statistics(positions: Any) -> np.ndarray:
 
 class UntrainedTower:
     """
-    Describe a motion by the mean tokens of a motion tower with random weights, a stronger floor than statistics.
+    Describe a motion by the mean tokens of a motion tower with random weights, of the size of the recipe `small`.
 
     Args:
         extractor: a `LexMotionFeatureExtractor`.
@@ -64,7 +64,13 @@ class UntrainedTower:
 
         self.extractor = extractor
         config = LexMotionMotionConfig(
-            num_features=extractor.num_features, num_frames=extractor.max_frames, parts=extractor.parts
+            num_features=extractor.num_features,
+            num_frames=extractor.max_frames,
+            parts=extractor.parts,
+            hidden_size=192,
+            num_hidden_layers=6,
+            num_attention_heads=6,
+            intermediate_size=768,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
