@@ -324,8 +324,9 @@ class RetrieverModel(LexMotionPreTrainedModel):
             config.encoder_config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             config.num_active_words, head = None, None
             config.check_encoder()
-            options = {"use_safetensors": True, "trust_remote_code": False, **_no_pooler(config)}
-            encoder = AutoModelForTextEncoding.from_pretrained(path, **options)
+            encoder = AutoModelForTextEncoding.from_pretrained(
+                path, use_safetensors=True, trust_remote_code=False, **_no_pooler(config)
+            )
         model = cls(config)  # type: ignore[call-arg]  # subclasses set the widths
         model.text_encoder.load_state_dict(encoder.state_dict())
         for readout in (model.text_readout, model.motion_readout):

@@ -198,7 +198,7 @@ def test_a_damaged_shard_is_named(run, tmp_path):
             refused += 1
         else:  # a hint that nobody reads
             assert found.captions == sound.captions and (found.motion_embeds != sound.motion_embeds).nnz == 0
-    assert refused > 8
+    assert refused > 5
 
 
 def test_foreign_parquet_is_no_shard(run, tmp_path):

@@ -89,7 +89,7 @@ def test_a_phase_finished_elsewhere_is_copied_where_nothing_differs(prepared, re
             assert (tmp_path / "again" / phase / file).read_bytes() == (tmp_path / "first" / phase / file).read_bytes()
 
     recipe["phases"]["lexmmm"]["learning_rate"] = 1e-5  # phase iii differs, so phase iv begins elsewhere
-    train(recipe, prepared, tmp_path / "other", short, reuse=[tmp_path / "absent", tmp_path / "first"])
+    train(recipe, prepared, tmp_path / "other", short, reuse=[tmp_path / "first"])
     assert trained == ["lexmmm", "lexcmlp"]
 
 
