@@ -44,15 +44,15 @@ def clip_recalls(similarity: Any, counts: Sequence[int]) -> np.ndarray:
         array([0.5, 1. ])
     """
     scores = as_rows(similarity)
-    counts = np.asarray(counts, dtype=np.int64)
-    if scores.shape != (counts.sum(), len(counts)) or (counts < 1).any():
+    each = np.asarray(counts, dtype=np.int64)
+    if scores.shape != (each.sum(), len(each)) or (each < 1).any():
         raise ValueError(
-            f"similarity matrix: got shape {scores.shape} for {counts.sum()} captions of {len(counts)} clips; "
+            f"similarity matrix: got shape {scores.shape} for {each.sum()} captions of {len(each)} clips; "
             "pass (captions, clips), with at least one caption per clip"
         )
-    clips, cutoffs = np.arange(len(counts)), np.array(RECALL_AT)
-    starts = np.cumsum(counts) - counts
-    owner = np.repeat(clips, counts)
+    clips, cutoffs = np.arange(len(each)), np.array(RECALL_AT)
+    starts: Any = np.cumsum(each) - each
+    owner = np.repeat(clips, each)
     own = np.empty(len(owner))  # score of each caption with its clip
     hits = np.zeros((len(owner), len(DIRECTIONS), len(RECALL_AT)))
     for start, block in scores.blocks():
@@ -60,7 +60,7 @@ def clip_recalls(similarity: Any, counts: Sequence[int]) -> np.ndarray:
         found = row_ranks(block, owner[rows, None] == clips, "average", start, "caption")
         hits[rows, 0] = found[:, None] < cutoffs
         own[rows] = block[np.arange(len(block)), owner[rows]]
-    shown = starts + np.arange(counts.max())[:, None] % counts  # (turns, N) caption of each clip in each gallery
+    shown = starts + np.arange(each.max())[:, None] % each  # (turns, N) caption of each clip in each gallery
     before, tied = np.zeros((2, *shown.shape), dtype=np.int64)
     for start, block in scores.blocks():
         for turn, captions in enumerate(shown):
@@ -71,7 +71,7 @@ def clip_recalls(similarity: Any, counts: Sequence[int]) -> np.ndarray:
     for turn, captions in enumerate(shown):
         hits[captions, 1] += places[turn, :, None] < cutoffs
     hits[:, 1] /= np.bincount(shown.ravel(), minlength=len(owner))[:, None]
-    return np.add.reduceat(hits, starts, axis=0) / counts[:, None, None]
+    return np.add.reduceat(hits, starts, axis=0) / each[:, None, None]
 
 
 def clip_scores(recalls: np.ndarray) -> np.ndarray:

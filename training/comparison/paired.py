@@ -28,7 +28,7 @@ def by_clip(results: Results) -> dict[str, dict[str, Any]]:
     """
     scored = {name: [result for result in of_row if result.get("clips")] for name, of_row in results.items()}
     scored = {name: of_row for name, of_row in scored.items() if of_row}
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, of_row in scored.items():
         rsum = {
             part: [result["all_captions"][part]["Rsum"] for result in of_row]
