@@ -461,17 +461,12 @@ def test_a_daggered_baseline_can_have_random_words(compare):
 
 def test_rows_that_part_in_phase_four_share_what_comes_before(compare):
     made = compare()
-    results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], tasks=ROWS["i+iv"].tasks)], [0, 1])
-    firsts, seconds = results[::2], results[1::2]
-    for first, second in zip(firsts, seconds, strict=True):
-        logs = [
-            made.output_dir / result["row"] / f"seed{result['seed']}" / "run" / "lexmlm" / "log.jsonl"
-            for result in (first, second)
-        ]
-        assert logs[0].read_bytes() == logs[1].read_bytes()  # it holds times of day: copied, not trained
-        assert first["trainings"]["lexmlm"] == second["trainings"]["lexmlm"]
-        assert first["trainings"]["lexcmlp"] != second["trainings"]["lexcmlp"]
-    assert firsts[0]["trainings"]["lexmlm"] != firsts[1]["trainings"]["lexmlm"]
+    results = made.run([ROWS["i+iv"], dataclasses.replace(ROWS["mlm"], tasks=ROWS["i+iv"].tasks)], [1])
+    first, second = results
+    logs = [made.output_dir / result["row"] / "seed1" / "run" / "lexmlm" / "log.jsonl" for result in results]
+    assert logs[0].read_bytes() == logs[1].read_bytes()  # it holds times of day: copied, not trained
+    assert first["trainings"]["lexmlm"] == second["trainings"]["lexmlm"]
+    assert first["trainings"]["lexcmlp"] != second["trainings"]["lexcmlp"]
 
 
 def test_another_vocabulary_is_a_prepared_folder_of_its_own(compare, prepared):
