@@ -1,5 +1,6 @@
 """What several rooms' tests share: a word-piece tokenizer of a few dozen words, made in memory."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path in slow:
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of garbage collection, which accelerate asks for after every training."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 def tiny_vocabulary() -> list[str]:
