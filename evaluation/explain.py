@@ -109,7 +109,7 @@ def explain(
     text_words: list[tuple[str, float]] = []
     if text is not None:
         if not text.strip():
-            raise ValueError("text: the caption is empty; omit --text to see only the motion's words")
+            raise ValueError("text: the caption is empty; omit it to see only the motion's words")
         tokens = processor(text=[text], return_tensors="pt").to(model.device)
         caption = model.get_text_features(tokens["input_ids"], tokens["attention_mask"])
         z_t = caption.text_embeds[0].float().cpu()

@@ -103,8 +103,12 @@ def test_help_shows_every_option_and_extra_in_80_columns(path, command):
         ("index delete", "nothing was deleted; pass missing_ok=True", "nothing was deleted; pass --missing-ok"),
         ("search", "model 'x': gone; pass model=... instead", "model 'x': gone; pass --model instead"),
         ("prepare", "max_frames: got 3; pass min_frames=2", "--max-frames: got 3; pass min_frames=2"),
-        ("index build", "uri: got 'x'; pass engine='milvus'", "--uri: got 'x'; pass --engine 'milvus'"),
+        ("index build", "uri: got 'x'; pass engine='milvus'", "--uri: got 'x'; pass --engine milvus"),
         ("index build", "index: all are copied; leave out splits=...", "--index: all are copied; leave out --split"),
+        ("inspect", "joints are unknown; pass mapping='rig.json'", "joints are unknown; pass --mapping rig.json"),
+        ("inspect", 'left out (fps=...); remove key="it\'s"', "left out (--fps); remove --key 'it'\"'\"'s'"),
+        ("prepare", "no test; pass splits={'test': 'my ids.txt'}", "no test; pass --split 'test=my ids.txt'"),
+        ("prepare", "pass shard='1/2' and overwrite=True", "pass --shard 1/2 and --overwrite"),
         ("train", "id 'replace=1' and a.replace=True: kept", "id 'replace=1' and a.replace=True: kept"),
     ],
 )

@@ -49,6 +49,15 @@ def test_a_log_record_has_no_controls():
     assert not CONTROLS.search(record.getMessage())
 
 
+@pytest.mark.parametrize(
+    ("logger", "shown"), [("lexmotion.processing", "pass --units"), ("datasets", "pass units=...")]
+)
+def test_a_log_record_names_options(logger, shown):
+    words = ["prepare", "kit"]
+    record = PrintableRecord(logger, logging.WARNING, "", 0, "%s", ("pass units=...",), None, words=words)
+    assert record.getMessage() == shown
+
+
 def test_half_characters_can_be_written():
     assert printable("caf\udce9").encode() == "caf\ufffd".encode()
 

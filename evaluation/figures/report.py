@@ -117,7 +117,7 @@ def report_figures(
     model, processor = ready_model(model, processor)
     if not isinstance(model, LexMotionModel):
         raise ValueError(
-            f"model: expected a LexMotionModel, got {type(model).__name__}; pass a baseline with --dense-model"
+            f"model: expected a LexMotionModel, got {type(model).__name__}; pass a baseline with dense_model=..."
         )
     rows = load_prepared(dataset, splits=[split])[split]
     if not 1 <= options.count <= len(rows):

@@ -497,7 +497,7 @@ def open_demo(
     if index is None and dataset is None:
         if name is not None and not Path(name).is_dir() and not is_hub_name(name):
             raise FileNotFoundError(f"no folder {name!r}; pass the output folder of `lexmotion quickstart`")
-        raise ValueError("no motions; pass --index DIR, --dataset DIR or the output folder of `lexmotion quickstart`")
+        raise ValueError("no motions; pass index='DIR', dataset='DIR' or the output folder of `lexmotion quickstart`")
     if index is None and splits is None:
         splits = ["test"]
     model, processor = load_model(name, device) if name is not None else (None, None)
@@ -512,7 +512,7 @@ def open_demo(
             opened = LexMotionIndex.from_pretrained(index, model=model, verify=False, accelerate=False)
         return Demo(opened, sources)
     if model is None:
-        raise ValueError("--dataset needs a model to encode its motions; run `lexmotion demo MODEL --dataset DIR`")
+        raise ValueError("dataset: needs a model to encode its motions; run `lexmotion demo MODEL --dataset DIR`")
     items = dataset_items(model, processor, str(dataset), splits, progress)
     made = LexMotionIndex.build(
         items.embeds, items.metadata, items.ids, processor=processor, model=model, accelerate=False

@@ -81,7 +81,7 @@ class StoredMotions:
             roots.append(positions[:, 0].astype(np.float32))
             joints.append((positions - positions[:, :1]).astype(np.float16))
         if not ids:
-            raise ValueError("no motions to store; pass the corpus of the index with --dataset")
+            raise ValueError("no motions to store; pass the corpus of the index with dataset=...")
         tensors: dict[str, np.ndarray] = {
             "roots": np.concatenate(roots),
             "joints": np.concatenate(joints),

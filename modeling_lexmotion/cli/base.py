@@ -1,11 +1,13 @@
 """The `lexmotion` command: its groups, its error handling, and what it prints."""
 
 import errno
+import functools
 import logging
 import os
 import re
+import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -39,8 +41,12 @@ app.add_typer(report_app, name="report")
 
 # Errors that users can cause and fix; anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, OSError, ImportError, FloatingPointError)
-# `name: ...` at the start, and `name=value`, in the text of an error.
-_ARGUMENT = re.compile(r"(?<![\w.-])(?P<name>[a-z_]+)=(?P<value>True|\.\.\.|'[^']*'|[\w.]+)|^(?P<first>[a-z_]+)(?=: )")
+# `name: ...` at the start, and `name=value`, in the text of an error or a note.
+_ARGUMENT = re.compile(
+    r"(?<![\w.-])(?P<name>[a-z_]+)=(?P<value>True|\.\.\.|'[^']*'|\"[^\"]*\"|\{[^{}]*\}|[\w.]+)"
+    r"|^(?P<first>[a-z_]+)(?=: )"
+)
+_PAIR = re.compile(r"'([^']*)': '([^']*)'")
 DEBUG_VARIABLE = "LEXMOTION_DEBUG"
 OTHER_NAMES = {"splits": "split", "kinds": "what"}  # Python argument -> option
 REMEDY = "check the path and its permissions"
@@ -60,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: words after `lexmotion`; None reads `sys.argv`.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    logging.setLogRecordFactory(PrintableRecord)
+    logging.setLogRecordFactory(functools.partial(PrintableRecord, words=words))
     try:
         check_encoding(words)
         with full_disk_named("a file"):
@@ -75,10 +81,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 class PrintableRecord(logging.LogRecord):
-    """A log record whose message cannot control the terminal."""
+    """A log record that cannot control the terminal; LexMotion's warnings name options of the command in `words`."""
+
+    def __init__(self, *arguments: Any, words: Sequence[str] = (), **named: Any):
+        super().__init__(*arguments, **named)
+        self.words = words
 
     def getMessage(self) -> str:  # noqa: N802
-        return printable(super().getMessage())
+        text = printable(super().getMessage())
+        own = self.name.startswith("lexmotion.") and self.levelno >= logging.WARNING
+        return with_flags(text, flags_of(self.words)) if own else text
 
 
 class PrintableHook(RenderHook):
@@ -104,7 +116,7 @@ def terminal(stderr: bool = False, **options: Any) -> Console:
     return console
 
 
-def flags_of(arguments: list[str]) -> dict[str, str]:
+def flags_of(arguments: Sequence[str]) -> dict[str, str]:
     """Return the option of each Python argument of the command that is called: `{"missing_ok": "--missing-ok"}`."""
     command: Any = typer.main.get_command(app)
     for word in arguments:
@@ -118,13 +130,19 @@ def flags_of(arguments: list[str]) -> dict[str, str]:
 
 
 def with_flags(text: str, flags: Mapping[str, str]) -> str:
-    """Replace Python arguments in an error by the options of the command: `replace=True` by `--replace`."""
+    """Replace Python arguments by the options of the command: `replace=True` by `--replace`."""
 
     def flag(match: re.Match) -> str:
         name, value = match["name"] or match["first"], match["value"]
         if name not in flags:
             return match.group()
-        return flags[name] if value in (None, "True", "...") else f"{flags[name]} {value}"
+        if value in (None, "True", "..."):
+            return flags[name]
+        if value[0] == "{":
+            value = " ".join(shlex.quote(f"{key}={of}") for key, of in _PAIR.findall(value))
+        elif value[0] in "'\"":
+            value = shlex.quote(value[1:-1])
+        return f"{flags[name]} {value}"
 
     return _ARGUMENT.sub(flag, text)
 

@@ -14,7 +14,7 @@ from lexmotion.processing.corpora.options import PrepareOptions
 from lexmotion.processing.recordings.options import ReadingOptions
 
 from .base import app, terminal
-from .loading import begin
+from .loading import begin, in_options
 from .options import PREPARE, READING, SPLIT_NAMES, SplitFilesOption, parse_pairs, with_options, without_given
 
 
@@ -110,6 +110,7 @@ def inspect(
     from lexmotion.processing.recordings.inspection import inspect_motion
 
     found = inspect_motion(file, reading, skeleton)
+    found = replace(found, problems=[in_options(problem) for problem in found.problems])
     console = terminal()
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

@@ -212,7 +212,7 @@ def spread(
         if "abruptly died" not in str(error):
             raise
         message = f"a worker was killed while {description}, perhaps for lack of memory"
-        raise OSError(f"{message}; pass fewer than {workers} with --num-workers") from error
+        raise OSError(f"{message}; pass fewer than {workers} with num_workers=...") from error
     except multiprocess.TimeoutError as error:
         # `datasets` raises it while closing the workers; its cause (most likely Ctrl-C) is what matters.
         raise error.__context__ or error from None

@@ -99,7 +99,7 @@ def resolve_splits(source: Path, splits: Mapping[str, str | None] | None = None)
     if not splits:
         found = {name: source / file for name, file in DEFAULT_SPLITS.items() if (source / file).is_file()}
         if not found:
-            remedy = "add one, or pass another file, for example --split test=my_ids.txt"
+            remedy = "add one, or pass another file, for example splits={'test': 'my_ids.txt'}"
             raise FileNotFoundError(f"{source}: no split file {', '.join(DEFAULT_SPLITS.values())}; {remedy}")
         return found
     found = {}
@@ -108,7 +108,8 @@ def resolve_splits(source: Path, splits: Mapping[str, str | None] | None = None)
         if not name.isidentifier():
             raise ValueError(f"split name: got {name!r}; use letters, digits and underscores")
         if file is None and name not in DEFAULT_SPLITS:
-            raise ValueError(f"split {name!r}: no standard file; pass one, for example --split {name}={name}.txt")
+            example = {name: f"{name}.txt"}
+            raise ValueError(f"split {name!r}: no standard file; pass one, for example splits={example}")
         path = source / (file or DEFAULT_SPLITS[name])
         if file is not None and not path.is_file() and Path(file).is_file():
             path = Path(file)
@@ -125,7 +126,7 @@ def read_ids(path: Path) -> list[str]:
     # 000001 and ./000001 are one motion.
     ids = list(dict.fromkeys(PurePosixPath(key).as_posix() if "/" in key else key for key in listed))
     if not ids:
-        raise ValueError(f"{path}: the file lists no ids; fill it, remove it, or select other splits with --split")
+        raise ValueError(f"{path}: the file lists no ids; fill it, remove it, or select other splits with splits=...")
     return ids
 
 
@@ -216,13 +217,13 @@ class CorpusFolder:
     def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
         """Find the content of the folder and return the file of each split."""
         if self.reading != ReadingOptions():
-            remedy = "remove --units and --up, or pass --layout files"
+            remedy = "remove units=... and up=..., or pass layout='files'"
             raise ValueError(f"the layout {self.layout.name!r} defines unit and axis; {remedy}")
         self.texts = self.source / "texts"
         self.motion_folders = [p for p in (self.source / "new_joints", self.source / "new_joint_vecs") if p.is_dir()]
         if not self.texts.is_dir() or not self.motion_folders:
             missing = "'new_joints' or 'new_joint_vecs'" if self.texts.is_dir() else "'texts'"
-            remedy = f"check that it has the layout {self.layout.name!r} (--layout)"
+            remedy = f"check that it has the layout {self.layout.name!r} (layout=...)"
             raise FileNotFoundError(f"{self.source}: no folder {missing}; {remedy}")
         self.source_clips = read_source_clips(self.source)
         return resolve_splits(self.source, splits)

@@ -66,11 +66,9 @@ class MotionFilesFolder(CorpusFolder):
         self.ids_of = {split: [key for key, of in split_of.items() if of == split] for split in split_of.values()}
         for split, file in (splits or {}).items():
             if file is not None or split not in self.ids_of:
-                given = split if file is None else f"{split}={file}"
-                remedy = f"name one of {', '.join(self.ids_of)}, without a file"
-                raise ValueError(
-                    f"--split {given}: {self.captions_file} has the splits, in the column 'split'; {remedy}"
-                )
+                given = f"splits={{{split!r}: {file!r}}}"
+                remedy = f"remove it to prepare {', '.join(self.ids_of)}"
+                raise ValueError(f"{given}: {self.captions_file} has the splits, in the column 'split'; {remedy}")
         order = [split for split in ("train", "validation", "test") if split in self.ids_of]
         return {split: self.captions_file for split in order if not splits or split in splits}
 

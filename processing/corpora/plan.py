@@ -102,7 +102,7 @@ def _open_folder(source: str | Path, options: PrepareOptions) -> CorpusFolder:
 def _check_processor(folder: CorpusFolder, options: PrepareOptions) -> None:
     if options.processor is None:
         if "train" not in folder.splits:
-            remedy = "pass the processor of the training corpus with --processor PREPARED/processor"
+            remedy = "pass the processor of the training corpus with processor='PREPARED/processor'"
             raise ValueError(f"no split 'train' among {', '.join(folder.splits)} to fit a processor; {remedy}")
     elif not Path(options.processor).is_dir():
         raise FileNotFoundError(
@@ -114,9 +114,10 @@ def _check_splits(ids: Mapping[str, list[str]]) -> None:
     for first, second in itertools.combinations(ids, 2):
         both = set(ids[first]) & set(ids[second])
         if both:
+            example = {first: "other.txt"}
             raise ValueError(
                 f"{len(both)} ids are in both the {first!r} and the {second!r} split (for example {min(both)!r}); "
-                f"pass a split file without them, for example --split {first}=other.txt"
+                f"pass a split file without them, for example splits={example}"
             )
 
 

@@ -105,7 +105,7 @@ def prepare(
 
 def _check_sharding(shard: str | None, merge_shards: int | None) -> None:
     if shard is not None and merge_shards is not None:
-        raise ValueError(f"got --shard {shard} and --merge-shards {merge_shards}; pass only one of them per command")
+        raise ValueError(f"got shard={shard!r} and merge_shards={merge_shards}; pass only one of them at a time")
     if merge_shards is not None and merge_shards < 1:
         raise ValueError(f"merge_shards: got {merge_shards}; pass at least 1")
 
@@ -158,13 +158,13 @@ def _unmerged_shards(output_dir: Path) -> list[str]:
 def _refuse_to_replace(target: Path, output_dir: Path, difference: str | None, sharded: bool) -> None:
     """Raise a `FileExistsError` if the output is a shard of another corpus, unmerged shards, or no corpus."""
     if target != output_dir and difference is not None:
-        raise FileExistsError(f"{target}: made {difference}; choose another folder, or replace it with --overwrite")
+        raise FileExistsError(f"{target}: made {difference}; choose another folder, or replace it with overwrite=True")
     if not sharded and _unmerged_shards(output_dir):
-        remedy = "merge them with --merge-shards, or replace them with --overwrite"
+        remedy = "merge them with merge_shards=..., or replace them with overwrite=True"
         raise FileExistsError(f"{output_dir / SHARDS}: the folder contains unmerged shards; {remedy}")
     names = {path.name for path in output_dir.glob("*")} - {SHARDS}
     if names and "report.json" not in names:
-        remedy = "choose another folder, or replace it with --overwrite"
+        remedy = "choose another folder, or replace it with overwrite=True"
         raise FileExistsError(f"{output_dir}: the folder is not a prepared corpus; {remedy}")
 
 
@@ -175,19 +175,19 @@ def _complete_shards(output_dir: Path, count: int, plan: Plan) -> list[Path]:
         folder, own = output_dir / SHARDS / shard.name, plan.identity.of_shard(shard)
         report = intact(folder)
         if report is None:
-            missing.append(f"--shard {shard.argument}")
+            missing.append(f"shard={shard.argument!r}")
             continue
         differing = own.differing_option(report)
         if differing is not None or report.fingerprint != own.fingerprint(open_blocks([folder / BLOCKS], splits)):
             made = f"with {differing}" if differing else "from other ids, captions, tokenizer or processor"
-            remedy = f"merge with the same input, or rewrite it with --shard {shard.argument} --overwrite"
+            remedy = f"merge with the same input, or rewrite it with shard={shard.argument!r} and overwrite=True"
             raise ValueError(f"{folder}: made {made}; {remedy}")
         folders.append(folder)
     if missing:
         raise FileNotFoundError(
             f"{output_dir / SHARDS}: {len(missing)} of {count} shards are missing or damaged (present: "
-            f"{', '.join(_unmerged_shards(output_dir)[:8]) or 'none'}); run the same command with "
-            f"{', '.join(missing[:8])}{' ...' * (len(missing) > 8)} instead of --merge-shards {count}"
+            f"{', '.join(_unmerged_shards(output_dir)[:8]) or 'none'}); prepare the same corpus with "
+            f"{', '.join(missing[:8])}{' ...' * (len(missing) > 8)} instead of merge_shards={count}"
         )
     return folders
 

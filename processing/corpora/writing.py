@@ -112,7 +112,7 @@ def check_readable(folder: CorpusFolder, report: PrepareReport) -> None:
         example = next((f" ({item['id']}: {item['detail']})" for item in skipped if item["detail"]), "")
         what = f"split {split!r} ({folder.splits[split]}): no motion could be read, {why}{example}"
         if split == "train" or len(empty) == len(report.splits):
-            raise ValueError(f"{what}; check that {folder.source} has the layout {folder.layout.name!r} (--layout)")
+            raise ValueError(f"{what}; check that {folder.source} has the layout {folder.layout.name!r} (layout=...)")
         logger.warning("%s; the split is left out", what)
         report.skipped.append({"split": split, "id": "", "reason": "split without readable motions", "detail": why})
     report.splits = {split: counts for split, counts in report.splits.items() if split not in empty}

@@ -38,7 +38,7 @@ _ROOT_NAMES = ("global_orient", "root_orient")
 MEAN_BODY = Problem(
     "note",
     "the file contains poses of a body model, not its bones; the joints are those of a mean body",
-    "pass your SMPL-H model with --body-model for the bones of the person",
+    "pass your SMPL-H model with body_model=... for the bones of the person",
 )
 
 
@@ -163,7 +163,7 @@ def _import_smplx(name: str) -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"{name}: AMASS recordings contain poses of a body model, not joints; run `pip install smplx` to use your "
-            f"SMPL-H model with --body-model FOLDER ({WHERE}), or leave out --body-model for a mean body"
+            f"SMPL-H model with body_model='FOLDER' ({WHERE}), or leave out body_model=... for a mean body"
         ) from error
     return smplx
 

@@ -43,7 +43,7 @@ def arrays_recording(path: Path, options: ReadingOptions) -> Recording:
         name = name or _choose_array(archive, path)
         if name not in archive.files:
             names = ", ".join(archive.files) or "nothing, the file is empty"
-            raise ValueError(f"{path}: no array named {name!r}; pass --key with one of {names}")
+            raise ValueError(f"{path}: no array named {name!r}; pass key=... with one of {names}")
         what = f"{path}, array {name!r}"
         lengths = next((archive.read(key) for key in LENGTH_NAMES if key in archive.files), None)
         array, problem = choose_motion(archive.read(name), lengths, number or None, what)
@@ -160,13 +160,13 @@ def _choose_array(archive: _Archive, path: Path) -> str:
     if len(found) == 1 or usual:
         return (usual or found)[0]
     if found:
-        raise ValueError(f"{path}: {len(found)} arrays can be motions; pass --key with one of {', '.join(found)}")
+        raise ValueError(f"{path}: {len(found)} arrays can be motions; pass key=... with one of {', '.join(found)}")
     present = ", ".join(f"{name} {shape or '(unreadable)'}" for name, shape in shapes.items()) or "nothing"
     rotations = ", ".join(name for name in shapes if name in _ROTATION_NAMES)
     hint = f" ({rotations}: rotations of SMPL; pose its body model and keep 22 joints)" if rotations else ""
     parts = next((name for name in BODY_NAMES if name in shapes), None)
     if parts is not None and body_parts(archive.files, parts) is not None:
-        hint = f" ({rotations}: rotations of SMPL; pass --key {parts} to pose a mean body with them)"
+        hint = f" ({rotations}: rotations of SMPL; pass key={parts!r} to pose a mean body with them)"
     raise ValueError(f"{path}: no array can be a motion, got {present}; save {_shapes()}{hint}")
 
 

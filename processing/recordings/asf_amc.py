@@ -63,7 +63,7 @@ def amc_recording(path: Path, options: ReadingOptions) -> Recording:
     recording = Recording("ASF/AMC", positions, names=names, rest=rest[0], units=units, fps=fps)
     if options.fps is None:
         message = f"AMC files contain no frame rate, {_USUAL_FPS:g} assumed"
-        recording.problems.append(Problem("note", message, "pass another one with --fps"))
+        recording.problems.append(Problem("note", message, "pass another one with fps=..."))
     return recording
 
 

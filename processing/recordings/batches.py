@@ -90,12 +90,12 @@ def choose_motion(content: Any, lengths: Any, key: str | None, what: str) -> tup
     ends = _lengths(lengths, motions, what)
     if key is None:
         shown = ", ".join(map(str, ends[:10])) + (", ..." if len(ends) > 10 else "")
-        message = f"{what}: {len(motions)} motions of {shown} frames; pass --key with a number from 0"
+        message = f"{what}: {len(motions)} motions of {shown} frames; pass key=... with a number from 0"
         raise SeveralMotionsError(f"{message} to {len(motions) - 1}", [str(n) for n in range(len(motions))])
     if len(motions) == 1 and key != "0":
-        raise ValueError(f"{what}: the array is one motion; remove --key {key[:40]!r}")
+        raise ValueError(f"{what}: the array is one motion; remove key={key[:40]!r}")
     if not key.isdecimal() or len(key) > 9 or int(key) >= len(motions):
-        raise ValueError(f"{what}: no motion {key[:20]!r}; pass --key with a number from 0 to {len(motions) - 1}")
+        raise ValueError(f"{what}: no motion {key[:20]!r}; pass key=... with a number from 0 to {len(motions) - 1}")
     motion, end = motions[int(key)], ends[int(key)]
     if end == len(motion):
         return motion, None

@@ -84,10 +84,10 @@ def _choose(animations: Sequence[Any], key: str | None, path: Path) -> Any:
     found = [number for number, name in enumerate(names) if key in (name, str(number))]
     shown = ", ".join(name[:40] for name in names[:40]) + (", ..." if len(names) > 40 else "")
     if key is None:
-        message = f"{path}: {len(names)} animations; pass --key with one of {shown}"
+        message = f"{path}: {len(names)} animations; pass key=... with one of {shown}"
         raise SeveralMotionsError(message, [str(number) for number in range(len(names))])
     if not found:
-        raise ValueError(f"{path}: no animation {key!r}; pass --key with one of {shown}")
+        raise ValueError(f"{path}: no animation {key!r}; pass key=... with one of {shown}")
     return animations[found[0]]
 
 

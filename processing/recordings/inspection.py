@@ -162,7 +162,7 @@ def find_problems(motion: Motion, measures: Mapping[str, float]) -> Iterator[Pro
     frames, limit = int(seconds * skeleton.fps), MAX_FRAMES / skeleton.fps
     if frames < MIN_FRAMES:
         message = f"{seconds:.2f} s are {frames} frames at {skeleton.fps:g} fps; models need at least {MIN_FRAMES}"
-        yield Problem("error", message, "use a longer piece, or check the frame rate (--fps)")
+        yield Problem("error", message, "use a longer piece, or check the frame rate (fps=...)")
     elif frames > MAX_FRAMES:
         message = f"{seconds:.1f} s are longer than the {limit:.1f} s of most training motions"
         yield Problem("note", message, "cut it into pieces: models read only the beginning")
@@ -171,17 +171,17 @@ def find_problems(motion: Motion, measures: Mapping[str, float]) -> Iterator[Pro
     nearest = detect_units(height).value
     better = "" if nearest == "m" else f" ({nearest} instead of metres would fit better)"
     spikes = measures["speed_spikes"]
-    check = "check the frame rate (--fps) and the unit (--units)"
+    check = "check the frame rate (fps=...) and the unit (units=...)"
     warnings = (
         (
             unlikely,
             f"the body would be {height:.2f} m tall{better}",
-            f"unless it is a child, pass the unit with --units ({', '.join(UNITS)})",
+            f"unless it is a child, pass the unit with units=... ({', '.join(UNITS)})",
         ),
         (
             motion.fps < LOW_FPS,
             f"{motion.fps:g} frames per second are too few for quick movements",
-            "check the frame rate (--fps)",
+            "check the frame rate (fps=...)",
         ),
         (
             spikes,
@@ -202,7 +202,7 @@ def find_problems(motion: Motion, measures: Mapping[str, float]) -> Iterator[Pro
         (
             measures["feet_on_floor"] < 0.2,
             f"a foot is near the floor in only {measures['feet_on_floor']:.0%} of the frames",
-            "look at the figure: the vertical axis (--up) may be wrong, or the body hangs, jumps or lies",
+            "look at the figure: the vertical axis (up=...) may be wrong, or the body hangs, jumps or lies",
         ),
         (
             measures["foot_sliding"] > 0.35,

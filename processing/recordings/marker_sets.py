@@ -105,7 +105,7 @@ def marker_recording(
         return Recording(format, points, names=tuple(labels), units=facts.get("units"), up=facts.get("up"))
     if missing:
         shown = ", ".join(labels[:_SHOWN]) + (", ..." if len(labels) > _SHOWN else "")
-        remedy = "export these markers, or name the points of all joints in a mapping file (--mapping rig.json)"
+        remedy = "export these markers, or name the points of all joints in a mapping file (mapping='rig.json')"
         raise ValueError(f"no marker or joint centre for {', '.join(missing)} among {shown}; {remedy}")
     filled = fill_gaps(found, rate)
     positions = joints_from_landmarks(found)

@@ -247,7 +247,7 @@ def _read_joints(
     _check(options)
     recording = _read_file(path, options)
     if recording.features is not None and (options.units is not None or options.up is not None):
-        raise ValueError(f"{path}: the unit and axis of published features are known; remove --units and --up")
+        raise ValueError(f"{path}: the unit and axis of published features are known; remove units=... and up=...")
     try:
         _check_range(path, recording.positions, metres_per_unit(options.units or "mm"))
         positions, layout, match = _joints(path, recording, options.mapping, wanted)
@@ -283,7 +283,7 @@ def _check_range(path: Path, positions: np.ndarray, scale: float) -> None:
     furthest = float(np.abs(np.where(np.isfinite(positions), positions, 0.0)).max(initial=0.0))
     if furthest * scale > FURTHEST:
         message = f"a joint has the coordinate {furthest:g}, more than {FURTHEST / 1000:g} km from the origin"
-        raise ValueError(f"{path}: {message}; move the motion to the origin, or pass the unit with --units")
+        raise ValueError(f"{path}: {message}; move the motion to the origin, or pass the unit with units=...")
 
 
 def split_key(path: Path) -> tuple[Path, str | None]:
@@ -328,7 +328,7 @@ def _read_file(path: Path, options: ReadingOptions) -> Recording:
     options = options if key is None else replace(options, key=key)
     suffix = path.suffix.lower()
     if options.key is not None and suffix not in WITH_KEYS:
-        message = f"no named arrays; remove --key {options.key!r}, which is for {', '.join(WITH_KEYS)} files"
+        message = f"no named arrays; remove key={options.key!r}, which is for {', '.join(WITH_KEYS)} files"
         raise ValueError(f"{path}: {message}")
     if suffix not in READERS:
         raise ValueError(f"{path}: {_unsupported(suffix)}")
@@ -392,7 +392,7 @@ def _joints(
         raise ValueError(f"{path}: the motion has 0 frames; export it again")
     count = recording.positions.shape[1]
     if mapping is not None and not recording.names:
-        raise ValueError(f"{path}: the joints have no names, but the order of a skeleton; remove --mapping")
+        raise ValueError(f"{path}: the joints have no names, but the order of a skeleton; remove mapping=...")
     try:
         if recording.names:
             match = match_rig(recording.names, mapping, wanted)
@@ -437,10 +437,10 @@ def _problems(
     fps, units, up = source["fps"], source["units"], source["up"]
     if fps.confidence == "assumed":
         message = f"the file contains no frame rate, {fps.value:g} assumed"
-        yield Problem("note", message, "pass another one with --fps")
+        yield Problem("note", message, "pass another one with fps=...")
     for fact, what, remedy in (
-        (units, "the unit", "pass it with --units"),
-        (up, "the vertical axis", "pass it with --up, try y or z"),
+        (units, "the unit", "pass it with units=..."),
+        (up, "the vertical axis", "pass it with up=..., try y or z"),
     ):
         if fact.confidence == "low":
             yield Problem("warning", f"{what} is unclear, {fact.value} assumed: {fact.reason}", remedy)

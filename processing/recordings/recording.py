@@ -86,7 +86,7 @@ def stated_fps(recording: Recording, rate: float, what: str, where: str, given: 
         recording.fps = Fact(float(whole) if abs(rate - whole) < 5e-4 * whole else rate, "read", where)
     elif not given:
         message = f"{what}, which is not {SLOWEST:g} to {FASTEST:g} frames per second"
-        recording.problems.append(Problem("warning", message, "pass the frame rate with --fps"))
+        recording.problems.append(Problem("warning", message, "pass the frame rate with fps=..."))
 
 
 def check_fps(fps: Any, name: str) -> None:

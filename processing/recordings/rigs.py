@@ -299,7 +299,7 @@ def _refuse_several_bodies(called: Mapping[str, Sequence[str]], sources: Mapping
             shown = " and ".join(name[:_SHOWN] for name in same[:3])
             raise ValueError(
                 f"{shown} all stand for {joint}; split the file into one per body, or name the joints of one in a "
-                f"mapping file (--mapping rig.json): {MAPPING_EXAMPLE}"
+                f"mapping file (mapping='rig.json'): {MAPPING_EXAMPLE}"
             )
 
 
@@ -328,7 +328,7 @@ def _complain(rig: Rig, missing: Sequence[str], names: Sequence[str], forced: bo
         what = f"{len(missing)} of {rig.skeleton.num_joints} joints are missing ({nearest})"
     raise ValueError(
         f"{what}: no source of {', '.join(missing)} among {shown}; name them in a mapping file "
-        f"(--mapping rig.json): {MAPPING_EXAMPLE}"
+        f"(mapping='rig.json'): {MAPPING_EXAMPLE}"
     )
 
 

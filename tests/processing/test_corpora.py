@@ -255,11 +255,11 @@ def test_split_files(tmp_path):
     assert CorpusFolder(tmp_path, HUMANML3D, {"test": str(apart)}).splits == {"test": apart}
     with pytest.raises(FileNotFoundError, match="other.txt.*dev.txt"):
         CorpusFolder(tmp_path, HUMANML3D, {"test": "other.txt"})
-    with pytest.raises(ValueError, match="'mine'.*--split mine="):
+    with pytest.raises(ValueError, match=r"'mine'.*splits=\{'mine': 'mine.txt'\}"):
         CorpusFolder(tmp_path, HUMANML3D, {"mine": None})
     with pytest.raises(ValueError, match="'a-b'"):
         CorpusFolder(tmp_path, HUMANML3D, {"a-b": "dev.txt"})
-    with pytest.raises(ValueError, match=r"none\.txt.*--split"):
+    with pytest.raises(ValueError, match=r"none\.txt.*splits="):
         list(CorpusFolder(tmp_path, HUMANML3D, {"test": "none.txt"}).records("test"))
 
 
@@ -272,7 +272,7 @@ def test_missing_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="new_joint_vecs"):
         CorpusFolder(tmp_path, HUMANML3D)
     (tmp_path / "new_joints").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"val\.txt.*--split test="):
+    with pytest.raises(FileNotFoundError, match=r"val\.txt.*splits=\{'test': "):
         CorpusFolder(tmp_path, HUMANML3D)
 
 

@@ -115,7 +115,7 @@ def test_what_cannot_be_used_is_reported(tmp_path):
     }
     details = {skipped.id: skipped.detail for skipped in reader.skipped}
     assert "broken.npy" in details["broken.npy"] and str(tmp_path) not in str(details)
-    assert "--units" in next(skipped.detail for skipped in reader.skipped if skipped.id == "huge.npy")
+    assert "units=" in next(skipped.detail for skipped in reader.skipped if skipped.id == "huge.npy")
 
 
 WRONG = {
@@ -141,5 +141,5 @@ def test_a_wrong_folder_or_split_is_told(tmp_path):
     with pytest.raises(ValueError, match=r"line 1\b.*\"captions\".*'{'"):
         MotionFilesFolder(write(tmp_path / "own", "{"), MOTION_FILES)
     folder = write(tmp_path / "own", [{"file": "a.npy", "captions": ["walks"], "split": "train"}])
-    with pytest.raises(ValueError, match=r"--split test=ids\.txt.*'split'.*\btrain\b"):
+    with pytest.raises(ValueError, match=r"splits=\{'test': 'ids\.txt'\}.*'split'.*\btrain\b"):
         MotionFilesFolder(folder, MOTION_FILES, splits={"test": "ids.txt"})

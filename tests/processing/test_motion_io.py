@@ -118,7 +118,7 @@ def test_a_mapping_names_what_no_table_knows(moving, tmp_path):
     root, turns, expected = moving
     text = MIXAMO.text(root, turns, prefix="bone").replace("boneLeft", "kepa").replace("boneRight", "oikea")
     path = write(tmp_path / "a.bvh", text)
-    with pytest.raises(ValueError, match="cmu, mixamo.*left_hip.*--mapping"):
+    with pytest.raises(ValueError, match="cmu, mixamo.*left_hip.*mapping='rig.json'"):
         load_motion(path)
     names = {joint: name.replace("Left", "kepa").replace("Right", "oikea") for joint, name in MIXAMO.joints.items()}
     mapping = {
@@ -240,7 +240,7 @@ def test_the_motion_of_an_archive_is_found_or_named(positions, tmp_path):
     assert motion.fps == 25 and motion.fps_is_known
     np.testing.assert_array_equal(motion.positions, positions)
     np.savez(path, first=positions, second=2 * positions)
-    with pytest.raises(ValueError, match=r"a\.npz.*--key.*first, second"):
+    with pytest.raises(ValueError, match=r"a\.npz.*key=.*first, second"):
         load_motion(path)
     np.testing.assert_array_equal(load_motion(path, key="second", units="m").positions, 2 * positions)
     np.savez(path, joints=positions, features=np.zeros((10, 263)))
@@ -292,7 +292,7 @@ BAD_ARRAYS = {
     "nan": r"\b1\b.*\b40\b.*NaN.*\b7\b",
     "all nan": r"all\b.*\b40\b.*NaN",
     "24 joints": r"\(5, 24, 3\).*22, 3\).*array\[:, :22\]",
-    "batch": r"2 motions of 40, 40 frames.*--key",
+    "batch": r"2 motions of 40, 40 frames.*key=",
     "no frames": r"\b0 frames\b",
     "text": "<U1",
     "table": r"\(5, 100\).*263",
@@ -332,7 +332,7 @@ def test_wrong_options_and_files_are_told(positions, tmp_path):
         ({"skeleton": "kit-ml"}, r"\b22\b.*'humanml3d'.*'kit-ml'"),
         ({"skeleton": "cat"}, "'cat'.*humanml3d, kit-ml"),
         ({"mapping": "cmu"}, r"a\.npy.*mapping"),
-        ({"key": "x"}, r"a\.npy.*one motion.*--key 'x'"),
+        ({"key": "x"}, r"a\.npy.*one motion.*key='x'"),
     ):
         with pytest.raises(ValueError, match=message):
             load_motion(path, **options)
@@ -497,7 +497,7 @@ def body_model(folder):
 def test_amass_without_smplx_says_what_to_install(tmp_path, monkeypatch):
     amass(tmp_path / "a.npz")
     monkeypatch.setitem(sys.modules, "smplx", None)
-    with pytest.raises(ImportError, match=r"AMASS.*pip install smplx.*--body-model.*mano\.is\.tue\.mpg\.de"):
+    with pytest.raises(ImportError, match=r"AMASS.*pip install smplx.*body_model=.*mano\.is\.tue\.mpg\.de"):
         load_motion(tmp_path / "a.npz", body_model=tmp_path)
 
 
@@ -629,7 +629,7 @@ def test_problems_are_named_with_remedies(positions, tmp_path):
     inspection, text = told(np.tile(positions, (10, 1, 1)))
     assert "11.2 s" in text and inspection.usable
     inspection, text = told(positions, units="ft")
-    assert "0.5" in text and "--units" in text
+    assert "0.5" in text and "units=" in text
     inspection, text = told(positions, fps=5)
     assert "5 frames per second" in text
     inspection, text = told(np.zeros((9, 7, 3)))
@@ -673,7 +673,7 @@ def test_measures_are_those_of_the_motion():
     assert measures["seconds"] == 2.1 and measures["foot_sliding"] == 1
 
 
-def test_the_command_tells_draws_and_exits(moving, tmp_path, monkeypatch, capsys):
+def test_the_command_tells_draws_and_exits(moving, positions, tmp_path, monkeypatch, capsys):
     from lexmotion import cli
 
     monkeypatch.setenv("COLUMNS", "160")
@@ -692,6 +692,11 @@ def test_the_command_tells_draws_and_exits(moving, tmp_path, monkeypatch, capsys
     status, told = command(write(tmp_path / "b.bvh", path.read_text()[:5000]), "--json")
     content = json.loads(told)
     assert status == 1 and not content["usable"] and "b.bvh" in content["problems"][0]["message"]
+    np.save(tmp_path / "c.npy", positions)
+    assert "with --fps" in command(tmp_path / "c.npy", "--json")[1]
+    np.save(tmp_path / "d.npy", np.stack([positions] * 2))
+    told = command(tmp_path / "d.npy")[1]
+    assert "pass --key" in told and "key=" not in told
 
 
 def test_a_long_motion_is_read_in_a_few_times_its_memory(positions, tmp_path):

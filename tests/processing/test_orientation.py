@@ -98,7 +98,7 @@ def test_a_single_file_of_a_body_that_lies_is_never_stood_up_with_confidence(hei
     assert motion.source["up"].value == "y" or "vertical axis is unclear" in warnings_of(motion)
     np.testing.assert_allclose(load_motion(path, up="y").positions, lying(height=height), atol=1e-4)
     array = load_motion(saved(tmp_path / "a.npy", lying(height=height)))
-    assert array.source["up"].value == "y" and (height == 0 or "--up" in warnings_of(array))
+    assert array.source["up"].value == "y" and (height == 0 or "up=" in warnings_of(array))
 
 
 def test_an_accident_of_the_floor_does_not_turn_a_body_that_stands():
@@ -183,7 +183,7 @@ def test_prepare_tells_what_it_decided_and_takes_options(tmp_path):
     assert [entry["up"]["value"] for entry in report.decided] == [
         "y"
     ] and "CSV, motionbuilder (4 files): units cm" in report.summary()
-    with pytest.raises(ValueError, match="humanml3d.*--layout files"):
+    with pytest.raises(ValueError, match="humanml3d.*layout='files'"):
         prepare(folder, tmp_path / "other", units="cm")
 
 

@@ -199,7 +199,7 @@ def test_test_only_folder_needs_a_processor(corpus, prepared, tmp_path):
     folder = rewrite(corpus, tmp_path, **{"train.txt": "", "val.txt": ""})
     for name in ("train.txt", "val.txt"):
         (folder / name).unlink()
-    with pytest.raises(ValueError, match="--processor"):
+    with pytest.raises(ValueError, match="processor="):
         prepare(folder, tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="processor.*'nowhere'"):
         prepare(folder, tmp_path / "out", processor="nowhere")
@@ -247,7 +247,7 @@ def test_skipped_motions_are_counted(corpus, tmp_path):
 def test_leaking_splits_are_refused(corpus, tmp_path):
     ids = (corpus / "train.txt").read_text().split()
     folder = rewrite(corpus, tmp_path, **{"dev.txt": ids[0], "twin.txt": "M" + ids[0]})
-    with pytest.raises(ValueError, match="'train'.*'validation'.*'000000'.*--split"):
+    with pytest.raises(ValueError, match="'train'.*'validation'.*'000000'.*splits="):
         prepare(folder, tmp_path / "out", splits={"train": None, "validation": "dev.txt"})
     report = prepare(folder, tmp_path / "out", splits={"train": None, "validation": "twin.txt"})
     assert report.shared == {"train and validation": {"base_ids": 1, "source_clips": 1}}
@@ -267,7 +267,7 @@ def test_a_split_without_any_readable_motion(corpus, tmp_path):
 def test_other_peoples_folder_is_kept(corpus, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("precious")
-    with pytest.raises(FileExistsError, match="--overwrite"):
+    with pytest.raises(FileExistsError, match="overwrite=True"):
         prepare(corpus, tmp_path / "out")
     assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
     prepare(corpus, tmp_path / "out", overwrite=True)

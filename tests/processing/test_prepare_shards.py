@@ -130,7 +130,7 @@ def test_shards_resume(corpus, whole, tmp_path, monkeypatch):
     # A damaged shard is made again.
     (damaged,) = (tmp_path / "out" / "shards" / "00002-of-00002").rglob("*.arrow")
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    with pytest.raises(FileNotFoundError, match=r"\b1 of 2\b.*--shard 2/2\b.*--merge-shards"):
+    with pytest.raises(FileNotFoundError, match=r"\b1 of 2\b.*shard='2/2'.*merge_shards="):
         prepare(corpus, output_dir=tmp_path / "out", merge_shards=2, **OPTIONS)
     assert not prepare(corpus, output_dir=tmp_path / "out", shard="2/2", **OPTIONS).reused
     assert contents(tmp_path / "out") == before
@@ -144,7 +144,7 @@ def test_a_merged_corpus_is_left_alone(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(prepare_module, "read_blocks", None)
     assert prepare(corpus, output_dir=tmp_path / "out", merge_shards=2, **OPTIONS).reused
     assert prepare(corpus, output_dir=tmp_path / "out", **OPTIONS).reused
-    with pytest.raises(FileNotFoundError, match=r"\b2 of 2\b.*none.*--shard 1/2.*--shard 2/2"):
+    with pytest.raises(FileNotFoundError, match=r"\b2 of 2\b.*none.*shard='1/2'.*shard='2/2'"):
         prepare(corpus, output_dir=tmp_path / "out", merge_shards=2, **OPTIONS | {"max_frames": 50})
 
 
@@ -152,9 +152,9 @@ def test_missing_shards_are_named(corpus, tmp_path):
     make_shards(corpus, tmp_path / "out", 4, numbers=[2, 4])
     with pytest.raises(FileNotFoundError) as error:
         prepare(corpus, output_dir=tmp_path / "out", merge_shards=4, **OPTIONS)
-    for words in ("2 of 4", "00002-of-00004, 00004-of-00004", "--shard 1/4", "--shard 3/4", "--merge-shards 4"):
+    for words in ("2 of 4", "00002-of-00004, 00004-of-00004", "shard='1/4'", "shard='3/4'", "merge_shards=4"):
         assert words in str(error.value)
-    with pytest.raises(FileNotFoundError, match=r"\b20 of 20\b.*--shard 8/20\W+\.\.\."):
+    with pytest.raises(FileNotFoundError, match=r"\b20 of 20\b.*shard='8/20' \.\.\."):
         prepare(corpus, output_dir=tmp_path / "out", merge_shards=20, **OPTIONS)
 
 
@@ -162,32 +162,32 @@ def test_shards_of_another_corpus_are_refused(corpus, tmp_path):
     source, out = copy_of(corpus, tmp_path), tmp_path / "out"
     make_shards(source, out, 2)
     before = contents(out)
-    with pytest.raises(FileExistsError, match=r"00001-of-00002.*max_frames.*\b96\b.*\b50\b.*--overwrite"):
+    with pytest.raises(FileExistsError, match=r"00001-of-00002.*max_frames.*\b96\b.*\b50\b.*overwrite=True"):
         prepare(source, output_dir=out, shard="1/2", **OPTIONS | {"max_frames": 50})
-    with pytest.raises(ValueError, match=r"00001-of-00002.*max_frames.*\b96\b.*\b50\b.*--shard 1/2"):
+    with pytest.raises(ValueError, match=r"00001-of-00002.*max_frames.*\b96\b.*\b50\b.*shard='1/2'"):
         prepare(source, output_dir=out, merge_shards=2, **OPTIONS | {"max_frames": 50})
     # The motions of the second half change: the first shard is still right.
     (text,) = (source / "texts").glob(f"{(source / 'train.txt').read_text().split()[-3]}.txt")
     text.write_text("a person sits#a/DET#0.0#0.0\n")
     assert prepare(source, output_dir=out, shard="1/2", **OPTIONS).reused
-    with pytest.raises(FileExistsError, match="00002-of-00002.*input.*--overwrite"):
+    with pytest.raises(FileExistsError, match="00002-of-00002.*input.*overwrite=True"):
         prepare(source, output_dir=out, shard="2/2", **OPTIONS)
     assert contents(out) == before
     assert not prepare(source, output_dir=out, shard="2/2", overwrite=True, **OPTIONS).reused
     # Another list of ids concerns every shard.
     (source / "train.txt").write_text((source / "train.txt").read_text() + "\nanother")
-    with pytest.raises(ValueError, match="00001-of-00002.*ids.*--shard 1/2 --overwrite"):
+    with pytest.raises(ValueError, match="00001-of-00002.*ids.*shard='1/2' and overwrite=True"):
         prepare(source, output_dir=out, merge_shards=2, **OPTIONS)
 
 
 def test_what_lies_beside_the_shards_is_kept(corpus, tmp_path):
     out = tmp_path / "out"
     make_shards(corpus, out, 2)
-    with pytest.raises(FileExistsError, match="--merge-shards"):
+    with pytest.raises(FileExistsError, match="merge_shards="):
         prepare(corpus, output_dir=out, **OPTIONS)
     (out / "thesis.txt").write_text("precious")
     for option in ({"merge_shards": 2}, {"shard": "1/3"}):
-        with pytest.raises(FileExistsError, match="prepared corpus.*--overwrite"):
+        with pytest.raises(FileExistsError, match="prepared corpus.*overwrite=True"):
             prepare(corpus, output_dir=out, **option, **OPTIONS)
     assert (out / "thesis.txt").read_text() == "precious"
     prepare(corpus, output_dir=out, merge_shards=2, overwrite=True, **OPTIONS)
@@ -236,7 +236,7 @@ def test_impossible_numbers(corpus, tmp_path):
     for option, words in (
         ({"merge_shards": 0}, r"merge_shards\b.*\b0\b"),
         ({"num_workers": 0}, r"num_workers\b.*\b0\b"),
-        ({"shard": "1/2", "merge_shards": 2}, "--shard.*--merge-shards"),
+        ({"shard": "1/2", "merge_shards": 2}, "shard='1/2'.*merge_shards=2"),
     ):
         with pytest.raises(ValueError, match=words):
             prepare(corpus, output_dir=tmp_path / "out", **option, **OPTIONS)
@@ -295,7 +295,7 @@ def end_abruptly(task):
 
 def test_a_killed_worker_is_reported():
     tasks = [{"split": "train", "number": number} for number in range(4)]
-    with pytest.raises(OSError, match=r"\b2\b.*--num-workers"):
+    with pytest.raises(OSError, match=r"\b2\b.*num_workers="):
         spread(end_abruptly, tasks, 2, "reading", False)
 
 

@@ -31,7 +31,7 @@ def test_batches_of_every_order_of_axes(joints, tmp_path):
     batch = np.stack([joints, joints + np.float32([1, 0, 0]), joints + np.float32([2, 0, 0])])
     for array in (batch, batch.transpose(0, 2, 3, 1)):
         path = saved(tmp_path / "a.npy", array)
-        with pytest.raises(SeveralMotionsError, match=r"3 motions of 30, 30, 30 frames.*--key.*0 to 2"):
+        with pytest.raises(SeveralMotionsError, match=r"3 motions of 30, 30, 30 frames.*key=.*0 to 2"):
             load_motion(path)
         for number, expected in enumerate(batch):
             np.testing.assert_array_equal(load_motion(path, key=str(number)).positions, expected)

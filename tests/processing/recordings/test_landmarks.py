@@ -136,7 +136,7 @@ def test_poses_without_a_body_model_move_a_mean_body(tmp_path):
         motion = load_motion(tmp_path / "a.npz")
         np.testing.assert_allclose(motion.positions, places, atol=1e-5)
         assert motion.fps == 120 and motion.source["up"].value == "z"
-        assert any("mean body" in problem.message and "--body-model" in problem.remedy for problem in motion.problems)
+        assert any("mean body" in problem.message and "body_model=" in problem.remedy for problem in motion.problems)
     assert any("mean body" in str(problem) for problem in inspect_motion(tmp_path / "a.npz").problems)
 
 
@@ -147,7 +147,7 @@ def test_rotations_of_other_tools_are_read_if_they_are_named(tmp_path):
     places = expected(angles, trans)
     for form in (body.reshape(len(angles), -1), body, matrices):
         np.savez(tmp_path / "a.npz", global_orient=angles[:, :3], body_pose=form, transl=trans, fps=30)
-        with pytest.raises(ValueError, match=r"rotations of SMPL.*--key body_pose"):
+        with pytest.raises(ValueError, match=r"rotations of SMPL.*key='body_pose'"):
             load_motion(tmp_path / "a.npz")
         motion = load_motion(tmp_path / "a.npz", key="body_pose", up="y")
         np.testing.assert_allclose(motion.positions, places, atol=1e-5)

@@ -109,12 +109,12 @@ def test_short_gaps_are_filled_in_and_long_ones_named(joints, tmp_path):
 
 def test_unknown_markers_are_named(joints, tmp_path):
     unknown = {f"Marker {n}": place for n, place in enumerate(markers(joints).values())}
-    with pytest.raises(ValueError, match=r"Marker 0, Marker 1.*--mapping"):
+    with pytest.raises(ValueError, match=r"Marker 0, Marker 1.*mapping='rig.json'"):
         load_motion(write(tmp_path / "a.c3d", c3d(unknown)))
     some = markers(joints)
     del some["LELB"], some["RHEE"]
     with pytest.raises(
-        ValueError, match=r"right_knee, right_ankle.*left_elbow|left_elbow.*right_knee.*LASI.*--mapping"
+        ValueError, match=r"right_knee, right_ankle.*left_elbow|left_elbow.*right_knee.*LASI.*mapping='rig.json'"
     ):
         load_motion(write(tmp_path / "a.c3d", c3d(some)))
     two = markers(joints)
