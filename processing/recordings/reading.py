@@ -286,7 +286,7 @@ def _check_range(path: Path, positions: np.ndarray, scale: float) -> None:
 
 
 def split_key(path: Path) -> tuple[Path, str | None]:
-    """Return the file and the key of FILE#KEY, which names one motion of a file of several; None: without a key.
+    """Return the file and the key of FILE#KEY, which selects one of several motions; None: no key.
 
     Example:
         >>> split_key(Path("results.npy#3"))
@@ -298,9 +298,9 @@ def split_key(path: Path) -> tuple[Path, str | None]:
 
 
 def motions_in(path: Path, options: ReadingOptions) -> list[Path]:
-    """Return FILE#KEY of each motion of a file of several, else the file alone; see [`split_key`].
+    """Return FILE#KEY for each motion of a file with several, else the file itself; see [`split_key`].
 
-    A file that cannot be read is returned as well, so that reading it tells why.
+    A file that cannot be read is returned as well, so that reading it raises the error.
     """
     if path.suffix.lower() in WITH_KEYS and options.key is None:
         try:
