@@ -54,7 +54,7 @@ def retrieval_table(
     Args:
         retrieval: protocol -> metrics.
         title: heading of the table.
-        floor: the same of the ridge floor, shown below each protocol that it has.
+        floor: protocol -> metrics of the ridge floor, shown below the protocols that it contains.
     """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     for name in ("protocol", "gallery", ""):
@@ -72,7 +72,7 @@ def retrieval_table(
 
 
 def all_captions_table(figures: Mapping[str, Mapping[str, Any] | None]) -> Table:
-    """Show the recalls over all captions of a clip, by clip length, as `figures_by_clip` returns them."""
+    """Show recalls averaged over all captions of a clip, by clip length, as returned by `figures_by_clip`."""
     title = "All captions of a clip, all-strict"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
     table.add_column("clips", no_wrap=True)

@@ -66,7 +66,7 @@ class LexMotionProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Load as in transformers, which does not ask here whether to run code that the folder contains."""
+        """Load as in transformers, but never ask whether to run code from the folder."""
         kwargs.setdefault("trust_remote_code", False)
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 

@@ -101,7 +101,7 @@ def inspect(
 ) -> None:
     """Inspect a motion file and list its problems.
 
-    Shows format, joints, frame rate, unit and vertical axis with their confidence, measures the motion, and lists
+    Shows format, joints, frame rate, unit and up axis with their confidence, measures the motion, and lists
     problems with remedies. The exit status is 0 if a model can use the motion, else 1.
 
     Example: [bold]lexmotion inspect kick.bvh --figure strip.png[/]

@@ -103,9 +103,9 @@ def evaluate_retrieval(
 ) -> None:
     """Measure retrieval in both directions: R@1,2,3,5,10, MedR and Rsum, each row under a named protocol.
 
-    The first caption of each motion is the query; a second table averages over all captions, for short and long clips
-    apart. Also prints how many words are active, and how many of a caption's words are among the top words of its
-    motion.
+    The first caption of each motion is the query; a second table averages over all captions, for all clips and
+    separately for short and long ones. The command also prints how many words are active, and how many of a
+    caption's words are among the top words of its motion.
 
     Example: [bold]lexmotion evaluate retrieval --model runs/small/model --dataset prepared/humanml3d --split test[/]
     """

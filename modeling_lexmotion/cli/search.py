@@ -122,7 +122,7 @@ def encode_captions(
     captions: Annotated[
         list[Path],
         typer.Option(
-            help="Folder of text files (HumanML3D's texts), text file of one caption per line, or prepared corpus. "
+            help="Folder of text files (HumanML3D's texts), text file with one caption per line, or prepared corpus. "
             "Repeatable. Example: --captions HumanML3D/texts",
             show_default=False,
         ),
@@ -130,7 +130,7 @@ def encode_captions(
     output: Annotated[
         Path,
         typer.Option(
-            help="Table to write, or to add captions to; clip.py is written beside it. Example: --output table.npz",
+            help="Table to write or to add captions to; clip.py is written beside it. Example: --output table.npz",
             show_default=False,
         ),
     ],
@@ -139,12 +139,12 @@ def encode_captions(
     ] = None,
     tokens: Annotated[
         bool,
-        typer.Option("--tokens", help="Add the state of every token, for MDM with BERT. Example: --tokens"),
+        typer.Option("--tokens", help="Also store the state of every token, for MDM with BERT. Example: --tokens"),
     ] = False,
     context_length: Annotated[
         list[int] | None,
         typer.Option(
-            help="Number of tokens that a program cuts captions to. Repeatable. If unset, 22 (MDM) and 77. "
+            help="Number of tokens that a generator truncates captions to. Repeatable. If unset, 22 (MDM) and 77. "
             "Example: --context-length 77"
         ),
     ] = None,
@@ -152,8 +152,8 @@ def encode_captions(
 ) -> None:
     """Encode captions for a motion generator whose environment cannot import lexmotion.
 
-    Beside the table, clip.py is written. It takes the place of OpenAI's clip there and looks captions up. A second run
-    adds captions to the table.
+    Writes clip.py beside the table. In the generator's environment, it replaces OpenAI's clip and looks captions up in
+    the table. A second run adds captions to the table.
 
     Example: [bold]lexmotion encode-captions --model runs/small/model --captions HumanML3D/texts --output table.npz[/]
     """
@@ -166,7 +166,7 @@ def encode_captions(
         model, captions, output, dim=dim, tokens=tokens, context_lengths=lengths, device=device, progress=True
     )
     console = terminal(highlight=False, soft_wrap=True)
-    states = " and states of tokens" if report.tokens else ""
+    states = " and token states" if report.tokens else ""
     console.print(f"{report.captions} captions ({report.added} added): vectors of {report.dim} numbers{states}")
     console.print(f"table: {escape(str(report.table))}")
     console.print(f"replacement of clip: {escape(str(report.clip))}")
@@ -228,7 +228,7 @@ def index_add(
     motions: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MOTION]...", help="Motion files; an id is the stem, or the file name if the index has it."
+            metavar="[MOTION]...", help="Motion files; an id is the stem, or the file name if that is already an id."
         ),
     ] = None,
     vectors: VectorsOption = None,

@@ -101,12 +101,12 @@ RowsOption = Annotated[
 ]
 SeedsOption = Annotated[
     str,
-    typer.Option(help="Number of trainings per row, with seeds 0, 1, ..., or the seeds. Example: --seeds 3,7,11"),
+    typer.Option(help="Number of trainings per row (seeds 0, 1, ...), or a list of seeds. Example: --seeds 3,7,11"),
 ]
 TestDatasetOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of another prepared corpus to compare the rows on. Example: --test-dataset prepared/kit"
+        help="Folder of another prepared corpus to evaluate the rows on. Example: --test-dataset prepared/kit"
     ),
 ]
 BudgetOption = Annotated[

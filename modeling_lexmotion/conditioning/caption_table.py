@@ -1,15 +1,15 @@
 """
-Writing of tables of encoded captions, which `clip_table` reads in environments without LexMotion.
+Write tables of encoded captions, which `clip_table` reads in environments without LexMotion.
 
     captions              UTF-8, one caption per line, each once; the empty caption is among them
-    row_of, lengths       (N,) the row of each caption, and the number of its tokens before it is cut
-    ids, ends             token ids of all rows in sequence, and the end of each row (R,)
+    row_of, lengths       (N,) row of each caption, and its number of tokens before truncation
+    ids, ends             token ids of all rows, concatenated, and the end of each row (R,)
     vectors               (R, D) float32, one vector per row
-    tokens                (sum of row lengths, E) float16 states of the tokens, if wanted
+    tokens                (sum of row lengths, E) float16 token states, if requested
     longest, model, format
 
-Programs cut captions to a number of tokens (MDM to 22), and the vector of a caption that is cut is another one. So a
-table has a row for each caption and number of tokens.
+Generators truncate captions to a number of tokens (MDM to 22), and truncation changes the vector of a caption. A table
+therefore has a row for each caption and number of tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ class CaptionTableReport:
         captions: number of captions in the table.
         added: number of captions that were not in it before.
         dim: width of a vector.
-        tokens: whether it has the states of tokens.
+        tokens: whether the table contains token states.
     """
 
     table: Path
@@ -62,20 +62,20 @@ def save_caption_table(
     progress: bool = False,
 ) -> CaptionTableReport:
     """
-    Encode captions into a table, and write `clip.py` beside it; captions of a table that exists are kept.
+    Encode captions into a table, and write `clip.py` beside it. Captions of an existing table are kept.
 
     Args:
         conditioner: text encoder.
-        captions: captions; the empty one, of generation without a text, is always added.
+        captions: captions; the empty one, for generation without text, is always added.
         path: `.npz` file to write.
-        context_lengths: numbers of tokens, [CLS] and [SEP] included, that programs cut captions to.
-        tokens: whether to add the states of all tokens, which take about ten times the space, for programs that read
-            them (MDM with BERT).
+        context_lengths: numbers of tokens, including [CLS] and [SEP], that generators truncate captions to.
+        tokens: whether to store the states of all tokens, which take about ten times the space, for generators that
+            read them (MDM with BERT).
         progress: show a progress bar.
 
     Raises:
-        ValueError: if the file is no table, or was written with another model or width.
-        FileExistsError: if another `clip.py` is in the folder.
+        ValueError: if the file is not a caption table, or was written with another model or width.
+        FileExistsError: if the folder contains a `clip.py` that LexMotion did not write.
     """
     path = Path(path)
     if path.suffix != ".npz":
@@ -145,14 +145,14 @@ def _encode(
 
 
 def _check_same_model(conditioner: LexMotionTextConditioner, rows: list[TokenIds], old: CaptionTable) -> None:
-    """Encode some rows of a table again: the projection or the weights may be others."""
+    """Encode some rows of a table again, since the projection or the weights may have changed."""
     if rows:
         ours, theirs = (encoder.encode_text(_padded(rows)).float().cpu() for encoder in (conditioner, old))
         if ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=1e-2, rtol=1e-2):
             return
     raise ValueError(
-        f"{old.path}: was written with {old.data['model']} and other vectors than these of "
-        f"{conditioner.name_or_path}; pass that model, or delete the file, or pass another output"
+        f"{old.path}: was written with {old.data['model']}, and its vectors differ from those of "
+        f"{conditioner.name_or_path}; pass that model, delete the file, or pass another output"
     )
 
 

@@ -22,7 +22,7 @@ class ClipShim(Clip):
         replaced: names of models that LexMotion replaces, as programs pass them to `clip.load`, or to
             `AutoModel.from_pretrained` and `AutoTokenizer.from_pretrained` of transformers. Other names load from
             OpenAI's package, if it is installed.
-        own_lengths: allow MoMask's `LengthEstimator`, since it was trained on vectors of LexMotion.
+        own_lengths: allow MoMask's `LengthEstimator`; set it if the estimator was trained on LexMotion's vectors.
         kwargs: `output`, `dim` and other arguments of `from_pretrained`.
 
     Raises:

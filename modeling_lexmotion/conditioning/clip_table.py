@@ -2,7 +2,7 @@
 OpenAI's `clip` module with LexMotion as its text encoder.
 
 `lexmotion encode-captions` writes a copy of this file as `clip.py` beside a table of encoded captions. The copy needs
-numpy, torch >= 1.7 and Python >= 3.6, nothing of LexMotion, so that it runs in the environment of a generator:
+numpy, torch >= 1.7 and Python >= 3.6 but not LexMotion, so that it runs in the environment of a generator:
 
     PYTHONPATH=FOLDER python -m train.train_mdm ...     `import clip` finds this file
     python FOLDER/clip.py train.train_mdm ...           the same; `python FOLDER/clip.py --help` shows the options
@@ -59,7 +59,7 @@ def missing_part(name):
     """Return the error for a part of CLIP that LexMotion does not have."""
     return AttributeError(
         f"clip_model.{name}: LexMotion replaces encode_text of CLIP only; a program that reads other parts must "
-        f"load a model that is not replaced (--replace says which are; the others need `{OPENAI}`)"
+        f"load a model that is not replaced (--replace names those that are; the others need `{OPENAI}`)"
     )
 
 
@@ -71,11 +71,11 @@ class Shared(dict):
 
 
 class Fields(dict):
-    """A dictionary whose values are attributes too, as transformers returns them."""
+    """A dictionary whose values are also attributes, like the outputs of transformers."""
 
     def __getattr__(self, name):
         if name not in self:
-            raise AttributeError(f"{name}: LexMotion gives {', '.join(self)} only")
+            raise AttributeError(f"{name}: LexMotion returns {', '.join(self)} only")
         return self[name]
 
     def to(self, device):
@@ -95,7 +95,7 @@ class CaptionTable(nn.Module):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no table of captions.
+        ValueError: if it is not a caption table.
     """
 
     def __init__(self, path):
@@ -105,7 +105,7 @@ class CaptionTable(nn.Module):
             raise FileNotFoundError(f"{path}: no such table; `lexmotion encode-captions` writes it beside clip.py")
         with np.load(path, allow_pickle=False) as file:
             if "format" not in file.files or str(file["format"]) != FORMAT:
-                raise ValueError(f"{path}: is no table of captions of this version; run encode-captions again")
+                raise ValueError(f"{path}: not a caption table of this version; run `lexmotion encode-captions` again")
             data = Shared((name, file[name]) for name in file.files)
         self.path, self.data = path, data
         self.longest = int(data["longest"])
@@ -148,9 +148,9 @@ class CaptionTable(nn.Module):
             place = self.data["places"].get(normalise(text))
             if place is None:
                 raise ValueError(
-                    f"caption {text!r}: not in {self.path}; write it into a text file, one caption per line, and run "
+                    f"caption {text!r}: not in {self.path}; add it to a text file, one caption per line, and run "
                     f"`lexmotion encode-captions --model {self.data['model']} --captions FILE --output "
-                    f"{os.path.basename(self.path)}` on the table, which adds it"
+                    f"{os.path.basename(self.path)}`, which adds it to the table"
                 )
             row = int(self.data["row_of"][place])
             start = int(self.data["ends"][row - 1]) if row else 0
@@ -167,8 +167,8 @@ class CaptionTable(nn.Module):
             row = self.translated.get(row, row)
             if row not in self.data["rows"]:
                 raise ValueError(
-                    f"token ids: a row of {len(row)} is not in {self.path}; make ids with clip.tokenize, or if they "
-                    "are cut shorter there, add their number with `lexmotion encode-captions --context-length`"
+                    f"token ids: a row of {len(row)} is not in {self.path}; create ids with clip.tokenize, or, if the "
+                    "program truncates them, pass its length to `lexmotion encode-captions --context-length`"
                 )
             places.append(self.data["rows"][row])
         return np.array(places, dtype=np.int64)
@@ -178,9 +178,11 @@ class CaptionTable(nn.Module):
         return torch.from_numpy(self.data["vectors"][self._places(ids)]).to(self.device, self.dtype)
 
     def encode_tokens(self, ids):
-        """Return states of the tokens (B, T, D), zero in the padding, and their mask (B, T), True = token."""
+        """Return token states (B, T, D), zero in the padding, and their mask (B, T), True = token."""
         if "tokens" not in self.data:
-            raise ValueError(f"{self.path}: has no states of tokens; write them with encode-captions --tokens")
+            raise ValueError(
+                f"{self.path}: contains no token states; add them with `lexmotion encode-captions --tokens`"
+            )
         ends, rows = self.data["ends"], []
         for place in self._places(ids):
             start = int(ends[place - 1]) if place else 0
@@ -194,18 +196,20 @@ class CaptionTable(nn.Module):
 
 
 def _no_images(*_):
-    raise NotImplementedError("clip: replaced by LexMotion's text encoder, which reads no images; use the real clip")
+    raise NotImplementedError(
+        "clip: replaced by LexMotion's text encoder, which does not encode images; use OpenAI's clip"
+    )
 
 
 class Clip(types.ModuleType):
     """
-    A module that answers as `clip` does.
+    A module with the interface of `clip`.
 
     Args:
         model: text encoder, a `CaptionTable` or LexMotion's conditioner; `load` returns copies of it.
-        replaced: names of models that are replaced: of `clip.load`, or of `AutoModel` and `AutoTokenizer` of
+        replaced: names of the models to replace, as passed to `clip.load`, or to `AutoModel` and `AutoTokenizer` of
             transformers (`"distilbert/distilbert-base-uncased"`).
-        own_lengths: allow a `LengthEstimator`, since it was trained on vectors of LexMotion.
+        own_lengths: allow a `LengthEstimator`; set it if the estimator was trained on LexMotion's vectors.
     """
 
     def __init__(self, model, replaced=REPLACED, own_lengths=False):
@@ -315,7 +319,7 @@ class Clip(types.ModuleType):
         return theirs
 
     def _guard_lengths(self):
-        """Refuse length estimators that were trained on CLIP's vectors; they would return any length, silently."""
+        """Refuse length estimators that were trained on CLIP's vectors; otherwise they would be silently wrong."""
         for module in list(sys.modules.values()):
             found = getattr(module, "__dict__", {}).get("LengthEstimator")
             if not self._own_lengths and isinstance(found, type) and issubclass(found, nn.Module):
@@ -329,9 +333,9 @@ class Clip(types.ModuleType):
         def forward(network, *args, **kwargs):
             if not network.training:
                 raise RuntimeError(
-                    "LengthEstimator: the published one reads CLIP's vectors, not LexMotion's; give the length of "
+                    "LengthEstimator: the published one reads CLIP's vectors, not LexMotion's; pass the length of "
                     "each motion (MoMask, MARDM: --motion_length N, or lines CAPTION#N), or pass --own-lengths if "
-                    "it was trained on vectors of LexMotion"
+                    "it was trained on LexMotion's vectors"
                 )
             return original(network, *args, **kwargs)
 
@@ -435,7 +439,7 @@ class NamedTokenizer:
 
 
 class NamedModel(nn.Module):
-    """What `AutoModel.from_pretrained` returns for a replaced name: the calls of BERT's, and of CLIP's text side."""
+    """What `AutoModel.from_pretrained` returns for a replaced name: the interface of BERT and of CLIP's text side."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -461,7 +465,7 @@ class NamedModel(nn.Module):
         return self.encoder.dtype
 
     def forward(self, input_ids, attention_mask=None, **_):
-        """Return states of the tokens (B, L, D) as `last_hidden_state`, zero in the padding."""
+        """Return token states (B, L, D) as `last_hidden_state`, zero in the padding."""
         states = self.encoder.encode_tokens(input_ids)[0]
         return Fields(last_hidden_state=nn.functional.pad(states, (0, 0, 0, input_ids.shape[1] - states.shape[1])))
 
@@ -480,13 +484,13 @@ def program_parser(prog, description):
         "--replace",
         action="append",
         metavar="NAME",
-        help="a model that LexMotion replaces, as the program names it to clip.load or to AutoModel.from_pretrained; "
+        help="name of a model to replace, as the program passes it to clip.load or AutoModel.from_pretrained; "
         f"repeatable (default: {', '.join(REPLACED)})",
     )
     parser.add_argument(
-        "--own-lengths", action="store_true", help="allow a LengthEstimator: it was trained on vectors of LexMotion"
+        "--own-lengths", action="store_true", help="allow a LengthEstimator that was trained on LexMotion's vectors"
     )
-    parser.add_argument("program", help="module, as after `python -m`, or script")
+    parser.add_argument("program", help="script, or module as for `python -m`")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of the program")
     return parser
 
@@ -525,7 +529,7 @@ def run_with(clip, run):
         run()
     finally:
         for name in clip.unused():
-            sys.stderr.write(f"lexmotion: {name} was never loaded, so nothing was replaced in its place\n")
+            sys.stderr.write(f"lexmotion: {name} was never loaded, so it was not replaced\n")
         clip.remove()
 
 

@@ -1,8 +1,8 @@
 """
 Names that published generators use and that current numpy and matplotlib no longer have.
 
-The generators were written for numpy < 1.24 and matplotlib < 3.7. `restore_removed_names` gives back what their code
-uses, with the meaning that it had. Only the launcher, `python -m lexmotion.conditioning.run`, calls it.
+The generators were written for numpy < 1.24 and matplotlib < 3.7. `restore_removed_names` restores the names that
+their code uses, with their former meaning. Only the launcher, `python -m lexmotion.conditioning.run`, calls it.
 """
 
 import functools

@@ -3,8 +3,8 @@ Run a motion generator unedited, with LexMotion as its text encoder: `python -m 
 
     python -m lexmotion.conditioning.run --model MODEL train.train_mdm --save_dir save/lexmotion
 
-Run it in the folder of the generator, with the module or script and the arguments that Python would get. It restores
-names that numpy and matplotlib have removed, replaces what the generator loads as its text encoder, and starts it.
+Run it in the generator's folder, with the module or script and its arguments as for Python. It restores names that
+numpy and matplotlib have removed, replaces the text encoder that the generator loads, and starts the generator.
 """
 
 import importlib
@@ -35,14 +35,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a program.
 
     Args:
-        argv: words after the name of this module; None reads `sys.argv`.
+        argv: arguments after the name of this module; None reads `sys.argv`.
     """
     parser = program_parser(
         "python -m lexmotion.conditioning.run", "Run a motion generator with LexMotion's text encoder."
     )
     parser.add_argument("--model", required=True, help="folder or Hub name of a LexMotionModel or saved conditioner")
-    parser.add_argument("--dim", type=int, help="width of caption vectors (default: 512, as CLIP ViT-B/32)")
-    parser.epilog = f"--replace {T2M_ENCODER} is the text encoder of T2M, which loads none by name."
+    parser.add_argument("--dim", type=int, help="width of caption vectors (default: 512, as for CLIP ViT-B/32)")
+    parser.epilog = f"For T2M, which does not load its text encoder by name, pass --replace {T2M_ENCODER}."
     options = parser.parse_args(argv)
     names = [name for name in options.replace or REPLACED if name != T2M_ENCODER]
     restore_removed_names()

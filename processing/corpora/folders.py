@@ -181,8 +181,7 @@ class CorpusFolder:
             loaders drop motions below 40 (HumanML3D) or 24 (KIT-ML) frames.
         max_frames: maximum frames; None: unlimited. The published loaders drop motions from 200 frames up.
         name: name of the corpus in the records, by default the name of the folder.
-        reading: facts that the motion files do not contain; only for layouts that do not define
-            them.
+        reading: facts that the motion files do not contain; only for layouts that do not define them.
 
     Attributes:
         skipped: skipped items, filled while `records` runs.
@@ -218,7 +217,7 @@ class CorpusFolder:
         """Find the content of the folder and return the file of each split."""
         if self.reading != ReadingOptions():
             remedy = "remove units=... and up=..., or pass layout='files'"
-            raise ValueError(f"the layout {self.layout.name!r} defines unit and axis; {remedy}")
+            raise ValueError(f"the layout {self.layout.name!r} defines unit and up axis; {remedy}")
         self.texts = self.source / "texts"
         self.motion_folders = [p for p in (self.source / "new_joints", self.source / "new_joint_vecs") if p.is_dir()]
         if not self.texts.is_dir() or not self.motion_folders:
@@ -263,7 +262,7 @@ class CorpusFolder:
         return self.source_clips.get(motion_id) or self.source_clips.get(base_id) or base_id
 
     def decide(self, workers: int, progress: bool) -> list[dict[str, Any]]:
-        """Decide unit and vertical axis of all motion files before they are read, unless the layout defines them.
+        """Infer unit and up axis of all motion files before they are read, unless the layout defines them.
 
         Args:
             workers: number of processes.

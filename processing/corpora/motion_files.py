@@ -4,10 +4,10 @@
     captions.jsonl   or rows {"file": "...", "captions": ["...", ...], "split": "..."}
     mapping.json     optional, or .yaml: mapping of the joints, see [`match_rig`]
 
-`file` is a path inside the folder; `results.npy#3` is motion 3 of a file of several. A `start` without `end` selects
-the rest of the motion. Without `split`, 80 % of the motions are for training and 10 % each for validation and test, by
-a hash of their names. Motions are converted to HumanML3D's joints and frame rate, metres and Y up. Unit and vertical
-axis are decided from all files of a format and rig together.
+`file` is a path inside the folder; `results.npy#3` is motion 3 of a file with several motions. A `start` without `end`
+selects the rest of the motion. Without `split`, 80 % of the motions are for training and 10 % each for validation and
+test, by a hash of their names. Motions are converted to HumanML3D's joints and frame rate, metres and Y up. Unit and
+up axis are inferred from all files of the same format and rig together.
 """
 
 import csv
@@ -128,7 +128,7 @@ class MotionFilesFolder(CorpusFolder):
         return [] if found is None else [split_key(found[0])[0]]
 
     def decide(self, workers: int, progress: bool) -> list[dict[str, Any]]:
-        """Decide unit and vertical axis of every rig from evenly spaced files of the table, at most `MAX_SURVEYED`."""
+        """Infer unit and up axis of every rig from evenly spaced files of the table, at most `MAX_SURVEYED`."""
         if self.reading.units is not None and self.reading.up is not None:
             return []
         paths = sorted({str(path) for path in self.paths.values()})

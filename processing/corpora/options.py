@@ -28,8 +28,8 @@ class PrepareOptions:
         fps: Frame rate of the model's input. By default the corpus's own; stored motions keep theirs.
         units: Unit of the motion files, only for the layout files: m, cm, mm, in, ft, cmu, or metres per unit. By
             default inferred from all files of a rig together.
-        up: Vertical axis of the motion files, only for the layout files: y, z, x, -y, -z or -x. By default inferred
-            from all files of a rig together.
+        up: Up axis of the motion files, only for the layout files: y, z, x, -y, -z or -x. By default inferred from all
+            files of a rig together.
         vocabulary_filter: Words of the lexical space: corpus, words or all.
         min_document_frequency: Minimum number of captions that contain a word of the filter corpus.
         extra_captions: JSON-lines files of {id, captions} without motion, for lexicon and phase i. Ids of held-out

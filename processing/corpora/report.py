@@ -73,7 +73,7 @@ class PrepareReport:
 
         Raises:
             FileNotFoundError: if there is none.
-            ValueError: if it is of another version, or was changed.
+            ValueError: if it was written by another version, or has been changed.
         """
         path = Path(folder) / "report.json"
         if not path.is_file():

@@ -37,8 +37,8 @@ BODY_NAMES = ("poses", "body_pose", "pose_body")
 _ROOT_NAMES = ("global_orient", "root_orient")
 MEAN_BODY = Problem(
     "note",
-    "the file contains poses of a body model, not its bones; the joints are those of a mean body",
-    "pass your SMPL-H model with body_model=... for the bones of the person",
+    "the file contains rotations of a body model but no bones, so the joints are those of a mean body",
+    "pass your SMPL-H model with body_model=... for the bones of the recorded person",
 )
 
 
@@ -123,7 +123,7 @@ def _axis_angles(matrices: np.ndarray, file: str) -> np.ndarray:
 
     flat = matrices.reshape(-1, 3, 3)
     if not np.isfinite(flat).all() or not (np.linalg.det(flat) > 0.5).all():
-        raise ValueError(f"{file}: the rotation matrices are no rotations; save axis angles")
+        raise ValueError(f"{file}: the matrices are not rotations; save axis angles")
     return Rotation.from_matrix(flat).as_rotvec().reshape(len(matrices), -1)
 
 

@@ -62,14 +62,14 @@ def amc_recording(path: Path, options: ReadingOptions) -> Recording:
     fps = Fact(_USUAL_FPS, "medium", "usual for AMC files, which contain none")
     recording = Recording("ASF/AMC", positions, names=names, rest=rest[0], units=units, fps=fps)
     if options.fps is None:
-        message = f"AMC files contain no frame rate, {_USUAL_FPS:g} assumed"
+        message = f"AMC files contain no frame rate, so {_USUAL_FPS:g} is assumed"
         recording.problems.append(Problem("note", message, "pass another one with fps=..."))
     return recording
 
 
 def asf_recording(path: Path, options: ReadingOptions) -> Recording:
     """Refuse a file that contains a skeleton alone."""
-    raise ValueError(f"{path}: a skeleton without a motion; pass the .amc file, with this file beside it")
+    raise ValueError(f"{path}: contains a skeleton but no motion; pass the .amc file, with this file beside it")
 
 
 def _skeleton_file(path: Path) -> Path:
@@ -81,9 +81,9 @@ def _skeleton_file(path: Path) -> Path:
         return max(named, key=lambda file: len(file.stem))
     if len(beside) == 1:
         return beside[0]
-    found = f"{len(beside)} others are there" if beside else "none is there"
+    found = f"only {len(beside)} others" if beside else "and no other"
     remedy = f"copy it beside the file as {path.stem}.asf"
-    raise FileNotFoundError(f"{path}: no skeleton (.asf) for this motion, {found}; {remedy}")
+    raise FileNotFoundError(f"{path}: no skeleton (.asf) for this motion, {found} in the folder; {remedy}")
 
 
 def _statements(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -260,8 +260,8 @@ def _read_amc(path: Path, skeleton: _Skeleton) -> tuple[dict[str, np.ndarray], b
             if total > MAX_VALUES:
                 check_values(total, str(path))
         elif frames:
-            what = "no channels" if words[0] in skeleton.bones else "no place"
-            raise reader.fail(line, f"bone {words[0][:40]!r} has {what} in the skeleton; pass the right .asf file")
+            what = "has no channels in" if words[0] in skeleton.bones else "is not in"
+            raise reader.fail(line, f"bone {words[0][:40]!r} {what} the skeleton; pass the right .asf file")
     _check_frame(reader, values, widths, frames, start)
     if not frames:
         raise ValueError(f"{path}: the motion has 0 frames; export it again")

@@ -84,7 +84,7 @@ def choose_motion(content: Any, lengths: Any, key: str | None, what: str) -> tup
     if len(motions) == 1 and motions[0].ndim < 2:
         return motions[0], None  # which is refused for its shape
     if not motions or min(motion.ndim for motion in motions) < 2:
-        raise ValueError(f"{what}: no motions, or some that are no arrays; save them again")
+        raise ValueError(f"{what}: no motions, or items that are not arrays; save the motions again")
     if key is None and len(motions) == 1:
         key = "0"
     ends = _lengths(lengths, motions, what)
@@ -99,7 +99,7 @@ def choose_motion(content: Any, lengths: Any, key: str | None, what: str) -> tup
     motion, end = motions[int(key)], ends[int(key)]
     if end == len(motion):
         return motion, None
-    return motion[:end], Problem("note", f"frames {end} to {len(motion) - 1} are padding and are left out")
+    return motion[:end], Problem("note", f"frames {end} to {len(motion) - 1} are padding and were left out")
 
 
 def _motions(content: Any) -> Iterator[np.ndarray]:

@@ -170,7 +170,7 @@ class _C3D:
         start = (int(self.number("POINT", "DATA_START", self.data_block)) - 1) * _BLOCK
         width = 4 * count + self.analog
         if not 0 < start < len(self.content):
-            raise ValueError("no data of points; export the file again")
+            raise ValueError("no point data; export the file again")
         available = (len(self.content) - start) // (width * size)
         stated = self._stated_frames()
         if stated - available > 1 or not available:

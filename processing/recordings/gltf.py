@@ -125,7 +125,7 @@ class _File:
     def get(self, name: str) -> list[Any]:
         value = self.content.get(name, [])
         if not isinstance(value, list):
-            raise self.fail(f"{name} is no list")
+            raise self.fail(f"{name} is not a list")
         return value
 
     def item(self, name: str, number: Any) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class _File:
         if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(items):
             raise self.fail(f"no {name}[{json.dumps(number)[:20]}]")
         if not isinstance(items[number], dict):
-            raise self.fail(f"{name}[{number}] is no object")
+            raise self.fail(f"{name}[{number}] is not an object")
         return items[number]
 
     def _whole(self, value: Any, what: str) -> int:
@@ -156,7 +156,7 @@ class _File:
             except binascii.Error as error:
                 raise self.fail(f"malformed base64 ({error})") from error
         if not isinstance(uri, str) or Path(uri).name != uri or "\\" in uri or "\0" in uri:
-            raise ValueError(f"{self.path}: the buffer {str(uri)[:60]!r} is no file beside it; export it as .glb")
+            raise ValueError(f"{self.path}: the buffer {str(uri)[:60]!r} is not a file beside it; export it as .glb")
         file = self.path.parent / uri
         if not file.is_file() or file.is_symlink():
             raise FileNotFoundError(f"{file}: no such file, which {self.path.name} needs; copy it there, or use .glb")
@@ -184,7 +184,7 @@ class _File:
             or step < width * dtype.itemsize
             or start + (count - 1) * step + width * dtype.itemsize > len(buffer)
         ):
-            raise self.fail(f"accessor {number} lies outside of its buffer")
+            raise self.fail(f"accessor {number} lies outside its buffer")
         check_values(count * width, str(self.path))
         rows = np.ndarray((count, width), dtype, buffer, start, (step, dtype.itemsize)).astype(np.float64)
         if not (np.abs(rows) <= _LARGEST).all():
@@ -215,7 +215,7 @@ class _File:
         item = self.item("nodes", number)
         children = item.get("children", [])
         if not isinstance(children, list):
-            raise self.fail(f"the children of node {number} are no list")
+            raise self.fail(f"the children of node {number} are not a list")
         for child in children:
             self.item("nodes", child)
         values = {
@@ -247,7 +247,7 @@ class _File:
         scale = np.linalg.norm(matrix[:3, :3], axis=0)
         turned = matrix[:3, :3] / np.where(scale > 0, scale, 1.0)
         if np.linalg.det(turned) < 1e-6:  # no rotation
-            raise self.fail(f"the matrix of node {number} is no rotation with scale")
+            raise self.fail(f"the matrix of node {number} is not a rotation with scale")
         rotation = Rotation.from_matrix(turned).as_quat()
         return {"translation": matrix[None, :3, 3], "rotation": rotation[None], "scale": scale[None]}
 
@@ -257,7 +257,7 @@ class _File:
         for number in range(len(self.get("skins"))):
             joints = self.item("skins", number).get("joints", [])
             if not isinstance(joints, list):
-                raise self.fail(f"the joints of skin {number} are no list")
+                raise self.fail(f"the joints of skin {number} are not a list")
             numbers |= {self._whole(joint, "a joint") for joint in joints}
         if numbers and max(numbers) >= count:
             raise self.fail(f"no nodes[{max(numbers)}]")
@@ -266,16 +266,16 @@ class _File:
     def channels(self, animation: Any, count: int) -> list[_Channel]:
         """Return the channels of an animation that move nodes."""
         if not isinstance(animation, dict):
-            raise self.fail("an animation is no object")
+            raise self.fail("an animation is not an object")
         samplers, items = animation.get("samplers"), animation.get("channels")
         if not isinstance(samplers, list) or not isinstance(items, list) or len(items) > 3 * MAX_NODES:
-            raise self.fail("an animation without lists of samplers and channels")
+            raise self.fail("an animation has no lists of samplers and channels")
         found, total = [], 0
         times: dict[Any, np.ndarray] = {}
         for item in items:
             target = item.get("target") if isinstance(item, dict) else None
             if not isinstance(target, dict):
-                raise self.fail("a channel without target")
+                raise self.fail("a channel has no target")
             path = str(target.get("path"))
             if path not in _PATHS or "node" not in target:
                 continue  # weights of meshes

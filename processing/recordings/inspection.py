@@ -202,7 +202,7 @@ def find_problems(motion: Motion, measures: Mapping[str, float]) -> Iterator[Pro
         (
             measures["feet_on_floor"] < 0.2,
             f"a foot is near the floor in only {measures['feet_on_floor']:.0%} of the frames",
-            "look at the figure: the vertical axis (up=...) may be wrong, or the body hangs, jumps or lies",
+            "look at the figure: the up axis (up=...) may be wrong, or the body hangs, jumps or lies",
         ),
         (
             measures["foot_sliding"] > 0.35,

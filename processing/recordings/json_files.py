@@ -18,9 +18,11 @@ def parse_json(content: bytes, name: str) -> Any:
     """
     if len(content) > MAX_JSON:
         size = len(content) / 2**20
-        raise ValueError(f"{name}: got {size:.0f} MB of JSON, at most {MAX_JSON >> 20} are read; cut it into pieces")
+        raise ValueError(
+            f"{name}: got {size:.0f} MB of JSON, at most {MAX_JSON >> 20} are read; split it into several files"
+        )
     if content.count(b"[") + content.count(b"{") > MAX_BRACKETS:
-        raise ValueError(f"{name}: more than {MAX_BRACKETS:,} lists and objects; cut it into pieces")
+        raise ValueError(f"{name}: more than {MAX_BRACKETS:,} lists and objects; split it into several files")
     try:
         return json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -28,7 +30,7 @@ def parse_json(content: bytes, name: str) -> Any:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def as_number(value: Any) -> float:

@@ -1,7 +1,7 @@
 """Read the landmarks of MediaPipe Pose from JSON: 33 per frame, in metres around the hips, y down.
 
-MediaPipe defines no file format, so the forms that people write are read: a list of frames, alone or as `frames`
-beside `fps`; a frame as a list of landmarks, or an object that names them as one of `_WORLD`; landmarks as objects
+MediaPipe defines no file format, so common forms are read: a list of frames, alone or as `frames` beside `fps`;
+a frame as a list of landmarks, or an object that names them as one of `_WORLD`; landmarks as objects
 with `x`, `y` and `z`, as lists of at least three numbers, or as one object by their names. The landmarks in the image,
 which contain no depth in metres, are refused.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from ..skeletons import HUMANML3D
 from .detection import Fact
 from .json_files import as_number, parse_json
-from .marker_sets import fill_gaps, joints_from_landmarks
+from .marker_sets import LONGEST_GAP, fill_gaps, joints_from_landmarks
 from .options import ReadingOptions
 from .recording import Problem, Recording, check_values, stated_fps
 
@@ -93,7 +93,7 @@ def _frames(content: Any, path: Path) -> tuple[list[Any], float | None, bool]:
 
 
 def _only_image(name: str) -> str:
-    return f"{name} are places in the image; save the world landmarks, which are in metres, as {_EXAMPLE}"
+    return f"{name} are positions in the image; save the world landmarks, which are in metres, as {_EXAMPLE}"
 
 
 def _landmarks(frame: Any, number: int, path: Path) -> tuple[Any, bool]:
@@ -162,7 +162,11 @@ def _recording(points: np.ndarray, rate: float) -> Recording:
     positions = joints_from_landmarks({name.replace("foot_index", "toe_tip"): place for name, place in marks.items()})
     units, up = (Fact(value, "read", "MediaPipe's world landmarks") for value in ("m", "-y"))
     recording = Recording("MediaPipe landmarks", positions, HUMANML3D.joint_names, units=units, up=up)
-    recording.problems.append(Problem("note", "MediaPipe's landmarks contain no path: the hips stay in place"))
+    recording.problems.append(
+        Problem("note", "MediaPipe's landmarks contain no global translation, so the hips stay in place")
+    )
     if filled:
-        recording.problems.append(Problem("note", f"{filled} landmarks that were not seen for a moment are filled in"))
+        recording.problems.append(
+            Problem("note", f"{filled} landmarks in gaps of at most {LONGEST_GAP:g} s were interpolated")
+        )
     return recording

@@ -112,7 +112,7 @@ def marker_recording(
     kind = "markers" if "left_asis" in found else "landmarks"
     recording = Recording(f"{format}, {kind}", positions, HUMANML3D.joint_names, units=facts.get("units"))
     if filled:
-        message = f"gaps of at most {LONGEST_GAP:g} s are filled in {filled} frames of single markers"
+        message = f"gaps of at most {LONGEST_GAP:g} s were interpolated, {filled} marker positions in total"
         recording.problems.append(Problem("note", message))
     stated = facts.get("up")
     if stated is not None and not _stands_otherwise(positions, stated.value):

@@ -1,4 +1,4 @@
-"""Read arrays and texts from a pickle as data: nothing in it is ever called, imported or run.
+"""Read arrays and strings from a pickle as data: nothing in it is ever called, imported or executed.
 
 Generators of motion save a dictionary with `np.save`, which pickles it. The opcodes of a pickle are interpreted here
 one by one, calls are only noted down, and NumPy arrays are built from the bytes of those notes. Whatever else a pickle
@@ -33,7 +33,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
 class UnsafePickleError(ValueError):
-    """Error for a pickle that contains more than arrays, numbers, texts, lists and dictionaries."""
+    """Error for a pickle that contains more than arrays, numbers, strings, lists and dictionaries."""
 
 
 @dataclass
@@ -132,13 +132,13 @@ class _Machine:
 
     def _append(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise UnsafePickleError("an object that is no list")
+            raise UnsafePickleError("an object that is not a list")
         self.stack[-1].extend(items)
 
     def _set(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict) or any(not isinstance(key, (str, int)) for key in items[::2]):
-            raise UnsafePickleError("a dictionary whose keys are no texts")
+            raise UnsafePickleError("a dictionary with keys that are not strings or integers")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def _name(self, module: Any, name: Any) -> None:
@@ -178,7 +178,7 @@ def as_array(value: Any) -> Any:
         count = math.prod(int(size) for size in shape)
         if kind.hasobject:
             if not isinstance(content, list) or len(content) != count:
-                raise ValueError("objects of another number than the shape")
+                raise ValueError("the number of objects does not match the shape")
             return content
         data = _bytes(content)
         if min(shape, default=0) < 0 or count * kind.itemsize != len(data):
@@ -203,5 +203,5 @@ def _bytes(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("latin-1")
     if not isinstance(value, bytes):
-        raise ValueError("no bytes")
+        raise ValueError("data that are not bytes")
     return value

@@ -12,10 +12,9 @@
 | `.glb`, `.gltf` | an animated skeleton | by name |
 | `.json` | landmarks of MediaPipe Pose, see `landmarks` | from landmarks |
 
-Missing facts are detected, see [`orientation`]: the unit from the length of legs and trunk, the vertical axis from the
+Missing facts are detected, see [`orientation`]: the unit from the lengths of legs and trunk, the up axis from the
 rest pose, the floor and the way the body stands. Each such finding is a [`Fact`] with a confidence, and can be
-overridden. Pickles are read as data and
-never run.
+overridden. Pickles are parsed as data and never executed.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def load_motion(
     """Read a motion file.
 
     Args:
-        path: a file of one of `FORMATS`, see the top of this file; FILE#KEY is the motion `key` of a file of several.
+        path: a file of one of `FORMATS`, see the top of this file; FILE#KEY selects one of several motions.
         options: facts that the file does not contain; None: all facts are read or detected.
         skeleton: required joint layout, `"humanml3d"` or `"kit-ml"`; None: any.
         fields: fields of [`ReadingOptions`] by name (`fps`, `units`, `up`, `mapping`, `key`, `body_model`), which
@@ -209,7 +208,7 @@ def read_traits(path: str | os.PathLike, options: ReadingOptions, skeleton: str 
 def options_of_corpus(
     paths: Sequence[str | os.PathLike], options: ReadingOptions, skeleton: str | None = None
 ) -> list[ReadingOptions]:
-    """Decide unit and vertical axis of several files together, and return the options to read each of them with.
+    """Infer unit and up axis of several files together, and return the options to read each of them with.
 
     Files that are clear or cannot be read keep `options`.
 
@@ -287,7 +286,7 @@ def _check_range(path: Path, positions: np.ndarray, scale: float) -> None:
 
 
 def split_key(path: Path) -> tuple[Path, str | None]:
-    """Return the file and the key of FILE#KEY, which names one motion of a file of several; None: without a key.
+    """Return the file and the key of FILE#KEY, which selects one of several motions; None: no key.
 
     Example:
         >>> split_key(Path("results.npy#3"))
@@ -299,9 +298,9 @@ def split_key(path: Path) -> tuple[Path, str | None]:
 
 
 def motions_in(path: Path, options: ReadingOptions) -> list[Path]:
-    """Return FILE#KEY of each motion of a file of several, else the file alone; see [`split_key`].
+    """Return FILE#KEY for each motion of a file with several, else the file itself; see [`split_key`].
 
-    A file that cannot be read is returned as well, so that reading it tells why.
+    A file that cannot be read is returned as well, so that reading it raises the error.
     """
     if path.suffix.lower() in WITH_KEYS and options.key is None:
         try:
@@ -334,13 +333,15 @@ def _read_file(path: Path, options: ReadingOptions) -> Recording:
         raise ValueError(f"{path}: {_unsupported(suffix)}")
     size = path.stat().st_size
     if suffix not in (".npy", ".npz") and size > MAX_FILE:
-        raise ValueError(f"{path}: got {size / 2**20:.0f} MB, at most {MAX_FILE >> 20} are read; cut it into pieces")
+        raise ValueError(
+            f"{path}: got {size / 2**20:.0f} MB, at most {MAX_FILE >> 20} are read; split it into several files"
+        )
     return READERS[suffix](path, options)
 
 
 def _unsupported(suffix: str) -> str:
     if suffix == ".fbx":
-        return f'FBX is read through Blender; convert it with blender --background --python-expr "{FROM_FBX}"'
+        return f'FBX files are not read; convert them with blender --background --python-expr "{FROM_FBX}"'
     hint = " (pickles can run code)" if suffix in (".pkl", ".pickle", ".pt", ".pth") else ""
     message = f"unsupported file type {suffix or 'without suffix'}{hint}, expected {', '.join(FORMATS)}"
     return f"{message}; save joint positions with np.save(path, array)"
@@ -440,7 +441,7 @@ def _problems(
         yield Problem("note", message, "pass another one with fps=...")
     for fact, what, remedy in (
         (units, "the unit", "pass it with units=..."),
-        (up, "the vertical axis", "pass it with up=..., try y or z"),
+        (up, "the up axis", "pass it with up=..., try y or z"),
     ):
         if fact.confidence == "low":
             yield Problem("warning", f"{what} is unclear, {fact.value} assumed: {fact.reason}", remedy)

@@ -28,7 +28,7 @@ class Problem:
 
 
 class SeveralMotionsError(ValueError):
-    """Error for a file of several motions if none is chosen; `keys` are those that choose one."""
+    """Error for a file with several motions if none is selected; `keys` are the keys to select from."""
 
     def __init__(self, message: str, keys: list[str]):
         super().__init__(message)

@@ -153,11 +153,11 @@ def test_tables_that_are_refused(conditioner, folder, table, tmp_path):  # noqa:
     with pytest.raises(FileExistsError, match="clip.py.*not written by LexMotion"):
         save_caption_table(conditioner, ["run"], tmp_path / "table.npz")
     np.savez(tmp_path / "other.npz", x=np.zeros(1))
-    with pytest.raises(ValueError, match=r"other\.npz: is no table"):
+    with pytest.raises(ValueError, match=r"other\.npz: not a caption table"):
         clip_table.CaptionTable(tmp_path / "other.npz")
     save_caption_table(conditioner, ["run"], tmp_path / "new" / "table.npz")
     plain = clip_table.CaptionTable(tmp_path / "new" / "table.npz")
-    with pytest.raises(ValueError, match="no states of tokens.*--tokens"):
+    with pytest.raises(ValueError, match="no token states.*--tokens"):
         plain.encode_tokens(torch.tensor([[2, 3]]))
 
 

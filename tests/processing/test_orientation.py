@@ -95,7 +95,7 @@ def test_a_body_that_lies_is_told_by_the_offset_of_its_root(up):
 def test_a_single_file_of_a_body_that_lies_is_never_stood_up_with_confidence(height, tmp_path):
     path = named_csv(tmp_path / "a.csv", lying(height=height))
     motion = load_motion(path)
-    assert motion.source["up"].value == "y" or "vertical axis is unclear" in warnings_of(motion)
+    assert motion.source["up"].value == "y" or "up axis is unclear" in warnings_of(motion)
     np.testing.assert_allclose(load_motion(path, up="y").positions, lying(height=height), atol=1e-4)
     array = load_motion(saved(tmp_path / "a.npy", lying(height=height)))
     assert array.source["up"].value == "y" and (height == 0 or "up=" in warnings_of(array))
@@ -282,5 +282,5 @@ def test_shared_case_of_a_corpus(case, units):
 @pytest.mark.skipif(not CASES.is_dir(), reason="the shared cases are not here")
 def test_shared_case_of_a_body_in_bed():
     motion = load_motion(CASES / "lying_on_bed_npy" / "m.npy")
-    assert motion.source["up"].value == "y" and "vertical axis is unclear" in warnings_of(motion)
+    assert motion.source["up"].value == "y" and "up axis is unclear" in warnings_of(motion)
     assert motion.positions[..., 1].min() == pytest.approx(0.5, abs=0.01)

@@ -294,7 +294,7 @@ def test_a_result_of_another_corpus_is_refused_in_words(compare, tmp_path):
     compare("first").archive(tmp_path / "results.zip")
     other = compare("second", reuse=[tmp_path / "results.zip"])
     other.data = dataclasses.replace(other.data, fingerprint="f" * 64)
-    with pytest.raises(ValueError, match="measured on another corpus.*leave out reuse=") as error:
+    with pytest.raises(ValueError, match="measured on a corpus other than.*leave out reuse=") as error:
         other.run([ROWS["ridge"]], [0])
     assert "ffff" not in str(error.value)
 

@@ -26,7 +26,7 @@ def compare(
     Args:
         comparison: recipe, corpus and output folder.
         rows: comma-separated names and groups, see `select_rows`; `none` only writes the tables.
-        seeds: number of trainings per row, with seeds 0, 1, ..., or these seeds, see `read_seeds`.
+        seeds: number of trainings per row (seeds 0, 1, ...), or a list of seeds, see `read_seeds`.
         text_encoders: comma-separated; each is a row of dense MotionPatches.
         report: Markdown page to write from all results.
         archive: zip file to which all results are added.

@@ -182,10 +182,10 @@ _IMPROVEMENTS = (
 # Words that learn from a dense read-out of the same towers, which the finished model does not use.
 _DENSE_ALONG = {"model_config.dense_size": 256, "model_config.hybrid_weight": 0.0}
 _TAUGHT = (
-    Row("dense-along", "a dense read-out trained along", overrides=_DENSE_ALONG),
+    Row("dense-along", "with a dense read-out in training", overrides=_DENSE_ALONG),
     Row(
         "distilled",
-        "words taught by the dense read-out",
+        "words distilled from a dense read-out",
         overrides={**_DENSE_ALONG, "lexcmlp.distillation_loss_weight": 1.0},
     ),
 )

@@ -66,8 +66,8 @@ class Comparison:
         reuse: output folders of other comparisons, and archives, whose results are used if they are valid here.
         keep_weights: keep the trained models; checkpoints are deleted once a row is scored.
         notify: called with progress messages of one line.
-        test_dataset: folder of another prepared corpus of the same skeleton, on whose split rows are compared; None:
-            that of `dataset`.
+        test_dataset: folder of another prepared corpus with the same skeleton, on whose split the rows are compared;
+            None: `dataset`.
 
     Raises:
         ValueError: if a corpus lacks its split, the skeletons differ, or the budget is not positive.
@@ -89,7 +89,7 @@ class Comparison:
         if budget_minutes is not None and not budget_minutes > 0:
             raise ValueError(f"budget_minutes: got {budget_minutes}; pass a positive number of minutes")
         if "seed" in (pair.split("=")[0].strip() if isinstance(pair, str) else pair for pair in overrides or ()):
-            raise ValueError("seed: rows are trained with the seeds of --seeds; pass --seeds 7, in place of seed=7")
+            raise ValueError("seed: rows are trained with the seeds of --seeds; pass --seeds 7, instead of seed=7")
         self.output_dir = Path(output_dir)
         self.recipe = apply_overrides(load_recipe(recipe), overrides)
         self.overrides = overrides
@@ -110,7 +110,7 @@ class Comparison:
         if skeleton != self.report.skeleton:
             raise ValueError(
                 f"{test_dataset}: its skeleton is {skeleton!r}, that of {dataset} {self.report.skeleton!r}; pass a "
-                "corpus of the same skeleton"
+                "corpus with the same skeleton"
             )
         self.variants: dict[str, PreparedData] = {}
 
@@ -280,7 +280,7 @@ class Comparison:
                 remedy = f"delete {path.parent}" if mine else f"leave out reuse={str(path.parents[2])!r}"
                 if result["definition"].get("dataset") != wanted["dataset"]:
                     raise ValueError(
-                        f"{path}: this result was measured on another corpus than {self.data.folder}, so it cannot be "
+                        f"{path}: this result was measured on a corpus other than {self.data.folder} and cannot be "
                         f"compared; {remedy}, or pass the corpus of that result"
                     )
                 raise ValueError(

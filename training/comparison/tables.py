@@ -281,8 +281,9 @@ def all_captions_page(summary: Mapping[str, Any]) -> str:
         intervals = [interval_text(behind.get(part)) for part in PARTS]
         lines.append([summary["rows"][name]["label"], str(len(row["seeds"])), *figures, *intervals])
     note = (
-        "`all-strict`, averaged over all captions of a clip, so that no choice of caption decides a rank. Brackets "
-        "enclose the 95 % interval of the difference over clips (paired bootstrap, scores averaged over common seeds)."
+        "Protocol `all-strict`, averaged over all captions of a clip, so that no choice of caption decides a rank. "
+        "Brackets enclose the 95 % interval of the difference (paired bootstrap over clips, scores averaged over "
+        "common seeds)."
     )
     return f"## All captions\n\n{note}\n\n{markdown_table(header, lines)}"
 

@@ -57,7 +57,7 @@ def test_results_of_mdm(joints, tmp_path):
         load_motion(path)
     motion = load_motion(path, key="1")
     np.testing.assert_array_equal(motion.positions, joints[:12])
-    assert "frames 12 to 29 are padding and are left out" in [problem.message for problem in motion.problems]
+    assert "frames 12 to 29 are padding and were left out" in [problem.message for problem in motion.problems]
     with pytest.raises(ValueError, match=r"motion 1 has the length 31.*30 frames"):
         load_motion(saved(path, content | {"lengths": np.array([30, 31])}), key="0")
     with pytest.raises(ValueError, match=r"1 lengths for 2 motions"):

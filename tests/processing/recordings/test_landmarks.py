@@ -54,7 +54,7 @@ def test_forms_of_landmarks(form, joints, centred, tmp_path):
     np.testing.assert_allclose(motion.positions[:, SAME], centred[:, SAME], atol=1e-5)
     assert np.linalg.norm(motion.positions - centred, axis=-1).max() < 0.06
     assert motion.source["units"].value == "m" and motion.source["up"].value == "-y"
-    assert any("no path" in problem.message for problem in motion.problems)
+    assert any("no global translation" in problem.message for problem in motion.problems)
 
 
 def test_rates_of_landmarks(joints, tmp_path):
@@ -70,11 +70,11 @@ def test_a_frame_without_a_person_is_filled_in(joints, centred, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(frames))
     motion = load_motion(tmp_path / "a.json")
     np.testing.assert_allclose(motion.positions[6:, SAME], centred[6:, SAME], atol=1e-5)
-    assert any("filled in" in problem.message for problem in motion.problems)
+    assert any("interpolated" in problem.message for problem in motion.problems)
 
 
 WRONG = {
-    "image": (lambda p: [{"pose_landmarks": objects(f)} for f in p], "places in the image.*pose_world_landmarks"),
+    "image": (lambda p: [{"pose_landmarks": objects(f)} for f in p], "positions in the image.*pose_world_landmarks"),
     "image without name": (lambda p: (p + [0.5, 0.5, 0]).tolist(), r"hips are 0\.71 from the origin.*image"),
     "count": (lambda p: p[:, :17].tolist(), "frame 0: got 17 landmarks.*33"),
     "people": (lambda p: [{"pose_world_landmarks": [objects(f), objects(f)]} for f in p], "frame 0: 2 people"),
