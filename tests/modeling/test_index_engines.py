@@ -334,7 +334,7 @@ def test_an_engine_that_is_not_installed(name, tmp_path, monkeypatch):
     [
         (["--engine", "postgers"], "'postgers'"),
         (["--engine", "postgres"], "postgresql://USER@HOST/DATABASE"),
-        (["--uri", "x.db"], "'milvus'"),
+        (["--uri", "x.db"], "--engine milvus"),
         (["--engine", "milvus", "--uri", "nowhere/rows.db"], "/nowhere'"),
         (["--engine", "milvus", "--uri", "http://127.0.0.1:9"], "http://127.0.0.1:9"),
     ],
