@@ -168,8 +168,8 @@ def add_files(
     Add motion files to an index, encoded by its model, and return the ids.
 
     Args:
-        files: motion files, whose ids are those of [`motion_id`], or their names, such as `kick.bvh`, if the index has
-            those, as one built from `lexmotion prepare --layout files` does.
+        files: motion files; ids are those of `lexmotion prepare --layout files`, the names (`kick.bvh`,
+            `results.npy#3`), unless the index already has the name without its ending (`kick`).
         motions: per file the output of `read_motion_for`.
         replace: see `LexMotionIndex.add`.
         readings: per file how it was read, which is kept as metadata.
@@ -178,15 +178,15 @@ def add_files(
 
     embeds = index.encode(motion=[motion.model_input for motion, _ in motions], fps=[rate for _, rate in motions])
     metadata = [file_metadata(path, reading) for path, reading in zip(files, readings, strict=True)]
-    known = {path.name for path in files if index.id_kind is str and path.name in index}
-    ids = [path.name if path.name in known else motion_id(path) for path in files]
-    return index.add(embeds, metadata, ids, replace=replace)
+    return index.add(embeds, metadata, [motion_id(path, index) for path in files], replace=replace)
 
 
-def motion_id(path: Path) -> str:
-    """Return the id of a motion file: `kick` for `kick.bvh`, `results#3` for motion 3 of `results.npy`."""
+def motion_id(path: Path, index: LexMotionIndex) -> str:
+    """Return the id of a motion file in an index, see [`add_files`]."""
     file, key = split_key(path)
-    return file.stem if key is None else f"{file.stem}#{key}"
+    short = file.stem if key is None else f"{file.stem}#{key}"
+    has_short = index.id_kind is str and short in index and path.name not in index
+    return short if has_short else path.name
 
 
 @dataclass

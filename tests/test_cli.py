@@ -67,16 +67,16 @@ def test_every_option_is_explained_with_an_example(path, command):
         assert f"Example: {parameter.opts[0]}" in parameter.help, f"{path} {parameter.name}: {parameter.help}"
 
 
-def test_a_file_keeps_the_id_that_a_prepared_corpus_gave_it(tmp_path, monkeypatch):
+def test_the_id_of_a_file_is_its_name_unless_the_index_has_the_stem(tmp_path, monkeypatch):
     from lexmotion.evaluation.search import add_files
 
-    with LexMotionIndex.build(np.ones((1, 3)), ids=["kick.bvh"], folder=tmp_path / "index") as index:
+    with LexMotionIndex.build(np.ones((1, 3)), ids=["kick"], folder=tmp_path / "index") as index:
         monkeypatch.setattr(index, "encode", lambda motion, fps: np.ones((len(motion), 3)))
         files, motions = (
             [tmp_path / "kick.bvh", tmp_path / "jump.bvh"],
             [(SimpleNamespace(model_input=None), 20.0)] * 2,
         )
-        assert add_files(index, files, motions, True, [ReadingOptions()] * 2) == ["kick.bvh", "jump"]
+        assert add_files(index, files, motions, True, [ReadingOptions()] * 2) == ["kick", "jump.bvh"]
         assert len(index) == 2
 
 

@@ -260,10 +260,11 @@ def test_an_index_is_built_searched_and_changed(journey, tmp_path, run):
 
     assert "1 motion added, 13" in run("index", "add", place, motion, "--fps", "20", "--device", "cpu")
     by_example = json.loads(run("search", place, "--motion", motion, "--fps", "20", "-k", "1", "--json"))
-    assert by_example["hits"][0]["id"] == "example" and by_example["hits"][0]["score"] == pytest.approx(1, abs=1e-2)
+    best = by_example["hits"][0]
+    assert best["id"] == "example.npy" and best["score"] == pytest.approx(1, abs=1e-2)
     assert "1 motion added, 13" in run("index", "add", place, motion, "--fps", "20", "--replace")
-    assert "1 motion deleted, 12" in run("index", "delete", place, "example")
-    assert "0 motions deleted, 12" in run("index", "delete", place, "example", "--missing-ok")
+    assert "1 motion deleted, 12" in run("index", "delete", place, "example.npy")
+    assert "0 motions deleted, 12" in run("index", "delete", place, "example.npy", "--missing-ok")
     info = json.loads(run("index", "info", place, "--json"))
     assert info["items"] == 12 and info["model"] == str(model.resolve()) and "items" in run("index", "info", place)
 

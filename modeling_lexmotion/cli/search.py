@@ -228,7 +228,8 @@ def index_add(
     motions: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MOTION]...", help="Motion files; an id is the stem, or the file name if that is already an id."
+            metavar="[MOTION]...",
+            help="Motion files; ids are their names, or the stems if the index has those.",
         ),
     ] = None,
     vectors: VectorsOption = None,

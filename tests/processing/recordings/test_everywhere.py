@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from written import files, walking
 
-from lexmotion import load_motion
+from lexmotion import LexMotionIndex, load_motion
 from lexmotion.evaluation.search import motion_id
 from lexmotion.evaluation.viewer.motion_sources import FileMotions, file_metadata
 from lexmotion.processing.corpora.motion_files import MOTION_FILES, MotionFilesFolder
@@ -56,10 +56,11 @@ def test_inspect_tells_what_it_found(folder):
 def test_each_motion_of_a_batch_has_an_id_and_is_read_again(folder):
     batch, single = folder / "batch.npy", folder / "walk.bvh"
     paths = [path for file in (batch, single) for path in motions_in(file, ReadingOptions())]
-    assert [motion_id(path) for path in paths] == ["batch#0", "batch#1", "walk"]
+    index = LexMotionIndex.build(np.ones((1, 3)), ids=["walk"])
+    assert [motion_id(path, index) for path in paths] == ["batch.npy#0", "batch.npy#1", "walk"]
     assert motions_in(batch, ReadingOptions(key="1")) == [batch]
     assert motions_in(folder / "missing.npy", ReadingOptions()) == [folder / "missing.npy"]
-    again = FileMotions("humanml3d", 20).get("batch#1", file_metadata(paths[1], ReadingOptions()))
+    again = FileMotions("humanml3d", 20).get("batch.npy#1", file_metadata(paths[1], ReadingOptions()))
     np.testing.assert_array_equal(again[0], load_motion(batch, key="1").positions)
 
 
