@@ -139,6 +139,12 @@ def evaluate_split(
     return measured | {"lexical": lexical}, encoded
 
 
+def clip_parts(seconds: np.ndarray) -> dict[str, np.ndarray]:
+    """Return masks (N,) of `all`, `short` and `long` clips from their lengths in seconds (N,)."""
+    short = seconds < SHORT_SECONDS
+    return {"all": np.ones_like(short), "short": short, "long": ~short}
+
+
 def figures_by_clip(scores: Any, rows: Any) -> dict[str, Any]:
     """
     Return retrieval figures over all captions of a split, and the score of each clip for paired comparisons.
@@ -152,13 +158,11 @@ def figures_by_clip(scores: Any, rows: Any) -> dict[str, Any]:
         each with `clips`, its number of clips; and `clips`: `id`, `seconds` and `score` of each, JSON-safe.
     """
     recalls = clip_recalls(scores, [len(texts) for texts in rows["captions"]])
-    motions, rates = split_motions(rows)
-    seconds = np.array([len(motion) / rate for motion, rate in zip(motions, rates, strict=True)])
-    parts = {"all": seconds >= 0, "short": seconds < SHORT_SECONDS, "long": seconds >= SHORT_SECONDS}
+    seconds = np.array(rows["num_frames"]) / np.array(rows["fps"])
     return {
         "all_captions": {
             name: recall_metrics(recalls[part]) | {"clips": int(part.sum())} if part.any() else None
-            for name, part in parts.items()
+            for name, part in clip_parts(seconds).items()
         },
         "clips": {
             "id": list(rows["id"]),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lexmotion.evaluation.metrics.all_captions import paired_interval
-from lexmotion.evaluation.model_evaluation import SHORT_SECONDS
+from lexmotion.evaluation.model_evaluation import SHORT_SECONDS, clip_parts
 
 from .rows import REFERENCE
 
@@ -54,9 +54,8 @@ def differences(
     if not own or any(result["clips"]["id"] != clips["id"] for result in (*own, *row)):
         return None
     one, two = (np.array([result["clips"]["score"] for result in side]) for side in (own, row))
-    seconds = np.array(clips["seconds"])
-    masks = {"all": seconds >= 0, "short": seconds < SHORT_SECONDS, "long": seconds >= SHORT_SECONDS}
-    return {part: paired_interval(one[:, mask], two[:, mask]) for part, mask in masks.items() if mask.any()}
+    parts = clip_parts(np.array(clips["seconds"]))
+    return {part: paired_interval(one[:, mask], two[:, mask]) for part, mask in parts.items() if mask.any()}
 
 
 def interval_text(interval: Sequence[float] | None) -> str:
