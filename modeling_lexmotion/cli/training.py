@@ -109,6 +109,14 @@ TestDatasetOption = Annotated[
         help="Folder of another prepared corpus to evaluate the rows on. Example: --test-dataset prepared/kit"
     ),
 ]
+GalleriesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--gallery",
+        help="Folder of a further prepared corpus on whose split every row is also measured, over all captions. "
+        "Repeatable. Example: --gallery prepared/short",
+    ),
+]
 BudgetOption = Annotated[
     float | None,
     typer.Option(
@@ -171,6 +179,7 @@ def compare(
     budget_minutes: BudgetOption = None,
     split: ComparedSplitOption = "test",
     test_dataset: TestDatasetOption = None,
+    gallery: GalleriesOption = None,
     override: RowOverridesOption = None,
     text_encoders: TextEncodersOption = None,
     reuse: ReusedResultsOption = None,
@@ -210,5 +219,6 @@ def compare(
         keep_weights=keep_weights,
         notify=lambda text: console.print(escape(text), highlight=False, soft_wrap=True),
         test_dataset=test_dataset,
+        galleries=gallery or (),
     )
     console.print(overview_table(run(comparison, rows, seeds, text_encoders, report, archive)))

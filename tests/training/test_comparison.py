@@ -86,7 +86,7 @@ def fake_training(monkeypatch):
             (run / name / "result.json").write_text(json.dumps(content))
         return run / "model"
 
-    def score(model, system, train, rows):
+    def score(model, system, train, rows, galleries):
         retrieval = dict.fromkeys(PROTOCOLS, figures(float(10 + calls[-1][1])))
         return {"retrieval": retrieval, "retrieval_words": None, "lexical": None, "order": None, "parameters": 7}
 
@@ -182,6 +182,18 @@ def test_rows_can_be_compared_on_another_corpus(compare, prepared, fake_training
     write_json(other / "report.json", sealed({**report, "skeleton": "kit"}))
     with pytest.raises(ValueError, match="'kit'.*same skeleton"):
         compare(test_dataset=other)
+
+
+def test_galleries_are_part_of_a_result_and_have_names_of_their_own(compare, prepared, fake_training, tmp_path):
+    other = tmp_path / "short"
+    shutil.copytree(prepared, other)
+    both = compare(galleries=[other])
+    assert mark(both.definition(ROWS["iv"], 0, None)) != mark(compare().definition(ROWS["iv"], 0, None))
+    assert f"--gallery {other.name}" in both.command("iv", "1")
+    with pytest.raises(ValueError, match="'short' is also the name of.*rename"):
+        compare(galleries=[other, prepared / ".." / other])
+    with pytest.raises(ValueError, match="short: no split 'no_such'"):
+        compare(galleries=[other], split="no_such", test_dataset=other)
 
 
 def test_the_value_of_a_recipe_falls_back_to_the_default(tiny):

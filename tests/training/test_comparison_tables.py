@@ -16,6 +16,7 @@ from lexmotion.training.comparison.scoring import PROTOCOLS
 from lexmotion.training.comparison.tables import (
     COLUMNS,
     PAPER_LABEL,
+    all_captions_page,
     curve_figure,
     escape_latex,
     gain,
@@ -324,6 +325,19 @@ def test_rows_of_other_clips_are_not_compared():
     assert summarise(rows)["all_captions"]["tmr"]["behind"] is None
 
 
+def test_every_gallery_has_a_table_of_the_rows_measured_on_it():
+    rows = results(lexmotion=[30.0], tmr=[20.0])
+    with_clips(rows["lexmotion"], [[300.0, 500.0]], [2.0, 5.0])
+    with_clips(rows["tmr"], [[200.0, 400.0]], [2.0, 5.0])
+    part = {"all_captions": {"all": {"Rsum": 7.0}, "short": None, "long": None}}
+    part["clips"] = {"id": ["d"], "seconds": [9.0], "score": [7.0]}
+    rows["lexmotion"][0]["galleries"] = {"short": part}
+    summary = summarise(rows)
+    assert summary["galleries"]["short"].keys() == {"lexmotion"}
+    page = all_captions_page(summary)
+    assert "400.0" in page and page.split("### Gallery short")[1].count("7.0") == 1
+
+
 def test_results_without_clips_have_no_such_table(tmp_path):
     write_report(results(lexmotion=[30.0], tmr=[20.0]), tmp_path / "page.md", "")
     assert "## All captions" not in (tmp_path / "page.md").read_text()
@@ -345,6 +359,7 @@ def test_the_command_trains_and_writes_the_tables(prepared, recipe_file, tmp_pat
     out = tmp_path / "out"
     words = ["compare", "--dataset", str(prepared), "--output-dir", str(out), "--recipe", str(recipe_file)]
     words += ["--rows", "iv,ridge", "--seeds", "5,", "--set", "num_steps=1", "--report", str(tmp_path / "page.md")]
+    words += ["--gallery", str(prepared)]
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert stop.value.code == 0
@@ -361,6 +376,10 @@ def test_the_command_trains_and_writes_the_tables(prepared, recipe_file, tmp_pat
         cli.main([word if word != "iv,ridge" else "none" for word in words])
     result = json.loads((out / "iv" / "seed5" / "result.json").read_text())
     assert result["all_captions"]["all"]["Rsum"] == pytest.approx(statistics.fmean(result["clips"]["score"]), abs=1e-3)
+    for row in ("iv", "ridge"):
+        result = json.loads((out / row / "seed5" / "result.json").read_text())
+        assert result["galleries"][prepared.name]["clips"] == result["clips"]
+    result = json.loads((out / "iv" / "seed5" / "result.json").read_text())
     assert result["seed"] == 5 and len(set(result["clips"]["id"])) == result["all_captions"]["all"]["clips"]
     assert (out / "iv" / "seed5" / "result.json").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="'ivv'.*systems.*ridge"):

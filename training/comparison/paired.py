@@ -14,12 +14,22 @@ PARTS = {"all": "all clips", "short": f"clips under {SHORT_SECONDS:g} s", "long"
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
+def of_gallery(results: Results, gallery: str) -> Results:
+    """Return the results that were also measured on a further gallery, with the figures of it alone."""
+    return {
+        name: [
+            {**result, **result["galleries"][gallery]} for result in of_row if gallery in result.get("galleries", {})
+        ]
+        for name, of_row in results.items()
+    }
+
+
 def by_clip(results: Results) -> dict[str, dict[str, Any]]:
     """
     Return the figures over all captions of every row that was scored with them.
 
     Args:
-        results: results as returned by `Comparison.collect`.
+        results: results as returned by `Comparison.collect`, or `of_gallery`.
 
     Returns:
         Row -> `seeds`; `rsum`: part -> list of Rsum by seed; and, for every row but LexMotion, `behind`: part -> mean,

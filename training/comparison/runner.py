@@ -68,9 +68,11 @@ class Comparison:
         notify: called with progress messages of one line.
         test_dataset: folder of another prepared corpus with the same skeleton, on whose split the rows are compared;
             None: `dataset`.
+        galleries: folders of further such corpora; the rows are also measured on their splits, over all captions.
 
     Raises:
-        ValueError: if a corpus lacks its split, the skeletons differ, or the budget is not positive.
+        ValueError: if a corpus lacks its split, the skeletons differ, two galleries share a name, or the budget is not
+            positive.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Comparison:
         keep_weights: bool = True,
         notify: Callable[[str], None] = logger.info,
         test_dataset: str | os.PathLike | None = None,
+        galleries: Sequence[str | os.PathLike] = (),
     ):
         if budget_minutes is not None and not budget_minutes > 0:
             raise ValueError(f"budget_minutes: got {budget_minutes}; pass a positive number of minutes")
@@ -102,16 +105,26 @@ class Comparison:
         self.data = PreparedData.read(dataset)
         self.report = PrepareReport.load(self.data.folder)
         self.test_data = self.data if test_dataset is None else PreparedData.read(test_dataset)
-        for data, needed in ((self.data, "train"), (self.test_data, split)):
+        self.galleries: dict[str, PreparedData] = {}
+        for folder in galleries:
+            gallery = PreparedData.read(folder)
+            name = gallery.folder.resolve().name
+            if name in self.galleries:
+                other = self.galleries[name].folder
+                raise ValueError(f"gallery {folder}: {name!r} is also the name of {other}; rename one of the folders")
+            self.galleries[name] = gallery
+        measured = (self.test_data, *self.galleries.values())
+        for data, needed in ((self.data, "train"), *((data, split) for data in measured)):
             if needed not in data.splits:
                 known = ", ".join(data.splits)
                 raise ValueError(f"{data.folder}: no split {needed!r}, only {known}; prepare it or pass another split")
-        skeleton = PrepareReport.load(self.test_data.folder).skeleton
-        if skeleton != self.report.skeleton:
-            raise ValueError(
-                f"{test_dataset}: its skeleton is {skeleton!r}, that of {dataset} {self.report.skeleton!r}; pass a "
-                "corpus with the same skeleton"
-            )
+        for data in measured:
+            skeleton = PrepareReport.load(data.folder).skeleton
+            if skeleton != self.report.skeleton:
+                raise ValueError(
+                    f"{data.folder}: its skeleton is {skeleton!r}, that of {dataset} {self.report.skeleton!r}; pass a "
+                    "corpus with the same skeleton"
+                )
         self.variants: dict[str, PreparedData] = {}
 
     # ---- definition of a row ------------------------------------------------------------------------------------
@@ -162,6 +175,8 @@ class Comparison:
         content: dict[str, Any] = {"kind": row.kind, "dataset": self.data.fingerprint, "split": self.split}
         if self.test_data is not self.data:
             content["test_dataset"] = self.test_data.fingerprint
+        if self.galleries:
+            content["galleries"] = {name: data.fingerprint for name, data in self.galleries.items()}
         if not row.tasks:
             return {**content, "penalty": RIDGE_PENALTY}
         content |= {
@@ -409,10 +424,14 @@ class Comparison:
         folder = self.output_dir / row.name / f"seed{seed}"
         run = folder / "run"
         data = self.row_data(row)
-        test = load_prepared(self.test_data.folder, splits=[self.split])[self.split]
+        test, *further = (
+            load_prepared(measured.folder, splits=[self.split])[self.split]
+            for measured in (self.test_data, *self.galleries.values())
+        )
+        galleries = dict(zip(self.galleries, further, strict=True))
         train = load_prepared(data.folder, splits=["train"])["train"]
         model = self.train_tasks(row, seed, plan, data, run) if row.tasks else data.folder / "processor"
-        scores = SCORERS[row.scorer].score(model, row.system, train, test)
+        scores = SCORERS[row.scorer].score(model, row.system, train, test, galleries)
         finished = {name: read_json(run / name / "result.json") for name in row.tasks}
         definition = self.definition(row, seed, plan)
         result = {
@@ -468,12 +487,16 @@ class Comparison:
             "seeds": seeds,
             "budget-minutes": None if self.budget_minutes is None else f"{self.budget_minutes:g}",
             "test-dataset": None if self.test_data is self.data else self.test_data.folder,
+            "gallery": [data.folder for data in self.galleries.values()],
             "split": self.split,
             "text-encoders": text_encoders,
             "output-dir": self.output_dir,
         }
         words = ["lexmotion", "compare"]
-        for name, value in options.items():
+        given_options = [
+            (name, each) for name, of in options.items() for each in (of if isinstance(of, list) else [of])
+        ]
+        for name, value in given_options:
             if value is not None:
                 path = isinstance(value, Path) and value.is_absolute()
                 words += [f"--{name}", shlex.quote(value.name if path else str(value))]

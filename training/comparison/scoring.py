@@ -1,7 +1,7 @@
 """Scoring of a trained row: retrieval under both protocols, and figures of its words."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +40,9 @@ RIDGE_PENALTY = 300.0
 WORDS_WANTED = {"text": (10, 100), "motion": (40, 200)}
 
 
-def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict[str, Any]:
+def score_model(
+    folder: Path, system: str | None, train: Any, rows: Any, galleries: Mapping[str, Any]
+) -> dict[str, Any]:
     """
     Score a trained model on a split by retrieval and, if its vectors are lexical, by its words.
 
@@ -48,11 +50,12 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
         folder: folder of the model and processor.
         system: name of a baseline; None for LexMotion.
         train, rows: prepared splits; the first gives the word frequencies of the prior.
+        galleries: name -> further prepared split.
 
     Returns:
         `retrieval` (protocol -> figures) by the model's score, `retrieval_words` by its words only if the score uses
-        more, `all_captions` and `clips` (see `figures_by_clip`), `lexical` and `order` (figures or None),
-        `parameters`.
+        more, `all_captions` and `clips` (see `figures_by_clip`), `lexical` and `order` (figures or None), `galleries`
+        (name -> `all_captions` and `clips`), `parameters`.
     """
     model_class: Any = LexMotionModel if system is None else SYSTEMS[system].model
     with loading_from(folder):
@@ -64,6 +67,10 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     def retrieval(scores: Any) -> dict[str, Any]:
         return evaluate_retrieval(scores, encoded.ids, encoded.captions, PROTOCOLS)
 
+    def by_clip(split: Any, found: EncodedSplit | None = None) -> dict[str, Any]:
+        found = encode_dataset(model, processor, split) if found is None else found
+        return figures_by_clip(every_caption_similarity(model, processor, found), split)
+
     has_words = sparse.issparse(encoded.text_embeds) and encoded.hybrid_weight < 1.0
     words_alone = lexical = None
     if has_words and has_parts(model):
@@ -73,22 +80,30 @@ def score_model(folder: Path, system: str | None, train: Any, rows: Any) -> dict
     several_events = multi_event_captions(encoded.all_captions)[0]
     return {
         "retrieval": retrieval(score_rows(encoded)),
-        **figures_by_clip(every_caption_similarity(model, processor, encoded), rows),
+        **by_clip(rows, encoded),
         "retrieval_words": words_alone,
         "lexical": lexical,
         "order": order_of_split(model, processor, rows) if several_events else None,
+        "galleries": {name: by_clip(split) for name, split in galleries.items()},
         "parameters": sum(weight.numel() for weight in model.parameters()),
     }
 
 
-def score_ridge(folder: Path, system: str | None, train: Any, rows: Any, tower: bool = False) -> dict[str, Any]:
+def score_ridge(
+    folder: Path, system: str | None, train: Any, rows: Any, galleries: Mapping[str, Any], tower: bool = False
+) -> dict[str, Any]:
     """Score the ridge floor fitted on `train` and its mirror image; `folder` only has a processor."""
     with loading_from(folder):
         processor = LexMotionProcessor.from_pretrained(folder, trust_remote_code=False)
     retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY, tower)
-    scores = floor.similarity([text for texts in rows["captions"] for text in texts], split_motions(rows)[0])
+
+    def by_clip(split: Any) -> dict[str, Any]:
+        captions = [text for texts in split["captions"] for text in texts]
+        return figures_by_clip(floor.similarity(captions, split_motions(split)[0]), split)
+
     missing = dict.fromkeys(("retrieval_words", "lexical", "order"))
-    figures = {"retrieval": retrieval, **figures_by_clip(scores, rows), **missing}
+    further = {name: by_clip(split) for name, split in galleries.items()}
+    figures = {"retrieval": retrieval, **by_clip(rows), **missing, "galleries": further}
     return {**figures, "parameters": int(np.size(floor.weight))}
 
 
@@ -98,11 +113,11 @@ class Scorer(NamedTuple):
 
     Args:
         score: returns the figures, given the folder of the model (or processor, if nothing is trained), the name of a
-            baseline, and the prepared splits of training and comparison.
+            baseline, the prepared splits of training and comparison, and further ones by name.
         headline: summarizes the figures in a few words.
     """
 
-    score: Callable[[Path, str | None, Any, Any], dict[str, Any]]
+    score: Callable[[Path, str | None, Any, Any, Mapping[str, Any]], dict[str, Any]]
     headline: Callable[[dict[str, Any]], str]
 
 

@@ -14,7 +14,7 @@ from lexmotion.common.files import write_json, write_text
 from lexmotion.evaluation.figures.drawing import BLUE, GREY, ORANGE, new_figure, save_figure
 
 from . import paper
-from .paired import PARTS, by_clip, interval_text
+from .paired import PARTS, by_clip, interval_text, of_gallery
 from .rows import ENCODER_PREFIX, GROUPS, REFERENCE, ROWS
 from .scoring import PROTOCOLS
 
@@ -101,7 +101,11 @@ def rsum(protocol: str) -> Any:
 
 
 def summarise(results: Results) -> dict[str, Any]:
-    """Return the content of all tables: `rows`, `ratios` (LexMotion, paper), `all_captions`, and the paper's rows."""
+    """
+    Return the content of all tables: `rows`, `ratios` (LexMotion, paper), `all_captions`, `galleries` (name -> as
+    `all_captions`), and the paper's rows.
+    """
+    measured = [name for of_row in results.values() for result in of_row for name in result.get("galleries", {})]
     ratios: dict[str, Any] = {}
     for other in ("motion_patches", "tmr"):
         found = {protocol: ratio(results, REFERENCE, other, protocol) for protocol in PROTOCOLS}
@@ -111,6 +115,7 @@ def summarise(results: Results) -> dict[str, Any]:
         "rows": {name: over_seeds(of_row) for name, of_row in results.items()},
         "ratios": ratios,
         "all_captions": by_clip(results),
+        "galleries": {name: by_clip(of_gallery(results, name)) for name in dict.fromkeys(measured)},
         PAPER_LABEL: {
             name: {row: paper.figures(values) for row, values in table.items()}
             for name, table in (("table 1", paper.TABLE_1), ("table 2", paper.TABLE_2), ("table 5", paper.TABLE_5))
@@ -271,21 +276,31 @@ def ratio_page(summary: Mapping[str, Any]) -> str:
 
 
 def all_captions_page(summary: Mapping[str, Any]) -> str:
-    """Return the table of Rsum over all captions of each clip, by clip length, with paired intervals."""
-    header = ["", "seeds", *(f"Rsum, {title}" for title in PARTS.values())]
-    header += [f"LexMotion minus this row, {title}" for title in PARTS.values()]
-    lines = []
-    for name, row in summary["all_captions"].items():
-        figures = [number(spread(row["rsum"][part])) if part in row["rsum"] else "" for part in PARTS]
-        behind = row["behind"] or {}
-        intervals = [interval_text(behind.get(part)) for part in PARTS]
-        lines.append([summary["rows"][name]["label"], str(len(row["seeds"])), *figures, *intervals])
+    """
+    Return the tables of Rsum over all captions of each clip, by clip length, with paired intervals: of the compared
+    split, and of each further gallery.
+    """
     note = (
         "Protocol `all-strict`, averaged over all captions of a clip, so that no choice of caption decides a rank. "
         "Brackets enclose the 95 % interval of the difference (paired bootstrap over clips, scores averaged over "
         "common seeds)."
     )
-    return f"## All captions\n\n{note}\n\n{markdown_table(header, lines)}"
+    parts = ["## All captions", note, _by_clip_table(summary, summary["all_captions"])]
+    for name, rows in summary["galleries"].items():
+        parts += [f"### Gallery {name}", _by_clip_table(summary, rows)]
+    return "\n\n".join(parts)
+
+
+def _by_clip_table(summary: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
+    header = ["", "seeds", *(f"Rsum, {title}" for title in PARTS.values())]
+    header += [f"LexMotion minus this row, {title}" for title in PARTS.values()]
+    lines = []
+    for name, row in rows.items():
+        figures = [number(spread(row["rsum"][part])) if part in row["rsum"] else "" for part in PARTS]
+        behind = row["behind"] or {}
+        intervals = [interval_text(behind.get(part)) for part in PARTS]
+        lines.append([summary["rows"][name]["label"], str(len(row["seeds"])), *figures, *intervals])
+    return markdown_table(header, lines)
 
 
 # ---- curves
