@@ -26,6 +26,7 @@ from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
 from transformers.utils import logging
 
 from .lexical_head import LexicalHead, max_pooled_projection, saturate
+from .views_lexmotion import average_views, mirrored_columns
 
 try:
     from scipy import sparse
@@ -302,14 +303,17 @@ def _encode(
     batch_size: int | None,
     precision: str,
     progress: bool,
+    average: Callable[["sparse.csr_matrix"], "sparse.csr_matrix"] | None = None,
 ) -> "sparse.csr_matrix":
     """
     Encode a corpus with one of the towers.
 
     Args:
         token_states: inputs of a batch -> token states (B, N, D) and their mask (B, N).
-        inputs: slice of at most `window` items -> their lengths, and a function from positions in it to a batch.
+        inputs: slice of at most `window` items -> lengths of their views (the first of all, the second, ...), and a
+            function from positions among these to a batch.
         count: N, the number of items.
+        average: from the vectors of all views of a window to those of its items; None if each item has one.
 
     Returns:
         (N, V) float32 CSR.
@@ -336,7 +340,8 @@ def _encode(
         with usable_threads(), lowered, tqdm(total=count, desc=description, disable=not progress, leave=False) as bar:
             linear_maps = LinearMaps(dtype)
             for start in range(0, count, window):
-                lengths, collate = inputs(slice(start, min(start + window, count)))
+                items = min(window, count - start)
+                lengths, collate = inputs(slice(start, start + items))
                 found = []
                 for places in longest_first(lengths, batch_size):
                     batch = {name: value.to(device) for name, value in collate(places).items()}
@@ -344,12 +349,13 @@ def _encode(
                         entries = words(*token_states(**batch))
                     rows, ids, weights = (column.cpu().numpy() for column in entries)
                     found.append((places[rows], ids, weights))
-                    bar.update(len(places))
+                    bar.update(int((places < items).sum()))
                 rows, ids, weights = (np.concatenate(column) for column in zip(*found, strict=True))
                 order = np.argsort(rows, kind="stable")
                 ends = np.bincount(rows, minlength=len(lengths)).cumsum()
                 shape, row_starts = (len(lengths), tower.config.vocab_size), np.concatenate([[0], ends])
-                parts.append(sparse.csr_matrix((weights[order], ids[order], row_starts), shape=shape))
+                vectors = sparse.csr_matrix((weights[order], ids[order], row_starts), shape=shape)
+                parts.append(vectors if average is None else average(vectors))
     finally:
         tower.train(was_training)
     if not parts:
@@ -382,6 +388,16 @@ class _WithProcessor:
             check_processor(self.config, found)
             parts[name] = getattr(found, name, found)
         return parts[name]
+
+    def _mirrored_ids(self, processor: Any) -> np.ndarray:
+        """Return `LexMotionProcessor.mirrored_ids` of `processor`, or of the one saved with the weights."""
+        found = self._processor_part(None, "processor", AutoProcessor) if processor is None else processor
+        if not hasattr(found, "mirrored_ids"):
+            raise ValueError(
+                f"views: a {type(found).__name__} has no words to swap for the mirror image; pass the model's "
+                "LexMotionProcessor, or views=1"
+            )
+        return found.mirrored_ids
 
 
 class TextEncodingMixin(_WithProcessor):
@@ -461,6 +477,7 @@ class MotionEncodingMixin(_WithProcessor):
         batch_size: int | None = None,
         precision: str = "auto",
         progress: bool = False,
+        views: int = 1,
     ) -> "sparse.csr_matrix":
         """
         Encode motions as word vectors.
@@ -475,13 +492,17 @@ class MotionEncodingMixin(_WithProcessor):
                 weights.
             batch_size: motions per batch; None for 64 on a CPU, 512 elsewhere.
             precision, progress: as in `encode_text`.
+            views: 1 encodes each motion as it is. 2 averages its vector and that of its mirror image, with words
+                swapped back (left and right); 4 also averages those of two crops, see
+                `LexMotionFeatureExtractor.views_of`. The average keeps as many words as the motion's own vector. It
+                finds motions better and takes as many times longer.
 
         Returns:
             (N, V) float32 CSR, in the order of `motions`.
 
         Raises:
-            ValueError: if the feature extractor refuses a motion, `fps` is passed with a split, or no processor is
-                found.
+            ValueError: if the feature extractor refuses a motion, `fps` is passed with a split, no processor is
+                found, or `views` is another number or needs words that the processor does not have.
         """
         tower: Any = getattr(self, "motion_model", self)
         extractor = self._processor_part(processor, "feature_extractor", AutoFeatureExtractor)
@@ -496,6 +517,14 @@ class MotionEncodingMixin(_WithProcessor):
         if given.ndim and len(given) != len(motions):
             raise ValueError(f"got {len(given)} fps for {len(motions)} motions; pass one number, or one per motion")
 
+        seen = () if views == 1 else extractor.views_of(views)
+        average = None
+        if seen:
+            columns = np.arange(tower.config.vocab_size)
+            active = tower.lexical_head.active_ids.cpu().numpy()
+            columns[active] = active[mirrored_columns(self._mirrored_ids(processor), len(columns), active)]
+            average = functools.partial(average_views, mirrored=[view.mirrored for view in seen], columns=columns)
+
         def inputs(window: slice):
             rows = motions[window]
             clips = list(rows["motion"] if is_split else rows)
@@ -504,14 +533,18 @@ class MotionEncodingMixin(_WithProcessor):
             lengths = np.minimum(frames * extractor.fps / rates, extractor.max_frames)
 
             def collate(places: np.ndarray) -> dict[str, torch.Tensor]:
-                chosen = [clips[place] for place in places]
-                return extractor(chosen, fps=rates[places].tolist(), return_tensors="pt")
+                which, items = np.divmod(places, len(clips))
+                chosen = [clips[item] for item in items]
+                options = {"views": [seen[view] for view in which]} if seen else {}
+                return extractor(chosen, fps=rates[items].tolist(), return_tensors="pt", **options)
 
-            return lengths, collate
+            shares = [view.stop - view.start for view in seen] or [1.0]
+            return np.concatenate([share * lengths for share in shares]), collate
 
         def token_states(motion_values: torch.Tensor, motion_attention_mask: torch.Tensor):
             states, seen, *_ = tower.encoder(motion_values, motion_attention_mask)
             return tower.projection_norm(tower.projection(states)), seen
 
         corpus = (inputs, len(motions), MOTION_WINDOW, "motions")
-        return _encode(tower, tower.word_embeddings.weight, token_states, *corpus, batch_size, precision, progress)
+        options = (batch_size, precision, progress, average)
+        return _encode(tower, tower.word_embeddings.weight, token_states, *corpus, *options)

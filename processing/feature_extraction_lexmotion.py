@@ -39,6 +39,23 @@ class FrameMoments(NamedTuple):
     squares: np.ndarray
 
 
+class View(NamedTuple):
+    """A motion or its mirror image, from the share `start` to the share `stop` of its frames."""
+
+    mirrored: bool = False
+    start: float = 0.0
+    stop: float = 1.0
+
+
+WHOLE = View()
+# Crops keep what is left of a motion if training's random crops (80 to 100 %) are at their mean.
+VIEWS = {
+    1: (WHOLE,),
+    2: (WHOLE, View(mirrored=True)),
+    4: (WHOLE, View(mirrored=True), View(stop=0.85), View(mirrored=True, start=0.15)),
+}
+
+
 class LexMotionMotionKwargs(TypedDict, total=False):
     """Arguments of calling [`LexMotionFeatureExtractor`] that can have a default."""
 
@@ -208,6 +225,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         kind: str | None = None,
         max_frames: int | None = None,
         pad_to_multiple_of: int | None = None,
+        views: Sequence[View] | None = None,
     ) -> BatchFeature:
         """Prepare one or several motions.
 
@@ -224,6 +242,7 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             kind: `"positions"` or `"features"`; None infers it from the shape.
             max_frames: maximum number of frames for this call; None uses that of the extractor.
             pad_to_multiple_of: round the padded length up to a multiple of this, for example the model's window.
+            views: the view of each motion to prepare, see [`~LexMotionFeatureExtractor.views_of`]; None: all whole.
 
         Returns:
             [`BatchFeature`] with `motion_values` (B, T, F) float32 and `motion_attention_mask` (B, T) int64, zero for
@@ -248,8 +267,12 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             self._prepare(index, values, values_kind, rate, truncation, limit)
             for index, ((values, values_kind), rate) in enumerate(zip(motions, rates, strict=True))
         ]
+        if views is not None:
+            if len(views) != len(prepared):
+                raise ValueError(f"views: got {len(views)} for {len(prepared)} motions; pass one per motion")
+            prepared = [self._view(one, view) for one, view in zip(prepared, views, strict=True)]
         if truncation:
-            self._note_cut_motions(motions, rates, limit)
+            self._note_cut_motions(motions, rates, limit, views)
         values, lengths = self._assemble(prepared)
         values = self._normalize(values, lengths)
         return self._pad(values, lengths, return_tensors, padding, limit, pad_to_multiple_of)
@@ -262,10 +285,17 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         return motions, fps
 
     def _note_cut_motions(
-        self, motions: Sequence[tuple[torch.Tensor, str]], rates: Sequence[float], limit: int
+        self,
+        motions: Sequence[tuple[torch.Tensor, str]],
+        rates: Sequence[float],
+        limit: int,
+        views: Sequence[View] | None = None,
     ) -> None:
-        """Warn if motions last longer than `limit` frames."""
+        """Warn if motions last longer than `limit` frames; each motion counts once, whatever its views."""
         lost = self._lost_frames
+        if views is not None:
+            whole = [place for place, view in enumerate(views) if view == WHOLE]
+            motions, rates = [motions[place] for place in whole], [rates[place] for place in whole]
         seconds = [len(values) / rate for (values, _), rate in zip(motions, rates, strict=True)]
         cut = [length for length in seconds if length * self.fps > limit + lost + 1]
         if cut:
@@ -566,6 +596,34 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
         if motion.ndim == 2:
             motion = features_to_positions(motion, self._layout) * self._layout.metres_per_unit
         return mirror_positions(motion, self._layout)
+
+    @staticmethod
+    def views_of(count: int) -> tuple[View, ...]:
+        """
+        Return the views whose vectors are averaged to encode a motion with more than one.
+
+        Args:
+            count: 1: the motion; 2: and its mirror image; 4: and the first 85 % of the frames of the motion and the
+                last 85 % of its mirror image.
+
+        Raises:
+            ValueError: if it is another number.
+        """
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count not in VIEWS:
+            raise ValueError(
+                f"views: got {count!r}; pass 1 (the motion), 2 (and its mirror image) or 4 (and two crops)"
+            )
+        return VIEWS[count]
+
+    def _view(self, motion: torch.Tensor, view: View) -> torch.Tensor:
+        """Mirror and crop a prepared motion; a crop keeps at least `min_frames`."""
+        if view.mirrored:
+            motion = self._mirrored(motion)
+        frames = len(motion)
+        least = self.min_frames + (self._lost_frames if motion.ndim == 3 else 0)
+        kept = min(frames, max(round(view.stop * frames) - round(view.start * frames), least))
+        start = min(round(view.start * frames), frames - kept)
+        return motion[start : start + kept]
 
     def denormalize(self, values: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
         """Undo the normalisation.

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from .feature_extraction_lexmotion import LexMotionMotionKwargs
 from .lexicon import Lexicon
+from .text_mirroring import mirrored_places
 
 logger = logging.get_logger(__name__)
 
@@ -88,6 +89,15 @@ class LexMotionProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", *self.feature_extractor.model_input_names]
+
+    @property
+    def mirrored_ids(self) -> np.ndarray:
+        """
+        (V,) id of the word that describes the mirror image: left <-> right, clockwise <-> counterclockwise; its own id
+        for other words and for those whose counterpart is not in the vocabulary.
+        """
+        tokens = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        return np.array(mirrored_places(tuple(str(token) for token in tokens)), dtype=np.int64)
 
     def __call__(
         self,

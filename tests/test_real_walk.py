@@ -81,7 +81,7 @@ def test_the_words_read_in_a_held_out_clip_are_words_of_the_training_captions(wa
     from transformers import AutoTokenizer
 
     from lexmotion import explain
-    from lexmotion.processing.corpora.text_mirroring import mirror_caption
+    from lexmotion.processing.text_mirroring import mirror_caption
 
     held_out = (walk / "HumanML3D" / "test.txt").read_text().split()[0]
     motion = CORPUS / "new_joints" / f"{held_out}.npy"

@@ -16,7 +16,7 @@ from ..processing_lexmotion import LexMotionProcessor
 from ..skeletons import Skeleton
 from .blocks import block_moments
 from .options import CORPUS_TEXT_MODEL, PrepareOptions
-from .text_mirroring import mirror_caption
+from ..text_mirroring import mirror_caption
 from .text_models import resolve_text_model
 from .word_tokenizer import train_tokenizer
 

@@ -27,7 +27,7 @@ from ..recordings.options import ReadingOptions
 from ..skeletons import Skeleton, get_skeleton
 from .options import MIN_FRAMES
 from .records import MotionRecord, Skipped
-from .text_mirroring import mirror_caption
+from ..text_mirroring import mirror_caption
 
 DEFAULT_SPLITS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 MIRROR_MODES = ("listed", "derive", "none")

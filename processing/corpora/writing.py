@@ -23,7 +23,7 @@ from .columns import TEXT_FEATURES
 from .folders import CorpusFolder, base_id_of
 from .plan import Plan
 from .report import PrepareReport
-from .text_mirroring import mirror_caption
+from ..text_mirroring import mirror_caption
 
 logger = logging.get_logger(__name__)
 

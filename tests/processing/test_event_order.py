@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lexmotion.evaluation.metrics.captioning import TOKENIZERS
 from lexmotion.evaluation.metrics.order import CONNECTIVE
 from lexmotion.processing.corpora.event_order import event_word_ids, swap_events
-from lexmotion.processing.corpora.text_mirroring import mirror_caption
+from lexmotion.processing.text_mirroring import mirror_caption
 
 SUBJECTS = st.sampled_from(["", "a person ", "the man ", "someone ", "she ", "a person slowly "])
 EVENTS = st.sampled_from(

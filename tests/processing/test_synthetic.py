@@ -15,7 +15,7 @@ from lexmotion.processing.corpora.synthetic import (
     write_captions,
 )
 from lexmotion.processing.corpora.synthetic_motion import OFFSETS, PARENTS, Segment, render
-from lexmotion.processing.corpora.text_mirroring import mirror_caption
+from lexmotion.processing.text_mirroring import mirror_caption
 from lexmotion.processing.skeletons import get_skeleton
 
 

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from lexmotion.common.files import remembered_digests
 from lexmotion.processing.corpora.report import DIGESTS
-from lexmotion.processing.corpora.text_mirroring import mirror_caption
+from lexmotion.processing.text_mirroring import mirror_caption
 
 from ..provenance import digest
 from .packing import Strings, as_lists, as_tensor, clip_batch

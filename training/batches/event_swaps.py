@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lexmotion.processing.corpora.event_order import swap_events
-from lexmotion.processing.corpora.text_mirroring import mirror_caption
+from lexmotion.processing.text_mirroring import mirror_caption
 
 from .corpus import CaptionTable
 

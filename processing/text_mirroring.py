@@ -1,5 +1,6 @@
-"""Captions of mirrored motions: swap left with right, and clockwise with counterclockwise."""
+"""Captions and words of mirrored motions: swap left with right, and clockwise with counterclockwise."""
 
+import functools
 import re
 
 _SUFFIXES = (
@@ -63,3 +64,31 @@ def mirror_caption(text: str) -> str:
         'Right hand up, the man turns counterclockwise to the left.'
     """
     return _ROTATION.sub(_swap_rotation, _SIDE.sub(_swap_side, text))
+
+
+@functools.lru_cache(maxsize=4)
+def mirrored_places(tokens: tuple[str, ...]) -> tuple[int, ...]:
+    """
+    Find the mirrored word of each entry of a vocabulary, by [`mirror_caption`].
+
+    A word stays where it is if it has no side, if its mirrored word is not in the vocabulary, or if that word's own is
+    another (misspellings of `right`, other words for `counterclockwise`).
+
+    Args:
+        tokens: V entries, in the order of their ids.
+
+    Returns:
+        V places, a permutation that is its own inverse.
+
+    Example:
+
+        >>> mirrored_places(("walk", "left", "right", "rigth", "clockwise"))
+        (0, 2, 1, 3, 4)
+    """
+    places = {token: place for place, token in reversed(list(enumerate(tokens)))}
+    found = list(range(len(tokens)))
+    for token, place in places.items():
+        twin = mirror_caption(token)
+        if twin in places and mirror_caption(twin) == token:
+            found[place] = places[twin]
+    return tuple(found)

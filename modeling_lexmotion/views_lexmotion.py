@@ -1,0 +1,81 @@
+"""The average of several views of a motion: its vector, that of its mirror image with words swapped back, and crops."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def mirrored_columns(mirrored_ids: np.ndarray, vocab_size: int, active_ids: np.ndarray) -> np.ndarray:
+    """
+    Return the permutation of words that undoes mirroring, for vectors of a model.
+
+    Args:
+        mirrored_ids: (<= V,) id of each word's mirror image, see `LexMotionProcessor.mirrored_ids`.
+        vocab_size: V.
+        active_ids: (A,) the model's words. One whose mirror image is not among them stays.
+
+    Returns:
+        (A,) place of each word's mirror image in `active_ids`; its own inverse.
+    """
+    own = np.arange(len(active_ids))
+    places = np.full(max(vocab_size, len(mirrored_ids)), -1)
+    places[active_ids] = own
+    twins = np.arange(len(places))
+    twins[: len(mirrored_ids)] = mirrored_ids
+    found = places[twins[active_ids]]
+    return np.where(found < 0, own, found)
+
+
+def average_views(vectors: Any, mirrored: Sequence[bool], columns: np.ndarray) -> Any:
+    """
+    Average the lexical vectors of views.
+
+    Each vector counts with length 1, and the average gets the length of the motion's own vector, which is the first
+    one. It also keeps as many words as that one, the heaviest, so that limits on the number of words hold and an index
+    does not grow.
+
+    Args:
+        vectors: (K N, C) CSR: the first view of N motions, then the second, ...
+        mirrored: per view whether its words are those of the mirror image, to be swapped.
+        columns: (C,) column of each column's mirror image.
+
+    Returns:
+        (N, C) float32 CSR.
+    """
+    from scipy import sparse
+
+    count = vectors.shape[0] // len(mirrored)
+    own = vectors[:count]
+    total = sparse.csr_matrix(own.shape, dtype=np.float64)
+    for number, swapped in enumerate(mirrored):
+        block = vectors[number * count : (number + 1) * count].astype(np.float64)
+        block.data /= np.repeat(_lengths(block), np.diff(block.indptr))
+        if swapped:
+            block = sparse.csr_matrix((block.data, columns[block.indices], block.indptr), shape=block.shape)
+        total = total + block
+    total = _heaviest(total, np.diff(own.indptr))
+    scale = _lengths(own) / _lengths(total)
+    total.data *= np.repeat(scale, np.diff(total.indptr))
+    return total.astype(np.float32)
+
+
+def _lengths(rows: Any) -> np.ndarray:
+    """Return the Euclidean lengths of the rows of a CSR matrix (N,), 1 for empty ones."""
+    found = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64)).ravel()
+    found[found == 0] = 1.0
+    return found
+
+
+def _heaviest(rows: Any, kept: np.ndarray) -> Any:
+    """Keep the `kept` (N,) largest entries of each row of a CSR matrix; of equal ones those of the first columns."""
+    from scipy import sparse
+
+    rows.sort_indices()
+    owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    order = np.lexsort((-rows.data, owner))  # stable, and every row stays in its place
+    ranks = np.arange(len(order)) - rows.indptr[owner]
+    chosen = np.sort(order[ranks < kept[owner]])
+    ends = np.bincount(owner[chosen], minlength=rows.shape[0]).cumsum()
+    starts = np.concatenate([[0], ends])
+    return sparse.csr_matrix((rows.data[chosen], rows.indices[chosen], starts), shape=rows.shape)
