@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from scipy import linalg, sparse
 
-from lexmotion.processing.text_mirroring import mirror_caption
 from lexmotion.processing.skeletons import get_skeleton
+from lexmotion.processing.text_mirroring import mirror_caption
 
 # A statistic that varies less than this over the training motions is constant, such as the root relative to itself.
 _CONSTANT = 1e-8

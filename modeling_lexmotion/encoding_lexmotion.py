@@ -26,7 +26,7 @@ from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
 from transformers.utils import logging
 
 from .lexical_head import LexicalHead, max_pooled_projection, saturate
-from .views_lexmotion import average_views, mirrored_columns
+from .views_lexmotion import as_vocabulary, average_views, mirrored_columns
 
 try:
     from scipy import sparse
@@ -520,9 +520,9 @@ class MotionEncodingMixin(_WithProcessor):
         seen = () if views == 1 else extractor.views_of(views)
         average = None
         if seen:
-            columns = np.arange(tower.config.vocab_size)
             active = tower.lexical_head.active_ids.cpu().numpy()
-            columns[active] = active[mirrored_columns(self._mirrored_ids(processor), len(columns), active)]
+            columns = mirrored_columns(self._mirrored_ids(processor), active)
+            columns = as_vocabulary(columns, active, tower.config.vocab_size)
             average = functools.partial(average_views, mirrored=[view.mirrored for view in seen], columns=columns)
 
         def inputs(window: slice):

@@ -1,4 +1,4 @@
-"""The average of several views of a motion: its vector, that of its mirror image with words swapped back, and crops."""
+"""Averages of views of a motion: its own vector, that of its mirror image with words swapped back, and crops."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,25 +6,30 @@ from typing import Any
 import numpy as np
 
 
-def mirrored_columns(mirrored_ids: np.ndarray, vocab_size: int, active_ids: np.ndarray) -> np.ndarray:
+def mirrored_columns(mirrored_ids: np.ndarray, active_ids: np.ndarray) -> np.ndarray:
     """
-    Return the permutation of words that undoes mirroring, for vectors of a model.
+    Return the permutation that swaps the words of mirror images among the words of a model.
 
     Args:
-        mirrored_ids: (<= V,) id of each word's mirror image, see `LexMotionProcessor.mirrored_ids`.
-        vocab_size: V.
+        mirrored_ids: id of each word's mirror image, see `LexMotionProcessor.mirrored_ids`; later ids have none.
         active_ids: (A,) the model's words. One whose mirror image is not among them stays.
 
     Returns:
         (A,) place of each word's mirror image in `active_ids`; its own inverse.
     """
     own = np.arange(len(active_ids))
-    places = np.full(max(vocab_size, len(mirrored_ids)), -1)
-    places[active_ids] = own
-    twins = np.arange(len(places))
-    twins[: len(mirrored_ids)] = mirrored_ids
+    twins = np.arange(max(len(mirrored_ids), active_ids.max() + 1))
+    places = np.full(len(twins), -1)
+    places[active_ids], twins[: len(mirrored_ids)] = own, mirrored_ids
     found = places[twins[active_ids]]
     return np.where(found < 0, own, found)
+
+
+def as_vocabulary(columns: np.ndarray, active_ids: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Return a permutation of active words (A,) as one of the vocabulary (V,), in which the other words stay."""
+    found = np.arange(vocab_size)
+    found[active_ids] = active_ids[columns]
+    return found
 
 
 def average_views(vectors: Any, mirrored: Sequence[bool], columns: np.ndarray) -> Any:

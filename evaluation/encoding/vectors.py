@@ -15,8 +15,10 @@ from tqdm.auto import tqdm
 from lexmotion.baselines.retriever import RetrieverModel
 from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
+from lexmotion.processing.text_mirroring import mirror_caption
+from lexmotion.views_lexmotion import as_vocabulary, average_views, mirrored_columns
 
-from ..metrics.retrieval import ScoreRows
+from ..metrics.retrieval import ScoreRows, unit_rows
 from ..metrics.scores import ScoreParts, blend
 
 
@@ -75,10 +77,32 @@ def has_parts(model: Any) -> bool:
     )
 
 
+def has_dense_vectors(model: Any) -> bool:
+    """Return whether the model's score uses a dense vector, alone or besides its words."""
+    if isinstance(model, RetrieverModel):
+        return not model.config.is_lexical
+    return model.config.dense_size is not None
+
+
 def encode_captions(
-    model: Any, processor: Any, texts: Sequence[str], batch_size: int = 64, progress: bool = False
+    model: Any, processor: Any, texts: Sequence[str], batch_size: int = 64, progress: bool = False, views: int = 1
 ) -> ScoreParts:
-    """Encode N captions with a `LexMotionModel` or a baseline and its `LexMotionProcessor`."""
+    """
+    Encode N captions with a `LexMotionModel` or a baseline and its `LexMotionProcessor`.
+
+    Args:
+        views: those of the motions to compare with, see `encode_motions`.
+    """
+    if views > 1 and has_dense_vectors(model):
+        mirrored = [mirror_caption(text) for text in texts]
+        new = [place for place, text in enumerate(texts) if mirrored[place] != text]
+        parts = encode_captions(model, processor, [*texts, *(mirrored[place] for place in new)], batch_size, progress)
+        own, twins = np.arange(len(texts)), np.arange(len(texts))
+        twins[new] = len(texts) + np.arange(len(new))
+        segments = None if parts.segments is None else parts.segments[own]
+        if isinstance(model, RetrieverModel):
+            return ScoreParts(_side_by_side(parts.words[own], parts.words[twins]))
+        return ScoreParts(parts.words[own], segments, _side_by_side(parts.dense[own], parts.dense[twins]))
     if not has_parts(model) and not isinstance(model, RetrieverModel):
         options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
         return ScoreParts(model.encode_text(texts, **options))
@@ -91,19 +115,57 @@ def encode_captions(
 
 
 def encode_motions(
-    model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
+    model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False, views: int = 1
 ) -> ScoreParts:
-    """Encode the N motions of a prepared split; model and processor as in `encode_captions`."""
+    """
+    Encode the N motions of a prepared split.
+
+    Args:
+        model, processor: as in `encode_captions`.
+        views: number of views per motion, see `LexMotionModel.encode_motion`; words of segments are averaged in the
+            same way. A dense vector has no words to swap for the mirror image. Instead, the mirrored caption is
+            compared with the mirrored motion, and the score is the mean of both: vectors of motion and mirror image,
+            each the average of its views, side by side, as are those of the captions encoded with the same `views`.
+    """
     if not has_parts(model) and not isinstance(model, RetrieverModel):
         options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
-        return ScoreParts(model.encode_motion(dataset, **options))
+        return ScoreParts(model.encode_motion(dataset, views=views, **options))
+    extractor, count = processor.feature_extractor, len(dataset)
+    seen = extractor.views_of(views)
 
     def encode(places: np.ndarray) -> tuple[Any, ...]:
-        motions, fps = split_motions(dataset, places)
-        values = processor.feature_extractor(motions, fps=fps, return_tensors="pt").to(model.device)
+        motions, fps = split_motions(dataset, places % count)
+        shown = [seen[place // count] for place in places]
+        values = extractor(motions, fps=fps, return_tensors="pt", views=shown).to(model.device)
         return _parts(model, model.get_motion_features(**values), "motion")
 
-    return ScoreParts(*encode_batches(model, encode, np.zeros(len(dataset)), batch_size, "motions", progress))
+    lengths = np.zeros(len(seen) * count)
+    parts = ScoreParts(*encode_batches(model, encode, lengths, batch_size, "motions", progress))
+    return parts if views == 1 else _averaged(parts, model, processor, [view.mirrored for view in seen])
+
+
+def _averaged(parts: ScoreParts, model: Any, processor: Any, mirrored: Sequence[bool]) -> ScoreParts:
+    """Average the parts of all views of N motions: those of the first view, of the second, ..."""
+
+    def sides(vectors: np.ndarray) -> np.ndarray:
+        views = unit_rows(vectors).reshape(len(mirrored), -1, vectors.shape[1])
+        return _side_by_side(views[~np.array(mirrored)].mean(axis=0), views[np.array(mirrored)].mean(axis=0))
+
+    if not sparse.issparse(parts.words):
+        return ScoreParts(sides(parts.words))
+    is_baseline, segments = isinstance(model, RetrieverModel), parts.segments
+    active = (model.motion_readout.head if is_baseline else model.motion_model.lexical_head).active_ids.cpu().numpy()
+    columns = mirrored_columns(processor.mirrored_ids, active)
+    if segments is not None:
+        each = average_views(segments.reshape(-1, len(active)).tocsr(), mirrored, columns)
+        segments = each.reshape(-1, segments.shape[1]).tocsr()
+    words = average_views(parts.words, mirrored, as_vocabulary(columns, active, parts.words.shape[1]))
+    return ScoreParts(words, segments, None if parts.dense is None else sides(parts.dense))
+
+
+def _side_by_side(own: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """Return vectors (N, 2 d) of length 1 whose products are the mean cosines of two pairs of vectors (N, d)."""
+    return np.hstack([unit_rows(own), unit_rows(mirrored)]) / np.float32(2**0.5)
 
 
 def _parts(model: Any, output: Any, side: str) -> tuple[Any, ...]:
@@ -172,6 +234,7 @@ class EncodedSplit:
         all_captions: all captions of each motion (N).
         texts, motions: parts of the model's own score, see `similarity`.
         segment_weight, hybrid_weight: the model's weights of segments and dense vectors.
+        views: number of views per motion, see `encode_motions`.
     """
 
     ids: list[str]
@@ -181,6 +244,7 @@ class EncodedSplit:
     motions: ScoreParts
     segment_weight: float
     hybrid_weight: float
+    views: int = 1
 
     @property
     def text_embeds(self) -> Any:
@@ -194,14 +258,14 @@ class EncodedSplit:
 
 
 def encode_dataset(
-    model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False
+    model: Any, processor: Any, dataset: Any, batch_size: int = 64, progress: bool = False, views: int = 1
 ) -> EncodedSplit:
     """Encode a prepared split: every motion, and the first caption of each; see `encode_motions`."""
     all_captions = [list(captions) for captions in dataset["captions"]]
     captions = [texts[0] for texts in all_captions]
-    texts = encode_captions(model, processor, captions, batch_size, progress)
-    motions = encode_motions(model, processor, dataset, batch_size, progress)
-    return EncodedSplit(list(dataset["id"]), captions, all_captions, texts, motions, *score_weights(model))
+    texts = encode_captions(model, processor, captions, batch_size, progress, views)
+    motions = encode_motions(model, processor, dataset, batch_size, progress, views)
+    return EncodedSplit(list(dataset["id"]), captions, all_captions, texts, motions, *score_weights(model), views)
 
 
 def every_caption_similarity(
@@ -209,7 +273,7 @@ def every_caption_similarity(
 ) -> ScoreRows:
     """Score all C captions of a split, those of a motion side by side: (C, N) float32, computed when it is read."""
     captions = [text for texts in encoded.all_captions for text in texts]
-    texts = encode_captions(model, processor, captions, batch_size, progress)
+    texts = encode_captions(model, processor, captions, batch_size, progress, encoded.views)
     return blend(texts, encoded.motions, encoded.segment_weight, encoded.hybrid_weight)
 
 

@@ -14,9 +14,9 @@ from ..feature_extraction_lexmotion import LexMotionFeatureExtractor
 from ..lexicon import Lexicon
 from ..processing_lexmotion import LexMotionProcessor
 from ..skeletons import Skeleton
+from ..text_mirroring import mirror_caption
 from .blocks import block_moments
 from .options import CORPUS_TEXT_MODEL, PrepareOptions
-from ..text_mirroring import mirror_caption
 from .text_models import resolve_text_model
 from .word_tokenizer import train_tokenizer
 

@@ -25,9 +25,9 @@ from ..recordings.arrays import load_array
 from ..recordings.detection import FURTHEST, are_normalised
 from ..recordings.options import ReadingOptions
 from ..skeletons import Skeleton, get_skeleton
+from ..text_mirroring import mirror_caption
 from .options import MIN_FRAMES
 from .records import MotionRecord, Skipped
-from ..text_mirroring import mirror_caption
 
 DEFAULT_SPLITS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 MIRROR_MODES = ("listed", "derive", "none")

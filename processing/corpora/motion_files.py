@@ -29,9 +29,9 @@ from ..motion_features import mirror_positions, resample_positions
 from ..recordings.options import ReadingOptions
 from ..recordings.orientation import Decision, Traits, decide_sources
 from ..recordings.reading import NAMED, read_motion, read_traits, split_key
+from ..text_mirroring import mirror_caption
 from .blocks import spread
 from .folders import CorpusFolder, FolderLayout, base_id_of, is_file
-from ..text_mirroring import mirror_caption
 
 MOTION_FILES = FolderLayout(name="files", skeleton_name="humanml3d")
 CAPTION_FILES = ("captions.csv", "captions.jsonl")

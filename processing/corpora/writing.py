@@ -18,12 +18,12 @@ from transformers.utils import logging
 
 from lexmotion.common.files import full_disk_named
 
+from ..text_mirroring import mirror_caption
 from .blocks import block_rows, spread
 from .columns import TEXT_FEATURES
 from .folders import CorpusFolder, base_id_of
 from .plan import Plan
 from .report import PrepareReport
-from ..text_mirroring import mirror_caption
 
 logger = logging.get_logger(__name__)
 

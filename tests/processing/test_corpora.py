@@ -11,9 +11,9 @@ from lexmotion.processing.corpora.folders import (
     parse_caption_line,
     read_source_clips,
 )
-from lexmotion.processing.text_mirroring import mirror_caption
 from lexmotion.processing.motion_features import mirror_positions, positions_to_features
 from lexmotion.processing.skeletons import get_skeleton
+from lexmotion.processing.text_mirroring import mirror_caption
 
 
 def walking(frames=40, joints=22, seed=0):

@@ -15,8 +15,8 @@ from lexmotion.processing.corpora.synthetic import (
     write_captions,
 )
 from lexmotion.processing.corpora.synthetic_motion import OFFSETS, PARENTS, Segment, render
-from lexmotion.processing.text_mirroring import mirror_caption
 from lexmotion.processing.skeletons import get_skeleton
+from lexmotion.processing.text_mirroring import mirror_caption
 
 
 def draw(name, side="", direction="", count=1, frames=60, pace=1.0, seed=0):
