@@ -48,6 +48,7 @@ def evaluate(
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = False,
+    views: int = 1,
 ) -> dict[str, Any]:
     """
     Measure a model on a split of a prepared corpus, as `lexmotion evaluate retrieval` does.
@@ -62,9 +63,10 @@ def evaluate(
         dissimilar_ids: gallery of the protocol `dissimilar`.
         batch_size: motions or captions encoded at a time.
         seed: seed of the protocols that draw.
+        views: number of views per motion that are averaged, 1, 2 or 4, see `encode_motions`.
 
     Returns:
-        The origin (`model`, `dataset`, `dataset_fingerprint`, `split`, `lexmotion`) and the results of
+        The origin (`model`, `dataset`, `dataset_fingerprint`, `split`, `lexmotion`, `views`) and the results of
         `evaluate_split`; JSON-safe.
 
     Raises:
@@ -76,10 +78,10 @@ def evaluate(
         >>> results["retrieval"]["all-strict"]["t2m/R1"]  # doctest: +SKIP
     """
     rows = load_prepared(dataset, splits=[split])[split]
-    origin = _origin(name_of(model), dataset, split) | {"lexmotion": version("lexmotion")}
+    origin = _origin(name_of(model), dataset, split) | {"lexmotion": version("lexmotion"), "views": views}
     model, processor = ready_model(model, processor)
     measured, _ = evaluate_split(
-        model, processor, rows, protocols, sentence_model, dissimilar_ids, batch_size, seed, progress
+        model, processor, rows, protocols, sentence_model, dissimilar_ids, batch_size, seed, progress, views
     )
     return origin | measured
 
@@ -94,6 +96,7 @@ def evaluate_split(
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = False,
+    views: int = 1,
 ) -> tuple[dict[str, Any], EncodedSplit]:
     """
     Measure retrieval and the words of a loaded model on one prepared split.
@@ -102,7 +105,7 @@ def evaluate_split(
         model: a `LexMotionModel` or a baseline.
         processor: its `LexMotionProcessor`.
         rows: a split of a prepared `DatasetDict`; the first caption of each motion is the query.
-        protocols, sentence_model, dissimilar_ids, batch_size, seed: see `evaluate`.
+        protocols, sentence_model, dissimilar_ids, batch_size, seed, views: see `evaluate`.
 
     Returns:
         `{"retrieval": {protocol: metrics}, "all_captions": metrics, "lexical": metrics}`, JSON-safe, and the vectors.
@@ -114,7 +117,7 @@ def evaluate_split(
     Raises:
         ValueError: if a protocol lacks an input.
     """
-    encoded = encode_dataset(model, processor, rows, batch_size, progress)
+    encoded = encode_dataset(model, processor, rows, batch_size, progress, views)
     text_similarity = None
     if sentence_model is not None:
         vectors = sentence_vectors(encoded.captions, sentence_model, batch_size, progress)

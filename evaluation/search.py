@@ -16,6 +16,7 @@ from lexmotion.index import EMBEDDED
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex, check_build
 from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.recordings.reading import Motion, split_key
+from lexmotion.views_lexmotion import views_of
 
 from .loading import load_model, load_processor
 
@@ -30,34 +31,41 @@ class CorpusItems:
     Args:
         ids, embeds: ids of N motions and their vectors, (N, V) CSR.
         metadata: `split` and `captions` of each motion.
+        views: number of views per motion that were encoded.
     """
 
     ids: list[str]
     embeds: sparse.csr_matrix
     metadata: list[dict[str, Any]] = field(default_factory=list)
+    views: int = 1
 
 
 def encoded_items(folder: str | Path, splits: Sequence[str] | None = None) -> CorpusItems:
     """Read the motions that `lexmotion encode` wrote, of all splits by default."""
     from .encoding.shards import EncodeReport, load_encoded  # here, since a search does without what it imports
 
-    parts = []
+    parts, report = [], EncodeReport.load(folder)
     splits = [splits] if isinstance(splits, str) else splits
-    for split in splits or dict.fromkeys(shard["split"] for shard in EncodeReport.load(folder).shards):
+    for split in splits or dict.fromkeys(shard["split"] for shard in report.shards):
         corpus = load_encoded(folder, [split])
         captions: dict[str, list[str]] = {id: [] for id in corpus.motion_ids}
         for id, caption in zip(corpus.text_ids, corpus.captions, strict=True):
             captions.setdefault(id, []).append(caption)
         metadata = [{"split": split, "captions": captions[id]} for id in corpus.motion_ids]
         parts.append(CorpusItems(corpus.motion_ids, corpus.motion_embeds, metadata))
-    items = _joined(parts)
+    items = _joined(parts, report.views)
     if not items.ids:
         raise ValueError(f"{folder} has no vectors of motions; run `lexmotion encode --what motion,text`")
     return items
 
 
 def dataset_items(
-    model: Any, processor: Any, dataset: str | Path, splits: Sequence[str] | None = None, progress: bool = False
+    model: Any,
+    processor: Any,
+    dataset: str | Path,
+    splits: Sequence[str] | None = None,
+    progress: bool = False,
+    views: int = 1,
 ) -> CorpusItems:
     """Encode the motions of a prepared corpus."""
     from lexmotion.processing.corpora.prepare import load_prepared
@@ -65,9 +73,9 @@ def dataset_items(
     parts = []
     for split, rows in load_prepared(dataset, splits=splits).items():
         metadata = [{"split": split, "captions": list(captions)} for captions in rows["captions"]]
-        embeds = model.encode_motion(rows, processor=processor, progress=progress)
+        embeds = model.encode_motion(rows, processor=processor, progress=progress, views=views)
         parts.append(CorpusItems(list(rows["id"]), embeds, metadata))
-    return _joined(parts)
+    return _joined(parts, views)
 
 
 def build_index(
@@ -82,6 +90,7 @@ def build_index(
     uri: str | None = None,
     overwrite: bool = False,
     device: str | None = None,
+    views: int | None = None,
 ) -> LexMotionIndex:
     """
     Build an index of the motions of a corpus, with their captions as metadata, from exactly one of three sources.
@@ -97,6 +106,8 @@ def build_index(
         engine, uri, overwrite: see `LexMotionIndex.build`. Both engine and address are tried before anything is
             encoded.
         device: device to encode the dataset on; None uses a GPU if available.
+        views: number of views per motion to encode the dataset with, as in `encode_motion`; None: 1. The index records
+            it, as it does that of the vectors or of the other index.
 
     Returns:
         The index, open for writing: close it, or use it in a `with` statement.
@@ -115,10 +126,14 @@ def build_index(
         raise ValueError("dataset: needs a model to encode its motions; pass model=...")
     if index is not None and splits is not None:
         raise ValueError("index: all motions of an index are copied; leave out splits=...")
+    if views is not None and dataset is None:
+        raise ValueError(f"views: got {views}, but these motions are encoded already; leave it out")
+    views_of(views or 1)
     check_build(engine, uri, folder, overwrite)
     if index is not None:
         with LexMotionIndex.from_pretrained(index) as old:
-            model, processor, items = model or old.info()["model"], old.processor, CorpusItems(*old.items())
+            info, processor = old.info(), old.processor
+            model, items = model or info["model"], CorpusItems(*old.items(), views=info["views"])
     elif vectors is not None:
         from .encoding.shards import EncodeReport
 
@@ -126,9 +141,10 @@ def build_index(
         items, processor = encoded_items(vectors, splits), load_processor(model)
     else:
         loaded, processor = load_model(str(model), device)
-        items = dataset_items(loaded, processor, str(dataset), splits, progress=True)
+        items = dataset_items(loaded, processor, str(dataset), splits, progress=True, views=views or 1)
     model = os.path.abspath(model) if model is not None and Path(model).is_dir() else model
     options: dict[str, Any] = {"folder": folder, "overwrite": overwrite, "engine": engine, "uri": uri}
+    options["views"] = items.views
     ids = items.ids or None
     return LexMotionIndex.build(items.embeds, items.metadata, ids, processor=processor, model=model, **options)
 
@@ -155,6 +171,28 @@ def open_index(
     return LexMotionIndex.from_pretrained(
         name, model=loaded, processor=processor if model else None, verify=False, accelerate=False, uri=uri
     )
+
+
+def add_vectors(
+    index: LexMotionIndex, folder: str | Path, splits: Sequence[str] | None = None, replace: bool = False
+) -> list[Any]:
+    """
+    Add the motions that `lexmotion encode` wrote to an index, and return the ids.
+
+    Args:
+        folder, splits: see `encoded_items`.
+        replace: see `LexMotionIndex.add`.
+
+    Raises:
+        ValueError: if they were encoded with another number of views than the items of the index.
+    """
+    items, views = encoded_items(folder, splits), index.info()["views"]
+    if items.views != views:
+        raise ValueError(
+            f"vectors: {folder} was encoded with {items.views} views per motion, the index with {views}; "
+            f"run `lexmotion encode --views {views}` to another folder"
+        )
+    return index.add(items.embeds, items.metadata, items.ids, replace=replace)
 
 
 def add_files(
@@ -258,11 +296,12 @@ def ask(
     return Answer(title or text or "motion", conditions, vector, index.words_of(vector), hits, notes)
 
 
-def _joined(parts: Sequence[CorpusItems]) -> CorpusItems:
+def _joined(parts: Sequence[CorpusItems], views: int) -> CorpusItems:
     return CorpusItems(
         [id for part in parts for id in part.ids],
         sparse.vstack([part.embeds for part in parts], format="csr"),
         [item for part in parts for item in part.metadata],
+        views,
     )
 
 

@@ -26,7 +26,7 @@ from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
 from transformers.utils import logging
 
 from .lexical_head import LexicalHead, max_pooled_projection, saturate
-from .views_lexmotion import as_vocabulary, average_views, mirrored_columns
+from .views_lexmotion import as_vocabulary, average_views, mirrored_columns, views_of
 
 try:
     from scipy import sparse
@@ -493,9 +493,8 @@ class MotionEncodingMixin(_WithProcessor):
             batch_size: motions per batch; None for 64 on a CPU, 512 elsewhere.
             precision, progress: as in `encode_text`.
             views: 1 encodes each motion as it is. 2 averages its vector and that of its mirror image, with words
-                swapped back (left and right); 4 also averages those of two crops, see
-                `LexMotionFeatureExtractor.views_of`. The average keeps as many words as the motion's own vector. It
-                finds motions better and takes as many times longer.
+                swapped back (left and right); 4 also averages those of two crops, the first 85 % of the motion and
+                the last 85 % of its mirror image. The average keeps as many words as the motion's own vector.
 
         Returns:
             (N, V) float32 CSR, in the order of `motions`.
@@ -517,9 +516,8 @@ class MotionEncodingMixin(_WithProcessor):
         if given.ndim and len(given) != len(motions):
             raise ValueError(f"got {len(given)} fps for {len(motions)} motions; pass one number, or one per motion")
 
-        seen = () if views == 1 else extractor.views_of(views)
-        average = None
-        if seen:
+        seen, average = views_of(views), None
+        if len(seen) > 1:
             active = tower.lexical_head.active_ids.cpu().numpy()
             columns = mirrored_columns(self._mirrored_ids(processor), active)
             columns = as_vocabulary(columns, active, tower.config.vocab_size)
@@ -535,11 +533,10 @@ class MotionEncodingMixin(_WithProcessor):
             def collate(places: np.ndarray) -> dict[str, torch.Tensor]:
                 which, items = np.divmod(places, len(clips))
                 chosen = [clips[item] for item in items]
-                options = {"views": [seen[view] for view in which]} if seen else {}
+                options = {"views": [seen[view] for view in which]} if average else {}
                 return extractor(chosen, fps=rates[items].tolist(), return_tensors="pt", **options)
 
-            shares = [view.stop - view.start for view in seen] or [1.0]
-            return np.concatenate([share * lengths for share in shares]), collate
+            return np.concatenate([(view.stop - view.start) * lengths for view in seen]), collate
 
         def token_states(motion_values: torch.Tensor, motion_attention_mask: torch.Tensor):
             states, seen, *_ = tower.encoder(motion_values, motion_attention_mask)

@@ -1,9 +1,40 @@
 """Averages of views of a motion: its own vector, that of its mirror image with words swapped back, and crops."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class View(NamedTuple):
+    """A motion or its mirror image, from the share `start` to the share `stop` of its frames."""
+
+    mirrored: bool = False
+    start: float = 0.0
+    stop: float = 1.0
+
+
+VIEWS = {
+    1: (View(),),
+    2: (View(), View(mirrored=True)),
+    4: (View(), View(mirrored=True), View(stop=0.85), View(mirrored=True, start=0.15)),
+}
+
+
+def views_of(count: Any) -> tuple[View, ...]:
+    """
+    Return the views whose vectors are averaged to encode a motion with more than one.
+
+    Args:
+        count: 1: the motion; 2: and its mirror image; 4: and the first 85 % of the frames of the motion and the last
+            85 % of its mirror image.
+
+    Raises:
+        ValueError: if it is another number.
+    """
+    if not isinstance(count, int) or isinstance(count, bool) or count not in VIEWS:
+        raise ValueError(f"views: got {count!r}; pass 1 (the motion), 2 (and its mirror image) or 4 (and two crops)")
+    return VIEWS[count]
 
 
 def mirrored_columns(mirrored_ids: np.ndarray, active_ids: np.ndarray) -> np.ndarray:

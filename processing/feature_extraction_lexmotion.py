@@ -27,6 +27,8 @@ logger = logging.get_logger(__name__)
 
 KINDS = ("positions", "features")
 MIN_STD = 1e-4  # a feature with a smaller std is constant: it is centred, not scaled
+View = tuple[bool, float, float]  # mirrored, and the shares of the frames between which a motion is kept
+WHOLE: View = (False, 0.0, 1.0)
 MAX_BODY_SIZE = 20.0  # metres; joints further apart within one frame are in the wrong unit
 FIT_BATCH = 64
 
@@ -37,23 +39,6 @@ class FrameMoments(NamedTuple):
     frames: int
     mean: np.ndarray
     squares: np.ndarray
-
-
-class View(NamedTuple):
-    """A motion or its mirror image, from the share `start` to the share `stop` of its frames."""
-
-    mirrored: bool = False
-    start: float = 0.0
-    stop: float = 1.0
-
-
-WHOLE = View()
-# Crops keep what is left of a motion if training's random crops (80 to 100 %) are at their mean.
-VIEWS = {
-    1: (WHOLE,),
-    2: (WHOLE, View(mirrored=True)),
-    4: (WHOLE, View(mirrored=True), View(stop=0.85), View(mirrored=True, start=0.15)),
-}
 
 
 class LexMotionMotionKwargs(TypedDict, total=False):
@@ -242,7 +227,9 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             kind: `"positions"` or `"features"`; None infers it from the shape.
             max_frames: maximum number of frames for this call; None uses that of the extractor.
             pad_to_multiple_of: round the padded length up to a multiple of this, for example the model's window.
-            views: the view of each motion to prepare, see [`~LexMotionFeatureExtractor.views_of`]; None: all whole.
+            views: per motion, `(mirrored, start, stop)`: whether to mirror it, and between which shares of its frames
+                to crop it, for example `(False, 0.0, 0.85)`, but not below `min_frames`. Both are done after
+                truncation. Mirrored features are computed from their positions and lose a frame. None: whole motions.
 
         Returns:
             [`BatchFeature`] with `motion_values` (B, T, F) float32 and `motion_attention_mask` (B, T) int64, zero for
@@ -597,32 +584,15 @@ class LexMotionFeatureExtractor(FeatureExtractionMixin):
             motion = features_to_positions(motion, self._layout) * self._layout.metres_per_unit
         return mirror_positions(motion, self._layout)
 
-    @staticmethod
-    def views_of(count: int) -> tuple[View, ...]:
-        """
-        Return the views whose vectors are averaged to encode a motion with more than one.
-
-        Args:
-            count: 1: the motion; 2: and its mirror image; 4: and the first 85 % of the frames of the motion and the
-                last 85 % of its mirror image.
-
-        Raises:
-            ValueError: if it is another number.
-        """
-        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count not in VIEWS:
-            raise ValueError(
-                f"views: got {count!r}; pass 1 (the motion), 2 (and its mirror image) or 4 (and two crops)"
-            )
-        return VIEWS[count]
-
     def _view(self, motion: torch.Tensor, view: View) -> torch.Tensor:
         """Mirror and crop a prepared motion; a crop keeps at least `min_frames`."""
-        if view.mirrored:
+        mirrored, *ends = view
+        if mirrored:
             motion = self._mirrored(motion)
-        frames = len(motion)
+        start, stop = (round(end * len(motion)) for end in ends)
         least = self.min_frames + (self._lost_frames if motion.ndim == 3 else 0)
-        kept = min(frames, max(round(view.stop * frames) - round(view.start * frames), least))
-        start = min(round(view.start * frames), frames - kept)
+        kept = min(max(stop - start, least), len(motion))
+        start = min(start, len(motion) - kept)
         return motion[start : start + kept]
 
     def denormalize(self, values: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:

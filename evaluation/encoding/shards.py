@@ -33,6 +33,7 @@ from lexmotion.common.files import atomic_path, read_json, write_json
 from lexmotion.common.text import counted
 from lexmotion.encoding_lexmotion import encoding_dtype
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
+from lexmotion.views_lexmotion import views_of
 
 from ..loading import ready_model
 
@@ -58,7 +59,7 @@ class EncodeReport:
 
     Args:
         identity: everything that the vectors depend on: `model_fingerprint`, `dataset_fingerprint`, `lexicon_hash`,
-            `statistics_hash`, `vocab_size`, `kinds`, `precision`, `shard_size`.
+            `statistics_hash`, `vocab_size`, `kinds`, `precision`, `shard_size`, `views` (if more than one).
         model: folder or Hub name that the model was loaded from.
         shards: per shard `file`, `split`, `motions`, `captions` (rows of either kind) and `active_words` (in total).
         written, kept: number of shards of this run and of earlier ones; not saved.
@@ -74,13 +75,19 @@ class EncodeReport:
         """Sum `motions`, `captions` or `active_words` over the shards."""
         return sum(shard[name] for shard in self.shards)
 
+    @property
+    def views(self) -> int:
+        """Number of views per motion, see `encode_motion`."""
+        return self.identity.get("views", 1)
+
     def summary(self) -> str:
         """Describe the content of the folder in one line."""
         motions, captions, words = (self.total(name) for name in ("motions", "captions", "active_words"))
         mean = words / max(motions + captions, 1)
         vectors = f"{counted(motions, 'motion')} and {counted(captions, 'caption')}"
         shards = counted(len(self.shards), "shard")
-        return f"{vectors} in {shards}, {mean:.1f} words per vector, {self.identity['precision']}"
+        views = f", {self.views} views per motion" if self.views > 1 else ""
+        return f"{vectors} in {shards}, {mean:.1f} words per vector, {self.identity['precision']}{views}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as it is saved."""
@@ -124,6 +131,7 @@ def encode(
     precision: str = "auto",
     processor: Any = None,
     progress: bool = False,
+    views: int = 1,
 ) -> EncodeReport:
     """
     Encode a prepared corpus into Parquet shards; under `accelerate launch` or `torchrun`, with all processes.
@@ -138,12 +146,14 @@ def encode(
         batch_size, precision: as in `encode_text`; all processes use the precision that the first one chooses.
         processor: the model's; None loads the one saved beside it.
         progress: show progress bars.
+        views: number of views per motion, as in `encode_motion`.
 
     Returns:
         Content of the folder, in every process. `load_encoded` reads the vectors.
 
     Raises:
-        ValueError: if kinds or splits are unknown, or the folder has vectors of another model, corpus or setting.
+        ValueError: if kinds, splits or the number of views are unknown, or the folder has vectors of another model,
+            corpus or setting.
 
     Example:
         >>> encode("runs/small/model", "prepared/humanml3d", "vectors").summary()  # doctest: +SKIP
@@ -155,9 +165,11 @@ def encode(
         raise ValueError(f"kinds: got {', '.join(kinds) or 'none'}; pass one or both of {', '.join(KINDS)}")
     if shard_size < 1:
         raise ValueError(f"shard_size: got {shard_size}; pass at least 1")
+    views_of(views)
     state = process_state()
     model, processor = ready_model(model, processor, str(state.device))
-    report = EncodeReport(_identity(model, processor, dataset, kinds, shard_size, precision), model.name_or_path)
+    identity = _identity(model, processor, dataset, kinds, shard_size, precision)
+    report = EncodeReport(identity | ({"views": views} if views > 1 else {}), model.name_or_path)
     data_dir = Path(output_dir) / "data"
     data_dir.mkdir(parents=True, exist_ok=True)
     _check_folder(Path(output_dir), report.identity)
@@ -221,9 +233,10 @@ def _check_folder(output_dir: Path, identity: dict[str, Any]) -> None:
     if (output_dir / INDEX).is_file():
         found.append((output_dir / INDEX, EncodeReport.load(output_dir).identity))
     for path, theirs in found:
-        differing = [name for name, value in identity.items() if theirs.get(name) != value]
+        given, theirs = {"views": 1, **identity}, {"views": 1, **theirs}
+        differing = [name for name, value in given.items() if theirs.get(name) != value]
         if differing:
-            listed = ", ".join(f"{name} {theirs.get(name)!r}, not {identity[name]!r}" for name in differing)
+            listed = ", ".join(f"{name} {theirs.get(name)!r}, not {given[name]!r}" for name in differing)
             raise ValueError(f"{path} is of another run ({listed}); use another output folder or delete this one")
 
 
@@ -250,7 +263,7 @@ def _encode_shard(
         captions: list[str | None]
         if kind == "motion":
             owners, captions = list(ids), [None] * len(ids)
-            vectors = model.encode_motion(rows, **options)
+            vectors = model.encode_motion(rows, views=report.views, **options)
         else:
             owners = [name for name, texts in zip(ids, rows["captions"], strict=True) for _ in texts]
             captions = [caption for texts in rows["captions"] for caption in texts]

@@ -16,7 +16,7 @@ from lexmotion.baselines.retriever import RetrieverModel
 from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import LinearMaps, longest_first, usable_threads
 from lexmotion.processing.text_mirroring import mirror_caption
-from lexmotion.views_lexmotion import as_vocabulary, average_views, mirrored_columns
+from lexmotion.views_lexmotion import as_vocabulary, average_views, mirrored_columns, views_of
 
 from ..metrics.retrieval import ScoreRows, unit_rows
 from ..metrics.scores import ScoreParts, blend
@@ -130,8 +130,7 @@ def encode_motions(
     if not has_parts(model) and not isinstance(model, RetrieverModel):
         options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
         return ScoreParts(model.encode_motion(dataset, views=views, **options))
-    extractor, count = processor.feature_extractor, len(dataset)
-    seen = extractor.views_of(views)
+    extractor, count, seen = processor.feature_extractor, len(dataset), views_of(views)
 
     def encode(places: np.ndarray) -> tuple[Any, ...]:
         motions, fps = split_motions(dataset, places % count)
@@ -263,8 +262,8 @@ def encode_dataset(
     """Encode a prepared split: every motion, and the first caption of each; see `encode_motions`."""
     all_captions = [list(captions) for captions in dataset["captions"]]
     captions = [texts[0] for texts in all_captions]
-    texts = encode_captions(model, processor, captions, batch_size, progress, views)
     motions = encode_motions(model, processor, dataset, batch_size, progress, views)
+    texts = encode_captions(model, processor, captions, batch_size, progress, views)
     return EncodedSplit(list(dataset["id"]), captions, all_captions, texts, motions, *score_weights(model), views)
 
 

@@ -22,6 +22,7 @@ from .options import (
     DeviceOption,
     ModelOption,
     SplitOption,
+    ViewsOption,
     parse_pairs,
     with_options,
 )
@@ -100,6 +101,7 @@ def evaluate_retrieval(
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the protocols that draw. Example: --seed 1")] = 0,
+    views: ViewsOption = 1,
 ) -> None:
     """Measure retrieval in both directions: R@1,2,3,5,10, MedR and Rsum, each row under a named protocol.
 
@@ -118,7 +120,7 @@ def evaluate_retrieval(
     loaded, processor = load_model(model, device)
     encoder = None if sentence_model is None else resolve_text_model(sentence_model)
     split, protocols = SPLIT_NAMES.get(split, split), protocol or "all"
-    results = run(loaded, dataset, split, protocols, processor, encoder, ids, batch_size, seed, progress=True)
+    results = run(loaded, dataset, split, protocols, processor, encoder, ids, batch_size, seed, True, views)
     console = terminal()
     title = f"Retrieval, split {escape(results['split'])}"
     console.print(retrieval_table(results["retrieval"], title), all_captions_table(results["all_captions"]))

@@ -35,6 +35,13 @@ BatchSizeOption = Annotated[int, typer.Option(min=1, help="Motions or captions p
 DeviceOption = Annotated[
     str | None, typer.Option(help="Device to compute on. If unset, a GPU if available. Example: --device cpu")
 ]
+ViewsOption = Annotated[
+    int,
+    typer.Option(
+        help="Views of each motion to average: 1, 2 (and its mirror image, its words swapped back) or 4 (and two "
+        "crops); takes as many times longer. Example: --views 4"
+    ),
+]
 IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.", show_default=False)]
 
 

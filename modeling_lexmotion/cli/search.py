@@ -23,6 +23,7 @@ from .options import (
     ModelOption,
     SplitsOption,
     UriOption,
+    ViewsOption,
     parse_factors,
     split_names,
     with_options,
@@ -88,6 +89,7 @@ def encode(
             "Example: --precision fp32"
         ),
     ] = "auto",
+    views: ViewsOption = 1,
     device: DeviceOption = None,
 ) -> None:
     """Write the sparse vectors of a corpus as Parquet shards.
@@ -106,7 +108,7 @@ def encode(
     started = time.perf_counter()
     splits, kinds = split_names(split), [kind.strip() for kind in what.split(",")]
     settings = shard_size, batch_size, precision
-    report = shards.encode(loaded, dataset, output_dir, splits, kinds, *settings, processor, progress=True)
+    report = shards.encode(loaded, dataset, output_dir, splits, kinds, *settings, processor, True, views)
     if state.is_main_process:
         took = f"{time.perf_counter() - started:.0f} s, {counted(state.num_processes, 'process', 'processes')}"
         console = terminal(highlight=False)
@@ -201,6 +203,13 @@ def index_build(
     ] = None,
     split: SplitsOption = None,
     overwrite: OverwriteOption = False,
+    views: Annotated[
+        int | None,
+        typer.Option(
+            help="With --dataset, views of each motion to average: 1, 2 (and its mirror image) or 4 (and two crops). "
+            "If unset, 1. `index add` does the same. Example: --views 4"
+        ),
+    ] = None,
     device: DeviceOption = None,
 ) -> None:
     """Build an index of the motions of a corpus.
@@ -216,6 +225,7 @@ def index_build(
     started = time.perf_counter()
     source: dict[str, Any] = {"vectors": vectors, "dataset": dataset, "index": other, "splits": split_names(split)}
     options: dict[str, Any] = {"model": model, "engine": engine, "uri": uri, "overwrite": overwrite, "device": device}
+    options["views"] = views
     with build_index(index_dir, **source, **options) as made:
         took = time.perf_counter() - started
         terminal(highlight=False).print(f"{counted(len(made), 'motion')} in {took:.1f} s: {escape(str(index_dir))}")
@@ -251,13 +261,12 @@ def index_add(
     if missing:
         raise FileNotFoundError(f"no motion file {str(missing[0])!r}; check the path")
     begin()
-    from lexmotion.evaluation.search import add_files, encoded_items, open_index
+    from lexmotion.evaluation.search import add_files, add_vectors, open_index
     from lexmotion.processing.recordings.reading import motions_in, options_of_corpus
 
     with open_index(index_dir, device=device, uri=uri) as index:
         if vectors is not None:
-            items = encoded_items(vectors, split_names(split))
-            added = index.add(items.embeds, items.metadata, items.ids, replace=replace)
+            added = add_vectors(index, vectors, split_names(split), replace)
         else:
             files = [file for path in motions or () for file in motions_in(path, reading)]
             readings = options_of_corpus(files, reading, index.processor.feature_extractor.skeleton)

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from ..views_lexmotion import VIEWS
+
 MOST_WORDS = 1 << 24  # words of an index; every segment has two arrays of this length in memory
 MOST_WORDS_OF_SEGMENTS = 1 << 27  # the same for all segments together
 LARGEST_MANIFEST, MOST_VALUES = 1 << 28, 1 << 20  # bytes, and values in it; ranges of deleted rows are one text
@@ -77,6 +79,7 @@ _MANIFEST: Fields = {
     "segments": _segments,
     "score": lambda value: value == "cosine",
     "engine": lambda value: _matches(value, _ENGINE, {"mark"}),
+    "views": lambda value: type(value) is int and value in VIEWS,
 }
 
 
@@ -120,7 +123,7 @@ def parse_manifest(path: Path) -> dict[str, Any]:
 def check_manifest(path: Path, content: Mapping[str, Any]) -> None:
     """Check names, types and ranges of a manifest without its format, version and checksum."""
     fault = None
-    if names := _differing(content, _MANIFEST, {"engine"}):
+    if names := _differing(content, _MANIFEST, {"engine", "views"}):
         fault = f"keys that are missing or unknown: {sorted(names)!r:.200}"
     elif (name := _wrong(content, _MANIFEST)) is not None:
         fault = f"{name!r} is {shortened(content[name])}"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from ..views_lexmotion import views_of
 from . import EMBEDDED, connect
 from .engine import Books, Found, IndexEngine, Metadata, Query, Ranked, Rows
 from .folder import IndexFolder, check_free
@@ -118,6 +119,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         overwrite: bool = False,
         engine: str = EMBEDDED,
         uri: str | None = None,
+        views: int = 1,
     ) -> "LexMotionIndex":
         """
         Build an index of vectors.
@@ -138,18 +140,21 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
                 `http://HOST:19530`, with its token in LEXMOTION_MILVUS_TOKEN. Postgres: a connection string or
                 `postgresql://USER@HOST/DATABASE`. Passwords are used but never stored; later they are read from
                 PGPASSWORD or ~/.pgpass, as by other clients of Postgres.
+            views: number of views per motion that the vectors were encoded with, see `LexMotionModel.encode_motion`;
+                the index encodes further motions and example motions in the same way.
 
         Raises:
             ValueError: if ids are repeated, lengths differ, the folder contains an index or other files, or the
-                engine is unknown.
+                engine or the number of views is unknown.
             ImportError: if the engine is not installed.
             ConnectionError: if it cannot be reached.
         """
         check_build(engine, uri, folder, overwrite)
+        views_of(views)
         matrix = canonical(embeddings)
         given, next_number = _checked_items(matrix.shape[0], metadata, ids, Books())
         books = Books().after(given, 0, next_number)
-        state = State(vocab_size=matrix.shape[1], model=_model_name(model))
+        state = State(vocab_size=matrix.shape[1], model=_model_name(model), views=views)
         place = IndexFolder(None if folder is None else Path(folder), state)
         with place.making(overwrite):
             kept = connect({"engine": engine, "uri": uri, "accelerate": accelerate}, place)
@@ -326,6 +331,7 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
             "vocab_size": self.vocab_size,
             "ids": books.id_kind,
             "model": self.place.state.model,
+            "views": self.place.state.views,
             "score": "cosine",
         }
 
@@ -429,7 +435,8 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
 
         Args:
             text: one text or several.
-            motion, fps: one array (T, J, 3) or (T, F) or several, and their frame rate in Hz.
+            motion, fps: one array (T, J, 3) or (T, F) or several, and their frame rate in Hz. They are encoded with
+                as many views as the items, see `build`.
 
         Raises:
             ValueError: if the index has no model, a text is empty, or not exactly one of text and motion is given.
@@ -544,7 +551,8 @@ def _save(index: LexMotionIndex, folder: Path, model: str | None, public: bool =
         items = range(merged.rows if merged.metadata is not None else 0)
         lines = [metadata_line(merged.id(row), _public(merged.item_metadata(row))) for row in items]
         segments = [replace(merged, metadata=Texts.of(lines) if lines else None)]
-    state = State(state.vocab_size, (), books.id_kind, books.next_number, model, generation=state.generation)
+    kept = {"generation": state.generation, "views": state.views}
+    state = State(state.vocab_size, (), books.id_kind, books.next_number, model, **kept)
     other = IndexFolder(folder, state)
     with other.making(overwrite=True):
         other.store_processor(index.processor)

@@ -594,6 +594,7 @@ class State:
         generation: number of changes since the index was built.
         checksum: checksum of the manifest; "" in memory.
         engine: name, address and table of an engine that stores the rows instead of segments.
+        views: number of views per motion that the model encodes, see `encode_motion`.
     """
 
     vocab_size: int
@@ -606,6 +607,7 @@ class State:
     generation: int = 0
     checksum: str = ""
     engine: dict[str, Any] | None = None
+    views: int = 1
 
 
 def _checksum(content: dict[str, Any]) -> str:
@@ -621,6 +623,8 @@ def write_manifest(folder: Path, state: State) -> State:
     content["segments"] = [segment.to_entry() for segment in state.segments]
     if state.engine is not None:
         content["engine"] = state.engine
+    if state.views > 1:  # older versions read indexes with one view
+        content["views"] = state.views
     checksum = _checksum(content)
     aside = folder / f"{MANIFEST}.tmp"
     write_file(aside, [json.dumps(content | {"sha256": checksum}, indent=1, ensure_ascii=False).encode() + b"\n"])

@@ -179,7 +179,9 @@ class Words:
                 if unknown:
                     logger.warning("%s", unknown_note(known, unknown))
             return _without(self.model.encode_text(texts, self.processor), [bool(b and not a) for a, b in read])
-        return self.model.encode_motion([motion] if is_one_motion(motion) else motion, fps, self.processor)
+        motions, views = [motion] if is_one_motion(motion) else motion, self._folder.state.views
+        options = {"views": views} if views > 1 else {}  # other models need to take it only then
+        return self.model.encode_motion(motions, fps, self.processor, **options)
 
     def read(self, text: str) -> tuple[list[str], list[str]]:
         """
