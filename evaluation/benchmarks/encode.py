@@ -16,6 +16,7 @@ from lexmotion import (
     LexMotionFeatureExtractor,
     LexMotionModel,
     LexMotionMotionConfig,
+    LexMotionProcessor,
     LexMotionTextConfig,
     LexMotionTextModel,
 )
@@ -23,6 +24,8 @@ from lexmotion.export.sparse_encoder import save_masked_lm
 from lexmotion.processing.corpora.synthetic import action_specs, iterate_motions, write_captions
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.corpora.word_tokenizer import train_tokenizer
+from lexmotion.processing.motion_features import mirror_positions
+from lexmotion.views_lexmotion import views_of
 
 from .harness import Case, require
 
@@ -30,6 +33,7 @@ DESCRIPTION = "encoding: captions against SparseEncoder, motions against plain e
 QUICK = {"captions": 8, "motions": 8}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 SMALL = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 768}
+VIEWS = 4
 # Name -> ours, and the dtype of the baseline. Both in equal precision first.
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 PRECISIONS = {
@@ -63,7 +67,7 @@ def cases(
     texts = _captions(captions, captions_file)
     text_model, tokenizer = _text_model(texts or _captions(64, ""), words, active)
     found = _caption_cases(text_model, tokenizer, texts, batch, device) if texts else []
-    return found + (_motion_cases(text_model, motions, batch, device) if motions else [])
+    return found + (_motion_cases(text_model, tokenizer, motions, batch, device) if motions else [])
 
 
 def _caption_cases(
@@ -97,7 +101,7 @@ def _caption_cases(
     ]
 
 
-def _motion_cases(text_model: LexMotionTextModel, motions: int, batch: int, device: str) -> list[Case]:
+def _motion_cases(text_model: LexMotionTextModel, tokenizer: Any, motions: int, batch: int, device: str) -> list[Case]:
     clips = [positions for *_, positions, _ in iterate_motions(motions)]
     extractor = LexMotionFeatureExtractor(representation="humanml3d", max_frames=208).fit(clips[:64])
     config = LexMotionMotionConfig(
@@ -106,25 +110,56 @@ def _motion_cases(text_model: LexMotionTextModel, motions: int, batch: int, devi
     torch.manual_seed(0)
     model = LexMotionModel.from_towers(text_model, config).motion_model.eval().to(device)
 
+    processor = LexMotionProcessor(extractor, tokenizer)
+
+    @torch.no_grad()
+    def encoded_plainly(motions: Any, dtype: torch.dtype) -> torch.Tensor:
+        inputs = extractor(motions, fps=extractor.fps, return_tensors="pt").to(device)
+        with torch.autocast(device.partition(":")[0], dtype=dtype, enabled=dtype != FLOAT32):
+            return model(**inputs).motion_embeds.float().cpu()
+
     def plain(dtype: torch.dtype) -> Callable[[], sparse.csr_matrix]:
-        @torch.inference_mode()
         def encode() -> sparse.csr_matrix:
-            parts = []
-            for start in range(0, len(clips), batch):
-                inputs = extractor(clips[start : start + batch], fps=extractor.fps, return_tensors="pt").to(device)
-                with torch.autocast(device.partition(":")[0], dtype=dtype, enabled=dtype != FLOAT32):
-                    embeds = model(**inputs).motion_embeds
-                parts.append(sparse.csr_matrix(embeds.float().cpu().numpy()))
-            return sparse.vstack(parts, format="csr")
+            starts = range(0, len(clips), batch)
+            parts = [encoded_plainly(clips[start : start + batch], dtype) for start in starts]
+            return sparse.vstack([sparse.csr_matrix(part.numpy()) for part in parts], format="csr")
 
         return encode
 
-    def ours(precision: str) -> Callable[[], sparse.csr_matrix]:
-        return lambda: model.encode_motion(clips, extractor.fps, extractor, precision=precision)
+    def plain_views() -> sparse.csr_matrix:
+        """Encode one view after the other, and average them as dense vectors."""
+        parts, twins = [], torch.from_numpy(processor.mirrored_ids)
+        for start in range(0, len(clips), batch):
+            chosen = [torch.from_numpy(clip[: extractor.max_frames + 1]) for clip in clips[start : start + batch]]
+            encoded = []
+            for mirrored, *ends in views_of(VIEWS):
+                shown = [mirror_positions(clip) for clip in chosen] if mirrored else chosen
+                cuts = [[round(end * len(clip)) for end in ends] for clip in shown]
+                crops = [clip[first:last] for clip, (first, last) in zip(shown, cuts, strict=True)]
+                embeds = encoded_plainly(crops, FLOAT32)
+                encoded.append(embeds[:, twins] if mirrored else embeds)
+            total = sum(torch.nn.functional.normalize(embeds, dim=-1) for embeds in encoded)
+            for row, words in zip(total, (encoded[0] > 0).sum(dim=-1).tolist(), strict=True):
+                row[row.argsort(descending=True, stable=True)[words:]] = 0.0
+            total *= encoded[0].norm(dim=-1, keepdim=True) / total.norm(dim=-1, keepdim=True)
+            parts.append(sparse.csr_matrix(total.numpy()))
+        return sparse.vstack(parts, format="csr")
 
-    return [
+    def ours(precision: str, views: int = 1) -> Callable[[], sparse.csr_matrix]:
+        return lambda: model.encode_motion(clips, extractor.fps, processor, precision=precision, views=views)
+
+    found = [
         Case(f"motions, {name}", ours(precision), plain(dtype), AGREE[precision], len(clips), "motions")
         for name, (precision, dtype) in PRECISIONS.items()
+    ]
+    # Rounding decides between words of almost equal weight at the last place, so that no weights can be compared.
+    return [
+        *found,
+        *(
+            Case(f"motions, {VIEWS} views, {name}", ours(precision, VIEWS), plain_views, _alike, len(clips), "motions")
+            for name, (precision, dtype) in PRECISIONS.items()
+            if dtype == FLOAT32
+        ),
     ]
 
 
