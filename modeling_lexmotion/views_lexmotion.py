@@ -67,9 +67,8 @@ def average_views(vectors: Any, mirrored: Sequence[bool], columns: np.ndarray) -
     """
     Average the lexical vectors of views.
 
-    Each vector counts with length 1, and the average gets the length of the motion's own vector, which is the first
-    one. It also keeps as many words as that one, the heaviest, so that limits on the number of words hold and an index
-    does not grow.
+    Each vector counts with length 1. Of the words of all, the average keeps the heaviest, as many as the vectors have
+    on average, so that limits on the number of words hold and an index does not grow. It has their average length.
 
     Args:
         vectors: (K N, C) CSR: the first view of N motions, then the second, ...
@@ -81,26 +80,26 @@ def average_views(vectors: Any, mirrored: Sequence[bool], columns: np.ndarray) -
     """
     from scipy import sparse
 
-    count = vectors.shape[0] // len(mirrored)
-    own = vectors[:count]
-    total = sparse.csr_matrix(own.shape, dtype=np.float64)
+    views, shape = len(mirrored), (vectors.shape[0] // len(mirrored), vectors.shape[1])
+    lengths = _lengths(vectors)
+    total = sparse.csr_matrix(shape, dtype=np.float64)
     for number, swapped in enumerate(mirrored):
-        block = vectors[number * count : (number + 1) * count].astype(np.float64)
-        block.data /= np.repeat(_lengths(block), np.diff(block.indptr))
+        rows = slice(number * shape[0], (number + 1) * shape[0])
+        block = vectors[rows].astype(np.float64)
+        block.data /= np.repeat(lengths[rows], np.diff(block.indptr))
         if swapped:
-            block = sparse.csr_matrix((block.data, columns[block.indices], block.indptr), shape=block.shape)
+            block = sparse.csr_matrix((block.data, columns[block.indices], block.indptr), shape=shape)
         total = total + block
-    total = _heaviest(total, np.diff(own.indptr))
-    scale = _lengths(own) / _lengths(total)
+    words = np.diff(vectors.indptr).reshape(views, -1).sum(axis=0)
+    total = _heaviest(total, (words + views // 2) // views)
+    scale = lengths.reshape(views, -1).mean(axis=0) / np.maximum(_lengths(total), 1e-12)
     total.data *= np.repeat(scale, np.diff(total.indptr))
     return total.astype(np.float32)
 
 
 def _lengths(rows: Any) -> np.ndarray:
-    """Return the Euclidean lengths of the rows of a CSR matrix (N,), 1 for empty ones."""
-    found = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64)).ravel()
-    found[found == 0] = 1.0
-    return found
+    """Return the Euclidean lengths of the rows of a CSR matrix (N,)."""
+    return np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64)).ravel()
 
 
 def _heaviest(rows: Any, kept: np.ndarray) -> Any:

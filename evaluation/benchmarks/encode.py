@@ -139,9 +139,10 @@ def _motion_cases(text_model: LexMotionTextModel, tokenizer: Any, motions: int, 
                 embeds = encoded_plainly(crops, FLOAT32)
                 encoded.append(embeds[:, twins] if mirrored else embeds)
             total = sum(torch.nn.functional.normalize(embeds, dim=-1) for embeds in encoded)
-            for row, words in zip(total, (encoded[0] > 0).sum(dim=-1).tolist(), strict=True):
-                row[row.argsort(descending=True, stable=True)[words:]] = 0.0
-            total *= encoded[0].norm(dim=-1, keepdim=True) / total.norm(dim=-1, keepdim=True)
+            every = torch.stack(encoded)
+            for row, words in zip(total, (every > 0).sum(dim=-1).sum(dim=0).tolist(), strict=True):
+                row[row.argsort(descending=True, stable=True)[(words + VIEWS // 2) // VIEWS :]] = 0.0
+            total *= every.norm(dim=-1, keepdim=True).mean(dim=0) / total.norm(dim=-1, keepdim=True)
             parts.append(sparse.csr_matrix(total.numpy()))
         return sparse.vstack(parts, format="csr")
 
