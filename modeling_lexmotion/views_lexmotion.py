@@ -67,8 +67,8 @@ def average_views(vectors: Any, mirrored: Sequence[bool], columns: np.ndarray) -
     """
     Average the lexical vectors of views.
 
-    Each vector counts with length 1. Of the words of all, the average keeps the heaviest, as many as the vectors have
-    on average, so that limits on the number of words hold and an index does not grow. It has their average length.
+    Of the words of all, the average keeps the heaviest, as many as the vectors have on average, so that limits on the
+    number of words hold and an index does not grow. Averages of unit vectors find motions equally well.
 
     Args:
         vectors: (K N, C) CSR: the first view of N motions, then the second, ...
@@ -81,29 +81,18 @@ def average_views(vectors: Any, mirrored: Sequence[bool], columns: np.ndarray) -
     from scipy import sparse
 
     views, shape = len(mirrored), (vectors.shape[0] // len(mirrored), vectors.shape[1])
-    lengths = _lengths(vectors)
     total = sparse.csr_matrix(shape, dtype=np.float64)
     for number, swapped in enumerate(mirrored):
-        rows = slice(number * shape[0], (number + 1) * shape[0])
-        block = vectors[rows].astype(np.float64)
-        block.data /= np.repeat(lengths[rows], np.diff(block.indptr))
+        block = vectors[number * shape[0] : (number + 1) * shape[0]].astype(np.float64)
         if swapped:
             block = sparse.csr_matrix((block.data, columns[block.indices], block.indptr), shape=shape)
         total = total + block
     words = np.diff(vectors.indptr).reshape(views, -1).sum(axis=0)
-    total = _heaviest(total, (words + views // 2) // views)
-    scale = lengths.reshape(views, -1).mean(axis=0) / np.maximum(_lengths(total), 1e-12)
-    total.data *= np.repeat(scale, np.diff(total.indptr))
-    return total.astype(np.float32)
-
-
-def _lengths(rows: Any) -> np.ndarray:
-    """Return the Euclidean lengths of the rows of a CSR matrix (N,)."""
-    return np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1), dtype=np.float64)).ravel()
+    return (_heaviest(total, (words + views // 2) // views) / views).astype(np.float32)
 
 
 def _heaviest(rows: Any, kept: np.ndarray) -> Any:
-    """Keep the `kept` (N,) largest entries of each row of a CSR matrix; of equal ones those of the first columns."""
+    """Keep the `kept` (N,) largest entries of each row of a CSR matrix; of equal ones, those of the first columns."""
     from scipy import sparse
 
     rows.sort_indices()

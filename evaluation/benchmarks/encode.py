@@ -138,12 +138,11 @@ def _motion_cases(text_model: LexMotionTextModel, tokenizer: Any, motions: int, 
                 crops = [clip[first:last] for clip, (first, last) in zip(shown, cuts, strict=True)]
                 embeds = encoded_plainly(crops, FLOAT32)
                 encoded.append(embeds[:, twins] if mirrored else embeds)
-            total = sum(torch.nn.functional.normalize(embeds, dim=-1) for embeds in encoded)
             every = torch.stack(encoded)
-            for row, words in zip(total, (every > 0).sum(dim=-1).sum(dim=0).tolist(), strict=True):
+            average = every.mean(dim=0)
+            for row, words in zip(average, (every > 0).sum(dim=-1).sum(dim=0).tolist(), strict=True):
                 row[row.argsort(descending=True, stable=True)[(words + VIEWS // 2) // VIEWS :]] = 0.0
-            total *= every.norm(dim=-1, keepdim=True).mean(dim=0) / total.norm(dim=-1, keepdim=True)
-            parts.append(sparse.csr_matrix(total.numpy()))
+            parts.append(sparse.csr_matrix(average.numpy()))
         return sparse.vstack(parts, format="csr")
 
     def ours(precision: str, views: int = 1) -> Callable[[], sparse.csr_matrix]:

@@ -99,10 +99,11 @@ def encode_captions(
         parts = encode_captions(model, processor, [*texts, *(mirrored[place] for place in new)], batch_size, progress)
         own, twins = np.arange(len(texts)), np.arange(len(texts))
         twins[new] = len(texts) + np.arange(len(new))
-        segments = None if parts.segments is None else parts.segments[own]
-        if isinstance(model, RetrieverModel):
-            return ScoreParts(_side_by_side(parts.words[own], parts.words[twins]))
-        return ScoreParts(parts.words[own], segments, _side_by_side(parts.dense[own], parts.dense[twins]))
+        dense = parts.words if parts.dense is None else parts.dense
+        both = _side_by_side(dense[own], dense[twins])
+        if parts.dense is None:
+            return ScoreParts(both)
+        return ScoreParts(parts.words[own], None if parts.segments is None else parts.segments[own], both)
     if not has_parts(model) and not isinstance(model, RetrieverModel):
         options = {"processor": processor, "batch_size": batch_size, "precision": "fp32", "progress": progress}
         return ScoreParts(model.encode_text(texts, **options))
@@ -157,7 +158,8 @@ def _averaged(parts: ScoreParts, model: Any, processor: Any, mirrored: Sequence[
     columns = mirrored_columns(processor.mirrored_ids, active)
     if segments is not None:
         each = average_views(segments.reshape(-1, len(active)).tocsr(), mirrored, columns)
-        segments = each.reshape(-1, segments.shape[1]).tocsr()
+        number = segments.shape[1] // len(active)
+        segments = sparse.csr_matrix(unit_rows(each).reshape(-1, segments.shape[1])) / np.float32(number**0.5)
     words = average_views(parts.words, mirrored, as_vocabulary(columns, active, parts.words.shape[1]))
     return ScoreParts(words, segments, None if parts.dense is None else sides(parts.dense))
 

@@ -551,8 +551,8 @@ def _save(index: LexMotionIndex, folder: Path, model: str | None, public: bool =
         items = range(merged.rows if merged.metadata is not None else 0)
         lines = [metadata_line(merged.id(row), _public(merged.item_metadata(row))) for row in items]
         segments = [replace(merged, metadata=Texts.of(lines) if lines else None)]
-    kept = {"generation": state.generation, "views": state.views}
-    state = State(state.vocab_size, (), books.id_kind, books.next_number, model, **kept)
+    old, ids = state, (books.id_kind, books.next_number)
+    state = State(old.vocab_size, (), *ids, model, generation=old.generation, views=old.views)
     other = IndexFolder(folder, state)
     with other.making(overwrite=True):
         other.store_processor(index.processor)

@@ -110,7 +110,7 @@ def test_views_of_a_split_and_of_features_are_those_of_their_positions(sided, bo
     found = model.encode_motion(split, processor=processor, views=4, batch_size=3, precision="fp32").toarray()
     np.testing.assert_allclose(found, expected, atol=1e-5)
     clip = torch.as_tensor(bodies[0], dtype=torch.float32)
-    features = positions_to_features(clip)[0][0]
+    features = positions_to_features(clip)
     seen = model.encode_motion([features], 20.0, processor, views=2)
     twin = model.encode_motion([clip[:-1]], 20.0, processor, views=2)
     assert (unit(seen) * unit(twin)).sum() > 0.99
@@ -121,10 +121,9 @@ def test_the_average_has_the_heaviest_words_and_as_many_as_the_views_have():
     first, second = [walk, left, left], [right, left, [0.0, 0.0, 0.0, 4.0]]
     vectors = sparse.csr_matrix(np.array([*first, *second], np.float32))
     found = average_views(vectors, [False, True], np.array([1, 0, 2, 3])).toarray()
-    # Length 1 each, the second view swapped: (0.6, 0, 0.8, 0) + (1, 0, 0, 0), 1.5 words and length 3.5 on average; ...
-    np.testing.assert_allclose(found[0], 3.5 / 5**0.5 * np.array([2.0, 0.0, 1.0, 0.0]), rtol=1e-6)
-    np.testing.assert_allclose(found[1], [2.0, 0.0, 0.0, 0.0], rtol=1e-6)  # (1, 0, 0, 0) + (0, 1, 0, 0), one word
-    np.testing.assert_allclose(found[2], [3.0, 0.0, 0.0, 0.0], rtol=1e-6)  # (1, 0, 0, 0) + (0, 0, 0, 1), one word
+    assert found[0].tolist() == [2.5, 0.0, 2.0, 0.0]  # (3, 0, 4, 0) and, swapped, (2, 0, 0, 0): 1.5 words, so two
+    assert found[1].tolist() == [1.0, 0.0, 0.0, 0.0]  # (2, 0, 0, 0) and (0, 2, 0, 0), one word each
+    assert found[2].tolist() == [0.0, 0.0, 0.0, 2.0]  # (2, 0, 0, 0) and (0, 0, 0, 4)
     nothing = average_views(sparse.csr_matrix((4, 3), dtype=np.float32), [False, True], np.arange(3))
     assert nothing.shape == (2, 3) and nothing.nnz == 0
 
