@@ -493,8 +493,8 @@ class MotionEncodingMixin(_WithProcessor):
             batch_size: motions per batch; None for 64 on a CPU, 512 elsewhere.
             precision, progress: as in `encode_text`.
             views: 1 encodes each motion as it is. 2 averages its vector and that of its mirror image, with words
-                swapped back (left and right); 4 also averages those of two crops, the first 85 % of the motion and
-                the last 85 % of its mirror image. The average keeps as many words as these vectors have on average.
+                swapped back (left and right); 4 also averages those of its first 85 % of frames and its last 85 %.
+                The average keeps as many words as these vectors have on average.
 
         Returns:
             (N, V) float32 CSR, in the order of `motions`.

@@ -17,7 +17,7 @@ class View(NamedTuple):
 VIEWS = {
     1: (View(),),
     2: (View(), View(mirrored=True)),
-    4: (View(), View(mirrored=True), View(stop=0.85), View(mirrored=True, start=0.15)),
+    4: (View(), View(mirrored=True), View(stop=0.85), View(start=0.15)),
 }
 
 
@@ -26,8 +26,7 @@ def views_of(count: Any) -> tuple[View, ...]:
     Return the views whose vectors are averaged to encode a motion with more than one.
 
     Args:
-        count: 1: the motion; 2: and its mirror image; 4: and the first 85 % of the frames of the motion and the last
-            85 % of its mirror image.
+        count: 1: the motion; 2: and its mirror image; 4: and its first 85 % of frames and its last 85 %.
 
     Raises:
         ValueError: if it is another number.

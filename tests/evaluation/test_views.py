@@ -95,9 +95,9 @@ def lengths(vectors):
 def test_four_views_are_two_motions_and_two_crops(sided, bodies):
     model, processor = sided
     clip = bodies[0][:20]
-    shown = [clip, mirrored([clip])[0], clip[:17], mirrored([clip])[0][3:]]
+    shown = [clip, mirrored([clip])[0], clip[:17], clip[3:]]
     each = model.encode_motion(shown, 20.0, processor, precision="fp32")
-    expected = average_views(each, [False, True, False, True], columns_of(*sided))
+    expected = average_views(each, [False, True, False, False], columns_of(*sided))
     found = model.encode_motion([clip], 20.0, processor, precision="fp32", views=4)
     np.testing.assert_allclose(found.toarray(), expected.toarray(), atol=1e-5)
 
