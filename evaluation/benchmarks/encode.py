@@ -25,7 +25,7 @@ from lexmotion.processing.corpora.synthetic import action_specs, iterate_motions
 from lexmotion.processing.corpora.text_models import resolve_text_model
 from lexmotion.processing.corpora.word_tokenizer import train_tokenizer
 from lexmotion.processing.motion_features import mirror_positions
-from lexmotion.views_lexmotion import views_of
+from lexmotion.views_lexmotion import as_vocabulary, mirrored_columns, views_of
 
 from .harness import Case, require
 
@@ -128,7 +128,9 @@ def _motion_cases(text_model: LexMotionTextModel, tokenizer: Any, motions: int, 
 
     def plain_views() -> sparse.csr_matrix:
         """Encode one view after the other, and average them as dense vectors."""
-        parts, twins = [], torch.from_numpy(processor.mirrored_ids)
+        parts, active = [], model.lexical_head.active_ids.cpu().numpy()
+        columns = mirrored_columns(processor.mirrored_ids, active)
+        twins = torch.from_numpy(as_vocabulary(columns, active, model.config.vocab_size))
         for start in range(0, len(clips), batch):
             chosen = [torch.from_numpy(clip[: extractor.max_frames + 1]) for clip in clips[start : start + batch]]
             encoded = []
