@@ -19,7 +19,8 @@ DatasetOption = Annotated[
     ),
 ]
 RecipeOption = Annotated[
-    str, typer.Option(help="tiny, small, base, or your own YAML file. Example: --recipe my_recipe.yaml")
+    str,
+    typer.Option(help="tiny, small, kit (for KIT-ML), base, or your own YAML file. Example: --recipe my_recipe.yaml"),
 ]
 ModelOption = Annotated[
     str,

@@ -95,8 +95,9 @@ ComparisonFolderOption = Annotated[
 RowsOption = Annotated[
     str,
     typer.Option(
-        help="Comma-separated rows and groups: all (the systems), phases, head, improvements, plain (without them), "
-        "lexical-baselines, none, or single rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
+        help="Comma-separated rows and groups: all (the systems), kit (those of the paper's Table 2, for a corpus of "
+        "the layout kit-ml), phases, head, improvements, plain (without them), lexical-baselines, none, or single "
+        "rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
     ),
 ]
 SeedsOption = Annotated[

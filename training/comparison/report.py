@@ -49,11 +49,11 @@ def write_report(results: Results, path: Path, command: str) -> None:
     """
     if not any(results.values()):
         raise ValueError(f"{path}: 0 results to report; train a row first, see `lexmotion compare --rows`")
-    summary = summarise(results)
     facts = [result for of_row in results.values() for result in of_row]
     layout = facts[0]["dataset"]["layout"]
+    summary = summarise(results, layout)
     parts = ["# Results", introduction(), conditions(facts), command_part(facts, command)]
-    statements = verdicts(results)
+    statements = verdicts(results, layout)
     if statements:
         parts.append("## What they show\n\n" + "\n".join(f"* {statement}" for statement in statements))
     strict, duplicates = PROTOCOLS
@@ -155,11 +155,11 @@ def command_part(results: Sequence[Mapping[str, Any]], command: str) -> str:
 # ---- statements
 
 
-def verdicts(results: Results) -> list[str]:
-    """State for each goal whether the figures reach it."""
+def verdicts(results: Results, layout: str = "humanml3d") -> list[str]:
+    """State for each goal whether the figures reach it; the goals are the paper's ratios for this layout."""
     found = []
     for other, name in (("motion_patches", "dense MotionPatches"), ("tmr", "dense TMR")):
-        found += _ratio_verdict(results, other, name)
+        found += _ratio_verdict(results, other, name, layout)
     if {REFERENCE, "ridge"} <= set(results):
         own, floor = (over_seeds(results[name])["retrieval"][PROTOCOL]["Rsum"] for name in (REFERENCE, "ridge"))
         word = "above" if own["mean"] > floor["mean"] else "**not above**"
@@ -186,11 +186,11 @@ def verdicts(results: Results) -> list[str]:
     return found
 
 
-def _ratio_verdict(results: Results, other: str, name: str) -> list[str]:
+def _ratio_verdict(results: Results, other: str, name: str, layout: str) -> list[str]:
     if not {REFERENCE, other} <= set(results):
         return []
     own, rival = (spread(rsum(PROTOCOL)(result) for result in results[row]) for row in (REFERENCE, other))
-    value, wanted = own["mean"] / rival["mean"], paper.ratio(REFERENCE, other)
+    value, wanted = own["mean"] / rival["mean"], paper.ratio(REFERENCE, other, layout)
     sentence = (
         f"The Rsum of LexMotion, {number(own)}, is {value:.2f} times that of {name}, {number(rival)}; the paper's "
         f"ratio, on other data, is {wanted:.2f}: "
