@@ -59,6 +59,7 @@ PREPARE: dict[str, tuple[Any, str]] = {
     "up": (str | None, "z"),
     "vocabulary_filter": (str, "words"),
     "min_document_frequency": (int, "2"),
+    "captions": (Path | None, "kit_captions.jsonl"),
     "extra_captions": (list[Path] | None, "captions/train.jsonl"),
     "exclude_ids": (list[Path] | None, "dev.txt"),
     "mirror": (str, "derive"),

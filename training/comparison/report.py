@@ -147,6 +147,7 @@ def command_part(results: Sequence[Mapping[str, Any]], command: str) -> str:
     shown = ("text_model", "representation", "max_frames", "vocabulary_filter", "min_document_frequency", "mirror")
     words += [f"--{name.replace('_', '-')} {options[name]}" for name in shown]
     words += [f"--split {split}={file}" for split, file in options["splits"].items()]
+    words += [f"--captions {options['captions']}"] if options.get("captions") else []
     words += [f"--extra-captions {file}" for file in options["extra_captions"]]
     words += [f"--exclude-ids {file}" for file in options["exclude_ids"]]
     return f"```bash\n{' '.join(map(str, words))}\n{command}\n```"
