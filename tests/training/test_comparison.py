@@ -196,6 +196,23 @@ def test_galleries_are_part_of_a_result_and_have_names_of_their_own(compare, pre
         compare(galleries=[other], split="no_such", test_dataset=other)
 
 
+def test_the_rows_of_table_2_need_kit_ml(compare, fake_training):
+    from lexmotion.training.comparison.compare import compare as write_comparison
+
+    assert GROUPS["kit"] == (
+        "temos",
+        "t2m",
+        "tmr",
+        "motion_patches",
+        "tmr-lexicon",
+        "motion_patches-lexicon",
+        "lexmotion",
+    )
+    with pytest.raises(ValueError, match="--rows: kit.*kit-ml.*humanml3d.*--rows all"):
+        write_comparison(compare(), rows="kit", seeds=1)
+    assert not fake_training
+
+
 def test_the_value_of_a_recipe_falls_back_to_the_default(tiny):
     assert recipe_value(tiny, "lexcmlp.mlm_weight") == 0.2
     assert recipe_value({**tiny, "mlm_weight": 0.7}, "phases.lexcmlp.mlm_weight") == 0.7
