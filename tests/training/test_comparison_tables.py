@@ -220,6 +220,21 @@ def test_kit_ml_is_shown_with_table_2(tmp_path):
     assert "KIT-ML" not in (tmp_path / "results.md").read_text()
 
 
+def test_the_page_names_other_captions_and_the_corpus_scored_on(tmp_path):
+    rows = results(lexmotion=[30.0])
+    (result,) = rows["lexmotion"]
+    result["test_dataset"] = {**result["dataset"], "options": {**OPTIONS, "captions": "kit_captions.jsonl"}}
+    write_report(rows, tmp_path / "page.md", "lexmotion compare")
+    page = (tmp_path / "page.md").read_text()
+    scored = next(line for line in page.splitlines() if line.startswith("* **Scored on**"))
+    assert "with the captions of kit_captions.jsonl: 1,200 motions, 3,600 captions (test.txt)" in scored
+    result["dataset"], result["test_dataset"] = result["test_dataset"], result["dataset"]
+    write_report(rows, tmp_path / "page.md", "lexmotion compare")
+    page = (tmp_path / "page.md").read_text()
+    assert "corpus in the layout humanml3d with the captions of kit_captions.jsonl. train:" in page
+    assert "--captions kit_captions.jsonl" in page and "with its own captions: 1,200" in page
+
+
 def test_a_curve_is_drawn_for_every_seed():
     of_row = results(lexmotion=[30.0, 32.0])["lexmotion"]
     axes, other = curve_figure(of_row).axes

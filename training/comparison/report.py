@@ -86,12 +86,16 @@ def conditions(results: Sequence[Mapping[str, Any]]) -> str:
     """Describe data, protocol, machine, budget and seeds, as recorded in the results."""
     first = results[0]
     data, split = first["dataset"], first["split"]
+    captions = data["options"].get("captions")
+    source = f"{data['source']} in the layout {data['layout']}" + (
+        f" with the captions of {captions}" if captions else ""
+    )
     splits = (
         f"{name}: {counts['motions']:,} motions, {counts['captions']:,} captions ({counts['file']})"
         for name, counts in data["splits"].items()
     )
     lines = [
-        f"* **Data**: {data['source']} in the layout {data['layout']}. {'; '.join(splits)}. Prepared as "
+        f"* **Data**: {source}. {'; '.join(splits)}. Prepared as "
         f"{data['options']['representation']}, at most {data['options']['max_frames']} frames at "
         f"{data['options']['fps']:g} fps; {data['active_words']:,} active words."
     ]
@@ -104,6 +108,8 @@ def conditions(results: Sequence[Mapping[str, Any]]) -> str:
     lines[0] += f" {'; '.join(overlaps).capitalize()}." if overlaps else ""
     lines[0] += "" if named else f" No motion and no source recording of {split} occurs in training."
     gallery = first["retrieval"][PROTOCOL]
+    if first.get("test_dataset"):
+        lines.append(scored_on(first["test_dataset"], split))
     lines.append(
         f"* **Protocol**: {gallery['gallery_size']} motions of {split}, the first caption of each, both directions. "
         "`all-strict`: only the paired item is correct, ties are averaged; `all-duplicates`: every item with an "
@@ -130,6 +136,16 @@ def conditions(results: Sequence[Mapping[str, Any]]) -> str:
     means = "mean and standard deviation over seeds" if len(seeds) > 1 else single
     lines.append(f"* **Seeds**: {', '.join(map(str, seeds))}; {means}. Code: commit {', '.join(commits)}.")
     return "\n".join(lines)
+
+
+def scored_on(data: Mapping[str, Any], split: str) -> str:
+    """Describe the corpus of `--test-dataset`."""
+    counts, captions = data["splits"][split], data["options"].get("captions")
+    origin = f"the captions of {captions}" if captions else "its own captions"
+    return (
+        f"* **Scored on**: {split} of another prepared corpus, {data['source']} in the layout {data['layout']} with "
+        f"{origin}: {counts['motions']:,} motions, {counts['captions']:,} captions ({counts['file']})."
+    )
 
 
 def describe_machine(result: Mapping[str, Any]) -> str:
