@@ -567,8 +567,10 @@ def retarget_positions(
         )
     place = {name: number for number, name in enumerate(source.joint_names)}
     sources = [(name, name, 0.0) if name in place else BETWEEN[name] for name in target.joint_names]
-    first, second = (positions[..., [place[names[end]] for names in sources], :] for end in (0, 1))
-    converted = torch.lerp(first, second, positions.new_tensor([names[2] for names in sources])[:, None])
+    first = [place[one] for one, _, _ in sources]
+    second = [place[other] for _, other, _ in sources]
+    share = positions.new_tensor([way for _, _, way in sources])[:, None]
+    converted = torch.lerp(positions[..., first, :], positions[..., second, :], share)
     if source.is_left_handed != target.is_left_handed:
         converted[..., 0].neg_()
     return converted

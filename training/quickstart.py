@@ -90,6 +90,7 @@ def _quickstart(
     console: Console,
     layout: str,
 ) -> dict[str, Any]:
+    settings: dict[str, Any]
     settings = {"seed": seed, "num_motions": num_motions or DEFAULT_NUM_MOTIONS, "overrides": overrides or {}}
     settings |= {} if layout == SKELETON else {"layout": layout}
     claim(output_dir, settings)

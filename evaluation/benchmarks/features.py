@@ -85,7 +85,7 @@ def cases(
     layout = get_skeleton(skeleton)
     drawn = _draw(clips, shortest, longest)
     if layout.name == "kit-ml":
-        drawn = [retarget_positions(positions).numpy() for positions in drawn]
+        drawn = [retarget_positions(torch.from_numpy(positions)).numpy() for positions in drawn]
     target = 1.1 * drawn[0][0]  # bones that every clip is retargeted to
     motions = [torch.from_numpy(positions) for positions in drawn]
     published = [positions / np.float32(layout.metres_per_unit) for positions in drawn]

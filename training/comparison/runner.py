@@ -51,7 +51,7 @@ logger = logging.get_logger(__name__)
 FORMAT = 1
 PLAN, TIMINGS, PREPARED, LOCK = "plan.json", "timings.json", "prepared", ".lock"
 COUNTS = ("num_steps", "num_epochs", "eval_steps")  # set by the plan under a budget
-SCORED_ON = ("split", "test_dataset")  # parts of a definition that decide only what a trained model is scored on
+SCORED_ON = ("split", "test_dataset", "galleries")  # decide what a trained model is scored on, not the model
 
 
 class Comparison:
