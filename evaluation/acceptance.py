@@ -178,6 +178,8 @@ def evaluate_cmmm(model: Any, batches: Iterable[dict], feature_extractor: Any) -
         whose nearest neighbour among the batch's other crops is the same clip, beside `same_clip_chance`;
         `feature_spread`: standard deviation of unit features times sqrt(D), 0 if collapsed, 1 if isotropic.
     """
+    from lexmotion.processing.skeletons import get_skeleton
+
     columns = position_columns(feature_extractor)
     distances, counts = np.zeros(3), 0
     hits = queries = 0
@@ -185,6 +187,8 @@ def evaluate_cmmm(model: Any, batches: Iterable[dict], feature_extractor: Any) -
     encoder = model.motion_model.encoder
     patch = encoder.embeddings.patch_frames
     scale = torch.as_tensor(feature_extractor.std, dtype=torch.float32)[columns]
+    if feature_extractor.representation == "humanml3d":  # published features have the unit of their corpus
+        scale = scale * get_skeleton(feature_extractor.skeleton).metres_per_unit
     with _Frozen(model):
         for batch in batches:
             output = model(**batch)

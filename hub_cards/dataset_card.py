@@ -27,6 +27,8 @@ def prepare_command(report: Mapping[str, Any], source: str = "FOLDER", output_di
     for name in ("text_model", "representation", "max_frames", "vocabulary_filter", "min_document_frequency"):
         words += [f"--{name.replace('_', '-')}", str(options[name])]
     words += ["--fps", f"{options['fps']:g}", "--mirror", options["mirror"]]
+    if options.get("captions"):
+        words += ["--captions", options["captions"]]
     for name in ("extra_captions", "exclude_ids"):
         words += [word for file in options[name] for word in (f"--{name.replace('_', '-')}", file)]
     if options["processor"]:
@@ -89,6 +91,7 @@ class DatasetCard:
     def render(self) -> str:
         """Return the text of the card."""
         report = self.report
+        skeleton = get_skeleton(report["skeleton"])
         splits = [
             {"name": name, **split, "minutes": f"{split['seconds'] / 60:.1f}"}
             for name, split in report["splits"].items()
@@ -98,7 +101,10 @@ class DatasetCard:
         values = {
             "name": self.name,
             "card_data": self.data().to_yaml(line_break="\n"),
-            "num_joints": get_skeleton(report["skeleton"]).num_joints,
+            "num_joints": skeleton.num_joints,
+            "left_handed": skeleton.is_left_handed,
+            "recipe": "kit" if skeleton.name == "kit-ml" else "small",
+            "captions_file": report["options"].get("captions"),
             "splits": splits,
             "text": report["text"] if "text/train.parquet" in files else None,
             "skipped": skipped,

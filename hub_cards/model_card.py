@@ -17,6 +17,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from lexmotion.common.files import read_json
+from lexmotion.processing.skeletons import SKELETONS
 
 from .dataset_card import prepare_command
 from .licenses import license_of
@@ -416,6 +417,14 @@ def corpus_folder(folder: str | os.PathLike) -> Path | None:
     return Path(place) if place is not None and (Path(place) / "report.json").is_file() else None
 
 
+def _skeleton(name: str | None) -> str | None:
+    """Describe a joint layout; a left-handed one is named as such, since other motions must be converted to it."""
+    layout = SKELETONS.get(name or "")
+    if layout is None or not layout.is_left_handed:
+        return name
+    return f"{name} ({layout.num_joints} joints; left-handed: the left of a body that faces Z+ is at X-)"
+
+
 def describe(folder: str | os.PathLike) -> dict[str, Any]:
     """Read `facts`, `fps` and `model_type` of a saved model and its processor from their files, loading neither."""
     folder = Path(folder)
@@ -434,7 +443,7 @@ def describe(folder: str | os.PathLike) -> dict[str, Any]:
         "text encoder": (text.get("encoder_config") or {}).get("model_type"),
         "motion layers x width": f"{motion['num_hidden_layers']} x {motion['hidden_size']}" if layered else None,
         "input": extractor.get("representation") if motion else None,
-        "skeleton": extractor.get("skeleton") if motion else None,
+        "skeleton": _skeleton(extractor.get("skeleton")) if motion else None,
         "frames": extractor.get("max_frames") if motion else None,
         "parts of the time": config.get("num_segments", 1) if kind == WHOLE else None,
         "dense vector": config.get("dense_size"),

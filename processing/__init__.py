@@ -22,6 +22,7 @@ _HOME = {
     "positions_to_features": "motion_features",
     "prepare": "corpora.prepare",
     "resample_positions": "motion_features",
+    "retarget_positions": "motion_features",
     "rotate_yaw": "motion_features",
     "save_bvh": "recordings.bvh",
 }

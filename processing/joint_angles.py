@@ -284,8 +284,7 @@ def positions_to_joint_angles(
     single = positions.ndim == 3
     if single:
         positions = positions[None]
-    if skeleton.joint_names[skeleton.face_joints[0]].startswith("left"):
-        # In this layout left is at X- for a body facing Z+; reflect it to match the other layouts.
+    if skeleton.is_left_handed:  # reflect it to match the other layouts
         positions = positions * positions.new_tensor([-1.0, 1.0, 1.0])
     num_clips, num_frames = positions.shape[:2]
     counts = None if lengths is None else torch.as_tensor(lengths, dtype=torch.int64, device=positions.device).view(-1)

@@ -49,6 +49,14 @@ HEADING_SIGMA = 20.0  # frames
 HEADING_RADIUS = 80  # frames: four standard deviations
 CHUNK_FRAMES = 8192  # frames processed at once; bounds the memory of large batches without loss of speed
 
+# Joints that only one layout has, as (joint, joint, share of the way between them). The shares are those of an adult's
+# bones: collars lie near the breastbone, and KIT-ML's midfoot half way between ankle and toes.
+BETWEEN: dict[str, tuple[str, str, float]] = {
+    "spine3": ("spine2", "neck", 0.2),
+    **{f"{side}_collar": ("neck", f"{side}_shoulder", 0.3) for side in ("left", "right")},
+    **{f"{side}_midfoot": (f"{side}_ankle", f"{side}_foot", 0.5) for side in ("left", "right")},
+}
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Input checks
@@ -520,6 +528,52 @@ def mirror_positions(positions: torch.Tensor, skeleton: str | Skeleton = "humanm
     mirrored = positions.flatten(-2).index_select(-1, columns).view(positions.shape)
     mirrored[..., 0].neg_()
     return mirrored
+
+
+def retarget_positions(
+    positions: torch.Tensor, source: str | Skeleton = "humanml3d", target: str | Skeleton = "kit-ml"
+) -> torch.Tensor:
+    """Convert joint positions to another joint layout. The body keeps its size, and its left side stays the left one.
+
+    Joints of the same name keep their place, others are interpolated between two joints, see `BETWEEN`. If only one of
+    the layouts is left-handed (`Skeleton.is_left_handed`), x is negated. The frame rate is kept, see
+    [`resample_positions`].
+
+    Args:
+        positions: (..., J, 3) joint positions in metres.
+        source: joint layout of the positions, or its name.
+        target: joint layout of the result, or its name.
+
+    Returns:
+        (..., J', 3) joint positions in metres.
+
+    Raises:
+        ValueError: if the shape is not that of the source layout, or a layout is unknown.
+
+    Example:
+
+    ```python
+    >>> retarget_positions(torch.zeros(40, 22, 3), "humanml3d", "kit-ml").shape
+    torch.Size([40, 21, 3])
+
+    ```
+    """
+    source, target = get_skeleton(source), get_skeleton(target)
+    positions = _to_float(positions)
+    if positions.shape[-2:] != (source.num_joints, 3):
+        raise ValueError(
+            f"positions: got shape {tuple(positions.shape)}; pass (..., {source.num_joints}, 3) for skeleton "
+            f"{source.name!r}"
+        )
+    place = {name: number for number, name in enumerate(source.joint_names)}
+    sources = [(name, name, 0.0) if name in place else BETWEEN[name] for name in target.joint_names]
+    first = [place[one] for one, _, _ in sources]
+    second = [place[other] for _, other, _ in sources]
+    share = positions.new_tensor([way for _, _, way in sources])[:, None]
+    converted = torch.lerp(positions[..., first, :], positions[..., second, :], share)
+    if source.is_left_handed != target.is_left_handed:
+        converted[..., 0].neg_()
+    return converted
 
 
 def resampled_length(num_frames: int, fps: float, target_fps: float) -> int:

@@ -91,6 +91,11 @@ class Skeleton:
         """12 J - 1: 4 for the root, 3 + 6 per other joint, 3 velocities per joint, 4 foot contacts."""
         return 12 * self.num_joints - 1
 
+    @property
+    def is_left_handed(self) -> bool:
+        """Whether the coordinates are a mirror image: the left of a body that faces Z+ is at X-, not at X+."""
+        return self.joint_names[self.face_joints[0]].startswith("left")
+
     @cached_property
     def mirror_permutation(self) -> list[int]:
         """Self-inverse permutation: joint `j` of a mirrored motion is joint `permutation[j]` of the original."""

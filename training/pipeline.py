@@ -141,7 +141,7 @@ def train(
     Run all tasks of a recipe in order; finished ones are kept, an interrupted one resumes from its last checkpoint.
 
     Args:
-        recipe: `tiny`, `small`, `base`, a YAML file, or a mapping.
+        recipe: `tiny`, `small`, `kit`, `base`, a YAML file, or a mapping.
         dataset: folder written by `prepare`; None for tasks that need no prepared corpus.
         output_dir: see the module's docstring.
         overrides: see `apply_overrides`.

@@ -3,7 +3,7 @@ The implementation of `lexmotion quickstart`: the whole pipeline on a synthetic 
 
 ```
 output_dir/
-  corpus/          motions and captions, HumanML3D layout
+  corpus/          motions and captions, in the layout of HumanML3D or KIT-ML
   prepared/        Parquet splits and the fitted processor
   run/             the four phases and the run record
   model/           the trained model and its processor
@@ -28,11 +28,14 @@ from transformers import AutoModel, AutoProcessor
 from lexmotion.common.files import read_json, write_json
 from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_table, words_table
 from lexmotion.evaluation.criteria import Criterion
+from lexmotion.evaluation.encoding.vectors import split_motions
+from lexmotion.evaluation.figures.drawing import facing_front
 from lexmotion.evaluation.figures.examples import read_words, readme_picture, spread
 from lexmotion.evaluation.loading import copy_model
 from lexmotion.evaluation.model_evaluation import evaluate_split, ridge_floor_of_split
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
-from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, generate_corpus
+from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, SKELETON, generate_corpus
+from lexmotion.processing.skeletons import SKELETONS
 
 from .pipeline import train
 
@@ -46,6 +49,7 @@ def quickstart(
     num_motions: int | dict[str, int] | None = None,
     overrides: dict[str, Any] | None = None,
     console: Console | None = None,
+    layout: str = "humanml3d",
 ) -> dict[str, Any]:
     """
     Generate, prepare, train, evaluate, save, reload and print.
@@ -56,6 +60,7 @@ def quickstart(
         num_motions: size of the corpus, see `generate_corpus`; None: the tested size.
         overrides: changes to the recipe `tiny`, see `lexmotion.training.recipe.apply_overrides`.
         console: console to print to; None: standard output.
+        layout: layout of the corpus, `humanml3d` or `kit-ml`, with its joints, features and frame rate.
 
     Returns:
         The content of `results.json`: `settings`, `phases` (acceptance figures, criteria and seconds), `retrieval` and
@@ -64,12 +69,15 @@ def quickstart(
 
     Raises:
         FileExistsError: if output_dir contains a quickstart with other settings, or other files.
+        ValueError: if the layout is unknown.
     """
+    if layout not in SKELETONS:
+        raise ValueError(f"layout: got {layout!r}; choose one of {', '.join(SKELETONS)}")
     threads = torch.get_num_threads()
     # Models this small do not benefit from a second thread, and on a busy machine waiting for it costs minutes.
     torch.set_num_threads(1)
     try:
-        return _quickstart(Path(output_dir), seed, num_motions, overrides, console or Console())
+        return _quickstart(Path(output_dir), seed, num_motions, overrides, console or Console(), layout)
     finally:
         torch.set_num_threads(threads)
 
@@ -80,8 +88,11 @@ def _quickstart(
     num_motions: int | dict[str, int] | None,
     overrides: dict[str, Any] | None,
     console: Console,
+    layout: str,
 ) -> dict[str, Any]:
+    settings: dict[str, Any]
     settings = {"seed": seed, "num_motions": num_motions or DEFAULT_NUM_MOTIONS, "overrides": overrides or {}}
+    settings |= {} if layout == SKELETON else {"layout": layout}
     claim(output_dir, settings)
     start = time.perf_counter()
 
@@ -89,10 +100,10 @@ def _quickstart(
         console.print(f"[dim]{time.perf_counter() - start:4.0f} s[/]  {text}", highlight=False)
 
     say("generating motions and captions")
-    corpus = generate_corpus(output_dir / "corpus", settings["num_motions"], seed=seed, progress=True)
+    corpus = generate_corpus(output_dir / "corpus", settings["num_motions"], seed=seed, progress=True, skeleton=layout)
     say("preparing: features, statistics, lexicon")
     prepared = output_dir / "prepared"
-    summary = prepare(corpus, prepared, source_name="synthetic", progress=True).summary()
+    summary = prepare(corpus, prepared, layout=layout, source_name="synthetic", progress=True).summary()
     console.print(f"[dim]{escape(summary)}[/]", highlight=False)
     say(f"training the recipe {RECIPE} through four phases")
     record = train(
@@ -112,10 +123,16 @@ def _quickstart(
     report, encoded = evaluate_split(model, processor, splits["test"], seed=seed)
     report["ridge_floor"], _ = ridge_floor_of_split(processor, splits["train"], splits["test"])
     examples = read_words(processor, encoded, spread(len(encoded.ids), SHOWN_MOTIONS), SHOWN_WORDS)
-    drawn = [np.load(corpus / "new_joints" / f"{example['id']}.npy", allow_pickle=False) for example in examples]
+    drawn, _ = split_motions(splits["test"], [encoded.ids.index(example["id"]) for example in examples])
     np.save(output_dir / "example.npy", drawn[0])
     pictures = [
-        {"positions": positions, "caption": one["caption"], "words": one["words"], "highlight": one["shared"]}
+        {
+            "positions": facing_front(positions, layout),
+            "skeleton": layout,
+            "caption": one["caption"],
+            "words": one["words"],
+            "highlight": one["shared"],
+        }
         for positions, one in zip(drawn[:DRAWN_MOTIONS], examples, strict=False)
     ]
     readme_picture(pictures, output_dir / "words.png")

@@ -78,7 +78,7 @@ def with_moved_options(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def load_recipe(recipe: str | os.PathLike | dict) -> dict[str, Any]:
     """
-    Load a recipe by name (`tiny`, `small`, `base`) or from a YAML file, or copy one given as a mapping.
+    Load a recipe by name (`tiny`, `small`, `kit`, `base`) or from a YAML file, or copy one given as a mapping.
 
     Raises:
         FileNotFoundError: if it is neither a known name nor a file.

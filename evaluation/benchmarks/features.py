@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lexmotion.processing.corpora.synthetic import ACTION, action_specs
 from lexmotion.processing.corpora.synthetic_motion import Segment, render
 from lexmotion.processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
+from lexmotion.processing.motion_features import retarget_positions
 from lexmotion.processing.skeletons import Skeleton, get_skeleton
 
 from .features_plain import clip_features
@@ -19,8 +20,6 @@ from .harness import Case, require
 DESCRIPTION = "motion features: joint positions to the published features, on one core"
 QUICK = {"clips": 64}
 
-# KIT-ML's joints among those of HumanML3D, such that both bodies face the same way; two lie half way between.
-KIT_JOINTS = (0, 3, 6, 12, 15, 17, 19, 21, 16, 18, 20, 2, 5, 8, (8, 11), 11, 1, 4, 7, (7, 10), 10)
 TOLERANCE = 1e-3
 PUBLISHED = "85 clips/s of 159 frames (13,500 frames/s)"
 
@@ -38,11 +37,6 @@ def _draw(clips: int, shortest: int, longest: int) -> list[np.ndarray]:
             segments.append(Segment(animate, spec.frames, spec.side, spec.direction, max(spec.count, 1)))
         drawn.append(render(segments, rng)[:length])
     return drawn
-
-
-def _as_kit(positions: np.ndarray) -> np.ndarray:
-    """Convert (T, 22, 3) to (T, 21, 3)."""
-    return np.stack([positions[:, np.atleast_1d(joint)].mean(axis=1) for joint in KIT_JOINTS], axis=1)
 
 
 @contextmanager
@@ -91,7 +85,7 @@ def cases(
     layout = get_skeleton(skeleton)
     drawn = _draw(clips, shortest, longest)
     if layout.name == "kit-ml":
-        drawn = [_as_kit(positions) for positions in drawn]
+        drawn = [retarget_positions(torch.from_numpy(positions)).numpy() for positions in drawn]
     target = 1.1 * drawn[0][0]  # bones that every clip is retargeted to
     motions = [torch.from_numpy(positions) for positions in drawn]
     published = [positions / np.float32(layout.metres_per_unit) for positions in drawn]

@@ -119,14 +119,24 @@ def project(positions: np.ndarray, view: tuple[float, float] = VIEW) -> np.ndarr
     return np.stack([right, y * np.cos(tilt) - depth * np.sin(tilt), y * np.sin(tilt) + depth * np.cos(tilt)], axis=-1)
 
 
-def facing_front(positions: np.ndarray, skeleton: str) -> np.ndarray:
-    """Return positions (T, J, 3) as in pictures: on the floor, facing Z+ at the start, without frames with NaN."""
+def on_the_floor(positions: np.ndarray, skeleton: str) -> np.ndarray:
+    """Return positions (T, J, 3) on the floor, facing Z+ at the start, without frames with NaN."""
     import torch
 
     from lexmotion.processing.motion_features import canonicalize
 
     finite = np.isfinite(positions).all(axis=(1, 2))
     return canonicalize(torch.from_numpy(positions[finite]), skeleton).numpy()
+
+
+def facing_front(positions: np.ndarray, skeleton: str) -> np.ndarray:
+    """
+    Return positions (T, J, 3) as in pictures: [`on_the_floor`], with the body's left at X+.
+
+    The coordinates of KIT-ML are left-handed, so that a picture of them would be a mirror image; x is negated.
+    """
+    front = on_the_floor(positions, skeleton)
+    return front * np.array([-1, 1, 1], front.dtype) if get_skeleton(skeleton).is_left_handed else front
 
 
 def key_frames(positions: np.ndarray, num_poses: int) -> np.ndarray:

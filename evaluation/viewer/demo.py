@@ -32,7 +32,7 @@ from lexmotion.processing.recordings.options import ReadingOptions
 from lexmotion.processing.recordings.reading import FORMATS, Motion
 
 from ..explain import explain
-from ..figures.drawing import facing_front
+from ..figures.drawing import facing_front, on_the_floor
 from ..loading import load_model, read_motion_for, save_model
 from ..search import Answer, captions_of, dataset_items, search_page
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
@@ -441,7 +441,7 @@ class Demo:
         for id in tqdm(self.rows, desc="motions", disable=not progress, leave=False):
             clip = self.clip(id)
             if clip is not None:
-                yield id, (facing_front(clip[0], self.extractor.skeleton), clip[1])
+                yield id, (on_the_floor(clip[0], self.extractor.skeleton), clip[1])
 
     def save_pretrained(self, folder: str | os.PathLike, progress: bool = False) -> int:
         """

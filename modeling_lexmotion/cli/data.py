@@ -29,8 +29,8 @@ def prepare(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Take text model, representation and filter from the recipe to train: tiny, small, base or a YAML "
-            "file. Options given here replace its values. Example: --recipe small"
+            help="Take text model, representation and filter from the recipe to train: tiny, small, kit, base or a "
+            "YAML file. Options given here replace its values. Example: --recipe small"
         ),
     ] = None,
     split: SplitFilesOption = None,

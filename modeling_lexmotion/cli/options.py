@@ -19,7 +19,8 @@ DatasetOption = Annotated[
     ),
 ]
 RecipeOption = Annotated[
-    str, typer.Option(help="tiny, small, base, or your own YAML file. Example: --recipe my_recipe.yaml")
+    str,
+    typer.Option(help="tiny, small, kit (for KIT-ML), base, or your own YAML file. Example: --recipe my_recipe.yaml"),
 ]
 ModelOption = Annotated[
     str,
@@ -65,6 +66,7 @@ PREPARE: dict[str, tuple[Any, str]] = {
     "up": (str | None, "z"),
     "vocabulary_filter": (str, "words"),
     "min_document_frequency": (int, "2"),
+    "captions": (Path | None, "kit_captions.jsonl"),
     "extra_captions": (list[Path] | None, "captions/train.jsonl"),
     "exclude_ids": (list[Path] | None, "dev.txt"),
     "mirror": (str, "derive"),

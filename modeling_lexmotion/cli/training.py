@@ -21,6 +21,10 @@ def quickstart(
         int | None,
         typer.Option(min=100, help="Number of synthetic motions; if unset, the tested size. Example: --size 1000"),
     ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(help="Layout of the corpus: humanml3d (22 joints) or kit-ml (21). Example: --layout kit-ml"),
+    ] = "humanml3d",
 ) -> None:
     """Run the whole pipeline on a small synthetic corpus, from motion files to words.
 
@@ -32,7 +36,7 @@ def quickstart(
     begin()
     from lexmotion.training.quickstart import quickstart as run
 
-    run(output_dir, seed=seed, num_motions=size, console=terminal())
+    run(output_dir, seed=seed, num_motions=size, console=terminal(), layout=layout)
 
 
 @app.command()
@@ -95,8 +99,9 @@ ComparisonFolderOption = Annotated[
 RowsOption = Annotated[
     str,
     typer.Option(
-        help="Comma-separated rows and groups: all (the systems), phases, head, improvements, plain (without them), "
-        "lexical-baselines, none, or single rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
+        help="Comma-separated rows and groups: all (the systems), kit (those of the paper's Table 2, for a corpus of "
+        "the layout kit-ml), phases, head, improvements, plain (without them), lexical-baselines, none, or single "
+        "rows; a wrong name lists them. Example: --rows lexmotion,tmr,phases"
     ),
 ]
 SeedsOption = Annotated[

@@ -11,6 +11,7 @@ separate motion. Ids that start with `M` are mirrored motions, either stored or 
 """
 
 import csv
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -146,6 +147,39 @@ def read_source_clips(source: Path) -> dict[str, str]:
     return {}
 
 
+def read_caption_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Read the ids and captions of a `.jsonl` file with rows `{"id": ..., "captions": [...]}`.
+
+    Raises:
+        ValueError: if a line is not such a row.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                motion_id, captions = row["id"], row["captions"]
+                captions = [captions] if isinstance(captions, str) else captions
+                if isinstance(motion_id, bool) or not isinstance(motion_id, str | int):
+                    raise TypeError
+                if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+                    raise TypeError
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                expected = '{"id": "...", "captions": ["...", ...]}'
+                raise ValueError(f"{path}, line {number}: got {line.strip()[:80]!r}; write {expected}") from error
+            yield str(motion_id), [" ".join(caption.split()) for caption in captions if caption.strip()]
+
+
+def read_replacement_captions(path: Path) -> dict[str, list[str]]:
+    """Read captions by id, those of several rows of one id together; ids without any caption are left out."""
+    found: dict[str, list[str]] = {}
+    for motion_id, captions in read_caption_rows(path):
+        known = found.setdefault(motion_id, [])
+        known += [caption for caption in dict.fromkeys(captions) if caption not in known]
+    return {motion_id: captions for motion_id, captions in found.items() if captions}
+
+
 def base_id_of(motion_id: str) -> str:
     """Return the id of the original of a mirrored motion; other ids are unchanged."""
     return motion_id[1:] if motion_id.startswith("M") else motion_id
@@ -182,6 +216,8 @@ class CorpusFolder:
         max_frames: maximum frames; None: unlimited. The published loaders drop motions from 200 frames up.
         name: name of the corpus in the records, by default the name of the folder.
         reading: facts that the motion files do not contain; only for layouts that do not define them.
+        captions: id -> captions that replace those of the corpus, for whole motions; others have none. Those of a
+            mirrored motion without an entry are derived.
 
     Attributes:
         skipped: skipped items, filled while `records` runs.
@@ -200,7 +236,9 @@ class CorpusFolder:
         max_frames: int | None = None,
         name: str | None = None,
         reading: ReadingOptions | None = None,
+        captions: Mapping[str, list[str]] | None = None,
     ):
+        self.replacements = captions
         self.source, self.layout, self.skeleton = Path(source), layout, layout.skeleton
         if mirror not in MIRROR_MODES:
             raise ValueError(f"mirror: got {mirror!r}; choose one of {', '.join(MIRROR_MODES)}")
@@ -284,10 +322,14 @@ class CorpusFolder:
     def read(self, motion_id: str, split: str, source_clip: str) -> Iterator[MotionRecord]:
         """Yield the records of one motion from the recording `source_clip`."""
         motion_file, text_file = self._motion_path(motion_id), self._text_path(motion_id)
-        if motion_file is None or text_file is None:
+        if motion_file is None or (text_file is None and self.replacements is None):
             missing = "motion" if motion_file is None else "text"
             return self._skip(split, motion_id, f"missing {missing} file")
-        crops = self._read_captions(motion_id, split, *text_file)
+        if self.replacements is not None:
+            replacement = self.replacement(motion_id)
+            crops = {(0.0, 0.0): replacement} if replacement else {}
+        else:
+            crops = self._read_captions(motion_id, split, *text_file)  # type: ignore[misc]
         if not crops:
             return self._skip(split, motion_id, "no caption")
         positions = self._read_positions(motion_id, split, *motion_file)
@@ -321,6 +363,13 @@ class CorpusFolder:
                 split=split,
                 source=self.name,
             )
+
+    def replacement(self, motion_id: str) -> list[str] | None:
+        """Return the captions that replace those of a motion, mirrored if only its original has some; else None."""
+        if self.replacements is None or motion_id in self.replacements:
+            return (self.replacements or {}).get(motion_id)
+        original = self.replacements.get(base_id_of(motion_id))
+        return None if original is None else [mirror_caption(caption) for caption in original]
 
     def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
         """Find the file of a motion, and whether it must be mirrored."""

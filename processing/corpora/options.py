@@ -32,6 +32,8 @@ class PrepareOptions:
             files of a rig together.
         vocabulary_filter: Words of the lexical space: corpus, words or all.
         min_document_frequency: Minimum number of captions that contain a word of the filter corpus.
+        captions: JSON-lines file of {id, captions} that replaces the captions of the corpus, for example to test a
+            model on other words for the same motions. Motions without an entry are left out.
         extra_captions: JSON-lines files of {id, captions} without motion, for lexicon and phase i. Ids of held-out
             splits, including the corpus's own val.txt and test.txt, are excluded.
         exclude_ids: Files of further ids whose extra captions are excluded.
@@ -53,6 +55,7 @@ class PrepareOptions:
     up: str | None = None
     vocabulary_filter: str = "corpus"
     min_document_frequency: int = 1
+    captions: str | Path | None = None
     extra_captions: Sequence[str | Path] = ()
     exclude_ids: Sequence[str | Path] = ()
     mirror: str = "listed"

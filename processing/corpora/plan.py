@@ -13,7 +13,7 @@ from lexmotion.common.files import sha256_of
 from ..feature_extraction_lexmotion import LexMotionFeatureExtractor
 from ..recordings.options import ReadingOptions
 from .blocks import Shard, hash_blocks, plan_blocks
-from .folders import HUMANML3D, KIT_ML, CorpusFolder, FolderLayout, base_id_of, read_ids
+from .folders import HUMANML3D, KIT_ML, CorpusFolder, FolderLayout, base_id_of, read_ids, read_replacement_captions
 from .motion_files import MOTION_FILES, MotionFilesFolder
 from .options import CORPUS_TEXT_MODEL, PrepareOptions
 from .report import Identity, PrepareReport
@@ -80,14 +80,32 @@ def make_plan(source: str | Path, options: PrepareOptions, shard: Shard | None) 
     _check_processor(folder, options)
     for name, paths in (("extra_captions", options.extra_captions), ("exclude_ids", options.exclude_ids)):
         for path in paths:
-            if not Path(path).is_file():
-                raise FileNotFoundError(f"{name}: no file {str(path)!r}; check the path")
+            _check_file(name, path)
     excluded = {base_id_of(motion_id) for path in options.exclude_ids for motion_id in read_ids(Path(path))}
-    ids = {split: folder.ids(split) for split in folder.splits}
+    ids = {split: _captioned(folder, split, options) for split in folder.splits}
     _check_splits(ids)
     identity = _identity(folder, options)
     blocks = plan_blocks(folder, ids, options.row_group_size, shard or Shard())
     return Plan(options, folder, ids, frozenset(excluded), identity.of_shard(shard) if shard else identity, blocks)
+
+
+def _check_file(name: str, path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{name}: no file {str(path)!r}; check the path")
+
+
+def _captioned(folder: CorpusFolder, split: str, options: PrepareOptions) -> list[str]:
+    """Return the ids of a split, those with an entry in `captions` if it is given."""
+    ids = folder.ids(split)
+    if options.captions is None:
+        return ids
+    kept = [motion_id for motion_id in ids if folder.replacement(motion_id)]
+    if not kept:
+        remedy = f"pass the captions of {folder.splits[split].name}, or leave the split out with splits=..."
+        raise ValueError(
+            f"captions: {str(options.captions)!r} has none of the {len(ids)} ids of split {split!r}; {remedy}"
+        )
+    return kept
 
 
 def _open_folder(source: str | Path, options: PrepareOptions) -> CorpusFolder:
@@ -96,7 +114,11 @@ def _open_folder(source: str | Path, options: PrepareOptions) -> CorpusFolder:
     layout, reader = LAYOUTS[options.layout]
     limits = options.skip_shorter_than, options.skip_longer_than
     reading = ReadingOptions(units=options.units, up=options.up)
-    return reader(source, layout, options.splits, options.mirror, *limits, options.source_name, reading)
+    captions = None
+    if options.captions is not None:
+        _check_file("captions", options.captions)
+        captions = read_replacement_captions(Path(options.captions))
+    return reader(source, layout, options.splits, options.mirror, *limits, options.source_name, reading, captions)
 
 
 def _check_processor(folder: CorpusFolder, options: PrepareOptions) -> None:
@@ -131,12 +153,16 @@ def _identity(folder: CorpusFolder, options: PrepareOptions) -> Identity:
         "fps": options.fps or folder.skeleton.fps,
         **{name: [Path(path).name for path in recorded[name]] for name in ("extra_captions", "exclude_ids")},
     }
+    if options.captions is not None:
+        recorded["captions"] = Path(options.captions).name
     # Corpora prepared without these options keep their fingerprint.
-    recorded = {name: value for name, value in recorded.items() if name not in ("units", "up") or value is not None}
+    newer = ("units", "up", "captions")
+    recorded = {name: value for name, value in recorded.items() if name not in newer or value is not None}
     before = [(os.path.relpath(path, folder.source), path) for path in folder.listing_files()]
     after = [(f"held-out/{name}", path) for name, path in folder.held_out_files().items()]
     extra = [*options.extra_captions, *options.exclude_ids]
     after += [(f"extra/{number}", Path(path)) for number, path in enumerate(extra)]
+    after += [] if options.captions is None else [("captions", Path(options.captions))]
     if options.processor is not None:
         after += _folder_files("processor", Path(options.processor), ("*", "*/*"))
     elif options.text_model != CORPUS_TEXT_MODEL:

@@ -1,5 +1,6 @@
 """
-Synthetic corpus in HumanML3D's layout: an animated body performs one or two of about fifty captioned actions.
+Synthetic corpus in HumanML3D's or KIT-ML's layout: an animated body performs one or two of about fifty captioned
+actions.
 
 Every motion is a combination of action x side x direction x count x speed, or a sequence of two such combinations.
 Combinations of the held-out splits never occur in training, nor do their mirror images. The corpus is determined by
@@ -17,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..motion_features import resample_positions, retarget_positions
+from ..skeletons import get_skeleton
 from . import synthetic_motion as motions
 from .folders import DEFAULT_SPLITS
 from .synthetic_motion import FPS, Curves, Segment, render
@@ -29,6 +33,7 @@ logger = logging.get_logger(__name__)
 
 GENERATOR_VERSION = 1
 DEFAULT_NUM_MOTIONS = {"train": 1600, "validation": 100, "test": 240}
+SKELETON = "humanml3d"  # of the animated body
 MIN_FRAMES, MAX_FRAMES = 48, 96
 
 # Fraction of motions that are a sequence of two actions.
@@ -393,9 +398,10 @@ def generate_corpus(
     seed: int = 0,
     captions_per_motion: int = 3,
     progress: bool = False,
+    skeleton: str = "humanml3d",
 ) -> Path:
     """
-    Write the synthetic corpus in HumanML3D's folder layout.
+    Write the synthetic corpus in the folder layout of HumanML3D or KIT-ML.
 
     The folder is written atomically; a folder that already contains the same corpus is left unchanged.
 
@@ -405,6 +411,8 @@ def generate_corpus(
         seed: random seed; the same seed and sizes give the same bytes.
         captions_per_motion: number of captions per motion.
         progress: whether to show a progress bar on a terminal.
+        skeleton: joint layout of the files, `"humanml3d"` or `"kit-ml"`, with its frame rate and unit; motions are
+            retargeted.
 
     Returns:
         the folder, with `new_joints`, `texts`, `train.txt`, `val.txt`, `test.txt`, `meta.csv` (id, source_clip,
@@ -412,13 +420,14 @@ def generate_corpus(
 
     Raises:
         FileExistsError: if the folder contains other files.
+        ValueError: if a number or the skeleton is wrong.
 
     Example:
 
         >>> folder = generate_corpus("synthetic", num_motions=200)  # doctest: +SKIP
     """
     output_dir = Path(output_dir)
-    counts = _per_split(num_motions)
+    counts, layout = _per_split(num_motions), get_skeleton(skeleton)
     recipe = {
         "generator": "lexmotion synthetic",
         "version": GENERATOR_VERSION,
@@ -426,6 +435,8 @@ def generate_corpus(
         "seed": seed,
         "captions_per_motion": captions_per_motion,
     }
+    if layout.name != SKELETON:  # corpora of earlier versions, without this entry, stay valid
+        recipe["skeleton"] = layout.name
     recipe_file = output_dir / "corpus.json"
     if recipe_file.is_file():
         if json.loads(recipe_file.read_text(encoding="utf-8")) == recipe:
@@ -446,6 +457,9 @@ def generate_corpus(
             made, total=sum(counts.values()), desc="drawing motions", unit="motion", disable=None if progress else True
         )
         for split, motion_id, spec, positions, captions in bar:
+            if layout.name != SKELETON:
+                moved = resample_positions(torch.from_numpy(positions), FPS, layout.fps)
+                positions = (retarget_positions(moved, SKELETON, layout) / layout.metres_per_unit).numpy()
             np.save(temporary / "new_joints" / f"{motion_id}.npy", positions, allow_pickle=False)
             lines = "\n".join(_caption_line(caption) for caption in captions)
             (temporary / "texts" / f"{motion_id}.txt").write_text(lines + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """The files of a prepared corpus: Parquet data, the text-only corpus, and the counts of the report."""
 
 import itertools
-import json
 import os
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from lexmotion.common.files import full_disk_named
 from ..text_mirroring import mirror_caption
 from .blocks import block_rows, spread
 from .columns import TEXT_FEATURES
-from .folders import CorpusFolder, base_id_of
+from .folders import CorpusFolder, base_id_of, read_caption_rows
 from .plan import Plan
 from .report import PrepareReport
 
@@ -159,7 +158,7 @@ def text_corpus(plan: Plan, train_captions: Mapping[str, list[str]], report: Pre
     corpus = {motion_id: list(captions) for motion_id, captions in train_captions.items()}
     left_out = 0
     for file in plan.options.extra_captions:
-        for motion_id, captions in _read_extra_captions(Path(file)):
+        for motion_id, captions in read_caption_rows(Path(file)):
             base_id = base_id_of(motion_id)
             if base_id in held_out:
                 left_out += 1
@@ -186,22 +185,6 @@ def _held_out(plan: Plan) -> set[str]:
     # The training split may be a file that is usually held out; its motions are then not held out.
     held_out -= {base_id_of(motion_id) for motion_id in plan.ids["train"]}
     return held_out | plan.excluded
-
-
-def _read_extra_captions(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Read the rows of a `.jsonl` file with `id` and `captions`."""
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                motion_id, captions = str(row["id"]), row["captions"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                expected = '{"id": "...", "captions": ["...", ...]}'
-                raise ValueError(f"{path}, line {number}: got {line[:80]!r}; write {expected}") from error
-            captions = [captions] if isinstance(captions, str) else captions
-            yield motion_id, [" ".join(str(caption).split()) for caption in captions if str(caption).strip()]
 
 
 def write_text_corpus(output: Path, corpus: Mapping[str, list[str]], row_group_size: int) -> None:

@@ -379,3 +379,61 @@ def test_real_corpus_reads(tmp_path):
     assert report.skipped == []
     row = load_prepared(tmp_path / "out", cache_dir=tmp_path / "cache")["train"][0]
     assert row["source_clip"] != row["base_id"]
+
+
+# ---- other captions for the same motions
+
+
+def caption_file(path, rows):
+    path.write_text("".join(json.dumps({"id": key, "captions": texts}) + "\n" for key, texts in rows))
+    return path
+
+
+def test_other_captions_replace_those_of_the_corpus(corpus, prepared, tmp_path):
+    ids = {name: (corpus / f"{name}.txt").read_text().split() for name in ("train", "test")}
+    rows = [(key, [f"someone performs {key}", "left hand"]) for key in (*ids["train"][:5], *ids["test"][:3])]
+    rows += [(ids["train"][0], ["left hand", "once more"]), (ids["test"][4], []), ("999999", ["unknown"])]
+    captions = caption_file(tmp_path / "captions.jsonl", rows)
+    out = tmp_path / "out"
+    report = prepare(corpus, out, splits={"train": None, "test": None}, mirror="derive", captions=captions)
+    assert {name: split["motions"] for name, split in report.splits.items()} == {"train": 10, "test": 3}
+    assert report.options["captions"] == "captions.jsonl" and report.skipped == []
+    data = load_prepared(out, cache_dir=tmp_path / "cache")
+    assert data["test"]["id"] == ids["test"][:3]
+    assert data["train"][0]["captions"] == [f"someone performs {ids['train'][0]}", "left hand", "once more"]
+    assert data["train"][5]["id"] == f"M{ids['train'][0]}" and "right hand" in data["train"][5]["captions"]
+    text = pq.read_table(out / "text" / "train.parquet").column("captions").to_pylist()
+    assert all("someone performs" in texts[0] for texts in text) and len(text) == 5
+    before = load_prepared(prepared[0], ["test"], cache_dir=tmp_path / "cache")["test"]
+    assert data["test"][0]["motion"] == before[0]["motion"]
+    assert prepare(corpus, out, splits={"train": None, "test": None}, mirror="derive", captions=captions).reused
+
+
+def test_a_test_split_gets_other_captions_beside_the_processor_of_the_model(corpus, prepared, tmp_path):
+    ids = (corpus / "test.txt").read_text().split()
+    captions = caption_file(tmp_path / "captions.jsonl", [(ids[1], "a single text")])
+    processor = prepared[0] / "processor"
+    report = prepare(corpus, tmp_path / "out", splits={"test": None}, processor=processor, captions=captions)
+    assert report.splits["test"]["captions"] == 1
+    assert "captions" not in prepared[1].options  # corpora prepared before this option existed keep their fingerprint
+    other = caption_file(tmp_path / "captions.jsonl", [(ids[1], "another text")])
+    again = prepare(corpus, tmp_path / "out", splits={"test": None}, processor=processor, captions=other)
+    assert not again.reused and again.fingerprint != report.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "000000"}', r"captions\.jsonl, line 1: got .*write"),
+        ('{"id": "000000", "captions": [1]}', r"captions\.jsonl, line 1: got .*write"),
+        ('{"id": null, "captions": ["a"]}', r"captions\.jsonl, line 1: got .*write"),
+        ("[" * 100_000, r"captions\.jsonl, line 1: got .*write"),
+        ('{"id": "nobody", "captions": ["a"]}', r"captions: .*captions\.jsonl.*none of the 20 ids.*'train'"),
+    ],
+)
+def test_wrong_captions_are_named(corpus, tmp_path, line, message):
+    (tmp_path / "captions.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        prepare(corpus, tmp_path / "out", captions=tmp_path / "captions.jsonl")
+    with pytest.raises(FileNotFoundError, match="captions.*none.jsonl"):
+        prepare(corpus, tmp_path / "out", captions="none.jsonl")

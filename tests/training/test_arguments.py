@@ -133,8 +133,8 @@ def test_every_shipped_recipe_is_valid(name):
         run_arguments(phase, values)
 
 
-def test_shipped_recipes_are_tiny_small_base():
-    assert {path.stem for path in RECIPES.glob("*.yaml")} >= {"tiny", "small", "base"}
+def test_shipped_recipes_are_tiny_small_kit_base():
+    assert {path.stem for path in RECIPES.glob("*.yaml")} >= {"tiny", "small", "kit", "base"}
 
 
 def test_unknown_recipes_and_phases_are_errors(tmp_path):

@@ -126,7 +126,7 @@ def test_a_vocabulary_of_another_model_is_refused(arguments, data, tmp_path):
         build_baseline(arguments("tmr", text_model=None), data.processor)
 
 
-@pytest.mark.parametrize("recipe", ["small", "base"])
+@pytest.mark.parametrize("recipe", ["small", "kit", "base"])
 @pytest.mark.parametrize("system", SIZES)
 def test_recipes_name_every_baseline(recipe, system):
     values = baseline_values(load_recipe(recipe), system, "lexicon")

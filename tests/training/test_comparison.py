@@ -15,7 +15,7 @@ from lexmotion.processing.corpora.report import sealed
 from lexmotion.training.comparison import runner
 from lexmotion.training.comparison.budget import plan_steps, time_task
 from lexmotion.training.comparison.rows import GROUPS, ROWS, encoder_row, equal, recipe_value, select_rows
-from lexmotion.training.comparison.runner import Comparison, difference, flat, mark
+from lexmotion.training.comparison.runner import Comparison, deciding, difference, flat, mark
 from lexmotion.training.comparison.scoring import PROTOCOLS
 from lexmotion.training.comparison.tables import COLUMNS
 from lexmotion.training.recipe import run_arguments
@@ -170,6 +170,25 @@ def test_a_seed_of_the_recipe_would_be_overwritten_and_is_refused(compare):
         compare(overrides=["seed=7"])
 
 
+def plan_of(comparison):
+    """The purpose of a plan of phase iv."""
+    return {**comparison.definition(ROWS["iv"], 0, None), "shares": {"lexcmlp": 1.0}}
+
+
+def test_finished_trainings_are_copied_and_scored_on_another_corpus(compare, prepared, tmp_path):
+    there = compare("there")
+    (first,) = there.run([ROWS["iv"]], [0])
+    other = tmp_path / "other"
+    shutil.copytree(prepared, other)
+    report = json.loads((other / "report.json").read_text())
+    write_json(other / "report.json", sealed({**report, "fingerprint": "another"}))
+    here = compare("here", test_dataset=other, split="validation", reuse=[there.output_dir])
+    (second,) = here.run([ROWS["iv"]], [0])
+    weights = [made.output_dir / "iv/seed0/run/model/model.safetensors" for made in (there, here)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert first["trainings"] == second["trainings"] and first["clips"]["id"] != second["clips"]["id"]
+
+
 def test_rows_can_be_compared_on_another_corpus(compare, prepared, fake_training, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(prepared, other)
@@ -179,6 +198,10 @@ def test_rows_can_be_compared_on_another_corpus(compare, prepared, fake_training
     assert mark(here.definition(ROWS["iv"], 0, None)) != mark(there.definition(ROWS["iv"], 0, None))
     there.run([ROWS["iv"]], [0])
     assert there.collect()["iv"] and not compare().collect()
+    # The results of another comparison of the same models are no obstacle, and its steps are those of this one.
+    beside = compare("beside", reuse=[there.output_dir])
+    assert beside.find(beside.settled(ROWS["iv"]), 0, None) is None
+    assert deciding(plan_of(here)) == deciding(plan_of(there)) and mark(plan_of(here)) != mark(plan_of(there))
     write_json(other / "report.json", sealed({**report, "skeleton": "kit"}))
     with pytest.raises(ValueError, match="'kit'.*same skeleton"):
         compare(test_dataset=other)
@@ -194,6 +217,23 @@ def test_galleries_are_part_of_a_result_and_have_names_of_their_own(compare, pre
         compare(galleries=[other, prepared / ".." / other])
     with pytest.raises(ValueError, match="short: no split 'no_such'"):
         compare(galleries=[other], split="no_such", test_dataset=other)
+
+
+def test_the_rows_of_table_2_need_kit_ml(compare, fake_training):
+    from lexmotion.training.comparison.compare import compare as write_comparison
+
+    assert GROUPS["kit"] == (
+        "temos",
+        "t2m",
+        "tmr",
+        "motion_patches",
+        "tmr-lexicon",
+        "motion_patches-lexicon",
+        "lexmotion",
+    )
+    with pytest.raises(ValueError, match="--rows: kit.*kit-ml.*humanml3d.*--rows all"):
+        write_comparison(compare(), rows="kit", seeds=1)
+    assert not fake_training
 
 
 def test_the_value_of_a_recipe_falls_back_to_the_default(tiny):

@@ -203,8 +203,36 @@ def test_tables_show_ours_beside_the_paper(tmp_path):
     assert r"310.0 $\pm$ 14.1" in latex and r"all-strict" in latex and latex.count(r"\toprule") == 4
     pictures = sorted(path.name for path in (tmp_path / "curves").iterdir())
     assert pictures == sorted(f"{name}{ending}" for name in rows for ending in (".png", ".svg"))
+
+
+def test_kit_ml_is_shown_with_table_2(tmp_path):
+    rows = results(motion_patches=[20.0], lexmotion=[30.0], ridge=[25.0])
     kit = write_tables(rows, tmp_path, "kit-ml", curves=False)
-    assert kit["rows"] == summary["rows"] and "| 15.1 | 23.7 |" in (tmp_path / "results.md").read_text()
+    page = (tmp_path / "results.md").read_text()
+    table = page.split("## KIT-ML, Table 2 of the paper, all-strict")[1].split("##")[0]
+    assert f"| LexMotion ({PAPER_LABEL}) |  | 15.1 | 23.7 |" in table and "Ridge" not in table
+    systems = page.split("## Systems, all-strict")[1].split("##")[0]
+    assert "Ridge" in systems and PAPER_LABEL not in systems
+    assert "| lexmotion / motion_patches | 1.50 | 1.50 | 1.09 |" in page
+    assert "1.09: reached." in verdicts(rows, "kit-ml")[0]
+    assert kit["rows"] == summarise(rows)["rows"]
+    write_tables(rows, tmp_path, "humanml3d", curves=False)
+    assert "KIT-ML" not in (tmp_path / "results.md").read_text()
+
+
+def test_the_page_names_other_captions_and_the_corpus_scored_on(tmp_path):
+    rows = results(lexmotion=[30.0])
+    (result,) = rows["lexmotion"]
+    result["test_dataset"] = {**result["dataset"], "options": {**OPTIONS, "captions": "kit_captions.jsonl"}}
+    write_report(rows, tmp_path / "page.md", "lexmotion compare")
+    page = (tmp_path / "page.md").read_text()
+    scored = next(line for line in page.splitlines() if line.startswith("* **Scored on**"))
+    assert "with the captions of kit_captions.jsonl: 1,200 motions, 3,600 captions (test.txt)" in scored
+    result["dataset"], result["test_dataset"] = result["test_dataset"], result["dataset"]
+    write_report(rows, tmp_path / "page.md", "lexmotion compare")
+    page = (tmp_path / "page.md").read_text()
+    assert "corpus in the layout humanml3d with the captions of kit_captions.jsonl. train:" in page
+    assert "--captions kit_captions.jsonl" in page and "with its own captions: 1,200" in page
 
 
 def test_a_curve_is_drawn_for_every_seed():

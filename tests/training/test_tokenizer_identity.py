@@ -133,7 +133,7 @@ def test_a_tower_of_an_earlier_phase_is_bound_to_its_tokenizer(data, tokenizer):
         bind_processor(model, other)
 
 
-@pytest.mark.parametrize("recipe", ["tiny", "small", "base"])
+@pytest.mark.parametrize("recipe", ["tiny", "small", "kit", "base"])
 def test_a_recipe_names_text_model_representation_and_filter(recipe):
     assert {"text_model", "representation", "vocabulary_filter"} <= set(prepare_values(recipe))
     assert "prepare" not in tasks.TASKS and (RECIPES / f"{recipe}.yaml").is_file()

@@ -38,6 +38,9 @@ def compare(
         ValueError: if a row is unknown, an archive is damaged, or a result belongs to another run.
     """
     numbers = read_seeds(seeds)
+    if "kit" in words(rows) and comparison.report.layout != "kit-ml":
+        layout = comparison.report.layout
+        raise ValueError(f"--rows: kit is for a corpus of the layout kit-ml, this one is {layout}; pass --rows all")
     chosen = select_rows([] if rows == "none" else words(rows), words(text_encoders or ""))
     if archive is not None and archive.exists():
         read_archive(archive)  # report a damaged archive before training

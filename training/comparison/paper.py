@@ -6,6 +6,8 @@ ICLR 2025, Tables 1, 2 and 5 as on the authors' poster. They were measured on Hu
 different sizes and different rules for duplicate captions, so they are not comparable with our rows.
 """
 
+from collections.abc import Mapping
+
 SOURCE = "Lyu et al., ICLR 2025"
 COLUMNS = tuple(
     f"{direction}/{name}" for direction in ("t2m", "m2t") for name in ("R1", "R2", "R3", "R5", "R10", "MedR")
@@ -46,6 +48,12 @@ def figures(row: tuple[float, ...]) -> dict[str, float]:
     return {**values, "Rsum": sum(value for name, value in values.items() if not name.endswith("MedR"))}
 
 
-def ratio(row: str, other: str) -> float:
-    """Return the ratio of the Rsum of two rows of Table 1."""
-    return figures(TABLE_1[row])["Rsum"] / figures(TABLE_1[other])["Rsum"]
+def table_of(layout: str) -> Mapping[str, tuple[float, ...]]:
+    """Return Table 2 for the layout `kit-ml`, Table 1 for any other."""
+    return TABLE_2 if layout == "kit-ml" else TABLE_1
+
+
+def ratio(row: str, other: str, layout: str = "humanml3d") -> float:
+    """Return the ratio of the Rsum of two rows in the table of this layout."""
+    table = table_of(layout)
+    return figures(table[row])["Rsum"] / figures(table[other])["Rsum"]

@@ -49,11 +49,11 @@ def write_report(results: Results, path: Path, command: str) -> None:
     """
     if not any(results.values()):
         raise ValueError(f"{path}: 0 results to report; train a row first, see `lexmotion compare --rows`")
-    summary = summarise(results)
     facts = [result for of_row in results.values() for result in of_row]
     layout = facts[0]["dataset"]["layout"]
+    summary = summarise(results, layout)
     parts = ["# Results", introduction(), conditions(facts), command_part(facts, command)]
-    statements = verdicts(results)
+    statements = verdicts(results, layout)
     if statements:
         parts.append("## What they show\n\n" + "\n".join(f"* {statement}" for statement in statements))
     strict, duplicates = PROTOCOLS
@@ -86,12 +86,16 @@ def conditions(results: Sequence[Mapping[str, Any]]) -> str:
     """Describe data, protocol, machine, budget and seeds, as recorded in the results."""
     first = results[0]
     data, split = first["dataset"], first["split"]
+    captions = data["options"].get("captions")
+    source = f"{data['source']} in the layout {data['layout']}" + (
+        f" with the captions of {captions}" if captions else ""
+    )
     splits = (
         f"{name}: {counts['motions']:,} motions, {counts['captions']:,} captions ({counts['file']})"
         for name, counts in data["splits"].items()
     )
     lines = [
-        f"* **Data**: {data['source']} in the layout {data['layout']}. {'; '.join(splits)}. Prepared as "
+        f"* **Data**: {source}. {'; '.join(splits)}. Prepared as "
         f"{data['options']['representation']}, at most {data['options']['max_frames']} frames at "
         f"{data['options']['fps']:g} fps; {data['active_words']:,} active words."
     ]
@@ -104,6 +108,8 @@ def conditions(results: Sequence[Mapping[str, Any]]) -> str:
     lines[0] += f" {'; '.join(overlaps).capitalize()}." if overlaps else ""
     lines[0] += "" if named else f" No motion and no source recording of {split} occurs in training."
     gallery = first["retrieval"][PROTOCOL]
+    if first.get("test_dataset"):
+        lines.append(scored_on(first["test_dataset"], split))
     lines.append(
         f"* **Protocol**: {gallery['gallery_size']} motions of {split}, the first caption of each, both directions. "
         "`all-strict`: only the paired item is correct, ties are averaged; `all-duplicates`: every item with an "
@@ -132,6 +138,16 @@ def conditions(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def scored_on(data: Mapping[str, Any], split: str) -> str:
+    """Describe the corpus of `--test-dataset`."""
+    counts, captions = data["splits"][split], data["options"].get("captions")
+    origin = f"the captions of {captions}" if captions else "its own captions"
+    return (
+        f"* **Scored on**: {split} of another prepared corpus, {data['source']} in the layout {data['layout']} with "
+        f"{origin}: {counts['motions']:,} motions, {counts['captions']:,} captions ({counts['file']})."
+    )
+
+
 def describe_machine(result: Mapping[str, Any]) -> str:
     machine = result["machine"]
     devices = {training["device"] for training in result["trainings"].values()}
@@ -147,6 +163,7 @@ def command_part(results: Sequence[Mapping[str, Any]], command: str) -> str:
     shown = ("text_model", "representation", "max_frames", "vocabulary_filter", "min_document_frequency", "mirror")
     words += [f"--{name.replace('_', '-')} {options[name]}" for name in shown]
     words += [f"--split {split}={file}" for split, file in options["splits"].items()]
+    words += [f"--captions {options['captions']}"] if options.get("captions") else []
     words += [f"--extra-captions {file}" for file in options["extra_captions"]]
     words += [f"--exclude-ids {file}" for file in options["exclude_ids"]]
     return f"```bash\n{' '.join(map(str, words))}\n{command}\n```"
@@ -155,11 +172,11 @@ def command_part(results: Sequence[Mapping[str, Any]], command: str) -> str:
 # ---- statements
 
 
-def verdicts(results: Results) -> list[str]:
-    """State for each goal whether the figures reach it."""
+def verdicts(results: Results, layout: str = "humanml3d") -> list[str]:
+    """State for each goal whether the figures reach it; the goals are the paper's ratios for this layout."""
     found = []
     for other, name in (("motion_patches", "dense MotionPatches"), ("tmr", "dense TMR")):
-        found += _ratio_verdict(results, other, name)
+        found += _ratio_verdict(results, other, name, layout)
     if {REFERENCE, "ridge"} <= set(results):
         own, floor = (over_seeds(results[name])["retrieval"][PROTOCOL]["Rsum"] for name in (REFERENCE, "ridge"))
         word = "above" if own["mean"] > floor["mean"] else "**not above**"
@@ -186,11 +203,11 @@ def verdicts(results: Results) -> list[str]:
     return found
 
 
-def _ratio_verdict(results: Results, other: str, name: str) -> list[str]:
+def _ratio_verdict(results: Results, other: str, name: str, layout: str) -> list[str]:
     if not {REFERENCE, other} <= set(results):
         return []
     own, rival = (spread(rsum(PROTOCOL)(result) for result in results[row]) for row in (REFERENCE, other))
-    value, wanted = own["mean"] / rival["mean"], paper.ratio(REFERENCE, other)
+    value, wanted = own["mean"] / rival["mean"], paper.ratio(REFERENCE, other, layout)
     sentence = (
         f"The Rsum of LexMotion, {number(own)}, is {value:.2f} times that of {name}, {number(rival)}; the paper's "
         f"ratio, on other data, is {wanted:.2f}: "

@@ -16,6 +16,7 @@ from lexmotion import LexMotionConfig, LexMotionMotionConfig, LexMotionTextConfi
 from ..recipe import run_arguments, task_values
 from ..tasks import PHASES, TASKS
 from ..tasks.baseline import SYSTEMS
+from .paper import TABLE_2
 
 CONFIGS = {"model_config": LexMotionConfig, "text_config": LexMotionTextConfig, "motion_config": LexMotionMotionConfig}
 LEXICAL_BASELINES = ("tmr", "motion_patches")  # the paper also gives these lexical vectors (rows marked with a dagger)
@@ -201,6 +202,7 @@ _ALL = (*_SYSTEMS, *_PHASES, *_HEAD, *_IMPROVEMENTS, *_TAUGHT, *_PLAIN, *_UNTIED
 ROWS: dict[str, Row] = {row.name: row for row in _ALL}
 GROUPS: dict[str, tuple[str, ...]] = {
     "systems": tuple(row.name for row in _SYSTEMS),
+    "kit": tuple(TABLE_2),
     "phases": (*(row.name for row in _PHASES), REFERENCE),
     "head": (REFERENCE, *(row.name for row in _HEAD)),
     "improvements": (REFERENCE, *(row.name for row in (*_IMPROVEMENTS, *_TAUGHT))),

@@ -51,6 +51,7 @@ logger = logging.get_logger(__name__)
 FORMAT = 1
 PLAN, TIMINGS, PREPARED, LOCK = "plan.json", "timings.json", "prepared", ".lock"
 COUNTS = ("num_steps", "num_epochs", "eval_steps")  # set by the plan under a budget
+SCORED_ON = ("split", "test_dataset", "galleries")  # decide what a trained model is scored on, not the model
 
 
 class Comparison:
@@ -64,6 +65,7 @@ class Comparison:
         split: split on which rows are compared.
         budget_minutes: minutes of training per row and seed; None: the steps of the recipe.
         reuse: output folders of other comparisons, and archives, whose results are used if they are valid here.
+            Finished trainings of such folders are copied, for example to score the same models on another corpus.
         keep_weights: keep the trained models; checkpoints are deleted once a row is scored.
         notify: called with progress messages of one line.
         test_dataset: folder of another prepared corpus with the same skeleton, on whose split the rows are compared;
@@ -292,6 +294,8 @@ class Comparison:
         for path, result in stored:
             if result["row"] == row.name and result["seed"] == seed:
                 mine = path.is_file() and self.output_dir in path.parents
+                if not mine and mark(trained_part(result["definition"])) == mark(trained_part(wanted)):
+                    continue  # the same model, scored on other motions or captions
                 remedy = f"delete {path.parent}" if mine else f"leave out reuse={str(path.parents[2])!r}"
                 if result["definition"].get("dataset") != wanted["dataset"]:
                     raise ValueError(
@@ -456,6 +460,7 @@ class Comparison:
             "acceptance": {name: result["acceptance"] for name, result in finished.items()},
             "curves": {name: read_curve(run / name / "log.jsonl") for name in row.tasks},
             "dataset": self.dataset_facts(data),
+            "test_dataset": None if self.test_data is self.data else self.dataset_facts(self.test_data),
             **provenance(),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "plan": plan,
@@ -471,10 +476,11 @@ class Comparison:
         content["seed"] = seed
         for name, section in content["phases"].items():
             content["phases"][name] = {**(section or {}), "seed": seed, **self.steps(plan, name)}
-        siblings: list[Path] = []
-        if self.keep_weights:  # else another process may delete them while they are copied
-            # Rows that only differ in phase iv share the earlier phases.
-            siblings = sorted(path for path in self.output_dir.glob(f"*/seed{seed}/run") if path != run)
+        # Rows that only differ in phase iv share the earlier phases. Without `keep_weights`, another process may
+        # delete those of this folder while they are copied.
+        folders = [self.output_dir] if self.keep_weights else []
+        found = (path for folder in (*folders, *self.reuse) for path in sorted(folder.glob(f"*/seed{seed}/run")))
+        siblings = [path for path in found if path != run]
         train_recipe(content, data.folder, run, reuse=siblings)
         return run / "model"
 
@@ -510,7 +516,8 @@ class Comparison:
         names = ("source", "layout", "skeleton", "fps", "splits", "shared", "text", "options")
         facts = {name: getattr(report, name) for name in names}
         lexicon = data.processor.lexicon
-        return {**facts, "fingerprint": self.data.fingerprint, "active_words": lexicon.num_active_words}
+        fingerprint = (self.test_data if data is self.test_data else self.data).fingerprint
+        return {**facts, "fingerprint": fingerprint, "active_words": lexicon.num_active_words}
 
 
 def read_curve(log: Path) -> list[dict[str, float]]:
@@ -539,13 +546,19 @@ def essential(definition: Mapping[str, Any]) -> dict[str, Any]:
     return {**definition, "trainings": trainings}
 
 
+def trained_part(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a definition that decides the trained model, without what it is scored on."""
+    return {name: value for name, value in definition.items() if name not in SCORED_ON}
+
+
 def deciding(purpose: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a plan's purpose that decides its steps, without the recipe's counts or irrelevant shares."""
     trainings = {
         name: {key: value for key, value in arguments.items() if key not in COUNTS}
         for name, arguments in purpose["trainings"].items()
     }
-    return {**purpose, "trainings": trainings, "shares": purpose["shares"] if len(trainings) > 1 else None}
+    shares = purpose["shares"] if len(trainings) > 1 else None
+    return {**trained_part(purpose), "trainings": trainings, "shares": shares}
 
 
 def mark(definition: Mapping[str, Any]) -> str:

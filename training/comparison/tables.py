@@ -100,17 +100,20 @@ def rsum(protocol: str) -> Any:
     return lambda result: result["retrieval"][protocol]["Rsum"]
 
 
-def summarise(results: Results) -> dict[str, Any]:
+def summarise(results: Results, layout: str = "humanml3d") -> dict[str, Any]:
     """
     Return the content of all tables: `rows`, `ratios` (LexMotion, paper), `all_captions`, `galleries` (name -> as
     `all_captions`), and the paper's rows.
+
+    Args:
+        layout: layout of the corpus, which decides the table of the paper's ratios, see `paper.table_of`.
     """
     measured = [name for of_row in results.values() for result in of_row for name in result.get("galleries", {})]
     ratios: dict[str, Any] = {}
     for other in ("motion_patches", "tmr"):
         found = {protocol: ratio(results, REFERENCE, other, protocol) for protocol in PROTOCOLS}
         if any(found.values()):
-            ratios[f"{REFERENCE} / {other}"] = {**found, PAPER_LABEL: paper.ratio(REFERENCE, other)}
+            ratios[f"{REFERENCE} / {other}"] = {**found, PAPER_LABEL: paper.ratio(REFERENCE, other, layout)}
     return {
         "rows": {name: over_seeds(of_row) for name, of_row in results.items()},
         "ratios": ratios,
@@ -204,9 +207,10 @@ def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[l
         layout: layout of the corpus; `kit-ml` is shown with the paper's Table 2, others with Table 1.
     """
     tables = []
-    beside = paper.TABLE_2 if layout == "kit-ml" else paper.TABLE_1
+    of_paper = "kit" if layout == "kit-ml" else "systems"  # the group beside which the paper's rows are shown
     titles = {
         "systems": "Systems",
+        "kit": "KIT-ML, Table 2 of the paper",
         "phases": "Phases",
         "head": "Head and vocabulary",
         "improvements": "Improvements",
@@ -217,9 +221,12 @@ def tables_of(summary: Mapping[str, Any], layout: str) -> list[tuple[str, list[l
         for group, names in GROUPS.items():
             lines = retrieval_lines(summary, names, protocol)
             present = [name for name in names if name in summary["rows"]]
-            known = [REFERENCE] if group == "systems" else GROUPS["systems"]
+            if group == of_paper:
+                known: Sequence[str] = [REFERENCE]
+            else:
+                known = GROUPS[of_paper] if group in ("systems", "kit") else GROUPS["systems"]
             if set(present) - set(known):
-                blocks = [lines, paper_lines(beside, present)] if group == "systems" else [lines]
+                blocks = [lines, paper_lines(paper.table_of(layout), present)] if group == of_paper else [lines]
                 tables.append((f"{titles[group]}, {protocol}", blocks))
         encoders = encoder_names(summary)
         if encoders:
@@ -239,7 +246,7 @@ def write_tables(results: Results, folder: Path, layout: str, curves: bool = Tru
     Returns:
         The summary, as in `results.json`.
     """
-    summary = summarise(results)
+    summary = summarise(results, layout)
     write_json(folder / "results.json", summary)
     tables, header = tables_of(summary, layout), retrieval_header()
     pages = [f"## {title}\n\n{markdown_table(header, sum(blocks, []))}" for title, blocks in tables]

@@ -19,6 +19,7 @@ from lexmotion.baselines import (
 from lexmotion.baselines.retriever import LOSSES, LexicalReadout, RetrieverConfig, RetrieverModel
 from lexmotion.lexical_head import LexicalHead
 from lexmotion.processing.corpora.text_models import resolve_text_model
+from lexmotion.processing.skeletons import get_skeleton
 
 from ..arguments import RunArguments, argument
 from ..batches.order import Batch
@@ -50,7 +51,7 @@ class BaselineArguments(AlignmentArguments):
     system: Literal["temos", "t2m", "tmr", "motion_patches"] = argument("motion_patches", "Name of the baseline.")
     vectors: Literal["dense", "lexicon"] = argument("dense", "Dense embeddings, as published, or lexical vectors.")
     baseline_config: dict | None = argument(
-        None, "Fields of the baseline's configuration (JSON); features and frames come from the processor."
+        None, "Fields of the baseline's configuration (JSON); features, frames and chains come from the processor."
     )
     ema_decay: float = argument(0.0, "Decay of the weight average that is evaluated and saved. 0: no average.")
 
@@ -118,6 +119,8 @@ def build_baseline(arguments: RunArguments, processor: Any) -> RetrieverModel:
     extractor = processor.feature_extractor
     system = SYSTEMS[args.system]
     fields = {"num_features": extractor.num_features, "num_frames": extractor.max_frames}
+    if system.config is MotionPatchesConfig:
+        fields["chains"] = get_skeleton(extractor.skeleton).chains
     config = system.config(**{**fields, "representation": args.vectors, **(args.baseline_config or {})})
     active_ids = torch.tensor(processor.lexicon.active_ids)
     model = system.model.from_text_pretrained(resolve_text_model(arguments.model.text_model), config, active_ids)
