@@ -1,7 +1,7 @@
 """Phase ii, CMMM: contrastive masked motion modelling, from motion alone."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from lexmotion import LexMotionForContrastiveMaskedMotion
 
 from ..arguments import RunArguments, argument
 from ..batches.corpus import TrainingCorpus
+from ..batches.displacement import JointDisplacement
 from ..batches.masks import MotionMasker, valid_tokens
 from ..batches.order import Batch, BatchRandom
 from ..schedules import cosine_momentum
@@ -31,7 +32,13 @@ class CMMMArguments(LexMotionArguments):
     mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Kinds of masks, used equally often.")
     contrast_temperature: float = argument(0.07, "Temperature of the student-teacher contrast (CMAE).")
     teacher_momentum: float = argument(0.996, "Initial momentum of the teacher; it grows to 1 along a cosine.")
-    velocity_loss_weight: float = argument(1.0, "Weight of the velocity (temporal difference) loss.")
+    velocity_target: Literal["differences", "displacement"] = argument(
+        "differences",
+        "Target of the velocity loss: the frame differences of all normalised values, or the displacement of the "
+        "joints, normalised per token (MAMP).",
+        before="differences",
+    )
+    velocity_loss_weight: float = argument(1.0, "Weight of the velocity loss.")
     contrastive_loss_weight: float = argument(1.0, "Weight of the student-teacher contrast. 0: reconstruction only.")
     reconstruction_loss_weight: float = argument(1.0, "Weight of the position and velocity losses. 0: contrast only.")
 
@@ -45,6 +52,9 @@ class CMMMTrainer(LexMotionTrainer):
         config = self.model.config
         self.clips = self.clip_sampler(config.patch_frames)
         self.masker = MotionMasker(config.num_windows, config.num_parts, self.args.mask_kinds)
+        self.displacement = None
+        if self.args.velocity_target == "displacement":
+            self.displacement = JointDisplacement(self.processor.feature_extractor)
 
     def row_lengths(self) -> Tensor:
         return self.clips.windows(self.train_corpus)
@@ -66,7 +76,11 @@ class CMMMTrainer(LexMotionTrainer):
         return batch
 
     def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
-        output = model(**batch)
+        target: dict[str, Any] = {}
+        if self.displacement is not None:
+            target["displacements"] = self.displacement(batch["motion_values"])
+            target["displacement_columns"] = self.displacement.columns
+        output = model(**batch, **target)
         losses = {"position_loss": output.position_loss, "velocity_loss": output.velocity_loss}
         loss = self.args.reconstruction_loss_weight * (
             output.position_loss + self.args.velocity_loss_weight * output.velocity_loss
