@@ -13,6 +13,7 @@ from ..batches.corpus import TrainingCorpus
 from ..batches.displacement import JointDisplacement
 from ..batches.masks import MotionMasker, valid_tokens
 from ..batches.order import Batch, BatchRandom
+from ..data import PreparedData
 from ..schedules import cosine_momentum
 from .initialization import initial_text_model, motion_config, seed_weights
 from .lexcmlp import final_model
@@ -44,11 +45,22 @@ class CMMMArguments(LexMotionArguments):
 
 
 class CMMMTrainer(LexMotionTrainer):
-    """Phase ii: a student reads a masked crop of a clip, its momentum teacher another, unmasked crop."""
+    """
+    Phase ii: a student reads a masked crop of a clip, its momentum teacher another, unmasked crop.
+
+    Args:
+        motions: clips to train on, with or without captions; if not given, those of `train_corpus`.
+    """
 
     args: CMMMArguments
 
+    def __init__(self, *args: Any, motions: TrainingCorpus | None = None, **kwargs: Any):
+        self.motions: Any = motions
+        super().__init__(*args, **kwargs)
+
     def setup(self) -> None:
+        if self.motions is None:
+            self.motions = self.train_corpus
         config = self.model.config
         self.clips = self.clip_sampler(config.patch_frames)
         self.masker = MotionMasker(config.num_windows, config.num_parts, self.args.mask_kinds)
@@ -57,9 +69,13 @@ class CMMMTrainer(LexMotionTrainer):
             self.displacement = JointDisplacement(self.processor.feature_extractor)
 
     def row_lengths(self) -> Tensor:
-        return self.clips.windows(self.train_corpus)
+        return self.clips.windows(self.motions)
+
+    def row_names(self, rows: Tensor) -> list[str]:
+        return [self.motions.ids[row] for row in rows.tolist()]
 
     def collate(self, corpus: TrainingCorpus, rows: Tensor, random: BatchRandom, augment: bool) -> Batch:
+        corpus = self.motions if augment else corpus
         mirrored = self.clips.mirrored(random) if augment else torch.zeros(len(rows), dtype=torch.bool)
         values, frames = self.clips.values(corpus, rows, mirrored, random if augment else None)
         config = self.model.config
@@ -74,6 +90,14 @@ class CMMMTrainer(LexMotionTrainer):
             batch["teacher_motion_attention_mask"] = teacher_frames
             batch["clip_ids"] = corpus.base_ids[rows]
         return batch
+
+    def resume(self) -> None:
+        super().resume()
+        if self.motions is not self.train_corpus and self.state.step == 0:
+            more = len(self.motions) - len(self.train_corpus)
+            if self.accelerator.is_main_process:
+                self.log.trim(-1)  # lines of a run without a checkpoint
+            self.log.write({"step": 0, "split_clips": len(self.train_corpus), "extra_motions": more})
 
     def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
         target: dict[str, Any] = {}
@@ -111,6 +135,12 @@ def build_cmmm(arguments: RunArguments, processor: Any) -> LexMotionForContrasti
     return model
 
 
+def read_motions(arguments: RunArguments, data: Any) -> dict[str, TrainingCorpus]:
+    """Return the clips of phase ii if the data has extra motions; they count in the fingerprint of the data."""
+    motions = data.motions(arguments) if isinstance(data, PreparedData) else None
+    return {} if motions is None else {"motions": motions}
+
+
 CMMM = LexMotionTask(
     "cmmm",
     "ii CMMM",
@@ -118,6 +148,7 @@ CMMM = LexMotionTask(
     build_cmmm,
     arguments=CMMMArguments,
     moved={"motion_config": ("contrast_temperature",)},
+    inputs=read_motions,
     finish=final_model,
     criteria=(
         (
