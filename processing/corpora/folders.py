@@ -282,9 +282,8 @@ class CorpusFolder:
         for overlay in self.overlays:
             if not overlay.is_dir():
                 raise FileNotFoundError(f"overlay: no folder {str(overlay)!r}; check the path")
-            if not any(
-                overlay.glob(f"{name}/*{end}") for name, end in ((JOINTS, ".npy"), (FEATURES, ".npy"), (TEXTS, ".txt"))
-            ):
+            patterns = (f"{JOINTS}/*.npy", f"{FEATURES}/*.npy", f"{TEXTS}/*.txt")
+            if not any(True for pattern in patterns for _ in overlay.glob(pattern)):
                 remedy = f"check that it has the layout {self.layout.name!r}, or do not pass it"
                 raise ValueError(
                     f"overlay: no file in new_joints, new_joint_vecs or texts of {str(overlay)!r}; {remedy}"
