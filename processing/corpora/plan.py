@@ -169,7 +169,7 @@ def _extra_ids(
     further, omitted = [], {"left_out": 0, "repeated": 0}
     for folder in extra:
         chosen = []
-        for motion_id in _without(leave_out, folder, EXTRA_MOTION, folder.ids(), left_out):
+        for motion_id in _without(leave_out, folder, "extra motion", folder.ids(), left_out):
             base_id = base_id_of(motion_id)
             if base_id in held_out or motion_id in held_out:
                 omitted["left_out"] += 1

@@ -35,7 +35,7 @@ class PrepareReport:
         splits: per split: listed and written motions, mirrored ones, captions, frames, seconds.
         skipped: `split`, `id`, `reason` and `detail` of each skipped item.
         skipped_by_reason: their counts.
-        left_out: ids of `leave_out`, per split and for `extra captions` and `motion/train`.
+        left_out: ids of `leave_out`, per split and for `extra captions` and `extra motion`.
         overlays: per overlay its `name`, and how many listed motions have their motion or captions from it.
         shared: numbers of base motions and source clips that two splits have in common.
         text: rows of the text-only corpus, and how many extra ones were omitted.

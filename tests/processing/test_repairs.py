@@ -265,7 +265,7 @@ def test_held_out_repeated_and_left_out_extra_motions(corpus, tmp_path):
     report = prepare(corpus, tmp_path / "out", splits=splits, extra_motion=[extra, again], **lists, **OPTIONS)
     assert list(rows_of(tmp_path / "out", "motion/train")) == ["new", "old"]
     assert report.motion["left_out"] == 4 and report.motion["repeated"] == 2
-    assert report.left_out == {"motion/train": ["bad"]}
+    assert report.left_out == {"extra motion": ["bad"]}
 
 
 def test_a_list_of_ids_selects_extra_motions(corpus, other, tmp_path):

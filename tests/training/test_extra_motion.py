@@ -80,7 +80,9 @@ def test_the_target_changes_the_velocity_loss_alone(make_trainer):
         with trainer.batches() as batches:
             _, batch = next(batches)
         trainer.model.eval()
-        losses.append({name: float(value) for name, value in trainer.compute_loss(trainer.model, batch).items()})
+        losses.append(
+            {name: float(value.detach()) for name, value in trainer.compute_loss(trainer.model, batch).items()}
+        )
     assert losses[0]["position_loss"] == losses[1]["position_loss"]
     assert losses[0]["velocity_loss"] != losses[1]["velocity_loss"] > 0
 
@@ -89,7 +91,7 @@ def test_runs_from_before_the_option_resume(make_trainer):
     first = make_trainer("cmmm", save_steps=3)
     first.train()
     checkpoint = first.checkpoints.path(first.checkpoints.steps()[-1])
-    assert "velocity_target" not in (checkpoint / "state.json").read_text()
+    assert "velocity_target" not in (checkpoint / "trainer_state.json").read_text()
     with pytest.raises(ValueError, match="velocity_target was None, is 'displacement'"):
         make_trainer("cmmm", velocity_target="displacement").train()
     assert make_trainer("cmmm", velocity_target="differences").train()["steps"] == 6
