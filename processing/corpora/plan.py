@@ -108,12 +108,12 @@ def make_plan(source: str | Path, options: PrepareOptions, shard: Shard | None) 
     )
     leave_out = {folder.key_of(motion_id): motion_id for motion_id in sorted(unwanted)}
     listed = {split: folder.ids(split) for split in folder.splits}
-    _check_splits(listed)
     left_out: dict[str, list[str]] = {}
     ids = {split: _without(leave_out, folder, split, names, left_out) for split, names in listed.items()}
     empty = next((split for split, names in ids.items() if not names), None)
     if empty is not None:
         raise ValueError(f"leave_out: names all {len(listed[empty])} ids of the split {empty!r}; keep one of them")
+    _check_splits(ids)
     held_out = _held_out(folder, listed, excluded)
     extra = _open_extra_motion(folder, options)
     further, omitted = _extra_ids(extra, leave_out, left_out, held_out, listed.get("train", ()))
