@@ -110,7 +110,7 @@ def make_plan(source: str | Path, options: PrepareOptions, shard: Shard | None) 
     listed = {split: folder.ids(split) for split in folder.splits}
     left_out: dict[str, list[str]] = {}
     ids = {split: _without(leave_out, folder, split, names, left_out) for split, names in listed.items()}
-    empty = next((split for split, names in ids.items() if not names), None)
+    empty = next((split for split, names in ids.items() if not names and listed[split]), None)
     if empty is not None:
         raise ValueError(f"leave_out: names all {len(listed[empty])} ids of the split {empty!r}; keep one of them")
     _check_splits(ids)
@@ -133,10 +133,12 @@ def _without(
     left_out: dict[str, list[str]],
 ) -> list[str]:
     """Return the ids that are not left out; those that are go to `left_out[split]`."""
-    gone = [motion_id for motion_id in ids if folder.key_of(motion_id) in leave_out] if leave_out else []
+    kept, gone = [], []
+    for motion_id in ids:
+        (gone if folder.key_of(motion_id) in leave_out else kept).append(motion_id)
     if gone:
         left_out[split] = left_out.get(split, []) + gone
-    return [motion_id for motion_id in ids if motion_id not in set(gone)] if gone else list(ids)
+    return kept
 
 
 def _held_out(folder: CorpusFolder, ids: Mapping[str, Sequence[str]], excluded: Iterable[str]) -> frozenset[str]:
