@@ -342,8 +342,12 @@ class CorpusFolder:
         return bool(self.files_of(motion_id))
 
     def held_out_files(self) -> dict[str, Path]:
-        """Return the folder's own `val.txt` and `test.txt`, even if they are not prepared."""
+        """Return the own `val.txt` and `test.txt` of the folder and the overlays, even if they are not prepared."""
         paths = {name: self.source / file for name, file in DEFAULT_SPLITS.items() if name != "train"}
+        for number, overlay in enumerate(self.overlays):
+            paths |= {
+                f"overlay/{number}/{file}": overlay / file for file in DEFAULT_SPLITS.values() if file != "train.txt"
+            }
         return {name: path for name, path in paths.items() if path.is_file()}
 
     def files_of(self, motion_id: str) -> list[Path]:

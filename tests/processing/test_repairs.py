@@ -193,6 +193,13 @@ def test_two_corpora_become_one(corpus, other, tmp_path, capsys):
     assert report.splits["train"]["file"] == report.options["splits"]["train"] == ["train.txt", "train.txt"]
 
 
+def test_held_out_ids_of_an_overlay_stay_out(corpus, other, tmp_path):
+    (tmp_path / "extra.jsonl").write_text(json.dumps({"id": ids_of(other / "val.txt")[0], "captions": ["a secret"]}))
+    options = {**OPTIONS, "extra_captions": [tmp_path / "extra.jsonl"]}
+    report = prepare(corpus, tmp_path / "out", overlay=[other], extra_motion=[other / "val.txt"], **options)
+    assert report.text["extra_motions_left_out"] == 1 and report.motion["left_out"] == 2
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
