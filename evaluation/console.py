@@ -85,6 +85,28 @@ def all_captions_table(figures: Mapping[str, Mapping[str, Any] | None]) -> Table
     return table
 
 
+def probe_table(found: Mapping[str, Any], title: str | None = None) -> Table:
+    """Show the Rsum of a linear probe of a motion tower and of random weights, as returned by `evaluate_probe`."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0)
+    table.add_column("tokens of", no_wrap=True)
+    parts = [part for part, row in found["trained"]["all_captions"].items() if row is not None]
+    for name in ("first caption", *(f"{part} clips" if part != "all" else "all captions" for part in parts)):
+        table.add_column(f" {name}", justify="right")
+
+    def values(probes: Sequence[Mapping[str, Any]]) -> list[str]:
+        rows = [[p["retrieval"]["all-strict"], *(p["all_captions"][part] for part in parts)] for p in probes]
+        return [f"{sum(row['Rsum'] for row in column) / len(column):.1f}" for column in zip(*rows, strict=True)]
+
+    table.add_row("this tower", *values([found["trained"]]))
+    count = len(found["untrained"])
+    table.add_row(f"random weights, mean of {count}" if count > 1 else "random weights", *values(found["untrained"]))
+    difference = found["difference"]
+    table.caption = (
+        f"difference, all captions: {difference['mean']:+.1f} [{difference['low']:+.1f}, {difference['high']:+.1f}]"
+    )
+    return table
+
+
 def lexical_table(lexical: Mapping[str, float]) -> Table:
     """
     Show figures of `evaluate_lexical_space`: sparsity of the space, and how many of its words are the captions' words.

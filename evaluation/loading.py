@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 from lexmotion.common.files import files_moved_in
@@ -44,6 +45,41 @@ def load_model(
     processor = _processor(name)
     check_processor(model.config, processor)
     return model.eval().to(place), processor
+
+
+def load_motion_encoder(name: str | os.PathLike) -> tuple[Any, Any]:
+    """
+    Load the encoder of the motion tower of a finished phase or a trained model on the CPU, and the processor.
+
+    Args:
+        name: folder or Hub name of a model, or output folder of a phase, with the model in its folder `model`.
+
+    Raises:
+        FileNotFoundError: if `name` is a path without a model.
+        ValueError: if files are damaged, the model has no motion tower, or the processor belongs to another model.
+    """
+    from transformers import AutoConfig
+
+    import lexmotion
+    from lexmotion.encoding_lexmotion import check_processor
+    from lexmotion.modeling_lexmotion import LexMotionMotionEncoder
+
+    inside = Path(name) / "model"
+    is_phase = (inside / "config.json").is_file() and not (Path(name) / "config.json").is_file()
+    name = _checked_name(inside if is_phase else name, "`lexmotion train` writes one as OUTPUT_DIR/cmmm/model")
+    with loading_from(name):
+        kinds = AutoConfig.from_pretrained(name, trust_remote_code=False).architectures or ["nothing"]
+        kind = getattr(lexmotion, kinds[0], None)
+        model = None if kind is None else kind.from_pretrained(name)
+    modules = () if model is None else model.modules()
+    # In phase ii, the student precedes its teacher.
+    encoder = next((module for module in modules if isinstance(module, LexMotionMotionEncoder)), None)
+    if model is None or encoder is None:
+        remedy = "pass phase ii, iii or iv, or a model of `lexmotion train`"
+        raise ValueError(f"{name}: {kinds[0]} has no motion tower of LexMotion; {remedy}")
+    processor = _processor(name)
+    check_processor(model.config, processor)
+    return encoder.eval(), processor
 
 
 def load_processor(name: str | os.PathLike) -> Any:

@@ -1,6 +1,6 @@
 """Evaluation of trained models on a prepared split: retrieval, words, the order of events, and the ridge floor."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from .metrics.lexical import caption_coverage
 from .metrics.order import NO_CAPTION, multi_event_captions, order_metrics
 from .metrics.retrieval import ScoreRows, evaluate_retrieval
 from .metrics.scores import blend
-from .ridge_floor import RidgeFloor, UntrainedTower, motion_statistics
+from .ridge_floor import RidgeFloor, motion_statistics
 
 # Clips are reported apart below and from this length; HumanML3D's are 2 to 10 s long.
 SHORT_SECONDS = 6.0
@@ -78,7 +78,7 @@ def evaluate(
         >>> results["retrieval"]["all-strict"]["t2m/R1"]  # doctest: +SKIP
     """
     rows = load_prepared(dataset, splits=[split])[split]
-    origin = _origin(name_of(model), dataset, split) | {"lexmotion": version("lexmotion"), "views": views}
+    origin = origin_of(name_of(model), dataset, split) | {"lexmotion": version("lexmotion"), "views": views}
     model, processor = ready_model(model, processor)
     measured, _ = evaluate_split(
         model, processor, rows, protocols, sentence_model, dissimilar_ids, batch_size, seed, progress, views
@@ -258,28 +258,30 @@ def evaluate_ridge_floor(dataset: str | Path, split: str = "validation", penalty
     with loading_from(Path(dataset) / "processor"):
         processor = LexMotionProcessor.from_pretrained(Path(dataset) / "processor", trust_remote_code=False)
     retrieval, _ = ridge_floor_of_split(processor, splits["train"], splits[split], penalty)
-    return _origin(f"ridge floor, penalty {penalty:g}", dataset, split) | {"retrieval": retrieval}
+    return origin_of(f"ridge floor, penalty {penalty:g}", dataset, split) | {"retrieval": retrieval}
 
 
 def ridge_floor_of_split(
-    processor: Any, train: Any, rows: Any, penalty: float = 300.0, tower: bool = False
+    processor: Any,
+    train: Any,
+    rows: Any,
+    penalty: float = 300.0,
+    describe: Callable[[Any], np.ndarray] = motion_statistics,
 ) -> tuple[dict[str, dict[str, Any]], RidgeFloor]:
     """
     Fit the ridge floor on `train` and its mirror image; return its retrieval on `rows`, and the floor.
 
     Args:
-        tower: describe motions by the tokens of an untrained motion tower, not by statistics.
+        describe: description of a motion, see [`RidgeFloor`].
     """
-    extractor = processor.feature_extractor
-    describe = UntrainedTower(extractor) if tower else motion_statistics
-    floor = RidgeFloor(penalty, processor.tokenizer, skeleton=extractor.skeleton, describe=describe)
+    floor = RidgeFloor(penalty, processor.tokenizer, skeleton=processor.feature_extractor.skeleton, describe=describe)
     floor.fit(split_motions(train)[0], train["captions"], train["mirrored_captions"])
     captions = [texts[0] for texts in rows["captions"]]
     scores = floor.similarity(captions, split_motions(rows)[0])
     return evaluate_retrieval(scores, list(rows["id"]), captions, FLOOR_PROTOCOLS), floor
 
 
-def _origin(model: str, dataset: str | Path, split: str) -> dict[str, str]:
+def origin_of(model: str, dataset: str | Path, split: str) -> dict[str, str]:
     """Return the model, data and split of a result."""
     fingerprint = PrepareReport.load(dataset).fingerprint
     return {"model": model, "dataset": str(dataset), "dataset_fingerprint": fingerprint, "split": split}

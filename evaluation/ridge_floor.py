@@ -46,35 +46,19 @@ def motion_statistics(positions: Any) -> np.ndarray:
     return np.concatenate([part.ravel() for part in parts])
 
 
-class UntrainedTower:
+class TowerTokens:
     """
-    Describe a motion by the mean tokens of a motion tower with random weights, of the size of the recipe `small`.
+    Describe a motion by the mean tokens of a motion tower.
 
     Args:
-        extractor: a `LexMotionFeatureExtractor`.
-        seed: seed of the weights.
+        encoder: encoder of the tower, a `LexMotionMotionEncoder`.
+        extractor: the `LexMotionFeatureExtractor` of its input.
 
     Called with positions (T, J, 3), it returns float64 (P * D,): the mean over time of the tokens of each body part.
     """
 
-    def __init__(self, extractor: Any, seed: int = 0) -> None:
-        import torch
-
-        from lexmotion import LexMotionMotionConfig, LexMotionMotionModel
-
-        self.extractor = extractor
-        config = LexMotionMotionConfig(
-            num_features=extractor.num_features,
-            num_frames=extractor.max_frames,
-            parts=extractor.parts,
-            hidden_size=192,
-            num_hidden_layers=6,
-            num_attention_heads=6,
-            intermediate_size=768,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.encoder = LexMotionMotionModel(config).encoder.eval()
+    def __init__(self, encoder: Any, extractor: Any) -> None:
+        self.encoder, self.extractor = encoder.eval(), extractor
 
     def __call__(self, positions: Any) -> np.ndarray:
         import torch
@@ -84,6 +68,36 @@ class UntrainedTower:
             states, seen, _, shape = self.encoder(inputs["motion_values"], inputs["motion_attention_mask"])
         grid, seen = states[0].unflatten(0, shape), seen[0].unflatten(0, shape)[..., None]  # (Nt, P, D), (Nt, P, 1)
         return ((grid * seen).sum(dim=0) / seen.sum(dim=0).clamp(min=1)).flatten().double().numpy()
+
+
+class UntrainedTower(TowerTokens):
+    """
+    Describe a motion by the mean tokens of a motion tower with random weights.
+
+    Args:
+        extractor: a `LexMotionFeatureExtractor`.
+        seed: seed of the weights.
+        config: configuration of the tower; None: the size of the recipe `small`.
+    """
+
+    def __init__(self, extractor: Any, seed: int = 0, config: Any = None) -> None:
+        import torch
+
+        from lexmotion import LexMotionMotionConfig, LexMotionMotionModel
+
+        if config is None:
+            config = LexMotionMotionConfig(
+                num_features=extractor.num_features,
+                num_frames=extractor.max_frames,
+                parts=extractor.parts,
+                hidden_size=192,
+                num_hidden_layers=6,
+                num_attention_heads=6,
+                intermediate_size=768,
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            super().__init__(LexMotionMotionModel(config).encoder, extractor)
 
 
 class RidgeFloor:
@@ -99,7 +113,7 @@ class RidgeFloor:
         tokenizer: a tokenizer of `transformers`, or a function from a list of captions to lists of hashable tokens. If
             None, captions are lower-cased and split at everything but letters, digits and apostrophes.
         skeleton: joint layout, for mirroring.
-        describe: function from positions (T, J, 3) to a vector; [`motion_statistics`] or an [`UntrainedTower`].
+        describe: function from positions (T, J, 3) to a vector; [`motion_statistics`] or [`TowerTokens`].
         min_count: minimum number of occurrences of a piece in the training captions, mirrored ones included.
 
     `pieces` lists the word pieces in the order of the vectors.

@@ -22,15 +22,16 @@ def prepare_command(report: Mapping[str, Any], source: str = "FOLDER", output_di
     """Return the shell command that reproduces a prepared corpus from its report; folders are placeholders."""
     options = report["options"]
     words = ["lexmotion", "prepare", source, "--layout", report["layout"], "--output-dir", output_dir]
-    for split, file in options["splits"].items():
-        words += ["--split", f"{split}={file}"]
+    for split, files in options["splits"].items():
+        for file in [files] if isinstance(files, str) else files:
+            words += ["--split", f"{split}={file}"]
     for name in ("text_model", "representation", "max_frames", "vocabulary_filter", "min_document_frequency"):
         words += [f"--{name.replace('_', '-')}", str(options[name])]
     words += ["--fps", f"{options['fps']:g}", "--mirror", options["mirror"]]
     if options.get("captions"):
         words += ["--captions", options["captions"]]
-    for name in ("extra_captions", "exclude_ids"):
-        words += [word for file in options[name] for word in (f"--{name.replace('_', '-')}", file)]
+    for name in ("leave_out", "overlay", "extra_captions", "extra_motion", "exclude_ids"):
+        words += [word for file in options.get(name, ()) for word in (f"--{name.replace('_', '-')}", file)]
     if options["processor"]:
         words += ["--processor", "PROCESSOR"]
     return shlex.join(words)
@@ -74,8 +75,9 @@ class DatasetCard:
                 "data_files": [{"split": name, "path": f"data/{name}-*.parquet"} for name in splits],
             }
         ]
-        if "text/train.parquet" in self.report["files"]:
-            configs.append({"config_name": "text", "data_files": [{"split": "train", "path": "text/train.parquet"}]})
+        for name in ("text", "motion"):
+            if (path := f"{name}/train.parquet") in self.report["files"]:
+                configs.append({"config_name": name, "data_files": [{"split": "train", "path": path}]})
         return DatasetCardData(
             language="en",
             license=self.license.id,
@@ -107,6 +109,7 @@ class DatasetCard:
             "captions_file": report["options"].get("captions"),
             "splits": splits,
             "text": report["text"] if "text/train.parquet" in files else None,
+            "motion": report["motion"] if "motion/train.parquet" in files else None,
             "skipped": skipped,
             "license_text": self.license.text,
             "command": prepare_command(report),

@@ -44,12 +44,13 @@ UNKNOWN = License("other", "not recorded", "not-recorded", "LICENSE")
 
 def license_of(report: Mapping[str, Any] | None) -> License:
     """
-    Return the licence of a prepared corpus.
+    Return the licence of a prepared corpus; unknown if other folders, as overlays or extra motion, are part of it.
 
     Args:
         report: content of its `report.json`; None if unknown.
     """
-    if report is None:
+    options = {} if report is None else report.get("options", {})
+    if report is None or options.get("overlay") or options.get("extra_motion"):
         return UNKNOWN
     return SYNTHETIC if report["source"] == "synthetic" else LICENSES.get(report["layout"], UNKNOWN)
 

@@ -241,6 +241,22 @@ def masked_mse(parts: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]])
     return global_mean(torch.stack(totals).sum(), torch.stack(counts).sum())
 
 
+def standardize_tokens(target: torch.Tensor, marked: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+    """
+    Shift and scale each token of a target to mean 0 and variance 1 over its marked frames and all channels (MAMP).
+
+    Args:
+        target: (B, Nt, P, C), tokens of P frames and C channels.
+        marked: (B, Nt, P) bool; the other frames do not count, and their result is meaningless.
+        eps: added to the variance, so that the noise of a part at rest is not enlarged (1 mm squared, in metres).
+    """
+    weight = marked[..., None].to(target.dtype)
+    count = (weight.sum(dim=(-2, -1), keepdim=True) * target.shape[-1]).clamp(min=1.0)
+    centred = target - (target * weight).sum(dim=(-2, -1), keepdim=True) / count
+    variance = (centred.square() * weight).sum(dim=(-2, -1), keepdim=True) / count
+    return centred * (variance + eps).rsqrt()
+
+
 def bag_of_words(log_probability: torch.Tensor, bow_weights: torch.Tensor) -> torch.Tensor:
     """
     Match a motion's word distribution with the words of its captions: - sum_v w_v log p_v, mean over clips.

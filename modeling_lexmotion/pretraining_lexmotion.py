@@ -6,7 +6,7 @@ returns the parts of its loss by name. Letters in shape comments are those of `m
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,7 @@ from .losses_lexmotion import (
     paired_clip_ids,
     same_clip,
     share_an_id,
+    standardize_tokens,
     symmetric_info_nce,
 )
 from .modeling_lexmotion import (
@@ -82,7 +83,8 @@ class LexMotionContrastiveMaskedMotionOutput(WithLoss):
     Output of phase ii; losses are means over processes.
 
     Args:
-        position_loss, velocity_loss: squared error at masked tokens, of values and of their frame differences.
+        position_loss, velocity_loss: squared error at masked tokens, of values and of their frame differences or, on
+            request, of joint displacements.
         contrastive_loss: masked student against complete teacher (CMAE).
         reconstruction: (B, T', F), predicted values at masked tokens, otherwise zero, in whole windows; None in
             training.
@@ -258,7 +260,7 @@ class MotionTokenDecoder(GridPositions):
         return self.decoder(torch.cat([prefix.to(tokens.dtype), tokens], dim=1), mask)[:, 1:]
 
     def predict(self, decoded: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return values and frame differences per part, both (B, Nt, P, len(part)), for (B, N, W)."""
+        """Return values and their steps between frames per part, both (B, Nt, P, len(part)), for (B, N, W)."""
         grid = decoded.unflatten(1, (-1, self.config.num_parts))  # (B, Nt, Np, W)
         predictions = []
         for number, (output, part) in enumerate(zip(self.output, self.config.parts, strict=True)):
@@ -273,23 +275,34 @@ def reconstruction_losses(
     motion_values: torch.Tensor,
     frame_mask: torch.Tensor,
     hidden: torch.Tensor,
+    displacements: torch.Tensor | None = None,
+    displacement_columns: Collection[int] = (),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Compute the squared errors of positions and velocities at hidden tokens, in real frames only: both scalars.
 
     Args:
-        predictions: (values, differences) per part, each (B, Nt, P, len(part)).
+        predictions: (values, steps) per part, each (B, Nt, P, len(part)).
         motion_values, frame_mask: (B, T, F), normalized, and (B, T).
         hidden: (B, N) bool, tokens to reconstruct.
+        displacements: (B, T, F), the target of the steps, normalized per token, as in MAMP (Mao et al., ICCV 2023,
+            "motion-aware targets normalization"); None: the differences of `motion_values`, all columns.
+        displacement_columns: columns of `displacements` that are predicted; every part needs one.
     """
     values, real = encoder.embeddings.windows(motion_values, frame_mask)  # (B, Nt, P, F), (B, Nt, P)
     asked = hidden.unflatten(1, (-1, len(predictions)))  # (B, Nt, Np)
     flat_real = real.flatten(1, 2)
     step_real = nn.functional.pad(flat_real[:, 1:] & flat_real[:, :-1], (1, 0)).view_as(real)
+    moved = None if displacements is None else encoder.embeddings.windows(displacements, frame_mask)[0]
     positions, velocities = [], []
     for number, (part, (position, velocity)) in enumerate(zip(encoder.config.parts, predictions, strict=True)):
         wanted = values[..., part]  # (B, Nt, P, len(part))
-        step = nn.functional.pad(wanted.flatten(1, 2).diff(dim=1), (0, 0, 1, 0)).view_as(wanted)
+        if moved is None:
+            step = nn.functional.pad(wanted.flatten(1, 2).diff(dim=1), (0, 0, 1, 0)).view_as(wanted)
+        else:
+            chosen = [place for place, column in enumerate(part) if column in displacement_columns]
+            step = standardize_tokens(moved[..., [part[place] for place in chosen]], step_real)
+            velocity = velocity[..., chosen]
         positions.append((position, wanted, asked[:, :, number, None] & real))
         velocities.append((velocity, step, asked[:, :, number, None] & step_real))
     return masked_mse(positions), masked_mse(velocities)
@@ -316,7 +329,7 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
 
         f sees the masked grid, f' = EMA(f) the complete grid of another crop;  tau = contrast_temperature
         q = predictor(projector(mean(feature decoder(f)))),  k = projector'(mean(f'));  L_con = 2 tau CE(q k / tau)
-        L_pos, L_vel = squared errors at hidden tokens
+        L_pos, L_vel = squared errors at hidden tokens, of the values and of their steps from frame to frame
     """
 
     # Only the student's layers are recorded, not those of the decoders and the teacher.
@@ -368,6 +381,8 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
         teacher_motion_values: torch.FloatTensor | None = None,
         teacher_motion_attention_mask: torch.Tensor | None = None,
         clip_ids: torch.LongTensor | None = None,
+        displacements: torch.FloatTensor | None = None,
+        displacement_columns: Collection[int] = (),
         **kwargs: Unpack[TransformersKwargs],
     ) -> LexMotionContrastiveMaskedMotionOutput:
         """
@@ -378,12 +393,14 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
             token_mask: (B, N) bool, True for hidden tokens; if None, nothing is reconstructed.
             teacher_motion_values, teacher_motion_attention_mask: its crop of the same clips; None for no contrast.
             clip_ids: (B,), equal for crops and mirrored copies of one clip, which are not negatives of each other.
+            displacements, displacement_columns: target of the velocity loss, see `reconstruction_losses`.
         """
         if motion_attention_mask is None:
             motion_attention_mask = torch.ones(motion_values.shape[:2], dtype=torch.int64, device=motion_values.device)
         states, seen, valid, _ = self.motion_model.encoder(motion_values, motion_attention_mask, token_mask)
         predictions = self.motion_decoder.predict(self.motion_decoder.decode(states, seen, valid))
-        targets = (motion_values, motion_attention_mask, valid & ~seen)
+        hidden = valid & ~seen
+        targets = (motion_values, motion_attention_mask, hidden, displacements, displacement_columns)
         names = ("position_loss", "velocity_loss")
         losses = dict(zip(names, reconstruction_losses(self.motion_model.encoder, predictions, *targets), strict=True))
         rebuilt = pooled = None
@@ -400,7 +417,7 @@ class LexMotionForContrastiveMaskedMotion(LexMotionMotionPreTrainedModel):
             ignored = None if clip_ids is None else clip_ids[:, None] == gather(clip_ids)[None, :]
             losses["contrastive_loss"] = 2.0 * tau * info_nce(pooled @ key.T / tau, positives, ignored)
         if not self.training:
-            rebuilt = rebuilt_motion(predictions, self.config.parts, motion_values.shape[-1], targets[-1])
+            rebuilt = rebuilt_motion(predictions, self.config.parts, motion_values.shape[-1], hidden)
         return LexMotionContrastiveMaskedMotionOutput(**losses, reconstruction=rebuilt, pooled=pooled)
 
 

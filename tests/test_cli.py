@@ -163,7 +163,9 @@ def test_version():
 MISTAKES = [
     (["train", "--dataset", "nowhere", "--output-dir", "out", "--set", "seed"], "--set ... NAME=VALUE ... 'seed'"),
     (["prepare", "nowhere", "--output-dir", "out"], "nowhere"),
-    (["prepare", "nowhere", "--output-dir", "out", "--split", "a=1", "--split", "a=2"], "--split ... '1' ... '2'"),
+    (["prepare", "nowhere", "--output-dir", "out", "--split", "train"], "--split ... NAME=VALUE ... 'train'"),
+    (["train", "--dataset", "d", "--output-dir", "out", "--set", "a=1", "--set", "a=2"], "--set a ... '1' ... '2'"),
+    (["evaluate", "probe", "--model", "./nowhere", "--dataset", "nowhere"], "'./nowhere' ... cmmm"),
     (["train", "--recipe", "tiny", "--dataset", "nowhere", "--output-dir", "out"], "nowhere"),
     (["train", "--dataset", "nowhere", "--output-dir", "out", "--recipe", "giant"], "giant"),
     (["evaluate", "retrieval", "--model", "./nowhere", "--dataset", "nowhere"], "nowhere"),
@@ -248,6 +250,7 @@ def test_an_unknown_option_is_refused():
 def test_pairs():
     assert cli.training.parse_pairs(["a=1", "b=x=y"], "--set", "a=1") == {"a": "1", "b": "x=y"}
     assert cli.training.parse_pairs([], "--set", "a=1") == {}
+    assert cli.data.parse_lists(["a=1", "b=2", "a=3"], "--split", "a=1") == {"a": ["1", "3"], "b": ["2"]}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("processing", "training", "evaluation", "hub_cards")
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 PAGES += sorted(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))
+PAGES += ["docs/galleries/README.md"]
 WRITTEN_BY_COMPARE = "docs/results.md"
 NO_PYTHON_HERE = "docs/drop_in.md"  # tests/modeling/test_conditioning_generators.py runs its blocks
 README_LINES = 130

@@ -12,7 +12,10 @@ from lexmotion.processing.skeletons import REPRESENTATIONS
 Dataclass = TypeVar("Dataclass")
 
 
-def argument(default: Any, help: str, volatile: bool = False) -> Any:  # noqa: A002
+_ALWAYS = object()
+
+
+def argument(default: Any, help: str, volatile: bool = False, before: Any = _ALWAYS) -> Any:  # noqa: A002
     """
     Return a dataclass field with a help text.
 
@@ -20,8 +23,9 @@ def argument(default: Any, help: str, volatile: bool = False) -> Any:  # noqa: A
         default: default value; a `list` or `dict` is copied for every instance.
         help: what the argument does, its unit and its source.
         volatile: the argument (a path, logging) does not affect the results and may differ when a run resumes.
+        before: for an argument added later, the value that means what earlier versions did, so that their runs resume.
     """
-    metadata = {"help": help, "volatile": volatile}
+    metadata = {"help": help, "volatile": volatile, "before": before}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -167,7 +171,9 @@ class RunArguments:
             item.name: getattr(part, item.name)
             for part in (self.model, self.data, self.task)
             for item in dataclasses.fields(part)
-            if not item.metadata.get("volatile") and not item.name.startswith("init_")
+            if not item.metadata.get("volatile")
+            and not item.name.startswith("init_")
+            and getattr(part, item.name) != item.metadata.get("before", _ALWAYS)
         }
 
     def handed_on(self) -> dict[str, str]:

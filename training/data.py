@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
 from lexmotion.common.pretrained import loading_from
 from lexmotion.processing.corpora.prepare import PrepareReport
@@ -27,6 +28,7 @@ from .batches.corpus import (
 from .batches.packing import cached_batch, pack_clips, read_captions
 from .provenance import digest
 
+EXTRA_MOTIONS = "motion/train.parquet"  # of a prepared folder
 CORPUS_FACTS = ("source", "layout", "fingerprint", "skeleton", "fps", "options")  # copied from report to run record
 
 
@@ -99,6 +101,8 @@ class PreparedData:
         report = PrepareReport.load(self.folder)
         facts = {name: getattr(report, name) for name in CORPUS_FACTS}
         rows = {name: sum(pq.read_metadata(file).num_rows for file in files) for name, files in self.splits.items()}
+        if EXTRA_MOTIONS in self.hashes:
+            rows["extra motions"] = pq.read_metadata(self.folder / EXTRA_MOTIONS).num_rows
         return {"folder": str(self.folder), "fingerprint": self.fingerprint, "report": facts, "rows": rows}
 
     def corpus(self, split: str | None, max_text_length: int) -> Any:
@@ -128,6 +132,25 @@ class PreparedData:
         """Return the clips of a split without their captions, memory-mapped; see `pack_clips`."""
         key, files = digest(self.split_hashes(split)), self.splits[split]
         return cached_batch(self.folder, f"{split}-clips", key, lambda scratch: pack_clips(files, scratch))
+
+    def motions(self, arguments: RunArguments) -> TrainingCorpus | None:
+        """
+        Return the clips of the training split, captioned or not, and the extra motions; None without extra motions.
+
+        Captions are those of the training split; no clip has an index to one.
+        """
+        if EXTRA_MOTIONS not in self.hashes:
+            return None
+        split = arguments.data.train_split
+        captions = self.corpus(split, arguments.data.max_text_length).captions
+        files = [*self.splits[split], self.folder / EXTRA_MOTIONS]
+        key = digest([*self.split_hashes(split), self.hashes[EXTRA_MOTIONS]])
+        batch = cached_batch(
+            self.folder, f"{split}-motions", key, lambda scratch: pack_clips(files, scratch, captioned_only=False)
+        )
+        corpus = TrainingCorpus.from_batch(batch, captions)
+        none = torch.zeros_like(corpus.caption_counts)
+        return replace(corpus, caption_starts=none, caption_counts=none)
 
     def processor_for(self, representation: str | None) -> LexMotionProcessor:
         """

@@ -15,7 +15,7 @@ from lexmotion.processing.recordings.options import ReadingOptions
 
 from .base import app, terminal
 from .loading import begin, in_options
-from .options import PREPARE, READING, SPLIT_NAMES, SplitFilesOption, parse_pairs, with_options, without_given
+from .options import PREPARE, READING, SplitFilesOption, parse_lists, with_options, without_given
 
 
 @app.command()
@@ -65,8 +65,8 @@ def prepare(
     begin()
     from lexmotion.processing.corpora.prepare import prepare as run
 
-    files = parse_pairs(split or [], "--split", "train=train_nodev.txt")
-    splits = {SPLIT_NAMES.get(name, name): file for name, file in files.items()}
+    files = parse_lists(split or [], "--split", "train=train_nodev.txt")
+    splits = {name: paths[0] if len(paths) == 1 else paths for name, paths in files.items()}
     if recipe is not None:
         from lexmotion.training.recipe import prepare_values
 

@@ -188,6 +188,40 @@ def evaluate_ridge_floor(
     write_results(output, results)
 
 
+@evaluate_app.command("probe")
+def evaluate_probe(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Folder of a finished phase ii, iii or iv, or of a trained model. Example: --model runs/small/cmmm",
+            show_default=False,
+        ),
+    ],
+    dataset: DatasetOption,
+    split: SplitOption = "validation",
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file for the results. Example: --output probe.json")
+    ] = None,
+    penalty: Annotated[float, typer.Option(help="Weight of the squared coefficients. Example: --penalty 100")] = 300.0,
+    seeds: Annotated[int, typer.Option(min=1, help="Towers with random weights. Example: --seeds 5")] = 3,
+) -> None:
+    """Measure a linear probe of a motion tower: ridge regression from its mean tokens to TF-IDF words.
+
+    Towers of the same size with random weights are measured beside it: a pre-training that does not beat them has not
+    helped. Fitted on the training split and its mirror image; the interval is a paired bootstrap over clips.
+
+    Example: [bold]lexmotion evaluate probe --model runs/small/cmmm --dataset prepared/humanml3d --split test[/]
+    """
+    begin()
+    from lexmotion.evaluation.console import probe_table
+    from lexmotion.evaluation.probe import evaluate_probe as run
+
+    results = run(model, dataset, SPLIT_NAMES.get(split, split), penalty, seeds)
+    title = f"Linear probe, split {escape(results['split'])}, Rsum all-strict"
+    terminal().print(probe_table(results, title))
+    write_results(output, results)
+
+
 @app.command()
 @with_options(ReadingOptions, READING)
 def explain(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,7 +67,10 @@ PREPARE: dict[str, tuple[Any, str]] = {
     "vocabulary_filter": (str, "words"),
     "min_document_frequency": (int, "2"),
     "captions": (Path | None, "kit_captions.jsonl"),
+    "leave_out": (list[Path] | None, "doubtful.csv"),
+    "overlay": (list[Path] | None, "repaired"),
     "extra_captions": (list[Path] | None, "captions/train.jsonl"),
+    "extra_motion": (list[Path] | None, "unlabelled"),
     "exclude_ids": (list[Path] | None, "dev.txt"),
     "mirror": (str, "derive"),
 }
@@ -75,8 +78,8 @@ PREPARE: dict[str, tuple[Any, str]] = {
 SplitFilesOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="SPLIT=FILE: prepare only these splits, from a file of ids in SOURCE or at a path. Repeatable. If unset, "
-        "all standard splits. Example: --split train=train_nodev.txt --split validation=dev.txt"
+        help="SPLIT=FILE: prepare only these splits, from a file of ids in SOURCE or a path. Repeatable; files of "
+        "one split add up. If unset, all standard splits. Example: --split train=train_nodev.txt --split val=dev.txt"
     ),
 ]
 UriOption = Annotated[
@@ -137,14 +140,27 @@ def without_given(context: typer.Context, values: dict[str, Any]) -> dict[str, A
 def parse_pairs(pairs: list[str], option: str, example: str) -> dict[str, str]:
     """Parse `["a=1", "b=x=y"]` as `{"a": "1", "b": "x=y"}`; a missing `=` or a repeated name is an error."""
     parsed: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
-            raise ValueError(f"{option}: expected NAME=VALUE, got {pair!r}; for example {option} {example}")
+    for name, value in _pairs(pairs, option, example):
         if name in parsed:
             raise ValueError(f"{option} {name}: got both {parsed[name]!r} and {value!r}; pass it once")
         parsed[name] = value
     return parsed
+
+
+def parse_lists(pairs: list[str], option: str, example: str) -> dict[str, list[str]]:
+    """Parse `["a=1", "b=2", "a=3"]` as `{"a": ["1", "3"], "b": ["2"]}`; a missing `=` is an error."""
+    parsed: dict[str, list[str]] = {}
+    for name, value in _pairs(pairs, option, example):
+        parsed.setdefault(name, []).append(value)
+    return parsed
+
+
+def _pairs(pairs: list[str], option: str, example: str) -> Iterator[tuple[str, str]]:
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"{option}: expected NAME=VALUE, got {pair!r}; for example {option} {example}")
+        yield name, value
 
 
 def parse_factors(pairs: list[str]) -> dict[str, float]:

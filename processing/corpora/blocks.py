@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,14 +85,27 @@ class Shard:
         return range(length * (self.number - 1) // self.count, length * self.number // self.count)
 
 
-def plan_blocks(folder: CorpusFolder, ids: Mapping[str, Sequence[str]], size: int, shard: Shard) -> list[dict]:
-    """List the blocks of a shard: `split`, `number`, `ids`, `clips` (the recording of each id)."""
+def plan_blocks(
+    folders: Sequence[CorpusFolder], ids: Iterable[tuple[str, int, Sequence[str]]], size: int, shard: Shard
+) -> list[dict]:
+    """List the blocks of a shard: `split`, `number`, `reader`, `ids`, `clips` (the recording of each id).
+
+    Args:
+        folders: readers of the corpus.
+        ids: split, place of its reader in `folders`, ids. Blocks of a split are numbered over all its readers.
+        size: ids per block.
+        shard: part of every entry of `ids` to list.
+    """
     blocks = []
-    for split, listed in ids.items():
-        for number in shard.part_of(-(-len(listed) // size)):
+    first: dict[str, int] = {}
+    for split, reader, listed in ids:
+        count = -(-len(listed) // size)
+        for number in shard.part_of(count):
             part = list(listed[number * size : (number + 1) * size])
-            clips = [folder.source_clip(motion_id) for motion_id in part]
-            blocks.append({"split": split, "number": number, "ids": part, "clips": clips})
+            clips = [folders[reader].source_clip(motion_id) for motion_id in part]
+            place = first.get(split, 0) + number
+            blocks.append({"split": split, "number": place, "reader": reader, "ids": part, "clips": clips})
+        first[split] = first.get(split, 0) + count
     return blocks
 
 
@@ -106,16 +119,18 @@ def count_workers(wanted: int | None, motions: int) -> int:
     return max(1, min(cores, motions // MOTIONS_PER_WORKER))
 
 
-def hash_blocks(blocks: list[dict], cache: Path, folder: CorpusFolder, workers: int, progress: bool) -> Dataset:
+def hash_blocks(
+    blocks: list[dict], cache: Path, folders: Sequence[CorpusFolder], workers: int, progress: bool
+) -> Dataset:
     """Return `split`, `number` and `files` of every block, in order."""
     workers = max(1, min(workers, len(blocks) // BLOCKS_HASHED_PER_WORKER))
-    return spread(_hash_block, blocks, workers, "hashing blocks", progress, cache, _HASHED, folder=folder)
+    return spread(_hash_block, blocks, workers, "hashing blocks", progress, cache, _HASHED, folders=folders)
 
 
 def read_blocks(
     blocks: list[dict],
     cache: Path,
-    folder: CorpusFolder,
+    folders: Sequence[CorpusFolder],
     extractor: LexMotionFeatureExtractor | None,
     workers: int,
     progress: bool,
@@ -125,7 +140,7 @@ def read_blocks(
     Args:
         blocks: blocks from [`plan_blocks`].
         cache: folder for the files, see [`open_blocks`].
-        folder: reader of the corpus.
+        folders: readers of the corpus.
         extractor: feature extractor for the moments of the training motions and their mirror images; None: no moments.
         workers: number of processes; 1: read in this process.
         progress: show a progress bar on a terminal.
@@ -133,7 +148,7 @@ def read_blocks(
     Returns:
         `BLOCK_FEATURES` in the format `arrow`, in the order of `blocks`.
     """
-    options = {"folder": folder, "extractor": extractor}
+    options = {"folders": folders, "extractor": extractor}
     return spread(_read_block, blocks, workers, "reading blocks", progress, cache, BLOCK_FEATURES, **options)
 
 
@@ -254,10 +269,12 @@ def _progress_bars(progress: bool) -> Iterator[None]:
         switch[shown]()
 
 
-def _hash_block(block: dict, folder: CorpusFolder) -> dict:
+def _hash_block(block: dict, folders: Sequence[CorpusFolder]) -> dict:
+    reader = block["reader"]
+    prefix = f"{reader}/" if reader else ""  # files of extra motions may have the names of the corpus's
     # `os.path.relpath` would look up the working directory for each of millions of files.
-    paths = dict.fromkeys(path for motion_id in block["ids"] for path in folder.files_of(motion_id))
-    return {"files": [{"name": f"{path.parent.name}/{path.name}", "sha256": _hash_of(path)} for path in paths]}
+    paths = dict.fromkeys(path for motion_id in block["ids"] for path in folders[reader].files_of(motion_id))
+    return {"files": [{"name": f"{prefix}{path.parent.name}/{path.name}", "sha256": _hash_of(path)} for path in paths]}
 
 
 def _hash_of(path: Path) -> str:
@@ -276,7 +293,8 @@ def _moments(records: Sequence[MotionRecord], extractor: LexMotionFeatureExtract
         raise ValueError(f"training motions from {records[0].id!r} on: {error}") from error
 
 
-def _read_block(block: dict, folder: CorpusFolder, extractor: LexMotionFeatureExtractor | None) -> dict:
+def _read_block(block: dict, folders: Sequence[CorpusFolder], extractor: LexMotionFeatureExtractor | None) -> dict:
+    folder = folders[block["reader"]]
     folder.skipped.clear()
     records = [
         record
@@ -290,7 +308,7 @@ def _read_block(block: dict, folder: CorpusFolder, extractor: LexMotionFeatureEx
         stream.write_table(table)
     return {
         "listed": len(block["ids"]),
-        **_hash_block(block, folder),
+        **_hash_block(block, folders),
         "skipped": [asdict(item) for item in folder.skipped],
         "rows": sink.getvalue().to_pybytes(),
         "num_bytes": table.nbytes,

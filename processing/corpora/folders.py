@@ -13,7 +13,7 @@ separate motion. Ids that start with `M` are mirrored motions, either stored or 
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +31,8 @@ from .options import MIN_FRAMES
 from .records import MotionRecord, Skipped
 
 DEFAULT_SPLITS = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
+JOINTS, FEATURES, TEXTS = "new_joints", "new_joint_vecs", "texts"  # folders of a corpus
+SplitFiles = Mapping[str, str | Sequence[str] | None]
 MIRROR_MODES = ("listed", "derive", "none")
 
 
@@ -82,29 +84,30 @@ def parse_caption_line(line: str) -> CaptionLine:
     return CaptionLine(" ".join(fields[0].split()), start, end)
 
 
-def resolve_splits(source: Path, splits: Mapping[str, str | None] | None = None) -> dict[str, Path]:
+def resolve_splits(source: Path, splits: SplitFiles | None = None) -> dict[str, list[Path]]:
     """Find the split files of a corpus folder.
 
     Args:
         source: the folder.
-        splits: split name -> file name in `source` (or a path), None for the standard file of that split. By default
-            every standard file that exists. HumanML3D's `val` is `validation`.
+        splits: split name -> file name in `source` (or a path), or several, None for the standard file of that split.
+            By default every standard file that exists. HumanML3D's `val` is `validation`.
 
     Returns:
-        Split name -> file, train first.
+        Split name -> files, train first.
 
     Raises:
         FileNotFoundError: if a split file, or all of them, are missing.
         ValueError: if the name of a split is invalid, or a split without a standard file has no file.
     """
     if not splits:
-        found = {name: source / file for name, file in DEFAULT_SPLITS.items() if (source / file).is_file()}
+        found = {name: [source / file] for name, file in DEFAULT_SPLITS.items() if (source / file).is_file()}
         if not found:
             remedy = "add one, or pass another file, for example splits={'test': 'my_ids.txt'}"
             raise FileNotFoundError(f"{source}: no split file {', '.join(DEFAULT_SPLITS.values())}; {remedy}")
         return found
     found = {}
-    for name, file in splits.items():
+    given = ((name, [files] if isinstance(files, str | None) else files) for name, files in splits.items())
+    for name, file in ((name, file) for name, files in given for file in files):
         name = "validation" if name == "val" else name
         if not name.isidentifier():
             raise ValueError(f"split name: got {name!r}; use letters, digits and underscores")
@@ -117,17 +120,53 @@ def resolve_splits(source: Path, splits: Mapping[str, str | None] | None = None)
         if not path.is_file():
             present = ", ".join(sorted(p.name for p in source.glob("*.txt"))) or "your own"
             raise FileNotFoundError(f"split {name!r}: no file {path}; pass one of {present}")
-        found[name] = path
+        found.setdefault(name, []).append(path)
     return dict(sorted(found.items(), key=lambda item: (item[0] != "train", list(found).index(item[0]))))
 
 
 def read_ids(path: Path) -> list[str]:
-    """Read the ids of a split file, without repetitions; raises `ValueError` if there are none."""
-    listed = path.read_text(encoding="utf-8-sig", errors="replace").split()
-    # 000001 and ./000001 are one motion.
-    ids = list(dict.fromkeys(PurePosixPath(key).as_posix() if "/" in key else key for key in listed))
+    """
+    Read the ids of a split file, without repetitions.
+
+    Raises:
+        ValueError: if there are none, or one names a file outside its folder.
+    """
+    ids = _ids_of(path.read_text(encoding="utf-8-sig", errors="replace").split(), path)
     if not ids:
         raise ValueError(f"{path}: the file lists no ids; fill it, remove it, or select other splits with splits=...")
+    return ids
+
+
+def read_id_list(path: Path) -> list[str]:
+    """
+    Read ids from a text file, one a line, or from the column `id` of a `.csv`, without repetitions.
+
+    Raises:
+        ValueError: if there are none, the `.csv` has no such column, or an id names a file outside its folder.
+    """
+    if path.suffix.lower() != ".csv":
+        listed = path.read_text(encoding="utf-8-sig", errors="replace").split()
+    else:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+            rows = csv.DictReader(stream, skipinitialspace=True)
+            try:
+                if "id" not in (rows.fieldnames or ()):
+                    header = ", ".join(rows.fieldnames or ()) or "nothing"
+                    raise ValueError(f"{path}: no column 'id' in its first line ({header[:80]}); add it")
+                listed = [row["id"].strip() for row in rows if row["id"] and row["id"].strip()]
+            except csv.Error as error:
+                raise ValueError(f"{path}, line {rows.line_num}: malformed ({error}); close its quotes") from error
+    if not listed:
+        raise ValueError(f"{path}: the file lists no ids; fill it, or do not pass it")
+    return _ids_of(listed, path)
+
+
+def _ids_of(listed: Iterable[str], path: Path) -> list[str]:
+    # 000001 and ./000001 are one motion.
+    ids = list(dict.fromkeys(PurePosixPath(key).as_posix() if "/" in key else key for key in listed))
+    outside = next((key for key in ids if key.startswith("/") or ".." in PurePosixPath(key).parts), None)
+    if outside is not None:
+        raise ValueError(f"{path}: got the id {outside!r}, a path outside the folder; remove it")
     return ids
 
 
@@ -193,12 +232,21 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def _find(motion_id: str, folders: list[Path], suffix: str) -> tuple[Path, bool] | None:
-    """Find the file of a motion or of its mirror image, and whether it is that of the mirror image."""
-    for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
-        for folder in folders:
-            if is_file(path := folder / f"{candidate}{suffix}"):
-                return path, candidate != motion_id
+def _recording_files(folder: Path) -> Iterator[Path]:
+    yield from (folder / name for name in ("meta.csv", "index.csv") if (folder / name).is_file())
+
+
+def _find(motion_id: str, levels: list[list[Path]], suffix: str) -> tuple[Path, bool] | None:
+    """
+    Find the file of a motion or of its mirror image, and whether it is that of the mirror image.
+
+    A mirror image in one level is found before the motion in a later one: an overlay also replaces stored twins.
+    """
+    for folders in levels:
+        for candidate in dict.fromkeys((motion_id, base_id_of(motion_id))):
+            for folder in folders:
+                if is_file(path := folder / f"{candidate}{suffix}"):
+                    return path, candidate != motion_id
     return None
 
 
@@ -218,25 +266,28 @@ class CorpusFolder:
         reading: facts that the motion files do not contain; only for layouts that do not define them.
         captions: id -> captions that replace those of the corpus, for whole motions; others have none. Those of a
             mirrored motion without an entry are derived.
+        overlays: folders of the same layout whose files replace those of `source`, the last one first.
 
     Attributes:
         skipped: skipped items, filled while `records` runs.
 
     Raises:
-        FileNotFoundError: if the folder, its `texts`, both motion folders or a split file are missing.
+        FileNotFoundError: if the folder, its `texts`, both motion folders, a split file or an overlay are missing.
+        ValueError: if an overlay has no file.
     """
 
     def __init__(
         self,
         source: str | Path,
         layout: FolderLayout,
-        splits: Mapping[str, str | None] | None = None,
+        splits: SplitFiles | None = None,
         mirror: str = "listed",
         min_frames: int = MIN_FRAMES,
         max_frames: int | None = None,
         name: str | None = None,
         reading: ReadingOptions | None = None,
         captions: Mapping[str, list[str]] | None = None,
+        overlays: Sequence[str | Path] = (),
     ):
         self.replacements = captions
         self.source, self.layout, self.skeleton = Path(source), layout, layout.skeleton
@@ -249,21 +300,52 @@ class CorpusFolder:
         self.source_clips: dict[str, str] = {}
         self.skipped: list[Skipped] = []
         self.reading = reading or ReadingOptions()
+        self.overlays = [Path(overlay) for overlay in overlays]
         self.splits = self._open(splits)
 
-    def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
-        """Find the content of the folder and return the file of each split."""
+    def _open(self, splits: SplitFiles | None) -> dict[str, list[Path]]:
+        """Find the content of the folder and return the files of each split."""
         if self.reading != ReadingOptions():
             remedy = "remove units=... and up=..., or pass layout='files'"
             raise ValueError(f"the layout {self.layout.name!r} defines unit and up axis; {remedy}")
-        self.texts = self.source / "texts"
-        self.motion_folders = [p for p in (self.source / "new_joints", self.source / "new_joint_vecs") if p.is_dir()]
-        if not self.texts.is_dir() or not self.motion_folders:
-            missing = "'new_joints' or 'new_joint_vecs'" if self.texts.is_dir() else "'texts'"
+        self._open_levels()
+        if not self.texts[-1] or not self.motion_folders[-1]:
+            missing = "'new_joints' or 'new_joint_vecs'" if self.texts[-1] else "'texts'"
             remedy = f"check that it has the layout {self.layout.name!r} (layout=...)"
             raise FileNotFoundError(f"{self.source}: no folder {missing}; {remedy}")
-        self.source_clips = read_source_clips(self.source)
         return resolve_splits(self.source, splits)
+
+    def _open_levels(self) -> None:
+        """Find the folders of motions and texts, and the recordings, in the overlays and in `source`."""
+        for overlay in self.overlays:
+            if not overlay.is_dir():
+                raise FileNotFoundError(f"overlay: no folder {str(overlay)!r}; check the path")
+            patterns = (f"{JOINTS}/*.npy", f"{FEATURES}/*.npy", f"{TEXTS}/*.txt")
+            if not any(True for pattern in patterns for _ in overlay.glob(pattern)):
+                remedy = f"check that it has the layout {self.layout.name!r}, or do not pass it"
+                raise ValueError(
+                    f"overlay: no file in new_joints, new_joint_vecs or texts of {str(overlay)!r}; {remedy}"
+                )
+        levels = [*reversed(self.overlays), self.source]
+        self.texts = [[path for path in (level / TEXTS,) if path.is_dir()] for level in levels]
+        self.motion_folders = [[p for p in (level / JOINTS, level / FEATURES) if p.is_dir()] for level in levels]
+        self.source_clips = {}
+        for level in reversed(levels):
+            self.source_clips |= read_source_clips(level)
+
+    def overlay_use(self, motion_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """Return for each overlay its `name` and how many of these motions (`motions`) and `captions` files it has."""
+        bases = {base_id_of(motion_id) for motion_id in motion_ids}
+        used: list[dict[str, Any]] = []
+        seen: dict[str, set[str]] = {".npy": set(), ".txt": set()}
+        for number, overlay in enumerate(reversed(self.overlays)):
+            counts = []
+            for suffix, folders in ((".npy", self.motion_folders[number]), (".txt", self.texts[number])):
+                own = {base_id_of(path.stem) for folder in folders for path in folder.glob(f"*{suffix}")} & bases
+                counts.append(len(own - seen[suffix]))
+                seen[suffix] |= own
+            used.insert(0, {"name": overlay.resolve().name, "motions": counts[0], "captions": counts[1]})
+        return used
 
     def __getstate__(self) -> dict[str, Any]:
         # Workers receive the recording of each motion they read, not the names of a million others.
@@ -271,7 +353,7 @@ class CorpusFolder:
 
     def ids(self, split: str) -> list[str]:
         """Return the ids of one split, with mirrored ones according to the mirror mode."""
-        ids = read_ids(self.splits[split])
+        ids = list(dict.fromkeys(motion_id for file in self.splits[split] for motion_id in read_ids(file)))
         if self.mirror == "none":
             ids = [motion_id for motion_id in ids if not motion_id.startswith("M")]
         elif self.mirror == "derive" and split == "train":
@@ -281,12 +363,29 @@ class CorpusFolder:
 
     def listing_files(self) -> Iterator[Path]:
         """Yield the files that list the motions of the corpus, in a fixed order."""
-        yield from (self.source / name for name in ("meta.csv", "index.csv") if (self.source / name).is_file())
-        yield from self.splits.values()
+        yield from _recording_files(self.source)
+        yield from (file for files in self.splits.values() for file in files)
+
+    def overlay_files(self) -> Iterator[tuple[str, Path]]:
+        """Yield a name and the path of the files of the overlays that name the recordings, in a fixed order."""
+        for number, overlay in enumerate(self.overlays):
+            yield from ((f"overlay/{number}/{path.name}", path) for path in _recording_files(overlay))
+
+    def key_of(self, motion_id: str) -> str:
+        """Return what identifies the movement that a list of ids names, with that of its mirrored twin."""
+        return base_id_of(motion_id)
+
+    def has_files(self, motion_id: str) -> bool:
+        """Whether there is a motion or text file of this id."""
+        return bool(self.files_of(motion_id))
 
     def held_out_files(self) -> dict[str, Path]:
-        """Return the folder's own `val.txt` and `test.txt`, even if they are not prepared."""
+        """Return the own `val.txt` and `test.txt` of the folder and the overlays, even if they are not prepared."""
         paths = {name: self.source / file for name, file in DEFAULT_SPLITS.items() if name != "train"}
+        for number, overlay in enumerate(self.overlays):
+            paths |= {
+                f"overlay/{number}/{file}": overlay / file for file in DEFAULT_SPLITS.values() if file != "train.txt"
+            }
         return {name: path for name, path in paths.items() if path.is_file()}
 
     def files_of(self, motion_id: str) -> list[Path]:
@@ -342,11 +441,7 @@ class CorpusFolder:
             # As in the published loaders, times are truncated to int(seconds * fps), and the end of the motion.
             crop = positions if whole else positions[int(start * fps) : int(min(end * fps, len(positions)))]
             record_id = motion_id if whole else f"{motion_id}@{start:g}-{'end' if end == math.inf else f'{end:g}'}"
-            if len(crop) < self.min_frames:
-                self._skip(split, record_id, "too short", f"{len(crop)} frames, fewer than {self.min_frames}")
-                continue
-            if self.max_frames is not None and len(crop) > self.max_frames:
-                self._skip(split, record_id, "too long", f"{len(crop)} frames, more than {self.max_frames}")
+            if not self._fits(record_id, split, len(crop)):
                 continue
             yield MotionRecord(
                 id=record_id,
@@ -371,13 +466,23 @@ class CorpusFolder:
         original = self.replacements.get(base_id_of(motion_id))
         return None if original is None else [mirror_caption(caption) for caption in original]
 
+    def _fits(self, record_id: str, split: str, frames: int) -> bool:
+        """Whether a motion has a permitted number of frames; if not, add it to `skipped`."""
+        if frames < self.min_frames:
+            self._skip(split, record_id, "too short", f"{frames} frames, fewer than {self.min_frames}")
+        elif self.max_frames is not None and frames > self.max_frames:
+            self._skip(split, record_id, "too long", f"{frames} frames, more than {self.max_frames}")
+        else:
+            return True
+        return False
+
     def _motion_path(self, motion_id: str) -> tuple[Path, bool] | None:
         """Find the file of a motion, and whether it must be mirrored."""
         return _find(motion_id, self.motion_folders, ".npy")
 
     def _text_path(self, motion_id: str) -> tuple[Path, bool] | None:
         """Find the file of the captions, and whether they must be mirrored."""
-        return _find(motion_id, [self.texts], ".txt")
+        return _find(motion_id, self.texts, ".txt")
 
     def _skip(self, split: str, motion_id: str, reason: str, detail: str = "") -> None:
         self.skipped.append(Skipped(split, motion_id, reason, detail))

@@ -31,7 +31,7 @@ from ..recordings.orientation import Decision, Traits, decide_sources
 from ..recordings.reading import NAMED, read_motion, read_traits, split_key
 from ..text_mirroring import mirror_caption
 from .blocks import spread
-from .folders import CorpusFolder, FolderLayout, base_id_of, is_file
+from .folders import CorpusFolder, FolderLayout, SplitFiles, base_id_of, is_file
 
 MOTION_FILES = FolderLayout(name="files", skeleton_name="humanml3d")
 CAPTION_FILES = ("captions.csv", "captions.jsonl")
@@ -49,7 +49,10 @@ class MotionFilesFolder(CorpusFolder):
     A missing table is a `FileNotFoundError`, a malformed table or an unknown split a `ValueError`.
     """
 
-    def _open(self, splits: Mapping[str, str | None] | None) -> dict[str, Path]:
+    def _open(self, splits: SplitFiles | None) -> dict[str, list[Path]]:
+        if self.overlays:
+            remedy = f"put its files into {self.source}, or pass layout='humanml3d' or 'kit-ml'"
+            raise ValueError(f"overlay: got {str(self.overlays[0])!r} for the layout {self.layout.name!r}; {remedy}")
         captions_file = _first_of(self.source, CAPTION_FILES)
         if captions_file is None:
             raise FileNotFoundError(f"{self.source}: no {' or '.join(CAPTION_FILES)}; add one, or check the path")
@@ -70,7 +73,7 @@ class MotionFilesFolder(CorpusFolder):
                 remedy = f"remove it to prepare {', '.join(self.ids_of)}"
                 raise ValueError(f"{given}: {self.captions_file} has the splits, in the column 'split'; {remedy}")
         order = [split for split in ("train", "validation", "test") if split in self.ids_of]
-        return {split: self.captions_file for split in order if not splits or split in splits}
+        return {split: [self.captions_file] for split in order if not splits or split in splits}
 
     def _add(self, row: Mapping[str, Any], split_of: dict[str, str]) -> None:
         where = f"{self.captions_file}, line {row['line']}"
@@ -122,6 +125,14 @@ class MotionFilesFolder(CorpusFolder):
 
     def listing_files(self) -> Iterator[Path]:
         yield from (path for path in (self.captions_file, self.mapping_file) if path is not None)
+
+    def key_of(self, motion_id: str) -> str:
+        return (
+            f"./{motion_id}" if motion_id.startswith("M") and f"./{motion_id}" in self.paths else base_id_of(motion_id)
+        )
+
+    def has_files(self, motion_id: str) -> bool:
+        return self.key_of(motion_id) in self.paths
 
     def files_of(self, motion_id: str) -> list[Path]:
         found = self._motion_path(motion_id)

@@ -16,8 +16,13 @@ class PrepareOptions:
         layout: Layout of the corpus: humanml3d (also the synthetic one), kit-ml, or files for a folder of motion files
             of any format with a table of captions.
         source_name: Name of the corpus in the column `source`. By default the name of its folder.
-        splits: Split name -> file; only these are prepared, and None selects the standard file. By default those of
-            `train.txt`, `val.txt` (the split `validation`) and `test.txt` that exist.
+        splits: Split name -> file, or several files whose ids add up; only these are prepared, and None selects the
+            standard file. By default those of `train.txt`, `val.txt` (the split `validation`) and `test.txt` that
+            exist.
+        leave_out: Files of ids (one a line, or a .csv with a column id) that are prepared in no split, with their
+            captions; for damaged clips. Mirrored twins are left out as well.
+        overlay: Folders of the same layout whose motion and caption files replace SOURCE's of the same id, the last
+            folder first. Split files can name ids that only an overlay has.
         text_model: Model of the tokenizer: corpus (a word-level one built from the captions), minilm (extra minilm), a
             folder or a Hub name.
         processor: Folder of a fitted processor to use unchanged; required without a training split. By default one is
@@ -36,7 +41,11 @@ class PrepareOptions:
             model on other words for the same motions. Motions without an entry are left out.
         extra_captions: JSON-lines files of {id, captions} without motion, for lexicon and phase i. Ids of held-out
             splits, including the corpus's own val.txt and test.txt, are excluded.
-        exclude_ids: Files of further ids whose extra captions are excluded.
+        extra_motion: Folders in the layout of SOURCE, with or without texts, for phase ii (motion) and, like extra
+            captions, for lexicon and phase i. Motions are those of train.txt, else all; or pass one list of ids in
+            the folder. Ids of held-out splits are excluded.
+        exclude_ids: Files of further ids whose extra captions and extra motions are excluded; ids of the splits are
+            still prepared.
         mirror: Mirrored twins as rows: listed (those in the split files), derive (of every training motion) or none.
         skip_shorter_than: Minimum frames of a motion or sub-range; shorter ones are skipped.
         skip_longer_than: Maximum frames of a motion or sub-range; longer ones are skipped. By default unlimited.
@@ -45,7 +54,9 @@ class PrepareOptions:
 
     layout: str = "humanml3d"
     source_name: str | None = None
-    splits: Mapping[str, str | None] | None = None
+    splits: Mapping[str, str | Sequence[str] | None] | None = None
+    leave_out: Sequence[str | Path] = ()
+    overlay: Sequence[str | Path] = ()
     text_model: str = CORPUS_TEXT_MODEL
     processor: str | Path | None = None
     representation: str = "positions"
@@ -57,6 +68,7 @@ class PrepareOptions:
     min_document_frequency: int = 1
     captions: str | Path | None = None
     extra_captions: Sequence[str | Path] = ()
+    extra_motion: Sequence[str | Path] = ()
     exclude_ids: Sequence[str | Path] = ()
     mirror: str = "listed"
     skip_shorter_than: int = MIN_FRAMES

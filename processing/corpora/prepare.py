@@ -2,6 +2,7 @@
 
     data/{train,validation,test}-00000-of-0000N.parquet    one row per motion, see `corpus_features`
     text/train.parquet                                     captions for text-only training, with the extra ones
+    motion/train.parquet                                   extra motions for phase ii, if there are any
     processor/                                             tokenizer, motion statistics and lexicon, from train only
     report.json                                            counts, skipped motions with reasons, fingerprint
 
@@ -33,7 +34,17 @@ from .fitting import describe_processor, fit_processor, given_processor
 from .options import PrepareOptions
 from .plan import Plan, make_plan
 from .report import PrepareReport, intact
-from .writing import check_readable, count_blocks, new_folder, text_corpus, write_data, write_text_corpus
+from .writing import (
+    check_readable,
+    count_blocks,
+    count_extra_motion,
+    new_folder,
+    text_corpus,
+    warn_of_unknown_ids,
+    write_data,
+    write_extra_motion,
+    write_text_corpus,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -71,11 +82,12 @@ def prepare(
         The report of the corpus or of the shard, with `reused` set if it already existed.
 
     Raises:
-        FileNotFoundError: if the source, a split file, the text model, the processor or a shard is missing.
+        FileNotFoundError: if the source, a split file, the text model, the processor, a shard, an overlay, extra
+            motions or a list of ids is missing.
         FileExistsError: if the output folder contains something else or is a file.
         TypeError: if an option is unknown.
-        ValueError: if the layout is unknown, a split lists or keeps no motion, an id is in two splits, or no processor
-            is given without a training split.
+        ValueError: if the layout is unknown, a split lists or keeps no motion, an id is in two splits or names a file
+            outside its folder, an overlay is empty, or no processor is given without a training split.
 
     Example:
         >>> report = prepare("HumanML3D", "prepared", layout="humanml3d", text_model="minilm")  # doctest: +SKIP
@@ -117,10 +129,10 @@ def _fill(
     extractor = plan.extractor()
     if shards:
         decided = PrepareReport.load(shards[0]).decided
-        blocks = open_blocks([path / BLOCKS for path in shards], list(plan.folder.splits))
+        blocks = open_blocks([path / BLOCKS for path in shards], plan.block_splits)
     else:
         decided = plan.folder.decide(workers, progress)
-        blocks = read_blocks(plan.blocks, folder / BLOCKS, plan.folder, extractor, workers, progress)
+        blocks = read_blocks(plan.blocks, folder / BLOCKS, plan.folders, extractor, workers, progress)
     report = PrepareReport(
         fingerprint=plan.identity.fingerprint(blocks),
         layout=plan.options.layout,
@@ -129,15 +141,20 @@ def _fill(
         fps=plan.folder.skeleton.fps,
         options=plan.identity.options,
         decided=decided,
+        left_out=dict(plan.left_out),
+        overlays=plan.folder.overlay_use(motion_id for ids in plan.ids.values() for motion_id in ids),
     )
     captions = count_blocks(blocks, plan.folder, report)
+    extra = count_extra_motion(blocks, plan, report)
     if whole:
         check_readable(plan.folder, report)
         write_data(blocks, folder / "data", workers, progress)
         corpus: dict[str, list[str]] = {}
         if "train" in plan.ids:
-            corpus = text_corpus(plan, captions, report)
+            corpus = text_corpus(plan, captions, extra, report)
             write_text_corpus(folder / "text", corpus, plan.options.row_group_size)
+        write_extra_motion(blocks, folder, report)
+        warn_of_unknown_ids(plan, report)
         if extractor is None:
             processor = given_processor(str(plan.options.processor), plan.folder.skeleton)
         else:
@@ -170,7 +187,7 @@ def _refuse_to_replace(target: Path, output_dir: Path, difference: str | None, s
 
 def _complete_shards(output_dir: Path, count: int, plan: Plan) -> list[Path]:
     """Return the folders of all shards; an error lists those that are missing, damaged or of another corpus."""
-    folders, missing, splits = [], [], list(plan.folder.splits)
+    folders, missing, splits = [], [], plan.block_splits
     for shard in (Shard(number, count) for number in range(1, count + 1)):
         folder, own = output_dir / SHARDS / shard.name, plan.identity.of_shard(shard)
         report = intact(folder)

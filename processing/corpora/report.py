@@ -35,8 +35,12 @@ class PrepareReport:
         splits: per split: listed and written motions, mirrored ones, captions, frames, seconds.
         skipped: `split`, `id`, `reason` and `detail` of each skipped item.
         skipped_by_reason: their counts.
+        left_out: ids of `leave_out`, per split and for `extra captions` and `extra motion`.
+        overlays: per overlay its `name`, and how many listed motions have their motion or captions from it.
         shared: numbers of base motions and source clips that two splits have in common.
         text: rows of the text-only corpus, and how many extra ones were omitted.
+        motion: listed and written extra motions, their captions, frames and seconds, and how many were omitted since
+            they are held out (`left_out`) or are in the training split or another folder already (`repeated`).
         processor: origin and hashes of the processor.
         files: size of each file in bytes.
         sha256: SHA-256 of each file; empty in reports of older versions.
@@ -53,8 +57,11 @@ class PrepareReport:
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: list[dict[str, str]] = field(default_factory=list)
     skipped_by_reason: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    overlays: list[dict[str, Any]] = field(default_factory=list)
     shared: dict[str, dict[str, int]] = field(default_factory=dict)
     text: dict[str, int] = field(default_factory=dict)
+    motion: dict[str, Any] = field(default_factory=dict)
     processor: dict[str, Any] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
@@ -124,11 +131,18 @@ class PrepareReport:
 
     def summary(self) -> str:
         """Return a summary of a few lines."""
+        parts = self.splits | ({"extra motion": self.motion} if self.motion else {})
         lines = [
             f"{name}: {split['motions']} of {split['listed']} motions, "
             f"{counted(split['captions'], 'caption')}, {split['seconds'] / 60:.1f} minutes of motion"
-            for name, split in self.splits.items()
+            for name, split in parts.items()
         ]
+        for overlay in self.overlays:
+            files = f"{counted(overlay['motions'], 'motion')} and captions of {overlay['captions']}"
+            lines.append(f"overlay {overlay['name']}: {files}")
+        if self.left_out:
+            places = ", ".join(f"{len(ids)} of {name}" for name, ids in self.left_out.items())
+            lines.append(f"left out: {places}")
         for entry in self.decided:
             facts = (f"{entry[name]['value'] or 'unclear'} ({entry[name]['confidence']})" for name in ("units", "up"))
             count = f"{entry['files']} file{'s' * (entry['files'] > 1)}"

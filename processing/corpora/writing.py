@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from lexmotion.common.files import full_disk_named
 from ..text_mirroring import mirror_caption
 from .blocks import block_rows, spread
 from .columns import TEXT_FEATURES
+from .extra_motion import EXTRA_MOTION
 from .folders import CorpusFolder, base_id_of, read_caption_rows
-from .plan import Plan
+from .plan import Plan, split_files
 from .report import PrepareReport
 
 logger = logging.get_logger(__name__)
@@ -63,6 +64,8 @@ def count_blocks(blocks: Dataset, folder: CorpusFolder, report: PrepareReport) -
     columns = ("base_id", "source_clip", "mirrored", "num_frames", "captions", "mirrored_captions")
     for block in blocks:
         split = block["split"][0].as_py()
+        if split == EXTRA_MOTION:
+            continue
         counts[split].update(listed=block["listed"][0].as_py())
         report.skipped += block["skipped"][0].as_py()
         base_ids, clips = groups[split]
@@ -78,13 +81,38 @@ def count_blocks(blocks: Dataset, folder: CorpusFolder, report: PrepareReport) -
                     known += [caption for caption in texts if caption not in known]
     for split, count in counts.items():
         report.splits[split] = {
-            "file": folder.splits[split].name,
+            "file": split_files(folder.splits[split]),
             **{name: count[name] for name in ("listed", "motions", "mirrored", "captions", "frames")},
             "seconds": round(count["frames"] / folder.skeleton.fps, 2),
         }
     report.skipped_by_reason = dict(sorted(Counter(item["reason"] for item in report.skipped).items()))
     report.shared = _shared(groups)
     return captions_of
+
+
+def count_extra_motion(blocks: Dataset, plan: Plan, report: PrepareReport) -> list[tuple[str, list[str]]]:
+    """Count the read and skipped extra motions in the report, and return their base ids and captions."""
+    if not plan.extra:
+        return []
+    captions, count = [], Counter[str]()
+    for block in _blocks_of(blocks, EXTRA_MOTION):
+        count.update(listed=block["listed"][0].as_py())
+        report.skipped += block["skipped"][0].as_py()
+        columns = ("base_id", "mirrored", "num_frames", "captions", "mirrored_captions")
+        for row in block_rows(block, columns).to_pylist():
+            count.update(motions=1, captions=len(row["captions"]), frames=row["num_frames"])
+            captions.append((row["base_id"], row["mirrored_captions" if row["mirrored"] else "captions"]))
+    report.motion = {
+        **{name: count[name] for name in ("listed", "motions", "captions", "frames")},
+        "seconds": round(count["frames"] / plan.folder.skeleton.fps, 2),
+        **plan.omitted,
+    }
+    report.skipped_by_reason = dict(sorted(Counter(item["reason"] for item in report.skipped).items()))
+    return captions
+
+
+def _blocks_of(blocks: Dataset, split: str) -> Iterator[pa.Table]:
+    return (block for block in blocks if block["split"][0].as_py() == split)
 
 
 def _shared(groups: Mapping[str, tuple[set[str], set[str]]]) -> dict[str, dict[str, int]]:
@@ -109,7 +137,8 @@ def check_readable(folder: CorpusFolder, report: PrepareReport) -> None:
         reasons = Counter(item["reason"] for item in skipped).most_common(3)
         why = ", ".join(f"{count} {reason}" for reason, count in reasons) or "nothing is listed"
         example = next((f" ({item['id']}: {item['detail']})" for item in skipped if item["detail"]), "")
-        what = f"split {split!r} ({folder.splits[split]}): no motion could be read, {why}{example}"
+        files = ", ".join(map(str, folder.splits[split]))
+        what = f"split {split!r} ({files}): no motion could be read, {why}{example}"
         if split == "train" or len(empty) == len(report.splits):
             raise ValueError(f"{what}; check that {folder.source} has the layout {folder.layout.name!r} (layout=...)")
         logger.warning("%s; the split is left out", what)
@@ -128,7 +157,7 @@ def write_data(blocks: Dataset, output: Path, workers: int, progress: bool) -> N
     size = total = 0
     for position, block in enumerate(blocks):
         split, num_bytes = block["split"][0].as_py(), block["num_bytes"][0].as_py()
-        if not num_bytes:
+        if not num_bytes or split == EXTRA_MOTION:
             continue
         if not files or files[-1]["split"] != split or size >= FILE_BYTES:
             number = sum(file["split"] == split for file in files)
@@ -145,22 +174,76 @@ def write_data(blocks: Dataset, output: Path, workers: int, progress: bool) -> N
 
 
 def _write_file(file: Mapping[str, Any], blocks: Dataset) -> None:
-    tables = (block_rows(blocks[position]) for position in file["blocks"])
+    _write_tables((block_rows(blocks[position]) for position in file["blocks"]), file["path"])
+
+
+def _write_tables(tables: Iterator[pa.Table], path: str | Path) -> None:
+    """Write tables, at least one, to a Parquet file, with one row group per table."""
     first = next(tables)
-    with pq.ParquetWriter(file["path"], first.schema, compression="zstd", use_dictionary=False) as writer:
+    with pq.ParquetWriter(path, first.schema, compression="zstd", use_dictionary=False) as writer:
         for table in itertools.chain([first], tables):
             writer.write_table(table, row_group_size=len(table))
 
 
-def text_corpus(plan: Plan, train_captions: Mapping[str, list[str]], report: PrepareReport) -> dict[str, list[str]]:
-    """Return training captions by motion with the extra ones of motions that are not held out; fill in the report."""
-    held_out = _held_out(plan)
+def write_extra_motion(blocks: Dataset, folder: Path, report: PrepareReport) -> None:
+    """Write the extra motions to `motion/train.parquet` in `folder`, if any could be read."""
+    if not report.motion:
+        return
+    if not report.motion["motions"]:
+        why = ", ".join(
+            f"{report.motion[name]} {name.replace('_', ' ')}" for name in ("listed", "left_out", "repeated")
+        )
+        logger.warning("extra_motion: no motion could be read (%s); report.json has the reasons", why)
+        return
+    path = folder / f"{EXTRA_MOTION}.parquet"
+    path.parent.mkdir()
+    tables = (block_rows(block) for block in _blocks_of(blocks, EXTRA_MOTION) if block["num_bytes"][0].as_py())
+    _write_tables(tables, path)
+
+
+def warn_of_unknown_ids(plan: Plan, report: PrepareReport) -> None:
+    """Warn of ids of `leave_out` that occur nowhere: in no split, extra captions or motions, and without a file."""
+    found = {plan.folder.key_of(motion_id) for ids in report.left_out.values() for motion_id in ids}
+    missing = [
+        motion_id
+        for key, motion_id in plan.leave_out.items()
+        if key not in found and not any(folder.has_files(motion_id) for folder in plan.folders)
+    ]
+    if missing:
+        logger.warning("leave_out: %s occurs nowhere in the corpus; check the ids", _some(missing))
+
+
+def _some(ids: list[str]) -> str:
+    more = f" and {len(ids) - 1} more of its ids" if len(ids) > 1 else ""
+    return f"{ids[0]!r}{more}"
+
+
+def text_corpus(
+    plan: Plan,
+    train_captions: Mapping[str, list[str]],
+    extra_motion: Sequence[tuple[str, list[str]]],
+    report: PrepareReport,
+) -> dict[str, list[str]]:
+    """Return training captions by motion with the extra ones of motions that are not held out; fill in the report.
+
+    Args:
+        plan: the plan.
+        train_captions: captions of the training motions.
+        extra_motion: base ids and captions of the extra motions, none of which is held out.
+        report: the report.
+    """
     corpus = {motion_id: list(captions) for motion_id, captions in train_captions.items()}
-    left_out = 0
+    left_out, unwanted = 0, []
+    for base_id, captions in extra_motion:
+        known = corpus.setdefault(base_id, [])
+        known += [caption for caption in captions if caption not in known]
     for file in plan.options.extra_captions:
         for motion_id, captions in read_caption_rows(Path(file)):
             base_id = base_id_of(motion_id)
-            if base_id in held_out:
+            if plan.folder.key_of(motion_id) in plan.leave_out:
+                unwanted.append(motion_id)
+                continue
+            if base_id in plan.held_out:
                 left_out += 1
                 continue
             if base_id != motion_id:
@@ -174,17 +257,9 @@ def text_corpus(plan: Plan, train_captions: Mapping[str, list[str]], report: Pre
         "extra_motions": len(corpus) - len(train_captions),
         "extra_motions_left_out": left_out,
     }
+    if unwanted:
+        report.left_out["extra captions"] = list(dict.fromkeys(unwanted))
     return corpus
-
-
-def _held_out(plan: Plan) -> set[str]:
-    """Return the motions whose extra captions are omitted."""
-    listed = (motion_id for split, ids in plan.ids.items() if split != "train" for motion_id in ids)
-    usual = (path.read_text(encoding="utf-8").split() for path in plan.folder.held_out_files().values())
-    held_out = {base_id_of(motion_id) for motion_id in itertools.chain(listed, *usual)}
-    # The training split may be a file that is usually held out; its motions are then not held out.
-    held_out -= {base_id_of(motion_id) for motion_id in plan.ids["train"]}
-    return held_out | plan.excluded
 
 
 def write_text_corpus(output: Path, corpus: Mapping[str, list[str]], row_group_size: int) -> None:

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from lexmotion import LexMotionForContrastiveMaskedMotion, LexMotionForLexicalMaskedLM
+from lexmotion.__main__ import main
+from lexmotion.encoding_lexmotion import bind_processor
 from lexmotion.evaluation import metrics
 from lexmotion.evaluation.encoding.shards import encode, load_encoded
 from lexmotion.evaluation.explain import explain
-from lexmotion.evaluation.loading import load_model, read_motion_for, ready_model
+from lexmotion.evaluation.loading import load_model, load_motion_encoder, read_motion_for, ready_model, save_model
 from lexmotion.evaluation.metrics.retrieval import PROTOCOLS
 from lexmotion.evaluation.model_evaluation import evaluate, evaluate_order, evaluate_ridge_floor
+from lexmotion.evaluation.probe import evaluate_probe
 
 
 @pytest.fixture
@@ -39,6 +44,38 @@ def test_the_ridge_floor_is_measured_without_a_model(trained):
     found = evaluate_ridge_floor(trained / "prepared", "test", penalty=10.0)
     assert found["model"].endswith("10") and found["retrieval"].keys() == {"all-strict", "all-duplicates"}
     assert found["retrieval"]["all-strict"]["gallery_size"] == 4
+
+
+def test_a_tower_is_probed_against_random_weights(trained, tmp_path, capsys):
+    found = evaluate_probe(trained / "model", trained / "prepared", "test", penalty=10.0, seeds=2)
+    assert json.loads(json.dumps(found)) == found and len(found["untrained"]) == 2
+    rsum = [probe["all_captions"]["all"]["Rsum"] for probe in (found["trained"], *found["untrained"])]
+    assert found["difference"]["mean"] == pytest.approx(rsum[0] - sum(rsum[1:]) / 2, abs=0.01)
+    assert found["difference"]["low"] <= found["difference"]["mean"] <= found["difference"]["high"]
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "probe", "--model", str(trained / "model"), "--dataset", str(trained / "prepared"),
+              "--split", "test", "--seeds", "1", "--output", str(tmp_path / "probe.json")])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0 and "this tower" in printed and "random weights" in printed
+    assert json.loads((tmp_path / "probe.json").read_text())["split"] == "test"
+
+
+def test_the_student_of_phase_ii_is_probed(processor, configs, tmp_path):
+    model = LexMotionForContrastiveMaskedMotion(configs[1])
+    with torch.no_grad():
+        model.motion_model.encoder.norm.bias += 1.0
+    bind_processor(model, processor)
+    save_model(model, processor, tmp_path / "cmmm" / "model")
+    encoder, found = load_motion_encoder(tmp_path / "cmmm")
+    assert torch.equal(encoder.norm.bias, model.motion_model.encoder.norm.bias)
+    assert found.feature_extractor.statistics_hash == processor.feature_extractor.statistics_hash
+    with pytest.raises(FileNotFoundError, match="'.*nowhere'.*cmmm"):
+        load_motion_encoder(tmp_path / "nowhere")
+    text = LexMotionForLexicalMaskedLM(configs[0])
+    bind_processor(text, processor)
+    save_model(text, processor, tmp_path / "lexmlm")
+    with pytest.raises(ValueError, match="LexMotionForLexicalMaskedLM has no motion tower.*phase ii"):
+        load_motion_encoder(tmp_path / "lexmlm")
 
 
 def test_a_split_without_events_has_no_order(trained):

@@ -306,6 +306,27 @@ def test_the_dataset_card_is_the_golden_card(report):
     assert is_golden("golden_dataset_card.md", DatasetCard.from_report(report, "user/motions").render())
 
 
+def test_the_dataset_card_names_extra_motion_and_all_options(report):
+    added = {
+        "splits": {"train": ["a.txt", "b.txt"]},
+        "leave_out": ["bad.txt"],
+        "overlay": ["o"],
+        "extra_motion": ["m"],
+    }
+    report = {
+        **report,
+        "options": {**report["options"], **added},
+        "motion": {"motions": 7, "captions": 3},
+        "files": {**report["files"], "motion/train.parquet": 1},
+    }
+    card = DatasetCard.from_report(report, "user/motions")
+    text = " ".join(card.render().split())
+    assert "`motion/train.parquet` (configuration `motion`) contains 7 further motions with 3 captions" in text
+    assert "--split train=a.txt --split train=b.txt" in text
+    assert "--leave-out bad.txt --overlay o" in text and "--extra-motion m" in text
+    assert card.license.name == "not-recorded"  # of more than one corpus
+
+
 def test_the_dataset_card_keeps_the_rules_of_the_hub(report, hub, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
     card = HubDatasetCard(DatasetCard.from_report(report, "user/motions").render())

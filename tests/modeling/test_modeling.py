@@ -268,6 +268,27 @@ def test_cmmm_losses_ignore_padding():
     torch.testing.assert_close(first.velocity_loss, second.velocity_loss)
 
 
+def test_cmmm_displacements_are_normalized_per_token():
+    model = cmmm().eval()
+    values, frames = tiny.motions()
+    token_mask = torch.zeros(4, 18, dtype=torch.bool)
+    token_mask[:, 4] = True  # window 1, part 1
+    part = model.config.parts[1]
+    first, second = values.clone(), 3.0 * values + 7.0
+    one, other = (
+        model(values, frames, token_mask, displacements=d, displacement_columns=part[:2]) for d in (first, second)
+    )
+    # Shift and scale of a token do not matter, nor do other columns.
+    torch.testing.assert_close(one.velocity_loss, other.velocity_loss, rtol=1e-4, atol=1e-4)
+    first[..., part[2:]] = 50.0
+    again = model(values, frames, token_mask, displacements=first, displacement_columns=part[:2])
+    torch.testing.assert_close(one.velocity_loss, again.velocity_loss)
+    assert one.position_loss == model(values, frames, token_mask).position_loss
+    dirty = torch.where(frames.bool()[..., None], values, 50.0)
+    padded = model(values, frames, token_mask, displacements=dirty, displacement_columns=part[:2])
+    torch.testing.assert_close(one.velocity_loss, padded.velocity_loss)
+
+
 def lexmmm():
     torch.manual_seed(0)
     model = LexMotionForLexicalMaskedMotion(tiny.dual_config())

@@ -247,12 +247,15 @@ def test_split_files(tmp_path):
     )
     assert list(CorpusFolder(tmp_path, HUMANML3D).splits) == ["train", "validation"]
     folder = CorpusFolder(tmp_path, HUMANML3D, {"validation": "dev.txt", "train": None})
-    assert {name: path.name for name, path in folder.splits.items()} == {"train": "train.txt", "validation": "dev.txt"}
+    assert folder.splits == {"train": [tmp_path / "train.txt"], "validation": [tmp_path / "dev.txt"]}
+    (tmp_path / "more.txt").write_text("2 1 3")
+    several = CorpusFolder(tmp_path, HUMANML3D, {"train": ["train.txt", "more.txt"], "val": "dev.txt"})
+    assert several.ids("train") == ["1", "2", "3"] and several.ids("validation") == ["1"]
     assert list(CorpusFolder(tmp_path, HUMANML3D, {"val": None}).splits) == ["validation"]
     (tmp_path / "apart").mkdir()
     apart = tmp_path / "apart" / "ids.txt"
     apart.write_text("1")
-    assert CorpusFolder(tmp_path, HUMANML3D, {"test": str(apart)}).splits == {"test": apart}
+    assert CorpusFolder(tmp_path, HUMANML3D, {"test": str(apart)}).splits == {"test": [apart]}
     with pytest.raises(FileNotFoundError, match="other.txt.*dev.txt"):
         CorpusFolder(tmp_path, HUMANML3D, {"test": "other.txt"})
     with pytest.raises(ValueError, match=r"'mine'.*splits=\{'mine': 'mine.txt'\}"):

@@ -34,9 +34,9 @@ def caption_hash(caption: str) -> int:
 
 
 def corpus_hashes(folder: str | os.PathLike) -> dict[str, str]:
-    """Return the SHA-256 of every data, caption and processor file of a prepared folder, sorted by name."""
+    """Return the SHA-256 of every data, motion, caption and processor file of a prepared folder, sorted by name."""
     folder = Path(folder)
-    parts = ("data", "processor", "text")
+    parts = ("data", "motion", "processor", "text")
     files = sorted(file for part in parts for file in (folder / part).rglob("*") if file.is_file())
     if not files:
         raise FileNotFoundError(f"{folder}: no data/ and no processor/; create the folder with `lexmotion prepare`")
@@ -209,6 +209,11 @@ class TrainingCorpus:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the ids and lengths; that of the prepared folder includes the motions themselves."""
+        return digest([list(self.ids), self.lengths.tolist()])
 
     def first_captions(self) -> list[str]:
         """Return the first caption of every clip, as used by retrieval protocols."""

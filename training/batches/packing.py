@@ -99,8 +99,15 @@ def clip_batch(clips: pa.Table, lengths: np.ndarray, frames: pa.Array) -> pa.Rec
     return pa.record_batch(columns, metadata={"skeleton": skeletons[0]})
 
 
-def pack_clips(files: Sequence[Path], scratch: Path) -> pa.RecordBatch:
-    """Return the clips with a caption in Parquet files (see `clip_batch`), with their frames in the file `scratch`."""
+def pack_clips(files: Sequence[Path], scratch: Path, captioned_only: bool = True) -> pa.RecordBatch:
+    """
+    Return the clips of Parquet files (see `clip_batch`), with their frames in the file `scratch`.
+
+    Args:
+        files: Parquet files of prepared motions.
+        scratch: file to write.
+        captioned_only: leave clips without captions out, with a warning.
+    """
     parts: list[pa.Table] = []
     lengths: list[np.ndarray] = []
     columns, skipped = ["id", "base_id", "fps", "skeleton", "captions", "motion"], 0
@@ -108,9 +115,11 @@ def pack_clips(files: Sequence[Path], scratch: Path) -> pa.RecordBatch:
         for file in files:
             for rows in pq.ParquetFile(file).iter_batches(READ_ROWS, columns=columns):
                 counts = pc.list_value_length(rows["captions"])
-                captioned = pc.greater(counts, 0)
-                skipped += len(rows) - captioned.true_count
-                rows = rows.set_column(rows.schema.get_field_index("captions"), "captions", counts).filter(captioned)
+                rows = rows.set_column(rows.schema.get_field_index("captions"), "captions", counts)
+                if captioned_only:
+                    captioned = pc.greater(counts, 0)
+                    skipped += len(rows) - captioned.true_count
+                    rows = rows.filter(captioned)
                 motion = rows["motion"]
                 motion = motion.storage if isinstance(motion, pa.ExtensionArray) else motion
                 lengths.append(pc.list_value_length(motion).to_numpy().astype(np.int64))

@@ -31,6 +31,7 @@ from lexmotion.evaluation.model_evaluation import (
     order_of_split,
     ridge_floor_of_split,
 )
+from lexmotion.evaluation.ridge_floor import UntrainedTower, motion_statistics
 
 from ..tasks.baseline import SYSTEMS
 
@@ -95,7 +96,8 @@ def score_ridge(
     """Score the ridge floor fitted on `train` and its mirror image; `folder` only has a processor."""
     with loading_from(folder):
         processor = LexMotionProcessor.from_pretrained(folder, trust_remote_code=False)
-    retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY, tower)
+    describe = UntrainedTower(processor.feature_extractor) if tower else motion_statistics
+    retrieval, floor = ridge_floor_of_split(processor, train, rows, RIDGE_PENALTY, describe)
 
     def by_clip(split: Any) -> dict[str, Any]:
         captions = [text for texts in split["captions"] for text in texts]
