@@ -58,6 +58,7 @@ PREPARE: dict[str, tuple[Any, str]] = {
     "up": (str | None, "z"),
     "vocabulary_filter": (str, "words"),
     "min_document_frequency": (int, "2"),
+    "whole_words": (int, "20"),
     "extra_captions": (list[Path] | None, "captions/train.jsonl"),
     "exclude_ids": (list[Path] | None, "dev.txt"),
     "mirror": (str, "derive"),

@@ -32,6 +32,8 @@ class PrepareOptions:
             files of a rig together.
         vocabulary_filter: Words of the lexical space: corpus, words or all.
         min_document_frequency: Minimum number of captions that contain a word of the filter corpus.
+        whole_words: Add words that the tokenizer cuts into pieces (jo ##gs) to it as whole words, if at least this many
+            training and extra captions contain them. By default 0, none. Needs a text model of the BERT family.
         extra_captions: JSON-lines files of {id, captions} without motion, for lexicon and phase i. Ids of held-out
             splits, including the corpus's own val.txt and test.txt, are excluded.
         exclude_ids: Files of further ids whose extra captions are excluded.
@@ -53,6 +55,7 @@ class PrepareOptions:
     up: str | None = None
     vocabulary_filter: str = "corpus"
     min_document_frequency: int = 1
+    whole_words: int = 0
     extra_captions: Sequence[str | Path] = ()
     exclude_ids: Sequence[str | Path] = ()
     mirror: str = "listed"
@@ -64,3 +67,5 @@ class PrepareOptions:
         for name in ("max_frames", "min_document_frequency", "row_group_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; pass at least 1")
+        if self.whole_words < 0:
+            raise ValueError(f"whole_words: got {self.whole_words}; pass 0 (none) or a number of captions")

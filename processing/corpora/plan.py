@@ -132,7 +132,8 @@ def _identity(folder: CorpusFolder, options: PrepareOptions) -> Identity:
         **{name: [Path(path).name for path in recorded[name]] for name in ("extra_captions", "exclude_ids")},
     }
     # Corpora prepared without these options keep their fingerprint.
-    recorded = {name: value for name, value in recorded.items() if name not in ("units", "up") or value is not None}
+    later = {"units": None, "up": None, "whole_words": 0}
+    recorded = {name: value for name, value in recorded.items() if name not in later or value != later[name]}
     before = [(os.path.relpath(path, folder.source), path) for path in folder.listing_files()]
     after = [(f"held-out/{name}", path) for name, path in folder.held_out_files().items()]
     extra = [*options.extra_captions, *options.exclude_ids]

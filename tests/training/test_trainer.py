@@ -245,6 +245,17 @@ def test_bf16_trains_and_keeps_float32_weights(make_trainer):
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
 
 
+def test_phase_i_without_the_encoders_own_loss(make_trainer, read_log):
+    trainer = make_trainer("lexmlm", encoder_loss_weight=0.0, mask_weighting="content", num_steps=2)
+    head = trainer.model.text_model.lexical_head.dense.weight.detach().clone()
+    trainer.train()
+    lines = read_log(trainer.output_dir)
+    assert all("encoder_loss" not in line and "eval_encoder_loss" not in line for line in lines)
+    assert lines[0]["loss"] == lines[0]["decoder_loss"]
+    assert not torch.equal(trainer.model.text_model.lexical_head.dense.weight, head)  # through the bottleneck
+    assert trainer.acceptance()["encoder_loss"] > 0
+
+
 @pytest.fixture
 def processor_with(monkeypatch):
     """processor_with(flags) sets the instruction sets that this machine's processor claims to have."""
