@@ -84,8 +84,8 @@ class Lexicon:
         active_ids: ids that are dimensions of the space, see [`Lexicon.from_corpus`].
         vocabulary_filter: filter that selected them: `"all"`, `"words"` or `"corpus"`.
         min_document_frequency: minimum number of captions with an id for it to count as a corpus word.
-        piece_ids: ids that are word pieces, never a word by themselves: continuations, and first pieces that the corpus
-            has only as the beginning of a cut word (`jo` of jo ##gs). None, as in lexicons saved by earlier versions:
+        piece_ids: ids that are word pieces, never a word by themselves: continuations, and first pieces that occur
+            only as the beginning of a cut word (`jo` of jo ##gs). None, as in lexicons saved by earlier versions:
             continuations only, and they count as content words.
 
     Attributes:

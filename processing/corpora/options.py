@@ -32,8 +32,8 @@ class PrepareOptions:
             files of a rig together.
         vocabulary_filter: Words of the lexical space: corpus, words or all.
         min_document_frequency: Minimum number of captions that contain a word of the filter corpus.
-        whole_words: Add words that the tokenizer cuts into pieces (jo ##gs) to it as whole words, if at least this many
-            training and extra captions contain them. By default 0, none. Needs a text model of the BERT family.
+        whole_words: Add words that the tokenizer cuts into pieces (jo ##gs) to it as whole words, if at least this
+            many captions, extra ones included, contain them; 0: none. Needs a text model of the BERT family.
         extra_captions: JSON-lines files of {id, captions} without motion, for lexicon and phase i. Ids of held-out
             splits, including the corpus's own val.txt and test.txt, are excluded.
         exclude_ids: Files of further ids whose extra captions are excluded.

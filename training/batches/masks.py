@@ -11,8 +11,8 @@ from .order import Batch, BatchRandom
 MASK_KINDS = ("random", "tubes", "blocks")
 MASK_WEIGHTINGS = ("uniform", "idf", "content")
 MASK_WEIGHTING_HELP = (
-    "Odds of masking a word: uniform: all equal; idf: by IDF; content: equal among content words, while stop words and, "
-    "unless the lexicon is an old one, words that the tokenizer cuts are never masked."
+    "Odds of masking a word: equal (uniform), by IDF (idf), or equal among content words and zero for stop words and "
+    "words that the tokenizer cuts (content)."
 )
 
 
@@ -35,8 +35,8 @@ class CaptionMasker:
 
     Only words whose pieces are all active are masked, so labels are always active words; the first token is never
     masked. With the weighting `content`, only words whose pieces are all content words are masked; a caption without
-    any has no mask. Masked pieces of the encoder become [MASK] (80 %), a random active piece (10 %) or stay (10 %); those of
-    the decoder always become [MASK].
+    any has no mask. Masked pieces of the encoder become [MASK] (80 %), a random active piece (10 %) or stay (10 %);
+    those of the decoder always become [MASK].
 
     Args:
         lexicon: object with arrays of size V: masks `active`, `special` and `subword`, `idf`, and for the weighting
