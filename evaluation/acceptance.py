@@ -108,10 +108,9 @@ def evaluate_lexmlm(model: Any, batches: Iterable[dict], lexicon: Any, base_mode
 
 
 def lexicon_content(lexicon: Any, token_ids: Iterable[int]) -> list[int]:
-    """Return the content words among the tokens of one caption: active, no stop words, each once."""
-    return sorted(
-        {int(i) for i in token_ids if lexicon.active[i] and not lexicon.stop_word[i] and not lexicon.special[i]}
-    )
+    """Return the content words among the tokens of one caption, each once; see `Lexicon.content_tokens`."""
+    ids = np.fromiter(token_ids, dtype=np.int64)
+    return sorted(set(ids[lexicon.content_tokens(ids)].tolist()))
 
 
 def _unmasked(batch: dict) -> torch.Tensor:

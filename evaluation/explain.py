@@ -118,8 +118,8 @@ def explain(
             model_score = float((model.score_vectors(caption) * model.score_vectors(tower)).sum())
         text_words = processor.top_words(z_t[None].numpy(), k)[0]
     product = z_m * z_t / (z_m.norm() * z_t.norm()).clamp(min=1e-6)
-    chosen = [int(i) for i in z_m.argsort(descending=True) if z_m[i] > 0 and not lexicon.subword[i]][:k]
-    chosen += [int(i) for i in product.nonzero()[:, 0] if int(i) not in set(chosen) and not lexicon.subword[i]]
+    chosen = [int(i) for i in z_m.argsort(descending=True) if z_m[i] > 0 and lexicon.displayed[i]][:k]
+    chosen += [int(i) for i in product.nonzero()[:, 0] if int(i) not in set(chosen) and lexicon.displayed[i]]
     window_seconds = model.config.motion_config.patch_frames / extractor.fps
     duration = float(values["motion_attention_mask"].sum()) / extractor.fps
     names = part_names(parts)

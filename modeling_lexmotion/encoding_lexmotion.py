@@ -150,11 +150,17 @@ class LinearMaps(TorchFunctionMode):
             return function(*map(self._cast, args), **(kwargs or {}))
 
 
-def tokenizer_hash(tokenizer: Any) -> str | None:
-    """Return the SHA-256 of a tokenizer's tokens in the order of their ids and of its special ids; None for others."""
+def tokenizer_hash(tokenizer: Any, size: int | None = None) -> str | None:
+    """
+    Return the SHA-256 of a tokenizer's tokens in the order of their ids and of its special ids; None for others.
+
+    Args:
+        tokenizer: the tokenizer.
+        size: only the first tokens, this many; None: all.
+    """
     if not hasattr(tokenizer, "convert_ids_to_tokens"):
         return None
-    size, known = len(tokenizer), _VOCABULARIES.get(tokenizer)
+    size, known = len(tokenizer) if size is None else size, _VOCABULARIES.get(tokenizer)
     if known is None or known[0] != size:
         tokens = json.dumps(tokenizer.convert_ids_to_tokens(list(range(size))))
         known = _VOCABULARIES[tokenizer] = (size, hashlib.sha256(tokens.encode()).hexdigest())

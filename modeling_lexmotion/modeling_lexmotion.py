@@ -11,7 +11,7 @@ x body parts, time-major), D hidden size, E word-embedding size, V vocabulary, A
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,6 +134,23 @@ class LexMotionOutput(ModelOutput):
 
     def to_tuple(self) -> tuple:
         return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in self.values())
+
+
+@torch.no_grad()
+def append_words(model: PreTrainedModel, added_words: Mapping[int, Sequence[int]]) -> None:
+    """
+    Give a text model embeddings of additional words: each the mean of the embeddings of its pieces.
+
+    Args:
+        model: resized if an id is beyond its embeddings.
+        added_words: id of each word -> ids of its pieces.
+    """
+    size = 1 + max(added_words)
+    if size > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(size, mean_resizing=False)
+    weight = model.get_input_embeddings().weight
+    for word, pieces in added_words.items():
+        weight[word] = weight[list(pieces)].mean(dim=0)
 
 
 def _forget_folders(config: PreTrainedConfig) -> None:
@@ -269,7 +286,9 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
         self._use_active_words([self.lexical_head], [self.config], active_ids)
 
     @classmethod
-    def from_text_pretrained(cls, path: str, active_ids=None, **config_fields) -> "LexMotionTextModel":
+    def from_text_pretrained(
+        cls, path: str, active_ids=None, added_words: Mapping[int, Sequence[int]] | None = None, **config_fields
+    ) -> "LexMotionTextModel":
         """
         Initialize from a published masked LM or sentence encoder of the BERT family.
 
@@ -277,6 +296,8 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
             path: local folder or Hub name. A missing masked-LM head becomes the identity transform, not random
                 weights.
             active_ids: vocabulary ids that the head may activate.
+            added_words: ids of words that the tokenizer has besides those of the weights, with the ids of the pieces
+                in which it would read them otherwise. See [`append_words`]; the head's biases are means as well.
             config_fields: other fields of [`LexMotionTextConfig`].
         """
         verbosity = logging.get_verbosity()
@@ -314,6 +335,11 @@ class LexMotionTextModel(LexMotionTextPreTrainedModel):
                     head.bias.copy_(state[bias])
                 head.layer_norm.weight.copy_(state[f"{norm}.weight"])
                 head.layer_norm.bias.copy_(state[f"{norm}.bias"])
+        if added_words:
+            append_words(model, added_words)
+            with torch.no_grad():
+                for word, pieces in added_words.items():
+                    head.bias[word] = head.bias[list(pieces)].mean()
         if active_ids is not None:
             model.set_active_words(active_ids)
         return model

@@ -84,6 +84,9 @@ class Lexicon:
         active_ids: ids that are dimensions of the space, see [`Lexicon.from_corpus`].
         vocabulary_filter: filter that selected them: `"all"`, `"words"` or `"corpus"`.
         min_document_frequency: minimum number of captions with an id for it to count as a corpus word.
+        piece_ids: ids that are word pieces, never a word by themselves: continuations, and first pieces that occur
+            only as the beginning of a cut word (`jo` of jo ##gs). None, as in lexicons saved by earlier versions:
+            continuations only, and they count as content words.
 
     Attributes:
         document_frequency: (V,) int64.
@@ -91,7 +94,10 @@ class Lexicon:
         special: (V,) bool, special tokens and `[unusedN]` tokens.
         stop_word: (V,) bool, English function words and the subjects of captions (`person`, `man`, `someone`, ...),
             which metrics on content words exclude.
-        subword: (V,) bool, continuations `##x`, which are in the space but not displayed.
+        subword: (V,) bool, continuations `##x`.
+        piece: (V,) bool, word pieces, see `piece_ids`. They are in the space, but not displayed.
+        content: (V,) bool, active ids that are content words: no stop words and no pieces (see `piece_ids`).
+        displayed: (V,) bool, active ids that are words to show: no pieces.
         motion_word: (V,) bool, active whole words of the corpus that are not stop words and occur in at most half of
             the captions: body parts, directions, actions, manners, counts.
         active: (V,) bool.
@@ -114,6 +120,7 @@ class Lexicon:
         active_ids: np.ndarray,
         vocabulary_filter: str = "corpus",
         min_document_frequency: int = 1,
+        piece_ids: np.ndarray | None = None,
     ):
         _check_filter(vocabulary_filter)
         self.tokenizer = tokenizer
@@ -148,9 +155,20 @@ class Lexicon:
         corpus_words = self.document_frequency >= max(1, self.min_document_frequency)
         telling = self.document_frequency <= MOTION_WORD_MAX_SHARE * max(self.num_documents, 2)
         valid = np.fromiter(map(_is_word, self._tokens), bool, vocab_size)
-        self.motion_word = self.active & corpus_words & telling & valid & ~self.stop_word & ~self.subword
-        self._content = self.active & ~self.stop_word & ~self.special
-        self._display_ids = np.flatnonzero(self.active & ~self.subword & ~self.special)
+        self.piece_ids = None if piece_ids is None else np.unique(np.asarray(piece_ids, dtype=np.int64))
+        self.piece = self.subword.copy()
+        if self.piece_ids is not None:
+            outside = self.piece_ids[(self.piece_ids < 0) | (self.piece_ids >= vocab_size)]
+            if len(outside):
+                raise ValueError(f"piece_ids: got {outside[0]}; pass ids of the vocabulary, below {vocab_size}")
+            self.piece = np.zeros(vocab_size, dtype=bool)
+            self.piece[self.piece_ids] = True
+        self.content = self.active & ~self.stop_word & ~self.special
+        if self.piece_ids is not None:
+            self.content &= ~self.piece
+        self.displayed = self.active & ~self.subword & ~self.piece & ~self.special
+        self.motion_word = self.displayed & corpus_words & telling & valid & ~self.stop_word
+        self._display_ids = np.flatnonzero(self.displayed)
         self._cache: dict[str, tuple[int, ...]] = {}
         self._hash: str | None = None
 
@@ -162,6 +180,7 @@ class Lexicon:
         vocabulary_filter: str = "corpus",
         min_document_frequency: int = 1,
         extra_ids: Iterable[int] = (),
+        extra_words: Iterable[str] = (),
         vocab_size: int | None = None,
     ) -> Lexicon:
         """Count the words of a corpus and select the active vocabulary.
@@ -174,6 +193,7 @@ class Lexicon:
                 `min_document_frequency` captions.
             min_document_frequency: see above; at least 1.
             extra_ids: additional active ids, for example neighbours of corpus words.
+            extra_words: additional words whose ids are active, for example those of mirrored captions.
             vocab_size: V if the vocabulary of the model is padded. Defaults to `len(tokenizer)`.
 
         Raises:
@@ -185,30 +205,41 @@ class Lexicon:
         if min_document_frequency < 1:
             raise ValueError(f"min_document_frequency: got {min_document_frequency}; pass at least 1")
         vocab_size = len(tokenizer) if vocab_size is None else vocab_size
+        tokens = _vocabulary(tokenizer, vocab_size)
+        special = _special_mask(tokenizer, tokens)
+        tokens = _word_pieces(tokens)
+        subword = np.fromiter((token.startswith("##") for token in tokens), bool, vocab_size)
         counts = np.zeros(vocab_size, dtype=np.int64)
+        complete = np.zeros(vocab_size, dtype=np.int64)  # occurrences as a word that is not cut
         num_documents = 0
         remaining = iter(captions)
         while chunk := list(itertools.islice(remaining, CHUNK_CAPTIONS)):
             rows, ids = _flat_ids(tokenizer, chunk)
             once = np.unique(rows * vocab_size + ids)
             counts += np.bincount(once % vocab_size, minlength=vocab_size)
+            complete += np.bincount(ids[_uncut(rows, subword[ids])], minlength=vocab_size)
             num_documents += len(chunk)
+        rows, more = _flat_ids(tokenizer, list(extra_words))
+        complete += np.bincount(more[_uncut(rows, subword[more])], minlength=vocab_size)
+        seen = counts > 0
+        seen[more] = True
 
-        tokens = _vocabulary(tokenizer, vocab_size)
-        active = ~_special_mask(tokenizer, tokens)
-        tokens = _word_pieces(tokens)
+        active = ~special
         if vocabulary_filter != "all":
             active &= np.fromiter(map(_is_word, tokens), bool, vocab_size)
         if vocabulary_filter == "corpus":
             active &= counts >= min_document_frequency
         extra = np.fromiter(extra_ids, dtype=np.int64)
+        active_ids = np.concatenate([np.flatnonzero(active), extra, more[~special[more]]])
+        pieces = (subword | seen) & (complete == 0)
         return cls(
             tokenizer,
             counts,
             num_documents,
-            np.concatenate([np.flatnonzero(active), extra]),
+            active_ids,
             vocabulary_filter,
             min_document_frequency,
+            np.intersect1d(active_ids, np.flatnonzero(pieces)),
         )
 
     # ------------------------------------------------------------------ size and identity
@@ -253,7 +284,7 @@ class Lexicon:
 
     def _content_dict(self) -> dict[str, Any]:
         seen = np.flatnonzero(self.document_frequency)
-        return {
+        content = {
             "vocabulary_filter": self.vocabulary_filter,
             "vocab_size": self.vocab_size,
             "vocabulary_hash": self._vocabulary_hash,
@@ -263,6 +294,9 @@ class Lexicon:
             "seen_counts": " ".join(map(str, self.document_frequency[seen].tolist())),
             "active_ids": _to_ranges(self.active_ids),
         }
+        if self.piece_ids is not None:  # lexicons of earlier versions keep their hash
+            content["piece_ids"] = _to_ranges(self.piece_ids)
+        return content
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the tokenizer as compact JSON: ids as ranges (`"1010-1024 1030"`), counts only if seen."""
@@ -289,6 +323,7 @@ class Lexicon:
                 _from_ranges(content["active_ids"]),
                 content["vocabulary_filter"],
                 content["min_document_frequency"],
+                _from_ranges(content["piece_ids"]) if "piece_ids" in content else None,
             )
             vocabulary_hash = content["vocabulary_hash"]
         except (KeyError, TypeError, IndexError) as error:
@@ -330,7 +365,7 @@ class Lexicon:
         return _encode(self.tokenizer, [text])[0]
 
     def content_ids(self, caption: str) -> list[int]:
-        """Return the distinct ids of content words (active, not stop words) in order of appearance. Cached."""
+        """Return the distinct ids of content words in order of appearance, see [`Lexicon.content_tokens`]. Cached."""
         return self.content_ids_of([caption])[0]
 
     def content_ids_of(self, captions: Sequence[str]) -> list[list[int]]:
@@ -338,12 +373,31 @@ class Lexicon:
         fresh = [caption for caption in dict.fromkeys(captions) if caption not in self._cache]
         found: dict[str, tuple[int, ...]] = {}
         if fresh:
-            content = self._content
             for caption, ids in zip(fresh, _encode(self.tokenizer, fresh), strict=True):
-                found[caption] = tuple(id for id in dict.fromkeys(ids) if content[id])
+                tokens = np.array(ids, dtype=np.int64)
+                found[caption] = tuple(dict.fromkeys(tokens[self.content_tokens(tokens)].tolist()))
             if len(self._cache) + len(found) <= CACHED_CAPTIONS:
                 self._cache.update(found)
         return [list(found[caption] if caption in found else self._cache[caption]) for caption in captions]
+
+    def content_tokens(self, ids: np.ndarray) -> np.ndarray:
+        """Return which tokens of a text are content words: active, no stop words, and not cut.
+
+        A word that the tokenizer cuts into pieces is not a content word, since none of its pieces is a word, even if
+        the first one (`counter` of counter ##cl ##ock ##wise) is a word elsewhere. Only lexicons saved by earlier
+        versions count the pieces.
+
+        Args:
+            ids: (N,) token ids of a text, or of several with special tokens between them.
+
+        Returns:
+            (N,) bool.
+        """
+        ids = np.asarray(ids, dtype=np.int64)
+        content = self.content[ids]
+        if self.piece_ids is not None:
+            content[:-1] &= ~self.subword[ids[1:]]
+        return content
 
     def bow_weights(self, captions: Sequence[Sequence[str]]) -> np.ndarray:
         """Compute bag-of-words targets: per clip, a distribution over the content words of all its captions.
@@ -374,8 +428,8 @@ class Lexicon:
         Args:
             embeds: (B, V) or (V,) vectors of non-negative weights.
             k: maximum number of words per vector; words of weight zero are not listed.
-            skip_stop_words: whether to exclude function words and subjects. Inactive ids and continuations `##x`,
-                which have no meaning alone, are always excluded.
+            skip_stop_words: whether to exclude function words and subjects. Inactive ids and word pieces, which have
+                no meaning alone, are always excluded.
 
         Returns:
             (word, weight) pairs per vector, largest weight first; ties by ascending id.
@@ -443,6 +497,15 @@ def _special_mask(tokenizer: Any, tokens: list[str]) -> np.ndarray:
     special = np.fromiter((_UNUSED.fullmatch(token) is not None for token in tokens), bool, len(tokens))
     special[list(tokenizer.all_special_ids)] = True
     return special
+
+
+def _uncut(rows: np.ndarray, subword: np.ndarray) -> np.ndarray:
+    """Return which tokens are a whole word, given the text and the mark of a continuation of each: (N,) bool each."""
+    same = rows[1:] == rows[:-1]
+    # A first word has no mark of a beginning in byte-level BPE.
+    whole = ~subword | np.concatenate([[True], ~same])[: len(rows)]
+    whole[:-1] &= ~(same & subword[1:])
+    return whole
 
 
 def _encode(tokenizer: Any, captions: list[str]) -> list[list[int]]:

@@ -111,7 +111,11 @@ class TaskArguments:
     lr_scheduler: Literal["cosine", "linear", "constant"] = argument("cosine", "Decay after the warm-up.")
     warmup_ratio: float = argument(0.1, "Share of the steps used for linear warm-up.")
     min_learning_rate_ratio: float = argument(0.0, "Final learning rate as a share of the peak.")
-    mixed_precision: Literal["no", "bf16"] = argument("no", "bf16: autocast the forward pass; weights stay float32.")
+    mixed_precision: Literal["no", "bf16", "auto"] = argument(
+        "no",
+        "bf16: autocast the forward pass; weights stay float32. auto: bf16 if the processor multiplies it faster than "
+        "float32, otherwise no.",
+    )
     use_cpu: bool = argument(False, "Train on the CPU even if an accelerator is available.")
     ema_decay: float = argument(0.0, "Decay of the weight average that is evaluated and saved. 0: no average.")
     eval_steps: int | None = argument(None, "Steps between evaluations. None: ten per run.")

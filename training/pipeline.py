@@ -30,7 +30,7 @@ from .provenance import digest, folder_fingerprint, provenance, read_result
 from .recipe import apply_overrides, load_recipe, run_arguments, task_values
 from .tasks import TASKS
 from .tasks.initialization import check_packages, check_text_model
-from .trainer import on_cpu
+from .trainer import note_other_precision, on_cpu, precision
 
 logger = logging.get_logger(__name__)
 
@@ -70,6 +70,7 @@ def _run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathL
             result = read_result(output_dir)
             if result["fingerprint"] == fingerprint:
                 logger.info(f"{name} is finished already")
+                note_other_precision(output_dir, result["training"].get("precision"), precision(arguments))
                 return {**task.facts(result["acceptance"]), **result}
             raise ValueError(
                 f"{output_dir}: contains {name} of other arguments, data or initial weights; delete the folder to "
@@ -78,6 +79,7 @@ def _run_task(arguments: RunArguments, data: Any, reuse: Sequence[str | os.PathL
         if (twin := finished_twin(reuse, fingerprint)) is not None:
             logger.info(f"{name} is finished already in {twin}")
             result = copy_task(twin, output_dir)
+            note_other_precision(twin, result["training"].get("precision"), precision(arguments))
             return {**task.facts(result["acceptance"]), **result}
     trainer = task.make_trainer(arguments, data, start, inputs)
     if trainer.processor is not None:

@@ -57,8 +57,10 @@ def read_result(folder: str | os.PathLike) -> dict[str, Any]:
     """Return the result of a finished task, `<folder>/result.json`; a ValueError names the file if it is damaged."""
     path = Path(folder) / "result.json"
     result = read_json(path)
-    if not isinstance(result.get("fingerprint"), str) or not isinstance(result.get("acceptance"), dict):
-        raise ValueError(f"{path}: damaged, no fingerprint and acceptance; restore a copy, or delete {folder}")
+    expected = {"fingerprint": str, "training": dict, "acceptance": dict}
+    missing = [name for name, kind in expected.items() if not isinstance(result.get(name), kind)]
+    if missing:
+        raise ValueError(f"{path}: damaged, no {' and '.join(missing)}; restore a copy, or delete {folder}")
     return result
 
 

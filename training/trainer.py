@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from lexmotion.common.files import full_disk_named, write_text
+from lexmotion.encoding_lexmotion import encoding_dtype
 
 from .arguments import RunArguments
 from .batches.order import Batch, BatchOrder, BatchRandom, derive_seed
@@ -56,6 +57,27 @@ def on_cpu(arguments: RunArguments) -> bool:
     return arguments.task.use_cpu or not torch.cuda.is_available()
 
 
+def precision(arguments: RunArguments) -> str:
+    """Return the precision of a task on this machine, `"no"` or `"bf16"`; it is logged once if chosen by `auto`."""
+    asked = arguments.task.mixed_precision
+    if asked != "auto":
+        return asked
+    device = torch.device("cpu" if on_cpu(arguments) else "cuda")
+    chosen = "bf16" if encoding_dtype("auto", device) == torch.bfloat16 else "no"
+    logger.info_once(f"mixed_precision: auto is {chosen!r} on this machine's {device.type}")
+    return chosen
+
+
+def note_other_precision(place: str | Path, before: str | None, now: str) -> None:
+    """Warn if the steps in a folder were computed `before` in another precision than the steps that follow."""
+    if before not in (None, now):
+        logger.warning(
+            f"{place}: computed with mixed_precision {before!r}, but auto is {now!r} on this machine, so the result "
+            "will differ slightly from a run on one machine; for exact repetition, start over with "
+            "mixed_precision: no"
+        )
+
+
 def make_accelerator(arguments: RunArguments) -> Accelerator:
     """Return an Accelerator for one task; tasks of one process may differ in precision."""
     task = arguments.task
@@ -63,7 +85,7 @@ def make_accelerator(arguments: RunArguments) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=False)
         GradientState._reset_state()
     return Accelerator(
-        mixed_precision=task.mixed_precision,
+        mixed_precision=precision(arguments),
         cpu=on_cpu(arguments),
         log_with=task.log_with or None,
         project_dir=task.output_dir,
@@ -270,7 +292,8 @@ class Trainer:
         Run or resume the task; the model ends with its best (or last, or averaged) weights.
 
         Returns:
-            `steps`, `best` (step and metric), the last `evaluation`, `seconds`, and the reason if `stopped` early.
+            `steps`, `best` (step and metric), the last `evaluation`, `seconds`, the reason if `stopped` early, and
+            the `precision`, `"no"` or `"bf16"`.
 
         Raises:
             NonFiniteLossError: if a loss or gradient is NaN or infinite.
@@ -292,6 +315,7 @@ class Trainer:
             "evaluation": self.state.last_evaluation,
             "seconds": round(self.state.elapsed, 1),
             "stopped": self.state.stopped,
+            "precision": self.accelerator.mixed_precision,
         }
 
     @contextmanager
@@ -518,6 +542,7 @@ class Trainer:
             state = {
                 **vars(self.state),
                 "phase": self.name,
+                "precision": self.accelerator.mixed_precision,
                 "phase_state": self.phase_state(),
                 "arguments": self.arguments.defining(),
                 "fingerprint": self.fingerprint,
@@ -551,6 +576,7 @@ class Trainer:
                     f"{folder}: {what or 'the corpus or the initial weights differ'}; pass another output_dir, "
                     "restore the arguments, or start over with resume: false"
                 )
+            note_other_precision(folder, saved.get("precision"), self.accelerator.mixed_precision)
             self.load_trainable_state(read_tensors(folder, "model.safetensors"))
             self.optimizer.load_state_dict(read_optimizer(folder))
             if self.average is not None:

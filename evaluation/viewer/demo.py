@@ -168,7 +168,7 @@ class Demo:
         """Words of the lexicon that items have, most frequent first."""
         lexicon = self.processor.lexicon
         counts = np.bincount(self.items.indices, minlength=self.index.vocab_size)
-        ids = np.flatnonzero((counts > 0) & lexicon.active & ~lexicon.subword)
+        ids = np.flatnonzero((counts > 0) & lexicon.displayed)
         return lexicon.words(ids[np.argsort(-counts[ids], kind="stable")].tolist())
 
     @property

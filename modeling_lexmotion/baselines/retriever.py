@@ -12,6 +12,7 @@ size, E word-embedding size, V vocabulary, A active words.
 
 import copy
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,7 +27,7 @@ from ..configuration_lexmotion import HEAD_KINDS, check_sizes
 from ..layers_lexmotion import by_length, check_motion_values
 from ..lexical_head import LexicalHead
 from ..losses_lexmotion import cosine, false_negatives, flops, paired_clip_ids, same_clip, symmetric_info_nce
-from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel
+from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel, append_words
 
 REPRESENTATIONS = ("dense", "lexicon")
 LEXICAL_ENCODERS = ("bert", "distilbert")  # with WordPiece words and a masked-LM head
@@ -303,7 +304,13 @@ class RetrieverModel(LexMotionPreTrainedModel):
         self._use_active_words(heads, [self.config, self.config], active_ids)
 
     @classmethod
-    def from_text_pretrained(cls, path: str, config: RetrieverConfig, active_ids=None) -> Self:
+    def from_text_pretrained(
+        cls,
+        path: str,
+        config: RetrieverConfig,
+        active_ids=None,
+        added_words: Mapping[int, Sequence[int]] | None = None,
+    ) -> Self:
         """
         Initialize a baseline from published text weights; all other weights are random.
 
@@ -312,11 +319,12 @@ class RetrieverModel(LexMotionPreTrainedModel):
                 of the BERT family, whose masked-LM head initializes both lexical heads.
             config: of the baseline; its `encoder_config` and `num_active_words` are replaced.
             active_ids: vocabulary ids of the lexical vectors, None for all; ignored by dense representations.
+            added_words: words of the tokenizer that the weights do not have, see [`append_words`].
         """
         config = copy.deepcopy(config)
         if config.is_lexical:
             head_fields = {"head_kind": config.head_kind, "top_k": config.top_k}
-            text = LexMotionTextModel.from_text_pretrained(path, active_ids, **head_fields)
+            text = LexMotionTextModel.from_text_pretrained(path, active_ids, added_words, **head_fields)
             config.encoder_config = text.config.encoder_config
             config.num_active_words = text.config.num_active_words
             encoder, head = text.encoder, text.lexical_head.state_dict()
@@ -327,6 +335,9 @@ class RetrieverModel(LexMotionPreTrainedModel):
             encoder = AutoModelForTextEncoding.from_pretrained(
                 path, use_safetensors=True, trust_remote_code=False, **_no_pooler(config)
             )
+            if added_words:
+                append_words(encoder, added_words)
+                config.encoder_config.vocab_size = encoder.config.vocab_size
         model = cls(config)  # type: ignore[call-arg]  # subclasses set the widths
         model.text_encoder.load_state_dict(encoder.state_dict())
         for readout in (model.text_readout, model.motion_readout):

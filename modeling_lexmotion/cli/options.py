@@ -69,6 +69,7 @@ PREPARE: dict[str, tuple[Any, str]] = {
     "captions": (Path | None, "kit_captions.jsonl"),
     "leave_out": (list[Path] | None, "doubtful.csv"),
     "overlay": (list[Path] | None, "repaired"),
+    "whole_words": (int, "20"),
     "extra_captions": (list[Path] | None, "captions/train.jsonl"),
     "extra_motion": (list[Path] | None, "unlabelled"),
     "exclude_ids": (list[Path] | None, "dev.txt"),

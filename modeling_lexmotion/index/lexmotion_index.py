@@ -57,7 +57,8 @@ class Hit:
         id: id of the item.
         score: cosine of query and item.
         metadata: metadata of the item.
-        words: the shared words, each with its contribution to the score, largest first; the score is their sum.
+        words: the shared words, each with its contribution to the score, largest first. Their sum is the score, except
+            for the contributions of word pieces, which are not shown.
     """
 
     id: Any
@@ -422,9 +423,10 @@ class LexMotionIndex(contextlib.AbstractContextManager["LexMotionIndex"]):
         return self._words.ids_of(text)
 
     def words_of(self, vector: Any, k: int | None = None) -> list[tuple[str, float]]:
-        """Return the k heaviest words of a vector (all by default) with their weights, heaviest first."""
+        """Return the k heaviest words of a vector (all by default) with their weights, heaviest first; no pieces."""
         row = canonical(vector, self.vocab_size)[0]
-        order = np.argsort(-row.data, kind="stable")[:k]
+        order = np.argsort(-row.data, kind="stable")
+        order = order[self._words.whole(row.indices[order].tolist())][:k]
         return list(zip(self._words.names(row.indices[order].tolist()), row.data[order].tolist(), strict=True))
 
     def encode(self, text: Any = None, motion: Any = None, fps: Any = None) -> sparse.csr_matrix:
@@ -646,6 +648,8 @@ def _hits(found: Sequence[tuple], rows_of: Sequence[Found], query: Query, words:
             shared[number] = sorted(zip((-column[own]).tolist(), query[0][own].tolist(), strict=True))
     hits = []
     for (score, id, place, row), pairs in zip(found, shared, strict=True):
+        kept = words.whole([word for _, word in pairs])
+        pairs = [pair for pair, whole in zip(pairs, kept, strict=True) if whole]
         names = words.names([word for _, word in pairs])
         named = [(name, -product) for name, (product, _) in zip(names, pairs, strict=True)]
         hits.append(Hit(id, -score, rows_of[place].item_metadata(row), named))

@@ -164,6 +164,11 @@ class Words:
         tokens = tokenizer.convert_ids_to_tokens(list(ids))
         return [str(id) if token is None else token for id, token in zip(ids, tokens, strict=True)]
 
+    def whole(self, ids: Sequence[int]) -> list[bool]:
+        """Return which dimensions are words to show, not word pieces, which have no meaning alone."""
+        pieces = getattr(getattr(self.processor, "lexicon", None), "piece", None)
+        return [True] * len(ids) if pieces is None else (~pieces[np.asarray(ids, dtype=np.int64)]).tolist()
+
     def encode(self, text: Any = None, motion: Any = None, fps: Any = None) -> sparse.csr_matrix:
         """See `LexMotionIndex.encode`."""
         if (text is None) == (motion is None):

@@ -18,6 +18,7 @@ from ..text_mirroring import mirror_caption
 from .blocks import block_moments
 from .options import CORPUS_TEXT_MODEL, PrepareOptions
 from .text_models import resolve_text_model
+from .whole_words import add_whole_words, whole_words
 from .word_tokenizer import train_tokenizer
 
 _WORD = re.compile("[a-z]+")
@@ -49,6 +50,8 @@ def fit_processor(
     captions = [caption for texts in corpus.values() for caption in texts]
     mirrored = [mirror_caption(caption) for caption in captions]
     tokenizer = _load_tokenizer(options.text_model, [*captions, *mirrored])
+    if options.whole_words:
+        add_whole_words(tokenizer, captions, mirrored, options.whole_words)
     lexicon = caption_lexicon(captions, mirrored, tokenizer, options.vocabulary_filter, options.min_document_frequency)
     return LexMotionProcessor(feature_extractor=extractor, tokenizer=tokenizer, lexicon=lexicon.to_dict())
 
@@ -68,13 +71,12 @@ def caption_lexicon(
         {word for caption in texts for word in _WORD.findall(caption.lower())}
         for texts in (captions, mirrored_captions)
     )
-    twins = tokenizer(" ".join(sorted(mirrored_words - words)), add_special_tokens=False)["input_ids"]
     return Lexicon.from_corpus(
         captions,
         tokenizer,
         vocabulary_filter=vocabulary_filter,
         min_document_frequency=min_document_frequency,
-        extra_ids=sorted(set(twins) - set(tokenizer.all_special_ids)),
+        extra_words=sorted(mirrored_words - words),
     )
 
 
@@ -95,10 +97,12 @@ def describe_processor(processor: LexMotionProcessor, fitted: bool) -> dict[str,
     lexicon = processor.lexicon
     if lexicon is None:
         raise ValueError("processor: got one without a lexicon; pass the folder 'processor' of a prepared corpus")
+    added = len(whole_words(processor.tokenizer))
     return {
         "fitted": fitted,
         "statistics_hash": processor.feature_extractor.statistics_hash,
         "lexicon_hash": lexicon.hash,
         "vocab_size": len(processor.tokenizer),
         "active_words": int(lexicon.active.sum()),
+        **({"whole_words": added} if added else {}),
     }

@@ -39,6 +39,8 @@ class PrepareOptions:
         min_document_frequency: Minimum number of captions that contain a word of the filter corpus.
         captions: JSON-lines file of {id, captions} that replaces the captions of the corpus, for example to test a
             model on other words for the same motions. Motions without an entry are left out.
+        whole_words: Add words that the tokenizer cuts into pieces (jo ##gs) to it as whole words, if at least this
+            many captions, extra ones included, contain them; 0: none. Needs a text model of the BERT family.
         extra_captions: JSON-lines files of {id, captions} without motion, for lexicon and phase i. Ids of held-out
             splits, including the corpus's own val.txt and test.txt, are excluded.
         extra_motion: Folders in the layout of SOURCE, with or without texts, for phase ii (motion) and, like extra
@@ -67,6 +69,7 @@ class PrepareOptions:
     vocabulary_filter: str = "corpus"
     min_document_frequency: int = 1
     captions: str | Path | None = None
+    whole_words: int = 0
     extra_captions: Sequence[str | Path] = ()
     extra_motion: Sequence[str | Path] = ()
     exclude_ids: Sequence[str | Path] = ()
@@ -79,3 +82,5 @@ class PrepareOptions:
         for name in ("max_frames", "min_document_frequency", "row_group_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; pass at least 1")
+        if self.whole_words < 0:
+            raise ValueError(f"whole_words: got {self.whole_words}; pass 0 (none) or a number of captions")

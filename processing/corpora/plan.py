@@ -32,7 +32,7 @@ READERS: tuple[tuple[FolderLayout, type[CorpusFolder]], ...]
 READERS = ((HUMANML3D, CorpusFolder), (KIT_ML, CorpusFolder), (MOTION_FILES, MotionFilesFolder))
 LAYOUTS = {layout.name: (layout, reader) for layout, reader in READERS}
 ID_LISTS = ("exclude_ids", "leave_out")  # options with files of ids
-LATER_OPTIONS = ("units", "up", "captions", "leave_out", "overlay", "extra_motion")
+LATER_OPTIONS = ("units", "up", "captions", "whole_words", "leave_out", "overlay", "extra_motion")
 
 
 @dataclass(frozen=True)

@@ -124,6 +124,14 @@ def test_impossible_settings_are_refused(settings):
         run_arguments("lexcmlp", settings)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"encoder_loss_weight": -1}, {"encoder_loss_weight": 0, "decoder_loss_weight": 0}]
+)
+def test_phase_i_needs_a_loss(settings):
+    with pytest.raises(ValueError, match="encoder_loss_weight"):
+        run_arguments("lexmlm", settings)
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
 def test_every_shipped_recipe_is_valid(name):
     content = load_recipe(name)

@@ -25,8 +25,11 @@ def toy_lexicon():
         return array
 
     active = ~mask(SPECIAL | INACTIVE)
+    content = active & ~mask({5, 6})
     return SimpleNamespace(
         active=active,
+        content=content,
+        content_tokens=lambda ids: content[ids],
         special=mask(SPECIAL),
         subword=mask(SUBWORDS),
         stop_word=mask({5, 6}),
@@ -218,7 +221,24 @@ def test_idf_weighting_prefers_rare_words():
     assert rare_first[1] > 0.9
 
 
+def test_content_weighting_masks_content_words_only_and_evenly():
+    lexicon = toy_lexicon()
+    lexicon.content[list(SUBWORDS)] = False  # as in a lexicon that does not count word pieces
+    ids = torch.tensor([[2, 5, 12, 28, 6, 20, 30, 3]]).repeat(4000, 1)  # stop, content, content, stop, cut word
+    attention = torch.ones_like(ids)
+    masker = CaptionMasker(lexicon, 4, 0.5, 0.5, weighting="content", max_length=8)
+    for masked in masker(ids, attention, BatchRandom(0, 4000)):
+        asked = masked.labels != -100
+        assert set(masked.labels[asked].tolist()) == {12, 28}
+        assert (masked.labels == 12).float().sum() / asked.sum() == pytest.approx(0.5, abs=0.03)
+        assert (asked.sum(dim=1) == 1).all()
+    for masked in masker(ids[:, [0, 1, 4, 7]], attention[:, :4], BatchRandom(0, 4000)):
+        assert (masked.labels == -100).all()  # no content word
+
+
 def test_impossible_mask_ratios_are_refused():
+    with pytest.raises(ValueError, match="mask_weighting.*'rare'.*content"):
+        CaptionMasker(toy_lexicon(), 4, weighting="rare")
     with pytest.raises(ValueError, match=r"ratio.*\b0\.0\b.*\b0\.5\b"):
         CaptionMasker(toy_lexicon(), 4, 0.0)
     with pytest.raises(ValueError, match=r"decoder_ratio.*\b0\.3\b.*encoder_ratio.*\b0\.5\b"):

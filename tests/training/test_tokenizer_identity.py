@@ -1,23 +1,35 @@
 """Text weights are used only with the tokenizer that they were trained with."""
 
+import copy
 import json
 
 import pytest
+import torch
 import yaml
 from transformers import AutoModel, BertConfig, BertForMaskedLM, BertTokenizerFast
 from typer.testing import CliRunner
 
-from lexmotion import LexMotionModel, LexMotionMotionConfig, LexMotionTextConfig, LexMotionTextModel
+from lexmotion import (
+    LexMotionIndex,
+    LexMotionModel,
+    LexMotionMotionConfig,
+    LexMotionProcessor,
+    LexMotionTextConfig,
+    LexMotionTextModel,
+)
 from lexmotion.cli import app
 from lexmotion.encoding_lexmotion import bind_processor, check_processor, tokenizer_hash
 from lexmotion.evaluation.loading import load_model
+from lexmotion.export.sparse_encoder import save_sparse_encoder
 from lexmotion.processing.corpora.prepare import load_prepared
 from lexmotion.processing.corpora.synthetic import generate_corpus
+from lexmotion.processing.corpora.whole_words import add_whole_words, whole_words
+from lexmotion.processing.lexicon import Lexicon
 from lexmotion.training import tasks
 from lexmotion.training.pipeline import train
 from lexmotion.training.recipe import RECIPES, apply_overrides, prepare_values, run_arguments
 from lexmotion.training.tasks.baseline import build_baseline
-from lexmotion.training.tasks.initialization import initial_text_model
+from lexmotion.training.tasks.initialization import initial_text_model, motion_config
 
 ENCODER = {
     "model_type": "bert",
@@ -84,6 +96,70 @@ def test_baselines_refuse_them_too(data, weights):
     values = {"system": "tmr", "baseline_config": {"latent_size": 16, "num_layers": 1, "feedforward_size": 32}}
     with pytest.raises(ValueError, match=f"--text-model {weights[1]}"):
         build_baseline(run_arguments("baseline", {**values, "text_model": weights[1]}), data.processor)
+
+
+@pytest.fixture
+def with_whole_words(data):
+    """A processor of the prepared corpus whose tokenizer got the words `walkss` and `kickss`, with a lexicon."""
+    tokenizer = copy.deepcopy(data.processor.tokenizer)
+    captions = ["a person walkss", "a person kickss", "a person walks and kicks"]
+    assert len(add_whole_words(tokenizer, captions, captions, 1)) == 2
+    lexicon = Lexicon.from_corpus(captions, tokenizer)
+    return LexMotionProcessor(data.processor.feature_extractor, tokenizer, lexicon)
+
+
+def test_added_whole_words_start_as_the_mean_of_their_pieces(data, weights, with_whole_words, tmp_path):
+    own, other = (run_arguments("lexmlm", {"text_model": folder, "text_config": {}}).model for folder in weights)
+    model = initial_text_model(own, with_whole_words).eval()
+    plain = LexMotionTextModel.from_text_pretrained(weights[0]).eval()
+    size, added = len(data.processor.tokenizer), whole_words(with_whole_words.tokenizer)
+    assert sorted(added) == [size, size + 1] and model.config.vocab_size == size + 2
+    assert torch.equal(model.word_embeddings[:size], plain.word_embeddings)
+    for word, pieces in added.items():
+        assert len(pieces) > 1
+        assert torch.allclose(model.word_embeddings[word], plain.word_embeddings[pieces].mean(dim=0))
+        assert torch.allclose(model.lexical_head.bias[word], plain.lexical_head.bias[pieces].mean())
+    assert model.lexical_head.active_ids.tolist() == with_whole_words.lexicon.active_ids.tolist()
+    with pytest.raises(ValueError, match=f"--text-model {weights[1]}"):
+        initial_text_model(other, with_whole_words)
+    with_whole_words.tokenizer.add_tokens(["jumpss"])  # not as a whole word
+    with pytest.raises(ValueError, match=f"--text-model {weights[0]}"):
+        initial_text_model(own, with_whole_words)
+
+
+def test_a_model_with_whole_words_is_saved_found_and_exported(weights, with_whole_words, tmp_path):
+    own = run_arguments("lexmlm", {"text_model": weights[0], "text_config": {}}).model
+    processor = with_whole_words
+    text = initial_text_model(own, processor)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    motion = motion_config(run_arguments("cmmm", {"motion_config": sizes}).model, processor, text.config)
+    model = LexMotionModel.from_towers(text, motion).eval()
+    bind_processor(model, processor)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    loaded = AutoModel.from_pretrained(tmp_path / "model")
+    captions = ["a person walkss", "Kickss"]
+    vectors = loaded.encode_text(captions, precision="fp32").toarray()
+    assert (vectors == model.encode_text(captions, processor, precision="fp32").toarray()).all() and vectors.any()
+    again = LexMotionProcessor.from_pretrained(tmp_path / "model")
+    assert again.lexicon == processor.lexicon and again.lexicon.words(again.lexicon.content_ids("KICKSS"))
+    index = LexMotionIndex.build(vectors, ids=["walk", "kick"], processor=again)
+    (word,) = index.word_ids("kickss")
+    assert again.lexicon.word(word) == "kickss"
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    assert save_sparse_encoder(loaded.text_model, again.tokenizer, tmp_path / "text") < 1e-5
+
+
+@pytest.mark.parametrize("vectors", ["dense", "lexicon"])
+def test_baselines_get_the_whole_words_too(weights, with_whole_words, vectors):
+    sizes = {"latent_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    values = {"system": "tmr", "vectors": vectors, "baseline_config": sizes, "text_model": weights[0]}
+    model = build_baseline(run_arguments("baseline", values), with_whole_words)
+    embeddings = model.get_input_embeddings().weight
+    for word, pieces in whole_words(with_whole_words.tokenizer).items():
+        assert torch.allclose(embeddings[word], embeddings[pieces].mean(dim=0))
+    assert model.config.vocab_size == len(with_whole_words.tokenizer)
+    type(model)(model.config).load_state_dict(model.state_dict())
 
 
 def test_a_training_stops_before_its_first_phase(prepared, recipe, weights, tmp_path):

@@ -9,7 +9,9 @@ import time
 import pytest
 import torch
 
+from lexmotion import encoding_lexmotion
 from lexmotion.processing.corpora.prepare import load_prepared
+from lexmotion.training import trainer as training
 from lexmotion.training.batches.corpus import TrainingCorpus
 from lexmotion.training.checkpoints import CheckpointFolder
 from lexmotion.training.tasks import PHASES
@@ -241,6 +243,55 @@ def test_bf16_trains_and_keeps_float32_weights(make_trainer):
     result = trainer.train()
     assert result["steps"] == 2
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+
+
+def test_phase_i_without_the_encoders_own_loss(make_trainer, read_log):
+    trainer = make_trainer("lexmlm", encoder_loss_weight=0.0, mask_weighting="content", num_steps=2)
+    head = trainer.model.text_model.lexical_head.dense.weight.detach().clone()
+    trainer.train()
+    lines = read_log(trainer.output_dir)
+    assert all("encoder_loss" not in line and "eval_encoder_loss" not in line for line in lines)
+    assert lines[0]["loss"] == lines[0]["decoder_loss"]
+    assert not torch.equal(trainer.model.text_model.lexical_head.dense.weight, head)  # through the bottleneck
+    assert trainer.acceptance()["encoder_loss"] > 0
+
+
+@pytest.fixture
+def processor_with(monkeypatch):
+    """processor_with(flags) sets the instruction sets that this machine's processor claims to have."""
+    return lambda *flags: monkeypatch.setattr(encoding_lexmotion, "_cpu", lambda: set(flags))
+
+
+def test_auto_precision_is_that_of_the_processor_and_is_recorded(make_trainer, processor_with, monkeypatch):
+    logged = []
+    monkeypatch.setattr(training.logger, "info_once", logged.append)
+    for flags, chosen in ((("avx2",), "no"), (("avx2", "avx512_bf16"), "bf16")):
+        processor_with(*flags)
+        trainer = make_trainer("lexmlm", chosen, mixed_precision="auto", num_steps=1, eval_split=None)
+        assert trainer.train()["precision"] == chosen
+        assert repr(chosen) in logged.pop() and not logged
+        state = json.loads((trainer.output_dir / "checkpoint-1" / "trainer_state.json").read_text())
+        assert state["precision"] == chosen
+
+
+def test_a_run_resumed_in_another_precision_says_so(make_trainer, processor_with, monkeypatch):
+    warned = []
+    monkeypatch.setattr(training.logger, "warning", warned.append)
+
+    def begin():
+        return make_trainer("lexmlm", mixed_precision="auto", save_steps=2, eval_split=None)
+
+    processor_with("avx2", "amx_bf16")
+    first = begin()
+    first.after_step = lambda losses: 1 / (first.state.step < 4)
+    with pytest.raises(ZeroDivisionError):
+        first.train()
+    with begin().ready():
+        assert not warned
+    processor_with("avx2")
+    second = begin()
+    assert second.train()["steps"] == 6
+    assert len(warned) == 1 and "checkpoint-2" in warned[0] and "'bf16'" in warned[0] and "'no'" in warned[0]
 
 
 def test_trackers_receive_the_log(make_trainer):

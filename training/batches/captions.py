@@ -25,12 +25,11 @@ class BagOfWords:
     Content words of each clip's captions as a distribution: share of the captions with the word, times its IDF.
 
     Args:
-        lexicon: object with arrays of size V: masks `active`, `stop_word` and `special`, and `idf`.
+        lexicon: the processor's `Lexicon`, or an object with its `idf` and `content_tokens`.
     """
 
     def __init__(self, corpus: TrainingCorpus, lexicon):
         self.vocab_size = len(lexicon.idf)
-        content = np.asarray(lexicon.active & ~lexicon.stop_word & ~lexicon.special)
         idf = np.asarray(lexicon.idf, dtype=np.float64)
         counts = corpus.caption_counts.numpy()
         clip_of_caption = np.repeat(np.arange(len(corpus)), counts)
@@ -39,7 +38,7 @@ class BagOfWords:
             lengths = corpus.captions.lengths[side].numpy()
             first = int(corpus.captions.starts[side, 0])
             ids = corpus.captions.tokens[first : first + int(lengths.sum())].numpy()
-            mask = content[ids]
+            mask = lexicon.content_tokens(ids)
             caption = np.repeat(np.arange(len(lengths)), lengths)[mask]
             once = np.unique(caption * self.vocab_size + ids[mask])  # count a word once per caption
             caption, word = np.divmod(once, self.vocab_size)

@@ -9,6 +9,11 @@ from torch import Tensor
 from .order import Batch, BatchRandom
 
 MASK_KINDS = ("random", "tubes", "blocks")
+MASK_WEIGHTINGS = ("uniform", "idf", "content")
+MASK_WEIGHTING_HELP = (
+    "Odds of masking a word: equal (uniform), by IDF (idf), or equal among content words and zero for stop words and "
+    "words that the tokenizer cuts (content)."
+)
 
 
 @dataclass
@@ -29,15 +34,18 @@ class CaptionMasker:
     Whole-word masking of captions for an encoder and, more heavily, for a weak decoder.
 
     Only words whose pieces are all active are masked, so labels are always active words; the first token is never
-    masked. Masked pieces of the encoder become [MASK] (80 %), a random active piece (10 %) or stay (10 %); those of
-    the decoder always become [MASK].
+    masked. With the weighting `content`, only words whose pieces are all content words are masked; a caption without
+    any has no mask. Masked pieces of the encoder become [MASK] (80 %), a random active piece (10 %) or stay (10 %);
+    those of the decoder always become [MASK].
 
     Args:
-        lexicon: object with arrays of size V: masks `active`, `special` and `subword`, and `idf`.
+        lexicon: object with arrays of size V: masks `active`, `special` and `subword`, `idf`, and for the weighting
+            `content` the mask `content`.
         mask_token_id: id of [MASK].
         encoder_ratio, decoder_ratio: shares of the maskable words to mask; at least one per caption.
         overlap: the decoder's masks include the encoder's (LexMAE).
-        weighting: `uniform`, or `idf` for odds proportional to a word's highest IDF.
+        weighting: `uniform`, `idf` for odds proportional to a word's highest IDF, or `content` for equal odds of the
+            content words.
         max_length: tokens of the longest caption, which sets the number of random draws per batch.
     """
 
@@ -55,8 +63,11 @@ class CaptionMasker:
             raise ValueError(f"mask ratios: got {encoder_ratio} and {decoder_ratio}; pass values in (0, 1]")
         if overlap and decoder_ratio < encoder_ratio:
             raise ValueError(f"decoder_ratio: got {decoder_ratio}; pass at least encoder_ratio ({encoder_ratio})")
+        if weighting not in MASK_WEIGHTINGS:
+            raise ValueError(f"mask_weighting: got {weighting!r}; pass one of {', '.join(MASK_WEIGHTINGS)}")
         masks = (lexicon.active, lexicon.special, lexicon.subword)
         self.active, self.special, self.subword = map(torch.tensor, masks)
+        self.maskable = torch.tensor(lexicon.content) if weighting == "content" else self.active
         self.idf = torch.tensor(lexicon.idf).float().clamp(min=1e-3)
         self.active_ids = self.active.nonzero().squeeze(1)
         self.mask_token_id = mask_token_id
@@ -89,7 +100,7 @@ class CaptionMasker:
         words_at, word = self.words(input_ids, attention_mask)
         fits = torch.zeros(batch, length).scatter_reduce(1, word, words_at.float(), "amax")
         broken = torch.zeros(batch, length).scatter_reduce(
-            1, word, (words_at & ~self.active[input_ids]).float(), "amax"
+            1, word, (words_at & ~self.maskable[input_ids]).float(), "amax"
         )
         maskable = (fits > 0) & (broken == 0)  # (B, L) by index of word
         if self.weighting == "idf":

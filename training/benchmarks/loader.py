@@ -152,12 +152,12 @@ class PlainLoader:
         self.tokenizer = trainer.processor.tokenizer
         self.extractor = trainer.processor.feature_extractor
         lexicon = trainer.processor.lexicon
-        self.active, self.special, self.subword, stop_word = (
-            np.asarray(getattr(lexicon, name)).tolist() for name in ("active", "special", "subword", "stop_word")
+        self.active, self.special, self.subword, self.content = (
+            np.asarray(getattr(lexicon, name)).tolist() for name in ("active", "special", "subword", "content")
         )
+        self.counts_pieces = lexicon.piece_ids is None
         self.idf = np.asarray(lexicon.idf, dtype=np.float64).tolist()
         self.active_ids = [word for word, active in enumerate(self.active) if active]
-        self.content_words = {word for word in self.active_ids if not (stop_word[word] or self.special[word])}
         config = trainer.model.config
         self.config = getattr(config, "motion_config", config)
         self.bases: dict[str, int] = {}
@@ -334,6 +334,15 @@ class PlainLoader:
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, truncation=True, max_length=self.data.max_text_length)["input_ids"]
 
+    def content_words(self, text: str) -> set[int]:
+        ids = self.tokens(text)
+        followers = [*ids[1:], self.tokenizer.pad_token_id]
+        return {
+            token
+            for token, follower in zip(ids, followers, strict=True)
+            if self.content[token] and (self.counts_pieces or not self.subword[follower])
+        }
+
     def captions_of(self, row: int, turned: bool) -> list[str]:
         return [str(text) for text in self.rows[row]["mirrored_captions" if turned else "captions"]]
 
@@ -349,7 +358,7 @@ class PlainLoader:
         bags = torch.zeros(len(rows), len(self.idf))
         for number, (row, turned) in enumerate(zip(rows, mirrored, strict=True)):
             texts = self.captions_of(row, turned)
-            counts = Counter(word for text in texts for word in self.content_words.intersection(self.tokens(text)))
+            counts = Counter(word for text in texts for word in self.content_words(text))
             weights = {word: count / len(texts) * max(self.idf[word], 1e-6) for word, count in counts.items()}
             total = sum(weights.values())
             for word, weight in weights.items():
@@ -393,8 +402,9 @@ class PlainLoader:
             else:
                 words.append([at])
         keys = {}
+        maskable = self.content if self.args.mask_weighting == "content" else self.active
         for number, word in enumerate(words):
-            if all(self.active[ids[at]] for at in word):
+            if all(maskable[ids[at]] for at in word):
                 keys[number] = -math.log(-math.log(min(max(uniform[number], 1e-9), 1.0 - 1e-7)))
                 if self.args.mask_weighting == "idf":
                     keys[number] += math.log(max(self.idf[ids[at]] for at in word))

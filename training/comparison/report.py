@@ -162,6 +162,7 @@ def command_part(results: Sequence[Mapping[str, Any]], command: str) -> str:
     words = ["lexmotion prepare", options["source"], "--layout", options["layout"], "--output-dir DIR"]
     shown = ("text_model", "representation", "max_frames", "vocabulary_filter", "min_document_frequency", "mirror")
     words += [f"--{name.replace('_', '-')} {options[name]}" for name in shown]
+    words += [f"--whole-words {options['whole_words']}"] * ("whole_words" in options)
     words += [f"--split {split}={file}" for split, file in options["splits"].items()]
     words += [f"--captions {options['captions']}"] if options.get("captions") else []
     words += [f"--extra-captions {file}" for file in options["extra_captions"]]

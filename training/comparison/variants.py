@@ -53,6 +53,7 @@ def prepared_variant(
             tokenizer = AutoTokenizer.from_pretrained(resolve_text_model(text_encoder), trust_remote_code=False)
         wanted = vocabulary_filter or "all"
         options["text_model"] = text_encoder
+        options.pop("whole_words", None)  # only the prepared tokenizer has them
     text = data.folder / "text" / "train.parquet"
     captions, mirrored = read_captions([text] if text.is_file() else data.splits["train"])
     lexicon = caption_lexicon(captions, mirrored, tokenizer, wanted, options["min_document_frequency"])

@@ -123,9 +123,10 @@ def build_baseline(arguments: RunArguments, processor: Any) -> RetrieverModel:
         fields["chains"] = get_skeleton(extractor.skeleton).chains
     config = system.config(**{**fields, "representation": args.vectors, **(args.baseline_config or {})})
     active_ids = torch.tensor(processor.lexicon.active_ids)
-    model = system.model.from_text_pretrained(resolve_text_model(arguments.model.text_model), config, active_ids)
+    added_words = check_tokenizer(arguments.model.text_model, processor.tokenizer)
+    folder = resolve_text_model(arguments.model.text_model)
+    model = system.model.from_text_pretrained(folder, config, active_ids, added_words)
     check_vocabulary(arguments.model.text_model, model.get_input_embeddings().num_embeddings, processor.tokenizer)
-    check_tokenizer(arguments.model.text_model, processor.tokenizer)
     return model
 
 

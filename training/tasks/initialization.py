@@ -21,6 +21,7 @@ from lexmotion.common.pretrained import loading_from
 from lexmotion.encoding_lexmotion import tokenizer_hash
 from lexmotion.processing.corpora.event_order import event_word_ids
 from lexmotion.processing.corpora.text_models import resolve_text_model, text_model_tokenizer
+from lexmotion.processing.corpora.whole_words import whole_words
 
 from ..arguments import ModelArguments, RunArguments
 from ..batches.order import derive_seed
@@ -47,11 +48,12 @@ def initial_text_model(arguments: ModelArguments, processor: Any) -> LexMotionTe
     encoder = dict(fields.pop("encoder_config", None) or {})
     tokenizer, active_ids = processor.tokenizer, torch.tensor(processor.lexicon.active_ids)
     if arguments.text_model is not None:
+        added_words = check_tokenizer(arguments.text_model, tokenizer)
         model = LexMotionTextModel.from_text_pretrained(
-            resolve_text_model(arguments.text_model), active_ids=active_ids, **fields
+            resolve_text_model(arguments.text_model), active_ids=None, added_words=added_words, **fields
         )
         check_vocabulary(str(arguments.text_model), model.config.vocab_size, tokenizer)
-        check_tokenizer(arguments.text_model, tokenizer)
+        model.set_active_words(active_ids)
         return model
     if not encoder:
         raise ValueError("text_model: got None; set it (pretrained) or encoder_config in text_config (random weights)")
@@ -91,22 +93,30 @@ def check_text_model(arguments: RunArguments, processor: Any) -> None:
         check_tokenizer(model["text_model"], processor.tokenizer)
 
 
-def check_tokenizer(text_model: str, tokenizer: Any) -> None:
+def check_tokenizer(text_model: str, tokenizer: Any) -> dict[int, list[int]]:
     """
-    Raise a ValueError if the weights of a text model belong to another tokenizer than the processor's.
+    Check that the weights of a text model belong to the processor's tokenizer, which may have whole words in addition.
+
+    Returns:
+        The ids of the whole words that `prepare` added to the text model's tokenizer, with the ids of their pieces.
 
     Raises:
         ImportError: if the package of the text model is not installed.
+        ValueError: if the tokenizer is another one.
     """
     own = text_model_tokenizer(text_model)
     if own is None:
         logger.warning(f"text_model {text_model}: no tokenizer beside the weights, so that of the data is not checked")
-    elif tokenizer_hash(own) != tokenizer_hash(tokenizer):
+        return whole_words(tokenizer)
+    added = whole_words(tokenizer, first_id=len(own))
+    extended = len(tokenizer) >= len(own) and list(added) == list(range(len(own), len(tokenizer)))
+    if not extended or tokenizer_hash(own) != tokenizer_hash(tokenizer, len(own)):
         raise ValueError(
             f"text_model {text_model}: its tokenizer ({len(own)} tokens) is not that of the prepared data "
             f"({len(tokenizer)} tokens), so the weights would read other words; prepare the data again with "
             f"`lexmotion prepare SOURCE --output-dir DIR --text-model {text_model}`, or with --recipe RECIPE"
         )
+    return added
 
 
 def motion_config(arguments: ModelArguments, processor: Any, text: LexMotionTextConfig) -> LexMotionMotionConfig:

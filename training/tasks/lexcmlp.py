@@ -17,7 +17,7 @@ from ..arguments import RunArguments, argument
 from ..batches.captions import BagOfWords, Relatives
 from ..batches.corpus import CaptionTable, TrainingCorpus
 from ..batches.event_swaps import SwappedCaptions
-from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
+from ..batches.masks import MASK_WEIGHTING_HELP, CaptionMasker, MotionMasker, valid_tokens
 from ..batches.mixing import PartMixer
 from ..batches.order import Batch, BatchRandom
 from .alignment import AlignmentArguments, AlignmentTrainer, retrieval_figures
@@ -59,7 +59,7 @@ class LexCMLPArguments(AlignmentArguments):
         None, "Largest share of training motions in which a word is active in the finished model. None: no limit."
     )
     encoder_mask_ratio: float = argument(0.3, "Share of the words masked in the masked LM.")
-    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of masking a word: equal or by IDF.")
+    mask_weighting: Literal["uniform", "idf", "content"] = argument("uniform", MASK_WEIGHTING_HELP)
     mlm_weight: float = argument(0.2, "Weight of the masked LM, which preserves the meaning of the words. 0: off.")
     false_negative_threshold: float | None = argument(
         0.6, "Cosine above which captions mean the same, used with caption_features (TMR). None: off."

@@ -10,7 +10,7 @@ from lexmotion import LexMotionForLexicalMaskedLM
 
 from ..arguments import RunArguments, argument
 from ..batches.corpus import CaptionTable, TrainingCorpus
-from ..batches.masks import CaptionMasker
+from ..batches.masks import MASK_WEIGHTING_HELP, CaptionMasker
 from ..batches.order import Batch, BatchRandom
 from .initialization import initial_text_model, seed_weights
 from .lexcmlp import final_model
@@ -29,8 +29,20 @@ class LexMLMArguments(LexMotionArguments):
     encoder_mask_ratio: float = argument(0.3, "Share of the words masked for the encoder (LexMAE).")
     decoder_mask_ratio: float = argument(0.5, "Share of the words masked for the decoder (LexMAE).")
     decoder_overlap: bool = argument(True, "Include the encoder's masks in the decoder's (LexMAE; false: LexLIP).")
-    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of masking a word: equal or by IDF.")
-    decoder_loss_weight: float = argument(1.0, "Weight of the decoder's loss, relative to the encoder's.")
+    mask_weighting: Literal["uniform", "idf", "content"] = argument("uniform", MASK_WEIGHTING_HELP)
+    encoder_loss_weight: float = argument(
+        1.0, "Weight of the encoder's own masked-LM loss. 0: the encoder learns from the decoder's loss alone."
+    )
+    decoder_loss_weight: float = argument(1.0, "Weight of the decoder's loss.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        weights = {"encoder_loss_weight": self.encoder_loss_weight, "decoder_loss_weight": self.decoder_loss_weight}
+        for name, weight in weights.items():
+            if weight < 0:
+                raise ValueError(f"{name}: got {weight}; pass 0 (off) or more")
+        if not any(weights.values()):
+            raise ValueError(f"{' and '.join(weights)}: got 0 for both; set one of them above 0")
 
 
 class LexMLMTrainer(LexMotionTrainer):
@@ -79,9 +91,12 @@ class LexMLMTrainer(LexMotionTrainer):
         return {**encoder.inputs("", attention_mask), **hidden}
 
     def compute_loss(self, model: torch.nn.Module, batch: Batch) -> dict[str, Tensor]:
+        weights = {"encoder_loss": self.args.encoder_loss_weight, "decoder_loss": self.args.decoder_loss_weight}
+        if weights["encoder_loss"] == 0:
+            batch = {name: value for name, value in batch.items() if name != "labels"}
         output = model(**batch)
-        loss = output.encoder_loss + self.args.decoder_loss_weight * output.decoder_loss
-        return {"loss": loss, "encoder_loss": output.encoder_loss, "decoder_loss": output.decoder_loss}
+        parts = {name: output[name] for name in weights if output.get(name) is not None}
+        return {"loss": sum(weights[name] * value for name, value in parts.items()), **parts}
 
     def acceptance(self) -> dict[str, float]:
         from lexmotion.evaluation.acceptance import evaluate_lexmlm

@@ -12,7 +12,7 @@ from lexmotion import LexMotionForLexicalMaskedLM, LexMotionForLexicalMaskedMoti
 from ..arguments import RunArguments, argument
 from ..batches.captions import BagOfWords, choose_captions
 from ..batches.corpus import TrainingCorpus
-from ..batches.masks import CaptionMasker, MotionMasker, valid_tokens
+from ..batches.masks import MASK_WEIGHTING_HELP, CaptionMasker, MotionMasker, valid_tokens
 from ..batches.order import Batch, BatchRandom
 from .initialization import finished_phase, join_towers, seed_weights
 from .lexcmlp import final_model
@@ -31,7 +31,7 @@ class LexMMMArguments(LexMotionArguments):
     mask_kinds: list[str] = argument(["random", "tubes", "blocks"], "Kinds of masks, used equally often.")
     encoder_mask_ratio: float = argument(0.3, "Share of the words masked for the text encoder (its own masked LM).")
     decoder_mask_ratio: float = argument(0.5, "Share of the words masked for the text decoder.")
-    mask_weighting: Literal["uniform", "idf"] = argument("uniform", "Odds of masking a word: equal or by IDF.")
+    mask_weighting: Literal["uniform", "idf", "content"] = argument("uniform", MASK_WEIGHTING_HELP)
     caption_loss_weight: float = argument(1.0, "Weight of the caption from the motion's words (reading A).")
     motion_loss_weight: float = argument(0.5, "Weight of the motion from its words (reading B).")
     bow_loss_weight: float = argument(0.2, "Weight of the bag-of-words grounding.")
