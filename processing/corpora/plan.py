@@ -140,7 +140,8 @@ def _without(
     left_out: dict[str, list[str]],
 ) -> list[str]:
     """Return the ids that are not left out; those that are go to `left_out[split]`."""
-    kept, gone = [], []
+    kept: list[str] = []
+    gone: list[str] = []
     for motion_id in ids:
         (gone if folder.key_of(motion_id) in leave_out else kept).append(motion_id)
     if gone:
