@@ -62,6 +62,7 @@ def test_a_tower_is_probed_against_random_weights(trained, tmp_path, capsys):
 
 def test_the_student_of_phase_ii_is_probed(processor, configs, tmp_path):
     model = LexMotionForContrastiveMaskedMotion(configs[1])
+    model.motion_model.set_active_words(processor.lexicon.active_ids)
     with torch.no_grad():
         model.motion_model.encoder.norm.bias += 1.0
     bind_processor(model, processor)
@@ -72,6 +73,7 @@ def test_the_student_of_phase_ii_is_probed(processor, configs, tmp_path):
     with pytest.raises(FileNotFoundError, match="'.*nowhere'.*cmmm"):
         load_motion_encoder(tmp_path / "nowhere")
     text = LexMotionForLexicalMaskedLM(configs[0])
+    text.text_model.set_active_words(torch.tensor(processor.lexicon.active_ids))
     bind_processor(text, processor)
     save_model(text, processor, tmp_path / "lexmlm")
     with pytest.raises(ValueError, match="LexMotionForLexicalMaskedLM has no motion tower.*phase ii"):
