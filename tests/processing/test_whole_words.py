@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, BertTokenizer
 from lexmotion.encoding_lexmotion import tokenizer_hash
 from lexmotion.processing.corpora.fitting import caption_lexicon
 from lexmotion.processing.corpora.options import PrepareOptions
-from lexmotion.processing.corpora.text_mirroring import mirror_caption
 from lexmotion.processing.corpora.whole_words import add_whole_words, whole_words
 from lexmotion.processing.lexicon import Lexicon
+from lexmotion.processing.text_mirroring import mirror_caption
 
 CAPTIONS = [
     "a person cartwheels to the left",
