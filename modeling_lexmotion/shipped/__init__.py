@@ -26,11 +26,13 @@ class Sample:
         name: its action, for example `"kick"`.
         path: BVH file, for `lexmotion.load_motion` and every command that reads motion files.
         captions: its captions.
+        id: its id in HumanML3D.
     """
 
     name: str
     path: Path
     captions: tuple[str, ...]
+    id: str
 
 
 def names() -> list[str]:
@@ -123,11 +125,11 @@ def samples() -> list[Sample]:
         >>> kick.captions[0], lexmotion.load_motion(kick.path).positions.shape
         ('a person crouches then lunges forward with a kick.', (199, 22, 3))
     """
-    captions: dict[str, list[str]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     with (SAMPLES / "captions.csv").open(encoding="utf-8", newline="") as table:
         for row in csv.DictReader(table):
-            captions.setdefault(row["file"], []).append(row["caption"])
-    return [Sample(Path(file).stem, SAMPLES / file, tuple(texts)) for file, texts in captions.items()]
+            found.setdefault((row["file"], row["id"]), []).append(row["caption"])
+    return [Sample(Path(file).stem, SAMPLES / file, tuple(texts), id) for (file, id), texts in found.items()]
 
 
 def copy_samples(folder: str | os.PathLike) -> list[Path]:
