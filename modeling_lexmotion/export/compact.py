@@ -46,7 +46,7 @@ class CompactReport:
         text_difference, motion_difference: largest difference of a word weight in the vectors of the compared captions
             and motions; the second is None without motions.
         text_cosine, motion_cosine: smallest cosine of a vector with that of the full model.
-        texts, motions: number of compared captions and motions.
+        texts, motions: number of compared captions, all of whose tokens are kept, and of compared motions.
     """
 
     folder: Path
@@ -328,6 +328,12 @@ def _compared(
     """Encode captions and motions with the full model and with the unpacked one, and return how far they differ."""
     small = type(model).from_pretrained(folder).eval()
     texts = list(dict.fromkeys([*PROBES, *captions]))
+    known = set(kept.tolist())
+    ids = processor.tokenizer(texts, verbose=False)["input_ids"]
+    texts = [text for text, row in zip(texts, ids, strict=True) if known.issuperset(row)]
+    if not texts:
+        active = processor.lexicon.active_ids.tolist()
+        texts = [" ".join(processor.lexicon.words([id for id in active if not processor.lexicon.subword[id]][:8]))]
     texts = [texts[int(place)] for place in np.linspace(0, len(texts) - 1, min(len(texts), PROBED))]
     found: dict[str, Any] = {"texts": len(texts), "motions": len(motions)}
     pairs = {"text": (model.encode_text(texts, processor), small.encode_text(texts, small_processor))}
