@@ -77,7 +77,7 @@ def workplace(tmp_path_factory):
     import torch
     from rich.console import Console
 
-    from lexmotion import cli, save_bvh
+    from lexmotion import cli, save_bvh, shipped
     from lexmotion.training.quickstart import quickstart
 
     torch.set_num_threads(1)
@@ -97,4 +97,7 @@ def workplace(tmp_path_factory):
     places = {"--model": "quickstart/model", "--dataset": "quickstart/prepared", "--output-dir": "vectors"}
     with pytest.raises(SystemExit, match="0"):
         cli.main(["encode", *(word for option, name in places.items() for word in (option, str(folder / name)))])
+    shipped.copy_samples(folder / "motions")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["compact", str(folder / "quickstart" / "model"), str(folder / "weights" / "small")])
     return folder
