@@ -93,7 +93,7 @@ def dataset_items(
     return _joined(parts, views)
 
 
-def motion_paths(sources: Sequence[str | Path]) -> dict[str, tuple[Path, list[str]]]:
+def motion_paths(sources: Sequence[str | Path]) -> tuple[dict[str, Path], dict[str, list[str]]]:
     """
     Find motion files, by the ids that they have in an index.
 
@@ -101,7 +101,7 @@ def motion_paths(sources: Sequence[str | Path]) -> dict[str, tuple[Path, list[st
         sources: files, whose id is their name, and folders, whose files have their path in the folder as id.
 
     Returns:
-        Id -> path, and the captions of the folder's table `captions.csv` or `captions.jsonl`.
+        Id -> path, and id -> captions in the tables `captions.csv` or `captions.jsonl` of the folders.
 
     Raises:
         FileNotFoundError: if a source does not exist, or a folder contains no motion file.
@@ -109,23 +109,49 @@ def motion_paths(sources: Sequence[str | Path]) -> dict[str, tuple[Path, list[st
     """
     from lexmotion.processing.corpora.motion_files import CAPTION_FILES, MAPPING_FILES, captions_in
 
-    found: dict[str, tuple[Path, list[str]]] = {}
+    paths: dict[str, Path] = {}
+    captions: dict[str, list[str]] = {}
     for source in map(Path, sources):
         if not source.is_dir():
             check_file(source)
-            entries = {source.name: (source, [])}
+            found = {source.name: source}
         else:
-            captions = captions_in(source)
+            captions |= captions_in(source)
             files = sorted(path for path in source.rglob("*") if path.suffix.lower() in MOTION_FORMATS)
             tables = {*CAPTION_FILES, *MAPPING_FILES}
-            names = {path.relative_to(source).as_posix(): path for path in files if path.name not in tables}
-            entries = {name: (path, captions.get(name, [])) for name, path in names.items() if path.is_file()}
-            if not entries:
+            files = [path for path in files if path.is_file() and path.name not in tables]
+            found = {path.relative_to(source).as_posix(): path for path in files}
+            if not found:
                 raise FileNotFoundError(f"{source}: no motion files; expected {', '.join(MOTION_FORMATS)}")
-        for name in entries.keys() & found.keys():
+        for name in sorted(found.keys() & paths.keys()):
             raise ValueError(f"two motion files are called {name!r}; pass a folder that contains both")
-        found |= entries
-    return found
+        paths |= found
+    return paths, captions
+
+
+def _listed(
+    sources: Sequence[str | Path], reading: ReadingOptions, skeleton: str
+) -> list[tuple[str, Path, list[str], ReadingOptions]]:
+    """Return id, path, captions and options of each motion in files and folders, see [`file_items`]."""
+    from lexmotion.processing.corpora.motion_files import mapping_in
+
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    mapping = next((found for folder in folders if (found := mapping_in(folder)) is not None), None)
+    named = reading if reading.mapping is not None else replace(reading, mapping=mapping)
+    unnamed = replace(reading, mapping=None) if folders else reading  # arrays have no joint names
+    paths, captions = motion_paths(sources)
+    listed = []
+    for options, has_names in ((named, True), (unnamed, False)):
+        files = {name: path for name, path in paths.items() if (path.suffix.lower() in NAMED) == has_names}
+        parts = [
+            (name + part.name.removeprefix(path.name), part, captions.get(name, []))
+            for name, path in files.items()
+            for part in motions_in(path, options)
+        ]
+        decided = options_of_corpus([part for _, part, _ in parts], options, skeleton)
+        for (name, part, texts), chosen in zip(parts, decided, strict=True):
+            listed.append((name, part, captions.get(name, texts), chosen))
+    return listed
 
 
 def file_items(
@@ -148,26 +174,10 @@ def file_items(
     Raises:
         ValueError: if no file can be read; the message has the reason for the first.
     """
-    from lexmotion.processing.corpora.motion_files import mapping_in
-
     from .viewer.motion_sources import file_metadata
 
-    reading = reading or ReadingOptions()
-    folders = [Path(source) for source in sources if Path(source).is_dir()]
-    mapping = next((found for folder in folders if (found := mapping_in(folder)) is not None), None)
-    named = reading if reading.mapping is not None else replace(reading, mapping=mapping)
-    unnamed = replace(reading, mapping=None) if folders else reading
-    listed: list[tuple[str, Path, list[str], ReadingOptions]] = []
-    for name, (path, captions) in motion_paths(sources).items():
-        options = named if path.suffix.lower() in NAMED else unnamed
-        for part in motions_in(path, options):
-            listed.append((name + part.name.removeprefix(path.name), part, captions, options))
-    skeleton = processor.feature_extractor.skeleton
-    for options in (named, unnamed) if named != unnamed else (named,):
-        places = [place for place, entry in enumerate(listed) if entry[3] == options]
-        better = options_of_corpus([listed[place][1] for place in places], options, skeleton)
-        for place, chosen in zip(places, better, strict=True):
-            listed[place] = (*listed[place][:3], chosen)
+    extractor = processor.feature_extractor
+    listed = _listed(sources, reading or ReadingOptions(), extractor.skeleton)
     ids, metadata, parts, refused = [], [], [], []
     bar = tqdm(total=len(listed), desc="motion files", disable=not progress, leave=False)
     for start in range(0, len(listed), FILES_AT_ONCE):
@@ -176,10 +186,11 @@ def file_items(
             bar.update()
             try:
                 motion, rate = read_motion_for(processor, path, options)
-                processor.feature_extractor(motion.model_input, fps=rate)
+                extractor(motion.model_input, fps=rate)  # too short a motion is an error here
             except (ValueError, OSError, ImportError) as error:
-                refused.append(str(error))
-                logger.warning("left out: %s", error)
+                reason = str(error)
+                refused.append(reason if str(path) in reason else reason.replace(path.name, str(path), 1))
+                logger.warning("left out: %s", refused[-1])
                 continue
             for problem in motion.problems:
                 if problem.severity == "warning":
