@@ -189,6 +189,7 @@ def test_commands_on_a_trained_model_run(page, workplace, monkeypatch, capsys):
 def test_python_blocks_run(page, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(shipped, "WEIGHTS", workplace / "weights")
+    shutil.rmtree(workplace / "my.index", ignore_errors=True)  # of another page
     names = {"__name__": "documentation"}
     for line, code, runs in blocks(page, "python"):
         compiled = compile("\n" * (line - 1) + code, page, "exec")
