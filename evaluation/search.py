@@ -238,8 +238,8 @@ def build_index(
         engine, uri, overwrite: see `LexMotionIndex.build`. Both engine and address are tried before anything is
             encoded.
         device: device to encode on; None uses a GPU if available.
-        views: number of views per motion to encode motions or a dataset with, as in `encode_motion`; None: 1. The index records
-            it, as it does that of the vectors or of the other index.
+        views: number of views per motion to encode motions or a dataset with, as in `encode_motion`; None: 1. The
+            index records it, as it does that of the vectors or of the other index.
         reading: how to read motion files; None uses what they contain.
 
     Returns:
