@@ -53,7 +53,7 @@ def test_the_promised_verbs_are_there():
     named = "quickstart, prepare, train, compare, inspect, explain, report figures, encode, encode-captions, demo, "
     named += "benchmark, samples"
     sharing = "card, compact, push, export sentence-transformers"
-    measures = "evaluate retrieval, evaluate ridge-floor, evaluate order"
+    measures = "evaluate retrieval, evaluate ridge-floor, evaluate order, evaluate probe"
     searching = "search, index build, index add, index delete, index info"
     assert {*named.split(", "), *measures.split(", "), *searching.split(", "), *sharing.split(", ")} == verbs
 

@@ -144,7 +144,7 @@ def kept_tokens(
     """
     Choose the tokens of a smaller vocabulary.
 
-    Always kept are special tokens, active words, tokens that the lexicon has counted in captions, tokens of
+    Always kept are special and added tokens, active words, tokens that the lexicon has counted in captions, tokens of
     `captions`, and single characters and their continuations, into which unknown words are split. Other pieces follow
     in the order of their ids, which in vocabularies of BERT is that of their frequency, up to `vocabulary`.
 
@@ -203,6 +203,7 @@ def prune_vocabulary(model: Any, processor: Any, kept: np.ndarray) -> tuple[Any,
         np.array([new_id[int(id)] for id in lexicon.active_ids]),
         lexicon.vocabulary_filter,
         lexicon.min_document_frequency,
+        None if lexicon.piece_ids is None else np.flatnonzero(np.isin(kept, lexicon.piece_ids)),
     )
     small_processor = type(processor)(
         feature_extractor=processor.feature_extractor, tokenizer=tokenizer, lexicon=small_lexicon

@@ -18,11 +18,12 @@ from lexmotion import LexMotionModel, LexMotionMotionConfig, LexMotionProcessor,
 from lexmotion.encoding_lexmotion import bind_processor, check_processor
 from lexmotion.evaluation.loading import load_model, name_of, save_model
 from lexmotion.export.compact import compact, kept_tokens, prune_vocabulary
+from lexmotion.processing.corpora.whole_words import add_whole_words
 from lexmotion.processing.feature_extraction_lexmotion import LexMotionFeatureExtractor
 from lexmotion.processing.lexicon import Lexicon
 from lexmotion.shipped import packed
 
-CAPTIONS = ["a person walks forward", "a man jumps twice", "someone kicks with the left leg"]
+CAPTIONS = ["a person walks forward", "a man cartwheels twice", "someone kicks with the left leg"]
 PRUNED = "clockwise"
 
 
@@ -43,6 +44,7 @@ def cache(tmp_path, monkeypatch):
 def processor(tiny_tokenizer, tmp_path):
     tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
     own = type(tiny_tokenizer).from_pretrained(tmp_path / "tokenizer")
+    assert add_whole_words(own, CAPTIONS, [], 1) == ["cartwheels"]
     extractor = LexMotionFeatureExtractor(max_frames=32).fit([motion(30, seed) for seed in range(3)], 20.0)
     return LexMotionProcessor(extractor, own, Lexicon.from_corpus(CAPTIONS, own))
 
@@ -170,7 +172,9 @@ def test_hashes_and_counts_are_those_of_the_smaller_vocabulary(model, processor)
     with pytest.raises(ValueError, match="lexicon|tokenizer"):
         check_processor(small.config, processor)
     assert np.array_equal(own.lexicon.idf, processor.lexicon.idf[kept])
-    assert np.array_equal(own.lexicon.motion_word, processor.lexicon.motion_word[kept])
+    for mask in ("motion_word", "content", "displayed", "piece"):
+        assert np.array_equal(getattr(own.lexicon, mask), getattr(processor.lexicon, mask)[kept])
+    assert own.tokenizer.tokenize("a man cartwheels") == ["a", "man", "cartwheels"]  # a whole word
     assert own.tokenizer.convert_ids_to_tokens(small.config.event_words) == ["then", "while"]
     assert own.tokenizer.cls_token_id == own.tokenizer("walks")["input_ids"][0]
 
