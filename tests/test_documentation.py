@@ -165,7 +165,7 @@ def test_commands_on_a_trained_model_run(page, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
     monkeypatch.setattr(shipped, "WEIGHTS", workplace / "weights")
-    for folder in ("motions", "motions.index", "my.index", "files.index"):  # of another page
+    for folder in ("motions", "motions.index", "averaged.index", "my.index", "files.index"):  # of another page
         shutil.rmtree(workplace / folder, ignore_errors=True)
     ran = 0
     for program, *words in commands(page):
