@@ -105,9 +105,17 @@ def ship(
         facts = {**card.facts, "tokens": report.tokens, "megabytes": round(report.size / 1e6, 1)}
         made = replace(
             card,
-            **{"corpus": CORPUS, "corpus_license": CORPUS_LICENSE, "license": "apache-2.0", "license_name": None},
-            **{"license_link": None, "terms": list(TERMS), "steps": [command], "packaged": True, "facts": facts},
-            **{"words": words, "picture": None},
+            corpus=CORPUS,
+            corpus_license=CORPUS_LICENSE,
+            license="apache-2.0",
+            license_name=None,
+            license_link=None,
+            terms=list(TERMS),
+            steps=[command],
+            packaged=True,
+            facts=facts,
+            words=words,
+            picture=None,
         )
         made.save(ready)
         (ready / "words.png").unlink(missing_ok=True)

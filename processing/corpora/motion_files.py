@@ -213,7 +213,8 @@ def captions_in(folder: Path) -> dict[str, list[str]]:
     Raises:
         ValueError: if the table is malformed.
     """
-    table, found = _first_of(folder, CAPTION_FILES), {}
+    table = _first_of(folder, CAPTION_FILES)
+    found: dict[str, list[str]] = {}
     for row in () if table is None else _read_table(table):
         captions = row.get("captions", row.get("caption"))
         texts = captions if isinstance(captions, list) else [captions]
