@@ -235,9 +235,8 @@ def index_build(
 
     started = time.perf_counter()
     source: dict[str, Any] = {"motions": motions, "vectors": vectors, "dataset": dataset, "index": other}
-    source |= {"splits": split_names(split), "reading": reading}
+    source |= {"splits": split_names(split), "reading": reading, "views": views}
     options: dict[str, Any] = {"model": model, "engine": engine, "uri": uri, "overwrite": overwrite, "device": device}
-    options["views"] = views
     with build_index(index_dir, **source, **options) as made:
         took = time.perf_counter() - started
         terminal(highlight=False).print(f"{counted(len(made), 'motion')} in {took:.1f} s: {escape(str(index_dir))}")
