@@ -96,6 +96,7 @@ setup(
         "lexmotion.hub_cards": ["templates/*.md"],
         "lexmotion.hub_cards.space": ["README.md", "requirements.txt"],
         "lexmotion.processing.corpora": ["synthetic_actions.yaml"],
+        "lexmotion.shipped": ["samples/*", "weights/*/*"],
         "lexmotion.training": ["recipes/*.yaml"],
     },
     install_requires=install_requires,

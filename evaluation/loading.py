@@ -9,6 +9,7 @@ from lexmotion.common.files import files_moved_in
 from lexmotion.common.names import checked_model_name
 from lexmotion.common.pretrained import loading_from
 from lexmotion.processing.recordings.options import ReadingOptions
+from lexmotion.shipped import portable, resolved
 
 
 def load_model(
@@ -20,7 +21,7 @@ def load_model(
     Load a trained model in evaluation mode, and its processor.
 
     Args:
-        name: folder or Hub name.
+        name: folder or Hub name, or name of a model of the package, see `lexmotion.pretrained`.
         device: device to compute on; None uses a GPU if available.
         remedy: advice in the error if the model is not found.
 
@@ -154,13 +155,13 @@ def ready_model(model: Any, processor: Any = None, device: str | None = None) ->
 
 def name_of(model: Any) -> str:
     """Return the folder or Hub name of a model as `ready_model` takes it; empty if it has none."""
-    return os.fspath(model) if isinstance(model, str | os.PathLike) else model.name_or_path
+    return portable(os.fspath(model) if isinstance(model, str | os.PathLike) else model.name_or_path)
 
 
 def _checked_name(name: str | os.PathLike, remedy: str) -> str:
     from lexmotion.checksums_lexmotion import check_checksums
 
-    name = checked_model_name(name, remedy)
+    name = checked_model_name(resolved(name), remedy)
     check_checksums(name)  # before a damaged configuration is read
     return name
 

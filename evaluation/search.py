@@ -1,8 +1,9 @@
 """Search in a corpus: its index, and hits as a table and as a page."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape as quoted
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,30 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 from scipy import sparse
+from tqdm.auto import tqdm
 
 from lexmotion.index import EMBEDDED
 from lexmotion.index.lexmotion_index import Hit, LexMotionIndex, check_build
 from lexmotion.processing.recordings.options import ReadingOptions
-from lexmotion.processing.recordings.reading import Motion, split_key
+from lexmotion.processing.recordings.reading import (
+    FORMATS,
+    NAMED,
+    Motion,
+    check_file,
+    motions_in,
+    options_of_corpus,
+    split_key,
+)
+from lexmotion.shipped import DEFAULT, portable
 from lexmotion.views_lexmotion import views_of
 
-from .loading import load_model, load_processor
+from .loading import load_model, load_processor, read_motion_for
+
+logger = logging.getLogger(__name__)
 
 SHOWN_WORDS = 8
+MOTION_FORMATS = tuple(ending for ending in FORMATS if ending != ".asf")  # the skeleton of .amc files
+FILES_AT_ONCE = 256  # in memory
 
 
 @dataclass
@@ -78,9 +93,124 @@ def dataset_items(
     return _joined(parts, views)
 
 
+def motion_paths(sources: Sequence[str | Path]) -> tuple[dict[str, Path], dict[str, list[str]]]:
+    """
+    Find motion files, by the ids that they have in an index.
+
+    Args:
+        sources: files, whose id is their name, and folders, whose files have their path in the folder as id.
+
+    Returns:
+        Id -> path, and id -> captions in the tables `captions.csv` or `captions.jsonl` of the folders.
+
+    Raises:
+        FileNotFoundError: if a source does not exist, or a folder contains no motion file.
+        ValueError: if two files have the same id, or a table is malformed.
+    """
+    from lexmotion.processing.corpora.motion_files import CAPTION_FILES, MAPPING_FILES, captions_in
+
+    paths: dict[str, Path] = {}
+    captions: dict[str, list[str]] = {}
+    for source in map(Path, sources):
+        if not source.is_dir():
+            check_file(source)
+            found = {source.name: source}
+        else:
+            captions |= captions_in(source)
+            files = sorted(path for path in source.rglob("*") if path.suffix.lower() in MOTION_FORMATS)
+            tables = {*CAPTION_FILES, *MAPPING_FILES}
+            files = [path for path in files if path.is_file() and path.name not in tables]
+            found = {path.relative_to(source).as_posix(): path for path in files}
+            if not found:
+                raise FileNotFoundError(f"{source}: no motion files; expected {', '.join(MOTION_FORMATS)}")
+        for name in sorted(found.keys() & paths.keys()):
+            raise ValueError(f"two motion files are called {name!r}; pass a folder that contains both")
+        paths |= found
+    return paths, captions
+
+
+def _listed(
+    sources: Sequence[str | Path], reading: ReadingOptions, skeleton: str
+) -> list[tuple[str, Path, list[str], ReadingOptions]]:
+    """Return id, path, captions and options of each motion in files and folders, see [`file_items`]."""
+    from lexmotion.processing.corpora.motion_files import mapping_in
+
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    mapping = next((found for folder in folders if (found := mapping_in(folder)) is not None), None)
+    named = reading if reading.mapping is not None else replace(reading, mapping=mapping)
+    unnamed = replace(reading, mapping=None) if folders else reading  # arrays have no joint names
+    paths, captions = motion_paths(sources)
+    listed = []
+    for options, has_names in ((named, True), (unnamed, False)):
+        files = {name: path for name, path in paths.items() if (path.suffix.lower() in NAMED) == has_names}
+        parts = [
+            (name + part.name.removeprefix(path.name), part, captions.get(name, []))
+            for name, path in files.items()
+            for part in motions_in(path, options)
+        ]
+        decided = options_of_corpus([part for _, part, _ in parts], options, skeleton)
+        for (name, part, texts), chosen in zip(parts, decided, strict=True):
+            listed.append((name, part, captions.get(name, texts), chosen))
+    return listed
+
+
+def file_items(
+    model: Any,
+    processor: Any,
+    sources: Sequence[str | Path],
+    reading: ReadingOptions | None = None,
+    progress: bool = False,
+    views: int = 1,
+) -> CorpusItems:
+    """
+    Read motion files, alone or in folders, and encode them; a warning names those that cannot be read.
+
+    Args:
+        sources: see [`motion_paths`]; unit and up axis are inferred from all files together, and a `mapping.json` in a
+            folder is used as by `lexmotion prepare --layout files`.
+        reading: how to read the files; None uses what they contain.
+        views: number of views per motion, see `encode_motion`.
+
+    Raises:
+        ValueError: if no file can be read; the message has the reason for the first.
+    """
+    from .viewer.motion_sources import file_metadata
+
+    extractor = processor.feature_extractor
+    listed = _listed(sources, reading or ReadingOptions(), extractor.skeleton)
+    ids, metadata, parts, refused = [], [], [], []
+    bar = tqdm(total=len(listed), desc="motion files", disable=not progress, leave=False)
+    for start in range(0, len(listed), FILES_AT_ONCE):
+        motions, rates = [], []
+        for name, path, captions, options in listed[start : start + FILES_AT_ONCE]:
+            bar.update()
+            try:
+                motion, rate = read_motion_for(processor, path, options)
+                extractor(motion.model_input, fps=rate)  # too short a motion is an error here
+            except (ValueError, OSError, ImportError) as error:
+                reason = str(error)
+                refused.append(reason if str(path) in reason else reason.replace(path.name, str(path), 1))
+                logger.warning("left out: %s", refused[-1])
+                continue
+            for problem in motion.problems:
+                if problem.severity == "warning":
+                    logger.warning("%s: %s", path, problem)
+            motions.append(motion.model_input)
+            rates.append(rate)
+            ids.append(name)
+            metadata.append(file_metadata(path, options) | ({"captions": captions} if captions else {}))
+        if motions:
+            parts.append(model.encode_motion(motions, fps=rates, processor=processor, views=views))
+    bar.close()
+    if not parts:
+        raise ValueError(f"no motion file can be read; the first: {refused[0]}")
+    return CorpusItems(ids, sparse.vstack(parts, format="csr"), metadata, views)
+
+
 def build_index(
     folder: str | Path,
     *,
+    motions: Sequence[str | Path] | str | Path | None = None,
     vectors: str | Path | None = None,
     dataset: str | Path | None = None,
     index: str | Path | None = None,
@@ -91,42 +221,50 @@ def build_index(
     overwrite: bool = False,
     device: str | None = None,
     views: int | None = None,
+    reading: ReadingOptions | None = None,
 ) -> LexMotionIndex:
     """
-    Build an index of the motions of a corpus, with their captions as metadata, from exactly one of three sources.
+    Build an index of motions, with their captions as metadata, from exactly one of four sources.
 
     Args:
         folder: folder of the index.
+        motions: motion files and folders of them, see [`motion_paths`], which are encoded now.
         vectors: output of `lexmotion encode`.
         dataset: prepared corpus, which is encoded now.
         index: another index of any engine, which is copied.
-        model: folder or Hub name of the model that encodes queries, and the dataset; None uses that of the vectors, or
-            of the other index.
+        model: model that encodes queries, and the motions: folder, Hub name or name of a model of the package; None
+            uses that of the vectors or of the other index, else the package's `small`.
         splits: of the vectors or the dataset; all if None.
         engine, uri, overwrite: see `LexMotionIndex.build`. Both engine and address are tried before anything is
             encoded.
-        device: device to encode the dataset on; None uses a GPU if available.
-        views: number of views per motion to encode the dataset with, as in `encode_motion`; None: 1. The index records
-            it, as it does that of the vectors or of the other index.
+        device: device to encode on; None uses a GPU if available.
+        views: number of views per motion to encode motions or a dataset with, as in `encode_motion`; None: 1. The
+            index records it, as it does that of the vectors or of the other index.
+        reading: how to read motion files; None uses what they contain.
 
     Returns:
         The index, open for writing: close it, or use it in a `with` statement.
 
     Raises:
-        ValueError: if not exactly one source is given, a dataset has no model, or `LexMotionIndex.build` raises it.
+        ValueError: if not exactly one source is given, no motion can be read, or `LexMotionIndex.build` raises it.
         FileNotFoundError: if a folder does not have the expected content.
 
     Example:
-        >>> with build_index("motions.index", vectors="vectors/humanml3d") as index:  # doctest: +SKIP
+        >>> with build_index("motions.index", motions="folder_of_bvh") as index:  # doctest: +SKIP
         ...     hits = index.search("a person kicks with the left leg")
     """
-    if sum(source is not None for source in (vectors, dataset, index)) != 1:
-        raise ValueError("motions to index: pass exactly one of vectors=..., dataset=... and index=...")
-    if dataset is not None and model is None:
-        raise ValueError("dataset: needs a model to encode its motions; pass model=...")
-    if index is not None and splits is not None:
-        raise ValueError("index: all motions of an index are copied; leave out splits=...")
-    if views is not None and dataset is None:
+    if isinstance(motions, str | os.PathLike):
+        motions = [motions]
+    if sum(bool(source) for source in (motions, vectors, dataset, index)) != 1:
+        raise ValueError("motions to index: pass motion files, or one of vectors=..., dataset=... and index=...")
+    if (index or motions) and splits is not None:
+        what = "index: all motions of an index are copied" if index else "motions: files have no splits"
+        raise ValueError(f"{what}; leave out splits=...")
+    if motions:
+        motion_paths(motions)
+    if dataset is not None and not Path(dataset).is_dir():
+        raise FileNotFoundError(f"no dataset {str(dataset)!r}; pass a folder written by `lexmotion prepare`")
+    if views is not None and not (dataset or motions):
         raise ValueError(f"views: got {views}, but these motions are encoded already; leave it out")
     views_of(views or 1)
     check_build(engine, uri, folder, overwrite)
@@ -140,9 +278,15 @@ def build_index(
         model = model or EncodeReport.load(vectors).model
         items, processor = encoded_items(vectors, splits), load_processor(model)
     else:
+        model = model or DEFAULT
         loaded, processor = load_model(str(model), device)
-        items = dataset_items(loaded, processor, str(dataset), splits, progress=True, views=views or 1)
-    model = os.path.abspath(model) if model is not None and Path(model).is_dir() else model
+        if motions:
+            items = file_items(loaded, processor, motions, reading, progress=True, views=views or 1)
+        else:
+            items = dataset_items(loaded, processor, str(dataset), splits, progress=True, views=views or 1)
+    if model is not None:
+        model = os.path.abspath(model) if Path(model).is_dir() else model
+        model = portable(model)
     options: dict[str, Any] = {"folder": folder, "overwrite": overwrite, "engine": engine, "uri": uri}
     options["views"] = items.views
     ids = items.ids or None

@@ -201,6 +201,9 @@ class ModelCard:
         template: template of the card, chosen by the task.
         title: title of the task.
         criteria: acceptance criteria of the task with their verdicts.
+        terms: licences of what the model was made from, a line each.
+        steps: shell commands after the training.
+        packaged: whether the model comes with the package, under its name.
 
     Example:
         >>> card = ModelCard("user/lexmotion-tiny", "tiny", "synthetic", "lexmotion quickstart")
@@ -236,6 +239,9 @@ class ModelCard:
     template: str = TEMPLATE
     title: str | None = None
     criteria: list[dict[str, Any]] = field(default_factory=list)
+    terms: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    packaged: bool = False
 
     def __post_init__(self):
         self.recipe_content = without_folders(self.recipe_content)  # older card.json files still contain folders

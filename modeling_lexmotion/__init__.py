@@ -36,6 +36,8 @@ _HOME = {
     "encode": "evaluation.encoding.shards",
     "encode_captions": "evaluation.encoding.captions",
     "build_index": "evaluation.search",
+    "pretrained": "shipped",
+    "samples": "shipped",
 }
 __all__ = [*_HOME, "register"]
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

@@ -1,11 +1,17 @@
 """What several rooms' tests share: a word-piece tokenizer of a few dozen words, made in memory."""
 
 import gc
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 SLOW_FILES = Path(__file__).with_name("slow_files.txt")
+# Where models of the package are unpacked: huggingface_hub reads the variable when it is imported.
+CACHE = tempfile.mkdtemp(prefix="lexmotion-tests-")
+os.environ["HF_ASSETS_CACHE"] = CACHE
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = """
 a an the person man someone is and then while with his their in to of
@@ -46,6 +52,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish() -> None:
     gc.unfreeze()
+    shutil.rmtree(CACHE, ignore_errors=True)
 
 
 def tiny_vocabulary() -> list[str]:
@@ -66,13 +73,11 @@ def tiny_tokenizer():
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory):
     """A folder with what the documentation names: a quickstart of three steps per phase, a model, a corpus, files."""
-    import shutil
-
     import numpy as np
     import torch
     from rich.console import Console
 
-    from lexmotion import cli, save_bvh
+    from lexmotion import cli, save_bvh, shipped
     from lexmotion.training.quickstart import quickstart
 
     torch.set_num_threads(1)
@@ -92,4 +97,7 @@ def workplace(tmp_path_factory):
     places = {"--model": "quickstart/model", "--dataset": "quickstart/prepared", "--output-dir": "vectors"}
     with pytest.raises(SystemExit, match="0"):
         cli.main(["encode", *(word for option, name in places.items() for word in (option, str(folder / name)))])
+    shipped.copy_samples(folder / "motions")
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["compact", str(folder / "quickstart" / "model"), str(folder / "weights" / "small")])
     return folder

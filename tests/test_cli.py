@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lexmotion import LexMotionIndex, cli
+from lexmotion import LexMotionIndex, cli, shipped
 from lexmotion.cli import base
 from lexmotion.cli.options import PREPARE, READING
 from lexmotion.processing.corpora.options import PrepareOptions
@@ -51,9 +51,9 @@ def run(*words, **environment):
 def test_the_promised_verbs_are_there():
     verbs = {" ".join(path) for path, _ in LEAVES}
     named = "quickstart, prepare, train, compare, inspect, explain, report figures, encode, encode-captions, demo, "
-    named += "benchmark"
-    sharing = "card, push, export sentence-transformers"
-    measures = "evaluate retrieval, evaluate ridge-floor, evaluate order"
+    named += "benchmark, samples"
+    sharing = "card, compact, push, export sentence-transformers"
+    measures = "evaluate retrieval, evaluate ridge-floor, evaluate order, evaluate probe"
     searching = "search, index build, index add, index delete, index info"
     assert {*named.split(", "), *measures.split(", "), *searching.split(", "), *sharing.split(", ")} == verbs
 
@@ -177,8 +177,15 @@ MISTAKES = [
     (["search", "./nowhere", "a person kicks", "--motion", "kick.bvh"], "text ... --motion"),
     (["search", "./nowhere", "--motion", "kick.bvh"], "'kick.bvh'"),
     (["search", "./nowhere", "a person kicks", "--dataset", "absent"], "'absent' ... lexmotion prepare"),
-    (["index", "build", "out"], "--vectors ... --dataset ... --index"),
-    (["index", "build", "out", "--dataset", "nowhere"], "--dataset ... --model"),
+    (["explain"], "lexmotion explain kick.bvh"),
+    (["explain", "kick.bvh", "--motion", "jump.bvh"], "pass one file"),
+    (["explain", "kick.bvh"], "'kick.bvh'"),
+    (["index", "build", "out"], "motion files ... --vectors ... --dataset ... --index"),
+    (["index", "build", "out", "--dataset", "nowhere"], "'nowhere' ... lexmotion prepare"),
+    (["index", "build", "out", "nowhere"], "nowhere ... not found"),
+    (["index", "build", "out", "nowhere", "--dataset", "nowhere"], "--vectors ... --dataset"),
+    (["index", "build", "out", "nowhere", "--split", "test"], "files have no splits ... --split"),
+    (["compact", "./nowhere", "out"], "'./nowhere' ... lexmotion train"),
     (["index", "build", "out", "--vectors", "nowhere"], "nowhere ... lexmotion encode"),
     (["index", "add", "out"], "motion files ... --vectors DIR"),
     (["index", "add", "out", "kick.bvh"], "'kick.bvh'"),
@@ -192,7 +199,6 @@ MISTAKES = [
         "no.txt: no such file",
     ),
     (["index", "build", "out", "--index", "old", "--split", "test"], "--index ... --split"),
-    (["demo"], "--index DIR ... --dataset DIR ... lexmotion quickstart"),
     (["demo", "./nowhere"], "'./nowhere' ... lexmotion quickstart"),
     (["demo", "./nowhere", "--dataset", "nowhere"], "'./nowhere'"),
 ]
@@ -212,6 +218,23 @@ def test_a_mistake_ends_in_one_clear_line(words, message, tmp_path, monkeypatch,
         and "Traceback" not in error
     )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["explain", "kick.bvh"], ["index", "build", "out", "."], ["compact", "small", "out"], ["demo"]],
+    ids=lambda words: words[0],
+)
+def test_without_weights_a_command_asks_for_a_model(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "none")
+    (tmp_path / "kick.bvh").write_bytes((shipped.SAMPLES / "kick.bvh").read_bytes())
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert "'small': this lexmotion was built without weights; pass a model folder" in error.replace("\n", " ")
+    assert [file.name for file in tmp_path.iterdir()] == ["kick.bvh"]
 
 
 def test_debug_keeps_the_traceback(monkeypatch):

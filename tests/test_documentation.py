@@ -15,7 +15,7 @@ import yaml
 from typer.main import get_command
 
 import lexmotion
-from lexmotion import cli
+from lexmotion import cli, shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("processing", "training", "evaluation", "hub_cards")
@@ -160,14 +160,17 @@ def test_continuous_integration_runs_commands_of_the_readme():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/search.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/search.md", "docs/pretrained.md"])
 def test_commands_on_a_trained_model_run(page, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
-    shutil.rmtree(workplace / "motions.index", ignore_errors=True)  # of another page
+    monkeypatch.setattr(shipped, "WEIGHTS", workplace / "weights")
+    for folder in ("motions", "motions.index", "averaged.index", "my.index", "files.index"):  # of another page
+        shutil.rmtree(workplace / folder, ignore_errors=True)
     ran = 0
     for program, *words in commands(page):
-        if program != "lexmotion" or words[0] not in ("inspect", "explain", "index", "search") or "--uri" in words:
+        verbs = ("samples", "inspect", "explain", "index", "search")
+        if not program.endswith("lexmotion") or words[0] not in verbs or "--uri" in words:
             continue
         if "moved.index" in words:
             continue  # the rows of this one would be in Postgres
@@ -185,6 +188,8 @@ def test_commands_on_a_trained_model_run(page, workplace, monkeypatch, capsys):
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python") and page != NO_PYTHON_HERE])
 def test_python_blocks_run(page, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(shipped, "WEIGHTS", workplace / "weights")
+    shutil.rmtree(workplace / "my.index", ignore_errors=True)  # of another page
     names = {"__name__": "documentation"}
     for line, code, runs in blocks(page, "python"):
         compiled = compile("\n" * (line - 1) + code, page, "exec")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from lexmotion import cli
+from lexmotion import cli, shipped
 
 SIZES = {"train": 48, "validation": 12, "test": 12}
 SHORT = {
@@ -299,3 +300,65 @@ def test_the_readme_example_runs_as_it_stands(journey, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert "tensor(" in capsys.readouterr().out
+
+
+def test_a_compact_model_serves_every_command_by_its_name(journey, run, tmp_path, monkeypatch, caplog):
+    from lexmotion.evaluation.viewer.demo import open_demo
+    from lexmotion.training.quickstart import read_samples
+
+    monkeypatch.setattr(logging.getLogger("lexmotion"), "propagate", True)
+    assert "cosine at least" in run("compact", journey[0] / "model", tmp_path / "weights" / "small")
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.chdir(tmp_path)
+    run("samples", "motions")
+    (tmp_path / "motions" / "more").mkdir()
+    (tmp_path / "motions" / "more" / "kick.bvh").write_bytes((tmp_path / "motions" / "kick.bvh").read_bytes())
+    (tmp_path / "motions" / "broken.bvh").write_text("HIERARCHY")
+    assert "Words of the motion" in run("explain", "motions/kick.bvh")
+    assert (
+        "13 motions" in run("index", "build", "my.index", "motions") and "left out: motions/broken.bvh" in caplog.text
+    )
+    hits = json.loads(run("search", "my.index", "--motion", "motions/kick.bvh", "-k", 2, "--json"))["hits"]
+    assert {hit["id"] for hit in hits} == {"kick.bvh", "more/kick.bvh"} and hits[0]["score"] == pytest.approx(1.0)
+    assert next(hit for hit in hits if hit["id"] == "kick.bvh")["metadata"]["captions"][0].endswith("with a kick.")
+    run("search", "my.index", "a person kicks")
+    assert json.loads(run("index", "info", "my.index", "--json"))["model"] == "small"
+    run("encode", "--dataset", journey[0] / "prepared", "--output-dir", "vectors", "--split", "test")
+    assert json.loads((tmp_path / "vectors" / "index.json").read_text())["model"] == "small"
+    opened = open_demo()
+    assert set(opened.rows) == {sample.path.name for sample in shipped.samples()}
+    assert opened.view("item", "kick.bvh")["kind"] == "item"
+    printed = io.StringIO()
+    read_samples(Console(width=160, file=printed))
+    assert "recordings it has never seen" in printed.getvalue() and "a person crouches" in printed.getvalue()
+
+
+def test_a_quickstart_without_weights_says_so(monkeypatch, tmp_path):
+    from lexmotion.training.quickstart import read_samples
+
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path)
+    printed = io.StringIO()
+    read_samples(Console(width=160, file=printed))
+    assert printed.getvalue() == "This installation has no trained weights, so the sample motions are not read.\n"
+
+
+def test_a_trained_model_is_put_into_the_package(journey, tmp_path):
+    from lexmotion.training.ship import LARGEST, main
+
+    target = tmp_path / "weights" / "small"
+    for _ in range(2):  # the second replaces the first
+        main([str(journey[0] / "run" / "model"), "--output-dir", str(target)])
+    assert sum(file.stat().st_size for file in target.iterdir()) < LARGEST
+    assert [entry.name for entry in target.parent.iterdir()] == ["small"]
+    card = (target / "README.md").read_text()
+    assert all(words in card for words in ("CC BY 3.0", "lexmotion compact OUTPUT/model small", "## Licences"))
+    assert 'lexmotion.pretrained("small")' in card and "np.load" not in card
+
+
+def test_a_model_that_would_be_too_large_is_not_put_into_the_package(journey, tmp_path, monkeypatch):
+    from lexmotion.training import ship
+
+    monkeypatch.setattr(ship, "LARGEST", 1000)
+    with pytest.raises(SystemExit, match="MB, at most 0; pass a smaller --megabytes"):
+        ship.main([str(journey[0] / "run" / "model"), "--output-dir", str(tmp_path / "small")])
+    assert list(tmp_path.iterdir()) == []

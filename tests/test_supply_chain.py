@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -104,16 +105,23 @@ def data_files():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel of this checkout, built from a copy so that nothing is left in it."""
+def source(tmp_path_factory):
+    """A copy of this checkout to build from, so that nothing is left in it."""
     root = tmp_path_factory.mktemp("build")
     for room in ROOMS:
         shutil.copytree(ROOT / room, root / "source" / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root / "source" / name)
+    return root / "source"
+
+
+@pytest.fixture(scope="module")
+def wheel(source):
+    """The wheel of this checkout."""
+    root = source.parent
     words = ["wheel", "--no-deps", "--no-index", "--no-build-isolation", "--quiet", "--wheel-dir", str(root), "."]
     built = subprocess.run(
-        [sys.executable, "-m", "pip", *words], cwd=root / "source", capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "pip", *words], cwd=source, capture_output=True, text=True, timeout=300
     )
     if "BackendUnavailable" in built.stderr or "No module named" in built.stderr:
         pytest.skip(f"the build backend (setuptools) is not installed here: {built.stderr.strip().splitlines()[-1]}")
@@ -126,7 +134,21 @@ def test_the_wheel_holds_one_name_and_all_data(wheel):
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"lexmotion"}
     wanted = data_files()
     assert any(name.endswith("recipes/tiny.yaml") for name in wanted) and not wanted - set(names)
+    assert {"lexmotion/shipped/samples/kick.bvh", "lexmotion/shipped/samples/README.md"} <= wanted
     assert not [name for name in names if "/tests/" in name or name.endswith((".pt", ".pkl", ".npy"))]
+
+
+def test_the_source_distribution_holds_all_data(source):
+    pytest.importorskip("setuptools", reason="the build backend is not installed here")
+    code = "from setuptools.build_meta import build_sdist; build_sdist('..')"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True, timeout=300)
+    with tarfile.open(next(source.parent.glob("lexmotion-*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    folders = tuple(f"lexmotion/{room}/" for room in ROOMS)
+    wanted = {
+        name.removeprefix("lexmotion/") if name.startswith(folders) else f"modeling_{name}" for name in data_files()
+    }
+    assert "modeling_lexmotion/shipped/samples/kick.bvh" in wanted and not wanted - names
 
 
 def test_the_wheel_works_where_the_checkout_is_not(wheel, tmp_path):
@@ -140,6 +162,8 @@ def test_the_wheel_works_where_the_checkout_is_not(wheel, tmp_path):
         f"assert lexmotion.__file__.startswith({str(target)!r}), lexmotion.__file__\n"
         "assert load_recipe('tiny')['phases'] and 'Not evaluated' in ModelCard('a/b', 'r', 'c', 'd').render()\n"
         "assert not {'processing', 'training', 'evaluation', 'modeling_lexmotion'} & set(sys.modules)\n"
+        "kick = lexmotion.load_motion(next(one.path for one in lexmotion.samples() if one.name == 'kick'))\n"
+        "assert kick.positions.shape == (199, 22, 3)\n"
         "print(lexmotion.LexMotionModel.__name__)\n"
     )
     # -S passes over what installs this checkout; its other packages come by PYTHONPATH.

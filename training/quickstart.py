@@ -25,21 +25,24 @@ from rich.console import Console
 from rich.markup import escape
 from transformers import AutoModel, AutoProcessor
 
+from lexmotion import shipped
 from lexmotion.common.files import read_json, write_json
 from lexmotion.evaluation.console import lexical_table, phase_table, retrieval_table, words_table
 from lexmotion.evaluation.criteria import Criterion
 from lexmotion.evaluation.encoding.vectors import split_motions
 from lexmotion.evaluation.figures.drawing import facing_front
 from lexmotion.evaluation.figures.examples import read_words, readme_picture, spread
-from lexmotion.evaluation.loading import copy_model
+from lexmotion.evaluation.loading import copy_model, load_model
 from lexmotion.evaluation.model_evaluation import evaluate_split, ridge_floor_of_split
 from lexmotion.processing.corpora.prepare import load_prepared, prepare
 from lexmotion.processing.corpora.synthetic import DEFAULT_NUM_MOTIONS, SKELETON, generate_corpus
+from lexmotion.processing.recordings.reading import load_motion
 from lexmotion.processing.skeletons import SKELETONS
 
 from .pipeline import train
 
 RECIPE = "tiny"
+SHOWN_SAMPLES = ("walk", "jump", "kick", "sit", "pick_up")
 SHOWN_MOTIONS, SHOWN_WORDS, DRAWN_MOTIONS = 5, 10, 3
 
 
@@ -163,7 +166,23 @@ def _quickstart(
     for check in checks:
         console.print(f"{'[green]ok[/]' if check.met else '[red]no[/]'}  {escape(check.text)}", highlight=False)
     say(f"done; everything is in {escape(str(output_dir))}, the figures in results.json")
+    read_samples(console)
     return results
+
+
+def read_samples(console: Console) -> None:
+    """Print the words that the model of the package reads in its sample motions, or that there are no weights."""
+    if shipped.DEFAULT not in shipped.names():
+        console.print("This installation has no trained weights, so the sample motions are not read.", style="dim")
+        return
+    model, processor = load_model(shipped.DEFAULT, "cpu")
+    chosen = [sample for sample in shipped.samples() if sample.name in SHOWN_SAMPLES]
+    vectors = model.encode_motion([load_motion(sample.path) for sample in chosen], processor=processor)
+    words = processor.top_words(vectors.toarray(), k=SHOWN_WORDS)
+    lexicon, captions = processor.lexicon, [sample.captions[0] for sample in chosen]
+    shared = [{lexicon.word(word) for word in lexicon.ids(caption)} for caption in captions]
+    title = f"Words that the model {shipped.DEFAULT!r} of the package reads in recordings it has never seen"
+    console.print(words_table(captions, words, shared, title))
 
 
 def claim(output_dir: Path, settings: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from lexmotion.encoding_lexmotion import encoding_dtype
 from lexmotion.processing.corpora.prepare import PrepareReport, load_prepared
 from lexmotion.views_lexmotion import views_of
 
-from ..loading import ready_model
+from ..loading import name_of, ready_model
 
 FORMAT_VERSION = 1
 KINDS = ("motion", "text")
@@ -169,7 +169,7 @@ def encode(
     state = process_state()
     model, processor = ready_model(model, processor, str(state.device))
     identity = _identity(model, processor, dataset, kinds, shard_size, precision)
-    report = EncodeReport(identity | ({"views": views} if views > 1 else {}), model.name_or_path)
+    report = EncodeReport(identity | ({"views": views} if views > 1 else {}), name_of(model))
     data_dir = Path(output_dir) / "data"
     data_dir.mkdir(parents=True, exist_ok=True)
     _check_folder(Path(output_dir), report.identity)

@@ -24,6 +24,7 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from lexmotion import shipped
 from lexmotion.common.files import write_text
 from lexmotion.common.names import is_hub_name
 from lexmotion.encoding_lexmotion import check_processor
@@ -34,7 +35,7 @@ from lexmotion.processing.recordings.reading import FORMATS, Motion
 from ..explain import explain
 from ..figures.drawing import facing_front, on_the_floor
 from ..loading import load_model, read_motion_for, save_model
-from ..search import Answer, captions_of, dataset_items, search_page
+from ..search import Answer, captions_of, dataset_items, file_items, search_page
 from .motion_sources import FILE, READ, STORED, Clip, DatasetMotions, FileMotions, MotionSource, StoredMotions
 from .views import explained_view, page, preview, skeleton_view
 
@@ -473,7 +474,8 @@ def open_demo(
 
     Args:
         source: output of `lexmotion quickstart` (searches its test motions), a model (folder or Hub name), or a folder
-            written by `Demo.save_pretrained`. If None, the model is the one that the index names.
+            written by `Demo.save_pretrained`; or a model of the package, which searches the sample motions if neither
+            an index nor a dataset is given. If None, the model is the one that the index names, else the package's.
         index: folder or Hub name; if None, motions of the dataset are encoded now.
         dataset: prepared corpus, for positions, and for the index if none is given.
         splits: of the dataset; if None, test if an index is built, else all.
@@ -485,6 +487,9 @@ def open_demo(
     """
     sources: list[MotionSource] = []
     name: str | None = None if source is None else os.fspath(source)
+    if name is None and index is None and dataset is None:
+        name = shipped.DEFAULT
+    of_package = name is not None and not Path(name).is_dir() and name in (shipped.DEFAULT, *shipped.names())
     if name is not None and Path(name).is_dir():
         folder = Path(name)
         if (folder / STORED).is_file():
@@ -494,7 +499,7 @@ def open_demo(
         name = str(folder / MODEL if (folder / MODEL / "config.json").is_file() else folder)
     if index is not None and not sources:
         sources = stored_beside(index)
-    if index is None and dataset is None:
+    if index is None and dataset is None and not of_package:
         if name is not None and not Path(name).is_dir() and not is_hub_name(name):
             raise FileNotFoundError(f"no folder {name!r}; pass the output folder of `lexmotion quickstart`")
         raise ValueError("no motions; pass index='DIR', dataset='DIR' or the output folder of `lexmotion quickstart`")
@@ -513,7 +518,10 @@ def open_demo(
         return Demo(opened, sources)
     if model is None:
         raise ValueError("dataset: needs a model to encode its motions; run `lexmotion demo MODEL --dataset DIR`")
-    items = dataset_items(model, processor, str(dataset), splits, progress)
+    if dataset is None:
+        items = file_items(model, processor, [shipped.SAMPLES], progress=progress)
+    else:
+        items = dataset_items(model, processor, str(dataset), splits, progress)
     made = LexMotionIndex.build(
         items.embeds, items.metadata, items.ids, processor=processor, model=model, accelerate=False
     )

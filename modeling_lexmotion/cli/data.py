@@ -1,4 +1,4 @@
-"""Commands for motion files and corpora: `prepare`, `inspect`."""
+"""Commands for motion files and corpora: `prepare`, `inspect`, `samples`."""
 
 import json
 import os
@@ -77,6 +77,23 @@ def prepare(
     console.print(escape(report.summary()))
     place = str(output_dir) if shard is None else f"shard {shard} in {output_dir}"
     console.print(f"{'up to date' if report.reused else 'written'}: {escape(place)}")
+
+
+@app.command()
+def samples(
+    output_dir: Annotated[
+        Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder to write, new or empty.", show_default=False)
+    ],
+) -> None:
+    """Copy the sample motions of the package, twelve BVH files with captions, into a folder.
+
+    Example: [bold]lexmotion samples motions[/]
+    """
+    from lexmotion.common.text import counted
+    from lexmotion.shipped import copy_samples
+
+    copied = copy_samples(output_dir)
+    terminal(highlight=False).print(f"{counted(len(copied), 'motion')} in {escape(str(output_dir))}", soft_wrap=True)
 
 
 @app.command()

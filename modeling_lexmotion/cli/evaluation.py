@@ -15,6 +15,7 @@ from lexmotion.processing.recordings.options import ReadingOptions
 from .base import app, evaluate_app, report_app, terminal
 from .loading import begin, read_motion_for
 from .options import (
+    DEFAULT_MODEL,
     READING,
     SPLIT_NAMES,
     BatchSizeOption,
@@ -89,8 +90,8 @@ def evaluate() -> None:
 
 @evaluate_app.command("retrieval")
 def evaluate_retrieval(
-    model: ModelOption,
     dataset: DatasetOption,
+    model: ModelOption = DEFAULT_MODEL,
     split: SplitOption = "validation",
     protocol: ProtocolOption = None,
     output: Annotated[
@@ -133,8 +134,8 @@ def evaluate_retrieval(
 
 @evaluate_app.command("order")
 def evaluate_order(
-    model: ModelOption,
     dataset: DatasetOption,
+    model: ModelOption = DEFAULT_MODEL,
     split: SplitOption = "validation",
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON. Example: --json")] = False,
     output: Annotated[
@@ -225,14 +226,14 @@ def evaluate_probe(
 @app.command()
 @with_options(ReadingOptions, READING)
 def explain(
-    model: ModelOption,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MOTION]", help="Motion file, read as by `lexmotion inspect`.", show_default=False),
+    ] = None,
     motion: Annotated[
-        Path,
-        typer.Option(
-            help="Motion file, read as by `lexmotion inspect`. Example: --motion kick.bvh",
-            show_default=False,
-        ),
-    ],
+        Path | None, typer.Option(help="The motion file, as an option. Example: --motion kick.bvh")
+    ] = None,
+    model: ModelOption = DEFAULT_MODEL,
     text: Annotated[
         str | None, typer.Option(help='A caption to compare with. Example: --text "a person kicks with the left leg"')
     ] = None,
@@ -246,8 +247,11 @@ def explain(
 
     Each shared word is listed with its contribution to the score and the body part and time window it was read from.
 
-    Example: [bold]lexmotion explain --model quickstart/model --motion quickstart/example.npy --text "someone jumps"[/]
+    Example: [bold]lexmotion explain kick.bvh --text "a person kicks"[/]
     """
+    if (file is None) == (motion is None):
+        raise ValueError("motion to explain: pass one file, as in `lexmotion explain kick.bvh`")
+    motion = Path(file or motion or "")
     if not motion.is_file():
         raise FileNotFoundError(f"no motion file {str(motion)!r}; check the path")
     begin()
@@ -276,11 +280,11 @@ def report() -> None:
 
 @report_app.command("figures")
 def report_figures(
-    model: ModelOption,
     dataset: DatasetOption,
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the pictures. Example: --output-dir figures", show_default=False)
     ],
+    model: ModelOption = DEFAULT_MODEL,
     split: SplitOption = "test",
     before: BeforeOption = None,
     lexmlm: LexmlmOption = None,

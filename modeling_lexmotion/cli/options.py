@@ -10,6 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lexmotion import shipped
+
+DEFAULT_MODEL = shipped.DEFAULT
 SPLIT_NAMES = {"val": "validation"}
 
 DatasetOption = Annotated[
@@ -24,7 +27,7 @@ RecipeOption = Annotated[
 ]
 ModelOption = Annotated[
     str,
-    typer.Option(help="Folder or Hub name of a trained model. Example: --model runs/small/model", show_default=False),
+    typer.Option(help="Trained model: folder, Hub name, or one of the package. Example: --model runs/small/model"),
 ]
 SplitOption = Annotated[
     str, typer.Option(help="train, validation (or val), test or another prepared split. Example: --split test")

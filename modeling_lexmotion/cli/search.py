@@ -15,6 +15,7 @@ from lexmotion.processing.recordings.options import ReadingOptions
 from .base import app, index_app, terminal
 from .loading import begin, read_motion_for
 from .options import (
+    DEFAULT_MODEL,
     READING,
     DatasetOption,
     DeviceOption,
@@ -68,11 +69,11 @@ HitsDatasetOption = Annotated[
 
 @app.command()
 def encode(
-    model: ModelOption,
     dataset: DatasetOption,
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the shards. Example: --output-dir vectors/humanml3d", show_default=False)
     ],
+    model: ModelOption = DEFAULT_MODEL,
     split: SplitsOption = None,
     what: Annotated[
         str, typer.Option(help="motion, text (every caption) or both, separated by a comma. Example: --what motion")
@@ -120,7 +121,6 @@ def encode(
 
 @app.command()
 def encode_captions(
-    model: ModelOption,
     captions: Annotated[
         list[Path],
         typer.Option(
@@ -136,6 +136,7 @@ def encode_captions(
             show_default=False,
         ),
     ],
+    model: ModelOption = DEFAULT_MODEL,
     dim: Annotated[
         int | None, typer.Option(min=1, help="Width of a vector; if unset, 512. Example: --dim 768")
     ] = None,
@@ -180,8 +181,17 @@ def index() -> None:
 
 
 @index_app.command("build")
+@with_options(ReadingOptions, READING)
 def index_build(
     index_dir: IndexArgument,
+    motions: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MOTIONS]...",
+            help="Motion files, or folders of them; with a table captions.csv in a folder, its captions are kept.",
+            show_default=False,
+        ),
+    ] = None,
     vectors: VectorsOption = None,
     dataset: Annotated[
         Path | None, typer.Option(help="Or a prepared dataset to encode now. Example: --dataset prepared/humanml3d")
@@ -197,8 +207,8 @@ def index_build(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder or Hub name of the model that encodes queries; if unset, that of the vectors. "
-            "Example: --model runs/small/model"
+            help="Model that encodes queries: folder, Hub name, or one of the package; if unset, that of the vectors, "
+            "else small. Example: --model runs/small/model"
         ),
     ] = None,
     split: SplitsOption = None,
@@ -206,26 +216,27 @@ def index_build(
     views: Annotated[
         int | None,
         typer.Option(
-            help="With --dataset, views of each motion to average: 1, 2 (and its mirror image) or 4 (and two crops). "
+            help="Views of each motion to average: 1, 2 (and its mirror image) or 4 (and two crops). "
             "If unset, 1. `index add` does the same. Example: --views 4"
         ),
     ] = None,
+    reading: ReadingOptions = ReadingOptions(),
     device: DeviceOption = None,
 ) -> None:
-    """Build an index of the motions of a corpus.
+    """Build an index of motions.
 
-    Reads the vectors of `lexmotion encode`, or encodes a prepared dataset. Captions are kept as metadata. `--index OLD
-    --engine postgres --uri ...` copies an index to another engine, or back.
+    Encodes motion files or a prepared dataset, or reads the vectors of `lexmotion encode`. Captions are kept as
+    metadata. `--index OLD --engine postgres --uri ...` copies an index to another engine, or back.
 
-    Example: [bold]lexmotion index build INDEX --dataset prepared/humanml3d --model runs/small/model[/]
+    Example: [bold]lexmotion index build INDEX folder_of_bvh[/]
     """
     begin()
     from lexmotion.evaluation.search import build_index
 
     started = time.perf_counter()
-    source: dict[str, Any] = {"vectors": vectors, "dataset": dataset, "index": other, "splits": split_names(split)}
+    source: dict[str, Any] = {"motions": motions, "vectors": vectors, "dataset": dataset, "index": other}
+    source |= {"splits": split_names(split), "reading": reading, "views": views}
     options: dict[str, Any] = {"model": model, "engine": engine, "uri": uri, "overwrite": overwrite, "device": device}
-    options["views"] = views
     with build_index(index_dir, **source, **options) as made:
         took = time.perf_counter() - started
         terminal(highlight=False).print(f"{counted(len(made), 'motion')} in {took:.1f} s: {escape(str(index_dir))}")
@@ -381,8 +392,8 @@ def demo(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="Output of `lexmotion quickstart`, a model (folder or Hub name), or a folder of --export; if unset, "
-            "./quickstart if it exists.",
+            help="Output of `lexmotion quickstart`, a model (folder, Hub name, or one of the package), or a folder of "
+            "--export; if unset, ./quickstart if it exists, else the package's model and sample motions.",
             show_default=False,
         ),
     ] = None,
@@ -412,9 +423,9 @@ def demo(
 
     Needs `pip install lexmotion\\[demo]`. Nothing leaves this machine without --share; the page loads no other site.
 
-    Example: [bold]lexmotion demo quickstart --port 7860[/]
+    Example: [bold]lexmotion demo --port 7860[/]
     """
-    if source is None and index is None and Path("quickstart", "model").is_dir():
+    if source is None and index is None and dataset is None and Path("quickstart", "model").is_dir():
         source = "quickstart"
     begin()
     from lexmotion.evaluation.viewer.demo import open_demo

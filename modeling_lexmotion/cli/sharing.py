@@ -1,4 +1,4 @@
-"""Commands for sharing a model: `card`, `push`, `export`."""
+"""Commands for sharing a model: `card`, `compact`, `push`, `export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -91,6 +91,63 @@ def draw_held_out(model: Path, dataset: Path, split: str) -> tuple[str, list[tup
     rows = load_prepared(dataset, splits=[split])[split]
     examples = draw_examples(*load_model(str(model), "cpu"), rows, model / "words.png")
     return "words.png", [(example["caption"], [word for word, _ in example["words"]]) for example in examples]
+
+
+@app.command()
+def compact(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Trained model: folder or Hub name.", show_default=False),
+    ],
+    output_dir: Annotated[
+        Path, typer.Argument(metavar="OUTPUT_DIR", help="Folder to write, new or empty.", show_default=False)
+    ],
+    vocabulary: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Tokens to keep; those of captions and active words always are, and 0 keeps all. "
+            "Example: --vocabulary 8192",
+        ),
+    ] = 8192,
+    megabytes: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Size of the weights up to which matrices have 16 bits instead of 8, the most important ones first. "
+            "Example: --megabytes 20",
+        ),
+    ] = 25.0,
+    captions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Captions whose tokens are kept: folder of text files, text file or prepared corpus. Repeatable. "
+            "Example: --captions prepared/humanml3d",
+        ),
+    ] = None,
+) -> None:
+    """Save a trained model in a quarter of its size, and measure what is lost.
+
+    Tokens that occur in no caption are removed, and matrices have 8 or 16 bits. Every command reads the folder like
+    that of the model; `lexmotion.pretrained(OUTPUT_DIR)` returns it for AutoModel. Indexes have to be built anew.
+
+    Example: [bold]lexmotion compact runs/small/model compact/small --vocabulary 8192[/]
+    """
+    begin()
+    from lexmotion.evaluation.encoding.captions import read_captions
+    from lexmotion.export.compact import compact as run
+    from lexmotion.processing.recordings.reading import load_motion
+    from lexmotion.shipped import samples
+
+    texts = [text for source in captions or () for text in read_captions(source)]
+    loaded, processor = load_model(model, "cpu")
+    extractor = getattr(processor, "feature_extractor", None)
+    fits = getattr(extractor, "skeleton", None) == "humanml3d"
+    motions = [load_motion(sample.path) for sample in samples()] if fits else []
+    report = run(loaded, processor, output_dir, vocabulary or None, texts, motions, round(1e6 * megabytes))
+    console = terminal(highlight=False, soft_wrap=True)
+    console.print(escape(report.summary()))
+    console.print(f"written: {escape(str(output_dir))}")
 
 
 @app.command()

@@ -29,7 +29,8 @@ def quickstart(
     """Run the whole pipeline on a small synthetic corpus, from motion files to words.
 
     Generates and prepares the corpus, trains the four phases of the recipe `tiny`, saves the model, reloads it through
-    AutoModel and AutoProcessor, evaluates it on held-out motions, and prints the results.
+    AutoModel and AutoProcessor, evaluates it on held-out motions, and prints the results. Then the trained model of
+    the package reads sample recordings.
 
     Example: [bold]lexmotion quickstart --output-dir runs/quickstart --seed 7[/]
     """

@@ -11,6 +11,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from ..shipped import DEFAULT
 from .clip_shim import ClipShim
 from .clip_table import REPLACED, find_program, program_parser, run_with
 from .compat import restore_removed_names
@@ -40,7 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = program_parser(
         "python -m lexmotion.conditioning.run", "Run a motion generator with LexMotion's text encoder."
     )
-    parser.add_argument("--model", required=True, help="folder or Hub name of a LexMotionModel or saved conditioner")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT,
+        help="LexMotionModel or saved conditioner: folder, Hub name, or one of the package (default: %(default)s)",
+    )
     parser.add_argument("--dim", type=int, help="width of caption vectors (default: 512, as for CLIP ViT-B/32)")
     parser.epilog = f"For T2M, which does not load its text encoder by name, pass --replace {T2M_ENCODER}."
     options = parser.parse_args(argv)

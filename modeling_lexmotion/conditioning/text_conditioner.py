@@ -30,6 +30,7 @@ from ..common.names import checked_model_name
 from ..configuration_lexmotion import LexMotionConfig, LexMotionTextConfig
 from ..encoding_lexmotion import ACCELERATOR_BATCH, CPU_BATCH, LinearMaps, check_processor
 from ..modeling_lexmotion import LexMotionPreTrainedModel, LexMotionTextModel
+from ..shipped import resolved
 from .clip_table import CLIP_PARTS, Shared, cut, missing_part
 
 OUTPUTS = ("pooled", "sequence", "tokens", "lexical")
@@ -248,7 +249,8 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
         Load a conditioner from a model, a text tower or a saved conditioner.
 
         Args:
-            path: folder or Hub name of a `LexMotionModel`, a `LexMotionTextModel` or a saved conditioner.
+            path: folder or Hub name of a `LexMotionModel`, a `LexMotionTextModel` or a saved conditioner, or name of
+                a model of the package, see `lexmotion.pretrained`.
             output: `"pooled"` (the default), `"sequence"`, `"tokens"` or `"lexical"`.
             dim: width of the output; None: 512, but 768 for `"tokens"` and the vocabulary for `"lexical"`.
             tokenizer: None loads the one saved with the weights.
@@ -259,6 +261,7 @@ class LexMotionTextConditioner(LexMotionPreTrainedModel):
             ValueError: if `path` has no text tower or no tokenizer, or a saved conditioner has another width.
         """
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        path = resolved(path)
         checked_model_name(path, "pass the folder or Hub name of a LexMotionModel", kwargs.get("subfolder", ""))
         try:
             kind = PreTrainedConfig.get_config_dict(path, **hub)[0].get("model_type")

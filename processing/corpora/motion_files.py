@@ -57,7 +57,7 @@ class MotionFilesFolder(CorpusFolder):
         if captions_file is None:
             raise FileNotFoundError(f"{self.source}: no {' or '.join(CAPTION_FILES)}; add one, or check the path")
         self.captions_file = captions_file
-        self.mapping_file = _first_of(self.source, MAPPING_FILES)
+        self.mapping_file = mapping_in(self.source)
         self.paths: dict[str, Path] = {}
         self.decisions: dict[str, Decision] = {}
         self.captions: dict[str, dict[tuple[float, float], list[str]]] = {}
@@ -204,6 +204,28 @@ def _survey(task: Mapping[str, Any], folder: MotionFilesFolder) -> dict[str, lis
             continue
         found += [] if traits is None else [json.dumps(asdict(traits))]
     return {"traits": found}
+
+
+def captions_in(folder: Path) -> dict[str, list[str]]:
+    """
+    Return the captions of each file in a folder's table, see the top of this file; none without a table.
+
+    Raises:
+        ValueError: if the table is malformed.
+    """
+    table = _first_of(folder, CAPTION_FILES)
+    found: dict[str, list[str]] = {}
+    for row in () if table is None else _read_table(table):
+        captions = row.get("captions", row.get("caption"))
+        texts = captions if isinstance(captions, list) else [captions]
+        name = PurePosixPath(str(row.get("file") or "").strip()).as_posix()
+        found.setdefault(name, []).extend(" ".join(text.split()) for text in texts if isinstance(text, str))
+    return found
+
+
+def mapping_in(folder: Path) -> Path | None:
+    """Return the mapping of the joints in a folder, see the top of this file."""
+    return _first_of(folder, MAPPING_FILES)
 
 
 def _first_of(folder: Path, names: tuple[str, ...]) -> Path | None:
