@@ -260,9 +260,10 @@ def test_an_index_is_built_searched_and_changed(journey, tmp_path, run):
     assert words[0] in shown and "must" in shown and f"{words[1]} x 200" in page.read_text(encoding="utf-8")
 
     assert "1 motion added, 13" in run("index", "add", place, motion, "--fps", "20", "--device", "cpu")
-    by_example = json.loads(run("search", place, "--motion", motion, "--fps", "20", "-k", "1", "--json"))
-    best = by_example["hits"][0]
-    assert best["id"] == "example.npy" and best["score"] == pytest.approx(1, abs=1e-2)
+    # The test split has the same motion, whose vector differs by no more than rounding.
+    by_example = json.loads(run("search", place, "--motion", motion, "--fps", "20", "-k", "2", "--json"))
+    scores = {hit["id"]: hit["score"] for hit in by_example["hits"]}
+    assert scores["example.npy"] == pytest.approx(1, abs=1e-2)
     assert "1 motion added, 13" in run("index", "add", place, motion, "--fps", "20", "--replace")
     assert "1 motion deleted, 12" in run("index", "delete", place, "example.npy")
     assert "0 motions deleted, 12" in run("index", "delete", place, "example.npy", "--missing-ok")

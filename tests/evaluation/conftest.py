@@ -1,5 +1,6 @@
 """A processor fitted on a few smooth motions, and a random model of its size."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -40,6 +41,16 @@ def processor(tiny_tokenizer, motions):
     return LexMotionProcessor(extractor, tiny_tokenizer, Lexicon.from_corpus(CAPTIONS, tiny_tokenizer))
 
 
+class Copies(tuple):
+    """A tuple whose items are handed out as copies, since models write to their configurations."""
+
+    def __getitem__(self, place):
+        return copy.deepcopy(super().__getitem__(place))
+
+    def __iter__(self):
+        return (copy.deepcopy(item) for item in super().__iter__())
+
+
 @pytest.fixture(scope="session")
 def configs(processor):
     """(text config, motion config) that fit the processor."""
@@ -73,7 +84,7 @@ def configs(processor):
         contrast_hidden_size=16,
         contrast_size=8,
     )
-    return LexMotionTextConfig(encoder_config=encoder, num_decoder_layers=1), motion
+    return Copies((LexMotionTextConfig(encoder_config=encoder, num_decoder_layers=1), motion))
 
 
 @pytest.fixture(scope="session")

@@ -282,11 +282,18 @@ def test_folders_and_archives_are_reused_together(compare, tmp_path):
 
 
 def test_an_archived_result_of_another_run_is_refused_by_name(compare, tmp_path):
-    compare("first").run([ROWS["ridge"]], [0])
+    first = compare("first", overrides=["num_steps=1"])
+    first.run([ROWS["iv"]], [0])
     path = tmp_path / "results.zip"
-    compare("first").archive(path)
-    with pytest.raises(ValueError, match=f"{path}/ridge/seed0/result.json.*leave out reuse='{path}'"):
-        compare("second", split="validation", reuse=[path]).run([ROWS["ridge"]], [0])
+    first.archive(path)
+    with pytest.raises(ValueError, match=f"{path}/iv/seed0/result.json.*leave out reuse='{path}'"):
+        compare("second", overrides=["num_steps=2"], reuse=[path]).run([ROWS["iv"]], [0])
+
+
+def test_a_result_on_another_split_is_measured_again(compare, tmp_path):
+    compare("first").run([ROWS["ridge"]], [0])
+    (other,) = compare("second", split="validation", reuse=[tmp_path / "first"]).run([ROWS["ridge"]], [0])
+    assert other["split"] == "validation"
 
 
 def test_a_result_of_another_corpus_is_refused_in_words(compare, tmp_path):

@@ -162,11 +162,12 @@ def command_part(results: Sequence[Mapping[str, Any]], command: str) -> str:
     words = ["lexmotion prepare", options["source"], "--layout", options["layout"], "--output-dir DIR"]
     shown = ("text_model", "representation", "max_frames", "vocabulary_filter", "min_document_frequency", "mirror")
     words += [f"--{name.replace('_', '-')} {options[name]}" for name in shown]
-    words += [f"--whole-words {options['whole_words']}"] * ("whole_words" in options)
-    words += [f"--split {split}={file}" for split, file in options["splits"].items()]
+    words += [f"--whole-words {options['whole_words']}"] if options.get("whole_words") else []
+    for split, files in options["splits"].items():
+        words += [f"--split {split}={file}" for file in ([files] if isinstance(files, str) else files)]
     words += [f"--captions {options['captions']}"] if options.get("captions") else []
-    words += [f"--extra-captions {file}" for file in options["extra_captions"]]
-    words += [f"--exclude-ids {file}" for file in options["exclude_ids"]]
+    for name in ("leave_out", "overlay", "extra_captions", "extra_motion", "exclude_ids"):
+        words += [f"--{name.replace('_', '-')} {file}" for file in options.get(name, ())]
     return f"```bash\n{' '.join(map(str, words))}\n{command}\n```"
 
 
