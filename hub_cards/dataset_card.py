@@ -27,6 +27,8 @@ def prepare_command(report: Mapping[str, Any], source: str = "FOLDER", output_di
             words += ["--split", f"{split}={file}"]
     for name in ("text_model", "representation", "max_frames", "vocabulary_filter", "min_document_frequency"):
         words += [f"--{name.replace('_', '-')}", str(options[name])]
+    if options.get("whole_words"):
+        words += ["--whole-words", str(options["whole_words"])]
     words += ["--fps", f"{options['fps']:g}", "--mirror", options["mirror"]]
     if options.get("captions"):
         words += ["--captions", options["captions"]]
