@@ -28,7 +28,6 @@ LEVELS, GROUP = 127, 32
 SCALE = ".scale"
 MOST_BYTES = 25_000_000
 ABANDONED = 3600.0  # seconds, far more than unpacking takes
-SCALE = ".scale"
 _UNPACKING = threading.Lock()
 
 
