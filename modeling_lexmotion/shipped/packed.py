@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from ..checksums_lexmotion import CHECKSUMS, check_checksums, write_checksums
 from ..common.files import full_disk_named, sha256_of
+from ..common.pretrained import loading_from
 
 PACKED, WEIGHTS = "packed.safetensors", "model.safetensors"
 FORMAT = {"format": "lexmotion-int8", "version": "1"}
@@ -45,7 +46,10 @@ def quantized(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def restored(levels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return the float32 matrix of [`quantized`]."""
+    """Return the float32 matrix of [`quantized`]; raise a ValueError if the shapes do not fit."""
+    wanted = _grouped(levels).shape[:2] if levels.ndim > 1 else "those of a matrix"
+    if scale.shape != wanted:  # other shapes could be expanded to any size
+        raise ValueError(f"scales: got shape {tuple(scale.shape)} for {tuple(levels.shape)} integers")
     return (_grouped(levels.float()) * scale.float()[..., None]).view_as(levels)
 
 
@@ -119,22 +123,32 @@ def unpack(source: str | os.PathLike, folder: str | os.PathLike) -> None:
     """
     source, folder = Path(source), Path(folder)
     check_checksums(source)
-    with safe_open(source / PACKED, framework="pt") as file:
-        found = file.metadata() or {}
-    if found != FORMAT:
-        raise ValueError(f"{source / PACKED}: got format {found}, expected {FORMAT}; install a newer lexmotion")
-    packed = load_file(source / PACKED)
-    scales = {name for name in packed if name.endswith(SCALE) and name.removesuffix(SCALE) in packed}
-    tensors = {
-        name: restored(tensor, packed[name + SCALE]) if name + SCALE in scales else _widened(tensor)
-        for name, tensor in packed.items()
-        if name not in scales
-    }
+    with loading_from(source / PACKED):
+        with safe_open(source / PACKED, framework="pt") as file:
+            found = file.metadata() or {}
+        if found != FORMAT:
+            raise ValueError(f"{source / PACKED}: got format {found}, expected {FORMAT}; install a newer lexmotion")
+        packed = load_file(source / PACKED)
+        scales = {name for name in packed if name.endswith(SCALE) and name.removesuffix(SCALE) in packed}
+        tensors = {
+            name: _matrix_of(source, name, tensor, packed[name + SCALE])
+            if name + SCALE in scales
+            else _widened(tensor)
+            for name, tensor in packed.items()
+            if name not in scales
+        }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     for file in source.iterdir():
         if file.is_file() and file.name not in (PACKED, CHECKSUMS):
             shutil.copyfile(file, folder / file.name)
     write_checksums(folder)
+
+
+def _matrix_of(source: Path, name: str, levels: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    try:
+        return restored(levels, scale)
+    except ValueError as error:
+        raise ValueError(f"{source / PACKED}: {name}: {error}; restore the file, or write the folder again") from error
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:

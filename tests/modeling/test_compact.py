@@ -260,6 +260,29 @@ def test_a_damaged_package_is_named(package):
         shipped.pretrained("small")
 
 
+def _other_scales(tensors):
+    name = next(name for name, tensor in tensors.items() if tensor.ndim == 2 and not name.endswith(packed.SCALE))
+    levels, scale = (
+        torch.ones(tensors[name].shape, dtype=torch.int8),
+        torch.ones(1 << 12, 1 << 6, dtype=torch.bfloat16),
+    )
+    return {**tensors, name: levels, name + packed.SCALE: scale}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 999, _other_scales])
+def test_weights_that_fit_their_checksums_but_not_each_other_are_one_line(package, content):
+    file = package / packed.PACKED
+    if callable(content):
+        packed.save_file(content(packed.load_file(file)), file, metadata=packed.FORMAT)
+    else:
+        file.write_bytes(content)
+    (file.parent / packed.CHECKSUMS).unlink()
+    packed.write_checksums(file.parent)
+    with pytest.raises(ValueError, match="packed.safetensors.*restore") as error:
+        shipped.pretrained("small")
+    assert "\n" not in str(error.value)
+
+
 def test_a_later_format_is_refused(package):
     weights = packed.load_file(package / packed.PACKED)
     packed.save_file(weights, package / packed.PACKED, metadata=packed.FORMAT | {"version": "2"})

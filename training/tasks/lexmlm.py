@@ -31,7 +31,9 @@ class LexMLMArguments(LexMotionArguments):
     decoder_overlap: bool = argument(True, "Include the encoder's masks in the decoder's (LexMAE; false: LexLIP).")
     mask_weighting: Literal["uniform", "idf", "content"] = argument("uniform", MASK_WEIGHTING_HELP)
     encoder_loss_weight: float = argument(
-        1.0, "Weight of the encoder's own masked-LM loss. 0: the encoder learns from the decoder's loss alone."
+        1.0,
+        "Weight of the encoder's own masked-LM loss. 0: the encoder learns from the decoder's loss alone.",
+        before=1.0,
     )
     decoder_loss_weight: float = argument(1.0, "Weight of the decoder's loss.")
 
